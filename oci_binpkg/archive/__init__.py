@@ -1,0 +1,1 @@
+"""A prefix <-> layer bytes. Knows files, not the network."""

@@ -1,0 +1,1 @@
+"""Packages over a store or a mirror, one protocol."""

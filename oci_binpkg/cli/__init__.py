@@ -1,0 +1,1 @@
+"""The command line: the only place that wires, renders and reads the environment."""

@@ -1,0 +1,151 @@
+"""The errors a user can meet, each with its own exit code.
+
+Two families matter to callers: `TransferError` (the bytes did not arrive; may be retried) and `ContentError` (the bytes
+arrived and are wrong; retrying the same source is pointless). Everything else is a wrong request or a local problem.
+
+Every message says what was attempted and on which thing; `hint` is the one next step.
+"""
+
+from __future__ import annotations
+
+
+class BinpkgError(Exception):
+    """Base of all errors shown to a user. `exit_code` is stable and part of the interface."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+class PartialFailureError(BinpkgError):
+    """Some items of a batch failed; the report names them."""
+
+    exit_code = 1
+
+
+class UsageError(BinpkgError):
+    """A value given by the user cannot mean anything: a flag, a reference, a setting."""
+
+    exit_code = 2
+
+
+class QueryError(UsageError):
+    """A package query that is not of the query language."""
+
+
+class InstallsError(BinpkgError):
+    """The install tree is missing, damaged, of an unknown version, or unreadable."""
+
+    exit_code = 3
+
+
+class NoMatchError(BinpkgError):
+    """A query matches nothing."""
+
+    exit_code = 4
+
+
+class AmbiguousQueryError(BinpkgError):
+    """A query matches several packages where one is needed."""
+
+    exit_code = 5
+
+
+class NotFoundError(BinpkgError):
+    """The named content does not exist on the other side. The only error that means absent."""
+
+    exit_code = 6
+
+
+class BaseImageError(BinpkgError):
+    """The base image cannot be used: absent, not an image, or not readable."""
+
+    exit_code = 7
+
+
+class PlatformError(BinpkgError):
+    """No variant of an image for the architecture that is needed, or several."""
+
+    exit_code = 8
+
+
+class PackError(BinpkgError):
+    """A prefix cannot be packed: a file changed, cannot be read, or has a name that tar cannot hold."""
+
+    exit_code = 9
+
+
+class ContentError(BinpkgError):
+    """Bytes arrived and are wrong: digest, size, syntax or meaning. Never retried."""
+
+    exit_code = 10
+
+
+class LocalDiskError(BinpkgError):
+    """A local file or directory cannot be written or read: full disk, permissions."""
+
+    exit_code = 11
+
+
+class EngineError(BinpkgError):
+    """A container engine is absent, or refused what it was asked."""
+
+    exit_code = 12
+
+
+class TransferError(BinpkgError):
+    """The other side could not be asked, or did not answer properly."""
+
+    exit_code = 20
+
+
+class NetworkError(TransferError):
+    """No usable answer: refused, reset, timed out, name unknown."""
+
+    exit_code = 20
+
+
+class CertificateError(TransferError):
+    """The server's certificate cannot be trusted. Never retried, never replaced by plain http."""
+
+    exit_code = 21
+
+
+class AuthError(TransferError):
+    """The server asks for a login that we do not have or that it does not accept (401)."""
+
+    exit_code = 22
+
+
+class DeniedError(TransferError):
+    """The login is accepted but may not do this (403), or the thing may not be changed (immutable tag, quota)."""
+
+    exit_code = 23
+
+
+class RateLimitedError(TransferError):
+    """The server asks us to come back later than we are ready to wait."""
+
+    exit_code = 24
+
+    def __init__(self, message: str, *, hint: str = "", seconds: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.seconds = seconds
+
+
+class ServerError(TransferError):
+    """The server answered with an error of its own, or with something that is not the protocol."""
+
+    exit_code = 25
+
+
+class UnsupportedError(TransferError):
+    """The server does not offer this operation (delete, catalog, ...)."""
+
+    exit_code = 26

@@ -1,0 +1,81 @@
+"""Facts that long operations report while they run.
+
+An `Observer` is called with each event from any thread; it must be quick and cannot influence what happens. The command
+line renders events; tests collect them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of all events."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStarted(Event):
+    """A batch of `packages` packages begins; `skipped` more were found to be there already."""
+
+    packages: int
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackageStarted(Event):
+    """Work on one package begins. `key` identifies it in later events; `title` is for people; `size` in bytes, 0 unknown."""
+
+    key: str
+    title: str
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BytesPacked(Event):
+    """`count` more uncompressed bytes of package `key` were read and compressed."""
+
+    key: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class BytesSent(Event):
+    """`count` more bytes for `key` went over the wire (or into a layout). Negative when an attempt is thrown away."""
+
+    key: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackageFinished(Event):
+    """Package `key` is done; `outcome` is `pushed`, `skipped`, `failed`, ...; `detail` is a short remark."""
+
+    key: str
+    outcome: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying(Event):
+    """A request to `host` failed with `reason` and will be tried again in `delay` seconds (attempt number `attempt`)."""
+
+    host: str
+    reason: str
+    delay: float
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Warned(Event):
+    """Something the user should know; never repeated with the same text in one run."""
+
+    text: str
+
+
+Observer = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Observe nothing."""

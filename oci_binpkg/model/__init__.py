@@ -1,0 +1,1 @@
+"""What things are: values on the standard library alone, no I/O."""

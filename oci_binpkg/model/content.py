@@ -1,0 +1,169 @@
+"""Content-addressed bytes: digests, platforms, descriptors, blobs and media types.
+
+Source: OCI image-spec 1.1 (descriptor.md, media-types.md) and the Docker image manifest version 2, schema 2.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any, BinaryIO, Final
+
+from oci_binpkg.errors import ContentError
+
+OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
+OCI_CONFIG: Final = "application/vnd.oci.image.config.v1+json"
+OCI_LAYER_TAR: Final = "application/vnd.oci.image.layer.v1.tar"
+OCI_LAYER_GZIP: Final = "application/vnd.oci.image.layer.v1.tar+gzip"
+OCI_LAYER_ZSTD: Final = "application/vnd.oci.image.layer.v1.tar+zstd"
+OCI_EMPTY: Final = "application/vnd.oci.empty.v1+json"
+DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_CONFIG: Final = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER_GZIP: Final = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+DOCKER_FOREIGN_LAYER: Final = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+OCTET_STREAM: Final = "application/octet-stream"
+
+IMAGE_MANIFEST_TYPES: Final = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+INDEX_TYPES: Final = frozenset({OCI_INDEX, DOCKER_LIST})
+MANIFEST_TYPES: Final = IMAGE_MANIFEST_TYPES | INDEX_TYPES
+
+MAX_SIZE: Final = 2**53
+_HEX_LENGTH: Final = {"sha256": 64, "sha512": 128}
+_HEX: Final = re.compile(r"[0-9a-f]+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Digest:
+    """An algorithm (`sha256` or `sha512`) and lower-case hex digits; safe in paths and URLs once it exists.
+
+    Raises `ContentError` for anything else (CVE-2024-3727: unvalidated digests became path traversal).
+    """
+
+    algorithm: str
+    hex: str
+
+    def __post_init__(self) -> None:
+        length = _HEX_LENGTH.get(self.algorithm)
+        if length is None or len(self.hex) != length or not _HEX.fullmatch(self.hex):
+            raise ContentError(f"not a digest: {f'{self.algorithm}:{self.hex}'[:100]!r}")
+
+    @classmethod
+    def parse(cls, text: object) -> Digest:
+        """Parse `algorithm:hex`."""
+        if not isinstance(text, str):
+            raise ContentError(f"not a digest: {str(text)[:100]!r}")
+        algorithm, _, hexdigits = text.partition(":")
+        return cls(algorithm, hexdigits)
+
+    @classmethod
+    def of(cls, data: bytes) -> Digest:
+        """Return the sha256 digest of `data`."""
+        return cls("sha256", hashlib.sha256(data).hexdigest())
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.hex}"
+
+    @property
+    def short(self) -> str:
+        """The first twelve hex digits, for people."""
+        return self.hex[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What a manifest runs on, in Go's names: `linux`, `amd64`, optional variant (`v8`)."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A typed pointer to content: media type, digest, size in bytes.
+
+    `extra` holds members we do not interpret (`urls`, `data`, `artifactType`, ...), kept when written again.
+    """
+
+    media_type: str
+    digest: Digest
+    size: int
+    platform: Platform | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_manifest(self) -> bool:
+        """Whether this points to a manifest or an index, not to a plain blob."""
+        return self.media_type in MANIFEST_TYPES
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object of the image specification."""
+        document: dict[str, Any] = {"mediaType": self.media_type, "digest": str(self.digest), "size": self.size}
+        if self.platform is not None:
+            document["platform"] = {"os": self.platform.os, "architecture": self.platform.architecture}
+            if self.platform.variant:
+                document["platform"]["variant"] = self.platform.variant
+        document.update(self.extra)
+        if self.annotations:
+            document["annotations"] = dict(self.annotations)
+        return document
+
+
+BlobOpener = Callable[[], AbstractContextManager[BinaryIO]]
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Bytes known by their descriptor that can be opened again and again.
+
+    `origin` is the address of the repository they are known to be in (`https://host:port/repository`), if any: a registry
+    store uses it to mount the blob instead of receiving it.
+    """
+
+    descriptor: Descriptor
+    open: BlobOpener
+    origin: str = ""
+
+    @classmethod
+    def from_bytes(cls, data: bytes, media_type: str = OCTET_STREAM) -> Blob:
+        """Wrap bytes in memory."""
+        return cls(Descriptor(media_type, Digest.of(data), len(data)), lambda: io.BytesIO(data))
+
+    @classmethod
+    def from_file(cls, path: str, descriptor: Descriptor) -> Blob:
+        """Wrap a file whose descriptor is already known."""
+        return cls(descriptor, lambda: open(path, "rb"))
+
+    def with_origin(self, origin: str) -> Blob:
+        """Return the same blob, known to be in the repository `origin`."""
+        return replace(self, origin=origin)
+
+    def read(self, limit: int = 64 * 1024 * 1024) -> bytes:
+        """Read a small blob whole. Raises `ContentError` above `limit` bytes or if size or digest do not match."""
+        if self.descriptor.size > limit:
+            raise ContentError(
+                f"{self.descriptor.digest} has {self.descriptor.size} bytes; at most {limit} are read here"
+            )
+        with self.open() as stream:
+            data = stream.read(self.descriptor.size + 1)
+        verify(data, self.descriptor)
+        return data
+
+
+def verify(data: bytes, descriptor: Descriptor) -> None:
+    """Raise `ContentError` unless `data` has the size and digest of `descriptor`."""
+    if len(data) != descriptor.size:
+        raise ContentError(f"{descriptor.digest}: {len(data)} bytes, but {descriptor.size} were promised")
+    actual = hashlib.new(descriptor.digest.algorithm, data).hexdigest()
+    if actual != descriptor.digest.hex:
+        raise ContentError(f"{descriptor.digest}: the content has digest {descriptor.digest.algorithm}:{actual}")

@@ -1,0 +1,106 @@
+"""Strict reading of JSON documents that came from somewhere else, with the path of the field in every error.
+
+Stricter than `json.loads`: UTF-8 without BOM, no duplicate keys (also not up to case, which Go's reader would merge), no
+NaN or Infinity, bounded numbers and nesting. Two readers that understand one document differently are an attack (CVE-2021-41190).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Never
+
+from oci_binpkg.errors import ContentError
+
+
+def parse_json(data: bytes, what: str, *, fold_case: bool = True) -> dict[str, Any]:
+    """Parse a JSON object from bytes. Raises `ContentError` naming `what`.
+
+    `fold_case=False` allows keys that differ only in case: free-form maps of other tools have them.
+    """
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        document = dict(items)
+        keys = {key.lower() for key in document} if fold_case else document
+        if len(keys) != len(items):
+            raise ContentError(f"{what}: a key stands twice in one object")
+        return document
+
+    def constant(text: str) -> Never:
+        raise ContentError(f"{what}: {text} is not JSON")
+
+    def number(text: str) -> float:
+        value = float(text)
+        if value in (float("inf"), float("-inf")):
+            raise ContentError(f"{what}: the number {text[:40]} is out of range")
+        return value
+
+    try:
+        text = data.decode("utf-8")
+        document = json.loads(text, object_pairs_hook=pairs, parse_constant=constant, parse_float=number)
+        text.encode("utf-8")
+    except RecursionError:
+        raise ContentError(f"{what}: nested too deeply") from None
+    except (UnicodeError, ValueError) as error:
+        raise ContentError(f"{what}: not valid JSON: {str(error)[:200]}") from None
+    if not isinstance(document, dict):
+        raise ContentError(f"{what}: a JSON object is expected, not {type(document).__name__}")
+    return document
+
+
+def text_of(document: Mapping[str, Any], key: str, what: str, *, default: str | None = None) -> str:
+    """Return a string member; `default` makes it optional."""
+    value = document.get(key, default)
+    if not isinstance(value, str):
+        raise ContentError(f"{what}.{key}: text is expected, not {_kind(value)}")
+    return value
+
+
+def integer_of(document: Mapping[str, Any], key: str, what: str, *, maximum: int = 2**53) -> int:
+    """Return an integer member from 0 to `maximum`; booleans and 12.0 are not integers."""
+    value = document.get(key)
+    if type(value) is not int or not 0 <= value <= maximum:
+        raise ContentError(f"{what}.{key}: an integer from 0 to {maximum} is expected, not {str(value)[:40]!r}")
+    return value
+
+
+def object_of(document: Mapping[str, Any], key: str, what: str, *, optional: bool = False) -> dict[str, Any]:
+    """Return an object member; when `optional`, an absent or null one is an empty object."""
+    value = document.get(key)
+    if value is None and optional:
+        return {}
+    if not isinstance(value, dict):
+        raise ContentError(f"{what}.{key}: an object is expected, not {_kind(value)}")
+    return value
+
+
+def list_of(document: Mapping[str, Any], key: str, what: str, *, optional: bool = False) -> list[Any]:
+    """Return a list member; when `optional`, an absent or null one is an empty list."""
+    value = document.get(key)
+    if value is None and optional:
+        return []
+    if not isinstance(value, list):
+        raise ContentError(f"{what}.{key}: a list is expected, not {_kind(value)}")
+    return value
+
+
+def texts_of(document: Mapping[str, Any], key: str, what: str) -> tuple[str, ...]:
+    """Return an optional list of strings."""
+    return all_text(list_of(document, key, what, optional=True), f"{what}.{key}")
+
+
+def all_text(values: Sequence[Any], what: str) -> tuple[str, ...]:
+    """Return `values` as a tuple of strings, or raise `ContentError` naming the first that is none."""
+    for position, value in enumerate(values):
+        if not isinstance(value, str):
+            raise ContentError(f"{what}[{position}]: text is expected, not {_kind(value)}")
+    return tuple(values)
+
+
+def canonical_json(document: Mapping[str, Any]) -> bytes:
+    """Encode a document of our own: compact, UTF-8, keys in the order given."""
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+
+
+def _kind(value: object) -> str:
+    return "nothing" if value is None else type(value).__name__

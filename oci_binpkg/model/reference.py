@@ -1,0 +1,154 @@
+"""References: where a repository is, and which tag or digest in it.
+
+Source: OCI distribution-spec 1.1 (names and tags) and the reference grammar of the container tools.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from oci_binpkg.errors import ContentError, UsageError
+from oci_binpkg.model.content import Digest
+
+_COMPONENT: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY: Final = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
+_TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
+_HOST: Final = re.compile(
+    r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::(?P<port>[0-9]{1,5}))?", re.ASCII
+)
+_MAX_NAME: Final = 255
+_MAX_PORT: Final = 65535
+_MAX_TAG: Final = 128
+DOCKER_HUB: Final = "docker.io"
+INDEX_TAG: Final = "index.spack"
+PACKAGE_SUFFIX: Final = ".spack"
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A repository in a registry: scheme, host with optional port, and name."""
+
+    scheme: str
+    host: str
+    name: str
+
+    @property
+    def origin(self) -> str:
+        """The address used to tell whether two repositories are on the same registry: `https://host[:port]`."""
+        return f"{self.scheme}://{self.host}"
+
+    @property
+    def address(self) -> str:
+        """Origin and name: identifies the repository."""
+        return f"{self.origin}/{self.name}"
+
+    def __str__(self) -> str:
+        return f"{self.host}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A repository with a tag, or a digest, or neither."""
+
+    repository: Repository
+    tag: str = ""
+    digest: Digest | None = None
+
+    def __str__(self) -> str:
+        if self.digest is not None:
+            return f"{self.repository}@{self.digest}"
+        return f"{self.repository}:{self.tag}" if self.tag else str(self.repository)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether `host[:port]` is this machine, where plain http gives nothing away."""
+    match = _HOST.fullmatch(host)
+    bare = (match["host"] if match else host).strip("[]").lower()
+    return bare in {"localhost", "::1"} or bool(re.fullmatch(r"127(?:\.[0-9]{1,3}){3}", bare))
+
+
+def check_host(host: str) -> str:
+    """Return `host[:port]` if it is well formed, else raise `UsageError`."""
+    match = _HOST.fullmatch(host)
+    if match is None or ".." in host or (match["port"] and not 0 < int(match["port"]) <= _MAX_PORT):
+        raise UsageError(
+            f"not a registry host: {host[:100]!r}", hint="write HOST or HOST:PORT; an IPv6 address stands in [brackets]"
+        )
+    return host
+
+
+def check_tag(tag: str) -> str:
+    """Return `tag` if a registry can hold it, else raise `UsageError`."""
+    if not _TAG.fullmatch(tag):
+        raise UsageError(
+            f"not a tag: {tag[:140]!r}", hint="a tag has 1 to 128 of A-Z a-z 0-9 _ . - and starts with none of . -"
+        )
+    return tag
+
+
+def parse_repository(text: str, *, scheme: str = "https") -> Repository:
+    """Parse `host[:port]/name`. Raises `UsageError` for upper case, `..`, credentials, escapes and empty parts."""
+    if "@" in text.split("/", 1)[0]:
+        raise UsageError("a registry address holds no credentials", hint="use `oci-binpkg login HOST` instead")
+    host, slash, name = text.partition("/")
+    check_host(host)
+    if not slash or not _REPOSITORY.fullmatch(name):
+        raise UsageError(
+            f"not a repository name: {name[:100]!r} in {text[:150]!r}",
+            hint="write HOST[:PORT]/NAME, NAME in lower case: letters, digits and single . _ - between them",
+        )
+    if len(text) > _MAX_NAME:
+        raise UsageError(f"a repository address of {len(text)} characters: registries take at most {_MAX_NAME}")
+    return Repository(scheme, host, name)
+
+
+def parse_reference(text: str, *, scheme: str = "https") -> Reference:
+    """Parse `host[:port]/name[:tag]` or `host[:port]/name@digest` (the tag of `name:tag@digest` is dropped: the digest decides)."""
+    rest, at, digest_text = text.rpartition("@")
+    digest = None
+    if at and ":" in digest_text and digest_text.startswith("sha"):
+        try:
+            digest = Digest.parse(digest_text)
+        except ContentError as error:
+            raise UsageError(f"{text[:200]!r}: {error.message}") from None
+    else:
+        rest = text
+    head, slash, last = rest.rpartition("/")
+    name, colon, tag = last.partition(":")
+    if slash and colon:
+        check_tag(tag)
+        rest = f"{head}/{name}"
+    repository = parse_repository(rest, scheme=scheme)
+    return Reference(repository, "" if digest else tag, digest)
+
+
+def parse_image(text: str) -> Reference:
+    """Parse an image reference as docker does: no host means Docker Hub, no tag means `latest`."""
+    first, slash, _ = text.partition("/")
+    if not slash or not ("." in first or ":" in first or first == "localhost"):
+        text = f"{DOCKER_HUB}/{text if slash else f'library/{text}'}"
+    reference = parse_reference(text)
+    if reference.tag or reference.digest:
+        return reference
+    return Reference(reference.repository, "latest")
+
+
+def package_tag(name: str, version: str, package_hash: str) -> str:
+    """Return the tag of a package: `NAME-VERSION-HASH.spack`, characters a tag cannot hold replaced by `_`.
+
+    Longer than 128 characters: the first 64 and the last 64, which keep the hash. Source: Spack's OCI build caches.
+    """
+    tag = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{name}-{version}-{package_hash}{PACKAGE_SUFFIX}")
+    return tag if len(tag) <= _MAX_TAG else tag[:64] + tag[-64:]
+
+
+def is_package_tag(tag: str) -> bool:
+    """Tell whether a tag names a package (and not the index or an image)."""
+    return tag.endswith(PACKAGE_SUFFIX) and tag != INDEX_TAG
+
+
+def hash_of_tag(tag: str) -> str:
+    """Return the package hash that a package's tag ends with."""
+    return tag.removesuffix(PACKAGE_SUFFIX).rpartition("-")[2]

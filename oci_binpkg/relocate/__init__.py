@@ -1,0 +1,1 @@
+"""Old prefix -> new prefix."""

@@ -1,0 +1,1 @@
+"""Content stores: registries, OCI image layouts, memory, engines, behind one small protocol."""

@@ -1,0 +1,57 @@
+"""The protocol of a content store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import BinaryIO, Protocol
+
+from oci_binpkg.model.content import Blob, Descriptor
+
+
+class Store(Protocol):
+    """One repository of content-addressed blobs and manifests, with tags. Thread-safe.
+
+    `name` is for people and errors (`registry.example/apps`, `oci-layout:build`). `address` identifies the repository to
+    other stores of the same registry (`https://host:port/repository`), or is "" where mounting means nothing.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def address(self) -> str: ...
+
+    def exists(self, descriptor: Descriptor) -> bool:
+        """Tell whether the blob or manifest is there, with the right size."""
+        ...
+
+    def open(self, descriptor: Descriptor) -> AbstractContextManager[BinaryIO]:
+        """Open content for reading. Size and digest are verified before the last byte is given out (`ContentError`).
+
+        Raises `NotFoundError`.
+        """
+        ...
+
+    def put(self, blob: Blob) -> bool:
+        """Store a blob, or a manifest by its digest (the descriptor's media type decides). Idempotent.
+
+        Returns whether bytes were sent: False when it was there already or could be mounted from `blob.origin`.
+        """
+        ...
+
+    def resolve(self, reference: str) -> Descriptor:
+        """Return the descriptor of the manifest that a tag or digest (`sha256:...`) names. Raises `NotFoundError`."""
+        ...
+
+    def tag(self, manifest: Blob, tag: str) -> None:
+        """Store a manifest and point `tag` at it. Everything it references must be there already."""
+        ...
+
+    def tags(self) -> Iterator[str]:
+        """Iterate over all tags, sorted or not; an absent repository has none."""
+        ...
+
+    def remove(self, tag: str) -> None:
+        """Remove a tag. Raises `NotFoundError`, or `UnsupportedError` where the store cannot."""
+        ...

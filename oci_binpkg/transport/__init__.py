@@ -1,0 +1,1 @@
+"""HTTP: retries, credentials, authentication and the client. `requests` appears only here."""

@@ -1,0 +1,65 @@
+"""Requests and responses as values, between the registry code and the HTTP client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import BinaryIO, Protocol, Self
+
+from oci_binpkg.model.content import Blob
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request that can be sent again.
+
+    `url` is absolute and its query is sent byte for byte. A `Blob` body is streamed from a fresh `open()` at every attempt
+    with Content-Length set. `scopes` are Bearer scopes (`repository:NAME:pull,push`). Statuses in `accept` are handed back
+    besides 2xx; every other status becomes an error. `replay=False` switches the request-level retries off (an upload is
+    retried as a whole by its caller). `follow=False` hands redirects back. `operation` names the attempt in errors:
+    "upload blob sha256:... to registry.example/apps".
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Blob | bytes | None = None
+    scopes: tuple[str, ...] = ()
+    accept: frozenset[int] = frozenset()
+    replay: bool = True
+    follow: bool = True
+    operation: str = ""
+
+
+class Response(Protocol):
+    """An answer whose body is not read yet. Closing (or leaving the `with` block) frees the connection."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Case-insensitive; repeated headers joined by ", "."""
+    url: str
+    """The final address after redirects: for resolving relative references, never to be kept."""
+    stream: BinaryIO
+    """The body's wire bytes, undecoded. Read errors are raised as `NetworkError`."""
+
+    def read(self, limit: int) -> bytes:
+        """Read the whole body. Raises `ContentError` above `limit` bytes."""
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+class HttpClient(Protocol):
+    """Sends requests to one registry (and wherever it redirects). Thread-safe."""
+
+    def send(self, request: Request) -> Response:
+        """Send, with authentication, retries, redirects and limits.
+
+        Raises `NetworkError`, `CertificateError`, `AuthError` (401), `DeniedError` (403), `NotFoundError` (404),
+        `RateLimitedError` (429), `ServerError` (all else) unless the status is in `request.accept`.
+        """
+        ...
