@@ -25,11 +25,10 @@ class BatchStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class PackageStarted(Event):
-    """Work on one package begins. `key` identifies it in later events; `title` is for people; `size` in bytes, 0 unknown."""
+    """Work on one package begins. `key` identifies it in later events, `title` is for people."""
 
     key: str
     title: str
-    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class PackageFinished(Event):
 
 @dataclass(frozen=True, slots=True)
 class Retrying(Event):
-    """A request to `host` failed with `reason` and will be tried again in `delay` seconds (attempt number `attempt`)."""
+    """A request to `host` failed with `reason`; attempt number `attempt` follows in `delay` seconds."""
 
     host: str
     reason: str

@@ -86,6 +86,16 @@ class Platform:
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
+    def fits(self, wanted: Platform) -> bool:
+        """Tell whether content for this platform serves where `wanted` is asked for; an unset variant matches any."""
+        same = (self.os, self.architecture) == (wanted.os, wanted.architecture)
+        return same and (not self.variant or not wanted.variant or self.variant == wanted.variant)
+
+    def to_json(self) -> dict[str, str]:
+        """Return the JSON object of the image specification."""
+        document = {"os": self.os, "architecture": self.architecture}
+        return document | {"variant": self.variant} if self.variant else document
+
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
@@ -110,9 +120,7 @@ class Descriptor:
         """Return the JSON object of the image specification."""
         document: dict[str, Any] = {"mediaType": self.media_type, "digest": str(self.digest), "size": self.size}
         if self.platform is not None:
-            document["platform"] = {"os": self.platform.os, "architecture": self.platform.architecture}
-            if self.platform.variant:
-                document["platform"]["variant"] = self.platform.variant
+            document["platform"] = self.platform.to_json()
         document.update(self.extra)
         if self.annotations:
             document["annotations"] = dict(self.annotations)
@@ -126,8 +134,8 @@ BlobOpener = Callable[[], AbstractContextManager[BinaryIO]]
 class Blob:
     """Bytes known by their descriptor that can be opened again and again.
 
-    `origin` is the address of the repository they are known to be in (`https://host:port/repository`), if any: a registry
-    store uses it to mount the blob instead of receiving it.
+    `origin` is the address of the repository they are known to be in (`https://host:port/repository`), if any: a
+    registry store uses it to mount the blob instead of receiving it.
     """
 
     descriptor: Descriptor
@@ -154,8 +162,13 @@ class Blob:
             raise ContentError(
                 f"{self.descriptor.digest} has {self.descriptor.size} bytes; at most {limit} are read here"
             )
+        chunks, left = [], self.descriptor.size + 1
         with self.open() as stream:
-            data = stream.read(self.descriptor.size + 1)
+            # a raw stream may return less than it is asked for
+            while left and (chunk := stream.read(left)):
+                chunks.append(chunk)
+                left -= len(chunk)
+        data = b"".join(chunks)
         verify(data, self.descriptor)
         return data
 

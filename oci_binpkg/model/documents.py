@@ -1,16 +1,20 @@
 """Strict reading of JSON documents that came from somewhere else, with the path of the field in every error.
 
-Stricter than `json.loads`: UTF-8 without BOM, no duplicate keys (also not up to case, which Go's reader would merge), no
-NaN or Infinity, bounded numbers and nesting. Two readers that understand one document differently are an attack (CVE-2021-41190).
+Stricter than `json.loads`: UTF-8 without BOM, no duplicate keys (also not up to case, which Go's reader would merge),
+no half surrogates, no NaN or Infinity, bounded numbers and nesting. Two readers that understand one document
+differently are an attack (CVE-2021-41190).
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Never
+from typing import Any, Final, Never
 
 from oci_binpkg.errors import ContentError
+
+_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def parse_json(data: bytes, what: str, *, fold_case: bool = True) -> dict[str, Any]:
@@ -38,7 +42,9 @@ def parse_json(data: bytes, what: str, *, fold_case: bool = True) -> dict[str, A
     try:
         text = data.decode("utf-8")
         document = json.loads(text, object_pairs_hook=pairs, parse_constant=constant, parse_float=number)
-        text.encode("utf-8")
+        if _SURROGATE.search(text):
+            # an escape may have made half a character, which no other encoder would write back
+            json.dumps(document, ensure_ascii=False).encode("utf-8")
     except RecursionError:
         raise ContentError(f"{what}: nested too deeply") from None
     except (UnicodeError, ValueError) as error:
@@ -97,9 +103,27 @@ def all_text(values: Sequence[Any], what: str) -> tuple[str, ...]:
     return tuple(values)
 
 
+def refuse_case_variants(document: Mapping[str, Any], names: Sequence[str], what: str) -> None:
+    """Raise `ContentError` for a key that differs from one of `names` only in case.
+
+    Go's reader takes `Layers` for `layers`: what we read and what an engine reads must be the same.
+    """
+    folded = {name.lower(): name for name in names}
+    for key in document:
+        name = folded.get(key.lower(), key)
+        if key != name:
+            raise ContentError(f"{what}: the key {key[:40]!r} differs from {name!r} only in case")
+
+
 def canonical_json(document: Mapping[str, Any]) -> bytes:
-    """Encode a document of our own: compact, UTF-8, keys in the order given."""
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    """Encode a document of our own: compact, UTF-8, keys in the order given.
+
+    Raises `ContentError` for a document, taken over from somewhere else, that is nested too deeply.
+    """
+    try:
+        return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    except RecursionError:
+        raise ContentError("a JSON document is nested too deeply to be written") from None
 
 
 def _kind(value: object) -> str:

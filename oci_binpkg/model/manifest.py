@@ -28,12 +28,20 @@ from oci_binpkg.model.documents import (
     list_of,
     object_of,
     parse_json,
+    refuse_case_variants,
     text_of,
     texts_of,
 )
 
 MAX_MANIFEST_BYTES: Final = 16 * 1024 * 1024
 MAX_DESCRIPTORS: Final = 10_000
+_SCHEMA_VERSION: Final = 2
+_SHOWN: Final = 20
+_COMMON_KEYS: Final = ("schemaVersion", "mediaType", "annotations", "subject", "artifactType")
+_MANIFEST_KEYS: Final = (*_COMMON_KEYS, "config", "layers", "manifests")
+_DESCRIPTOR_KEYS: Final = ("mediaType", "digest", "size", "platform", "annotations", "urls", "data", "artifactType")
+_PLATFORM_KEYS: Final = ("os", "architecture", "variant", "os.version", "os.features")
+_CONFIG_KEYS: Final = ("architecture", "os", "variant", "rootfs", "history", "config", "created", "author")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +58,7 @@ class Manifest:
         """Encode as Spack does: the same members in the same order, compact."""
         document: dict[str, Any] = {
             "mediaType": self.media_type,
-            "schemaVersion": 2,
+            "schemaVersion": _SCHEMA_VERSION,
             "config": self.config.to_json(),
             "layers": [layer.to_json() for layer in self.layers],
             **self.extra,
@@ -77,7 +85,7 @@ class Index:
     def to_bytes(self) -> bytes:
         """Encode canonically."""
         document: dict[str, Any] = {
-            "schemaVersion": 2,
+            "schemaVersion": _SCHEMA_VERSION,
             "mediaType": self.media_type,
             "manifests": [manifest.to_json() for manifest in self.manifests],
             **self.extra,
@@ -87,14 +95,14 @@ class Index:
         return canonical_json(document)
 
     def select(self, platform: Platform) -> Descriptor:
-        """Return the manifest for a platform. Raises `PlatformError`, naming what there is, if there is none or a choice.
+        """Return the manifest for a platform. Raises `PlatformError`, naming what there is, unless there is one.
 
         Entries of unknown platform (build attestations) are passed over. An unset variant on either side matches any.
         """
         known = [m for m in self.manifests if m.platform is not None and m.platform.os not in ("", "unknown")]
-        found = [m for m in known if m.platform and _fits(m.platform, platform)]
+        found = [m for m in known if m.platform and m.platform.fits(platform)]
         if not found:
-            offered = ", ".join(sorted({str(m.platform) for m in known})) or "none"
+            offered = ", ".join(sorted({_printable(str(m.platform)) for m in known})[:_SHOWN]) or "none"
             raise PlatformError(f"no manifest for {platform}; offered: {offered}", hint="choose another image or tag")
         exact = [m for m in found if m.platform == platform] or found
         if len({m.digest for m in exact}) > 1:
@@ -132,38 +140,41 @@ def parse_descriptor(value: object, what: str) -> Descriptor:
     """Parse one descriptor. Raises `ContentError` with the field's path."""
     if not isinstance(value, dict):
         raise ContentError(f"{what}: a descriptor is expected, not {type(value).__name__}")
-    try:
-        digest = Digest.parse(value.get("digest"))
-    except ContentError as error:
-        raise ContentError(f"{what}.digest: {error.message}") from None
-    known = ("mediaType", "digest", "size", "platform", "annotations")
+    refuse_case_variants(value, _DESCRIPTOR_KEYS, what)
+    digest = _digest(value.get("digest"), f"{what}.digest")
+    platform = _platform(value, what)
+    known = {"mediaType", "digest", "size", "annotations"}
+    if platform is not None and platform.to_json() == value["platform"]:
+        known.add("platform")  # one that holds more (`os.version`) is kept whole in `extra`
     return Descriptor(
         text_of(value, "mediaType", what),
         digest,
         integer_of(value, "size", what),
-        _platform(value, what),
+        platform,
         _annotations(value, what),
         {key: item for key, item in value.items() if key not in known},
     )
 
 
 def parse_manifest(data: bytes, what: str, *, media_type: str = "") -> Manifest | Index:
-    """Parse a manifest or an index. `media_type` is what the descriptor or the Content-Type promised; "" promises nothing.
+    """Parse a manifest or an index.
 
+    `media_type` is what the descriptor or the Content-Type promised; types that are none of a manifest promise nothing.
     Raises `ContentError` for documents that could be read in two ways.
     """
     if len(data) > MAX_MANIFEST_BYTES:
         raise ContentError(f"{what}: a manifest of {len(data)} bytes; at most {MAX_MANIFEST_BYTES} are accepted")
     document = parse_json(data, what, fold_case=False)
-    _refuse_case_variants(document, what)
-    if document.get("schemaVersion") != 2 or isinstance(document.get("schemaVersion"), bool):  # noqa: PLR2004
-        raise ContentError(f"{what}: schemaVersion {str(document.get('schemaVersion'))[:20]!r}; only 2 is understood")
+    refuse_case_variants(document, _MANIFEST_KEYS, what)
+    version = document.get("schemaVersion")
+    if type(version) is not int or version != _SCHEMA_VERSION:
+        raise ContentError(f"{what}: schemaVersion {str(version)[:20]!r}; only {_SCHEMA_VERSION} is understood")
     is_index = "manifests" in document
     if is_index and ("layers" in document or "config" in document):
         raise ContentError(f"{what}: both an index and an image manifest")
-    declared = text_of(document, "mediaType", what, default=media_type or (OCI_INDEX if is_index else OCI_MANIFEST))
-    promised = media_type if media_type in MANIFEST_TYPES else declared
-    if declared != promised:
+    promised = media_type if media_type in MANIFEST_TYPES else ""
+    declared = text_of(document, "mediaType", what, default=promised or (OCI_INDEX if is_index else OCI_MANIFEST))
+    if promised and declared != promised:
         raise ContentError(f"{what}: mediaType is {declared[:100]!r}, but {promised!r} was promised")
     if declared not in MANIFEST_TYPES or (declared in INDEX_TYPES) != is_index:
         raise ContentError(f"{what}: mediaType {declared[:100]!r} does not fit the document")
@@ -173,14 +184,19 @@ def parse_manifest(data: bytes, what: str, *, media_type: str = "") -> Manifest 
 def parse_config(data: bytes, what: str) -> ImageConfig:
     """Parse an image configuration. Raises `ContentError`."""
     document = parse_json(data, what, fold_case=False)
+    refuse_case_variants(document, _CONFIG_KEYS, what)
     rootfs = object_of(document, "rootfs", what)
+    refuse_case_variants(rootfs, ("type", "diff_ids"), f"{what}.rootfs")
     if rootfs.get("type") != "layers":
         raise ContentError(f"{what}.rootfs.type: 'layers' is expected")
-    diff_ids = tuple(Digest.parse(item) for item in list_of(rootfs, "diff_ids", f"{what}.rootfs"))
+    items = list_of(rootfs, "diff_ids", f"{what}.rootfs")
+    _limit(items, f"{what}.rootfs")
+    diff_ids = tuple(_digest(item, f"{what}.rootfs.diff_ids[{n}]") for n, item in enumerate(items))
     history = list_of(document, "history", what, optional=True)
     if not all(isinstance(entry, dict) for entry in history):
         raise ContentError(f"{what}.history: objects are expected")
     runtime = object_of(document, "config", what, optional=True)
+    refuse_case_variants(runtime, ("Env", "Labels"), f"{what}.config")
     labels = object_of(runtime, "Labels", f"{what}.config", optional=True)
     all_text(list(labels.values()), f"{what}.config.Labels")
     return ImageConfig(
@@ -222,16 +238,7 @@ def _index(document: Mapping[str, Any], media_type: str, what: str) -> Index:
 
 def _limit(items: list[Any], what: str) -> None:
     if len(items) > MAX_DESCRIPTORS:
-        raise ContentError(f"{what}: {len(items)} descriptors; at most {MAX_DESCRIPTORS} are accepted")
-
-
-def _refuse_case_variants(document: Mapping[str, Any], what: str) -> None:
-    # Go reads `Layers` as `layers`: what we and an engine would read must be the same
-    names = ("schemaVersion", "mediaType", "config", "layers", "manifests", "annotations", "subject", "artifactType")
-    for key in document:
-        for name in names:
-            if key != name and key.lower() == name.lower():
-                raise ContentError(f"{what}: the key {key!r} differs from {name!r} only in case")
+        raise ContentError(f"{what}: {len(items)} entries; at most {MAX_DESCRIPTORS} are accepted")
 
 
 def _annotations(document: Mapping[str, Any], what: str) -> dict[str, str]:
@@ -240,11 +247,19 @@ def _annotations(document: Mapping[str, Any], what: str) -> dict[str, str]:
     return annotations
 
 
+def _digest(value: object, what: str) -> Digest:
+    try:
+        return Digest.parse(value)
+    except ContentError as error:
+        raise ContentError(f"{what}: {error.message}") from None
+
+
 def _platform(document: Mapping[str, Any], what: str) -> Platform | None:
     if document.get("platform") is None:
         return None
     value = object_of(document, "platform", what)
     where = f"{what}.platform"
+    refuse_case_variants(value, _PLATFORM_KEYS, where)
     return Platform(
         text_of(value, "os", where, default=""),
         text_of(value, "architecture", where, default=""),
@@ -252,9 +267,9 @@ def _platform(document: Mapping[str, Any], what: str) -> Platform | None:
     )
 
 
-def _fits(offered: Platform, wanted: Platform) -> bool:
-    same = (offered.os, offered.architecture) == (wanted.os, wanted.architecture)
-    return same and (not offered.variant or not wanted.variant or offered.variant == wanted.variant)
+def _printable(text: str) -> str:
+    # somebody else's text, on its way to a terminal
+    return text.encode("unicode_escape").decode("ascii")[:60]
 
 
 def manifest_type_of(base_media_type: str) -> str:

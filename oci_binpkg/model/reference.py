@@ -90,8 +90,9 @@ def check_tag(tag: str) -> str:
 
 def parse_repository(text: str, *, scheme: str = "https") -> Repository:
     """Parse `host[:port]/name`. Raises `UsageError` for upper case, `..`, credentials, escapes and empty parts."""
-    if "@" in text.split("/", 1)[0]:
-        raise UsageError("a registry address holds no credentials", hint="use `oci-binpkg login HOST` instead")
+    _refuse_credentials(text)
+    if len(text) > _MAX_NAME:
+        raise UsageError(f"a repository address of {len(text)} characters: registries take at most {_MAX_NAME}")
     host, slash, name = text.partition("/")
     check_host(host)
     if not slash or not _REPOSITORY.fullmatch(name):
@@ -99,22 +100,21 @@ def parse_repository(text: str, *, scheme: str = "https") -> Repository:
             f"not a repository name: {name[:100]!r} in {text[:150]!r}",
             hint="write HOST[:PORT]/NAME, NAME in lower case: letters, digits and single . _ - between them",
         )
-    if len(text) > _MAX_NAME:
-        raise UsageError(f"a repository address of {len(text)} characters: registries take at most {_MAX_NAME}")
     return Repository(scheme, host, name)
 
 
 def parse_reference(text: str, *, scheme: str = "https") -> Reference:
-    """Parse `host[:port]/name[:tag]` or `host[:port]/name@digest` (the tag of `name:tag@digest` is dropped: the digest decides)."""
+    """Parse `host[:port]/name[:tag]` or `host[:port]/name@digest`. Raises `UsageError`.
+
+    The tag of `name:tag@digest` is checked and dropped: the digest decides.
+    """
     rest, at, digest_text = text.rpartition("@")
     digest = None
-    if at and ":" in digest_text and digest_text.startswith("sha"):
-        try:
-            digest = Digest.parse(digest_text)
-        except ContentError as error:
-            raise UsageError(f"{text[:200]!r}: {error.message}") from None
+    if at and re.match(r"(sha|md)[0-9]+:", digest_text):
+        digest = _digest(digest_text)
     else:
         rest = text
+    _refuse_credentials(rest)
     head, slash, last = rest.rpartition("/")
     name, colon, tag = last.partition(":")
     if slash and colon:
@@ -122,6 +122,22 @@ def parse_reference(text: str, *, scheme: str = "https") -> Reference:
         rest = f"{head}/{name}"
     repository = parse_repository(rest, scheme=scheme)
     return Reference(repository, "" if digest else tag, digest)
+
+
+def _refuse_credentials(text: str) -> None:
+    if "@" in text:
+        # what stands before it may be a password: it is not repeated
+        raise UsageError(
+            "a repository address holds no @ but the one before a digest",
+            hint="use `oci-binpkg login HOST` for credentials; a digest is sha256: and 64 digits of 0-9 a-f",
+        )
+
+
+def _digest(text: str) -> Digest:
+    try:
+        return Digest.parse(text)
+    except ContentError as error:
+        raise UsageError(error.message, hint="a digest is sha256: and 64 digits of 0-9 a-f") from None
 
 
 def parse_image(text: str) -> Reference:

@@ -12,15 +12,18 @@ from oci_binpkg.model.content import Blob, Descriptor
 class Store(Protocol):
     """One repository of content-addressed blobs and manifests, with tags. Thread-safe.
 
-    `name` is for people and errors (`registry.example/apps`, `oci-layout:build`). `address` identifies the repository to
-    other stores of the same registry (`https://host:port/repository`), or is "" where mounting means nothing.
+    The members below are the whole protocol; `name` and `address` are facts, the rest are its operations.
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """How people and errors call it: `registry.example/apps`, `oci-layout:build`."""
+        ...
 
     @property
-    def address(self) -> str: ...
+    def address(self) -> str:
+        """What identifies it to other stores of one registry (`https://host:port/repository`); "" if nothing mounts."""
+        ...
 
     def exists(self, descriptor: Descriptor) -> bool:
         """Tell whether the blob or manifest is there, with the right size."""

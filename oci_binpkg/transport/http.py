@@ -13,11 +13,11 @@ from oci_binpkg.model.content import Blob
 class Request:
     """One HTTP request that can be sent again.
 
-    `url` is absolute and its query is sent byte for byte. A `Blob` body is streamed from a fresh `open()` at every attempt
-    with Content-Length set. `scopes` are Bearer scopes (`repository:NAME:pull,push`). Statuses in `accept` are handed back
-    besides 2xx; every other status becomes an error. `replay=False` switches the request-level retries off (an upload is
-    retried as a whole by its caller). `follow=False` hands redirects back. `operation` names the attempt in errors:
-    "upload blob sha256:... to registry.example/apps".
+    `url` is absolute and its query is sent byte for byte. A `Blob` body is streamed from a fresh `open()` at every
+    attempt with Content-Length set. `scopes` are Bearer scopes (`repository:NAME:pull,push`). Statuses in `accept`
+    are handed back besides 2xx; every other status becomes an error. `replay=False` switches the request-level
+    retries off (an upload is retried as a whole by its caller). `follow=False` hands redirects back. `operation`
+    names the attempt in errors: "upload blob sha256:... to registry.example/apps".
     """
 
     method: str
@@ -46,7 +46,9 @@ class Response(Protocol):
         """Read the whole body. Raises `ContentError` above `limit` bytes."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free the connection."""
+        ...
 
     def __enter__(self) -> Self: ...
 

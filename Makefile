@@ -1,0 +1,54 @@
+# Two commands are enough: `make demo` shows the thing, `make test` proves it. Both set up what they need.
+SHELL := /bin/bash -o pipefail
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+FAST := tests -n 2
+CHECKED := oci_binpkg tests registry-test
+MINIMUM := 90
+
+.PHONY: help venv parts demo test lint unit real coverage clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(VENV)/.installed ## Create the environment in .venv (again only when pyproject.toml changes)
+
+$(VENV)/.installed: pyproject.toml
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash registry-test/make_venv.sh
+
+parts: $(VENV)/.installed ## Install the real servers, engines and tools that the tests use (Debian, root)
+	@$(BIN)/python registry-test/install_parts.py
+
+demo: $(VENV)/.installed ## Push a small install tree into an OCI layout and look at what is there
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash registry-test/demo.sh
+
+lint: $(VENV)/.installed ## Formatting, style, types, and the direction of imports
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/ruff format --check $(CHECKED)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.installed ## The fast tests: no server, no engine
+	$(PYTEST) $(FAST)
+
+real: parts ## The tests against real registries, engines and independent clients
+	$(PYTEST) registry-test
+
+coverage: $(VENV)/.installed ## The fast tests with a coverage report in htmlcov/
+	@rm -f .coverage .coverage.*
+	$(PYTEST) $(FAST) --cov --cov-report=
+	$(BIN)/coverage html --quiet
+	$(BIN)/coverage report --fail-under=$(MINIMUM)
+
+# Everything runs even when an earlier step fails; the last lines say how each step ended.
+test: parts ## Lint and all tests, the real ones included, with branch coverage
+	@BIN="$(BIN)" MAKE="$(MAKE)" FAST="$(FAST)" MINIMUM="$(MINIMUM)" bash registry-test/run_all.sh
+
+clean: ## Remove the environment and everything that was made
+	rm -rf $(VENV) build dist demo htmlcov .coverage .coverage.* *.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,135 @@
+"""The document `.spack/binary_distribution`: what whoever unpacks a layer needs to know to relocate it.
+
+Source: what Spack writes into its archives since layout version 2: YAML, one flow mapping on one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import yaml
+
+from oci_binpkg.errors import ContentError
+from oci_binpkg.model.documents import all_text, list_of, object_of, text_of
+
+MEMBER: Final = ".spack/binary_distribution"
+"""Where the document stands, relative to the prefix."""
+MAX_BYTES: Final = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Relocations:
+    """Paths relative to the prefix, in archive order: binaries, links into known prefixes, text that mentions one."""
+
+    binaries: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    textfiles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Where a package was installed, which prefixes it may mention, and which of its files do.
+
+    `buildpath` is the root of the install tree and `relative_prefix` the prefix relative to it. `hash_to_prefix` begins
+    with the package itself. `hardlinks_deduped` false means that only the first name of each inode is listed, as older
+    archives have it.
+    """
+
+    sbang_install_path: str
+    buildpath: str
+    spackprefix: str
+    relative_prefix: str
+    hash_to_prefix: Mapping[str, str]
+    relocate_binaries: tuple[str, ...] = ()
+    relocate_links: tuple[str, ...] = ()
+    relocate_textfiles: tuple[str, ...] = ()
+    hardlinks_deduped: bool = True
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """Everything but the lists of files: what is known before the prefix is read."""
+        return {
+            "sbang_install_path": self.sbang_install_path,
+            "buildpath": self.buildpath,
+            "spackprefix": self.spackprefix,
+            "relative_prefix": self.relative_prefix,
+            "hardlinks_deduped": self.hardlinks_deduped,
+            "hash_to_prefix": dict(self.hash_to_prefix),
+        }
+
+    @property
+    def known_prefixes(self) -> tuple[str, ...]:
+        """The paths that make a text file or a link one to relocate."""
+        return (*self.hash_to_prefix.values(), self.sbang_install_path, self.buildpath)
+
+    def to_bytes(self, relocations: Relocations | None = None) -> bytes:
+        """Encode as Spack does, with the lists of `relocations` if given; the links stand before the text files."""
+        found = relocations or Relocations(self.relocate_binaries, self.relocate_links, self.relocate_textfiles)
+        document = self.header | {
+            "relocate_binaries": list(found.binaries),
+            "relocate_links": list(found.links),
+            "relocate_textfiles": list(found.textfiles),
+        }
+        text = yaml.dump(
+            document,
+            Dumper=yaml.SafeDumper,
+            default_flow_style=True,
+            sort_keys=False,
+            allow_unicode=True,
+            width=float("inf"),
+        )
+        return text.encode("utf-8")
+
+    @classmethod
+    def parse(cls, data: bytes, what: str) -> Distribution:
+        """Parse the document, also the older ones with `prefix_to_hash`. Raises `ContentError` naming `what`."""
+        document = _load(data, what)
+        prefixes = object_of(document, "hash_to_prefix", what, optional=True)
+        if not prefixes and "prefix_to_hash" in document:
+            inverse = object_of(document, "prefix_to_hash", what)
+            prefixes = {_text(value, what): key for key, value in inverse.items()}
+        all_text([*prefixes, *prefixes.values()], f"{what}.hash_to_prefix")
+        return cls(
+            text_of(document, "sbang_install_path", what, default=""),
+            text_of(document, "buildpath", what, default=""),
+            text_of(document, "spackprefix", what, default=""),
+            text_of(document, "relative_prefix", what, default=""),
+            prefixes,
+            _paths(document, "relocate_binaries", what),
+            _paths(document, "relocate_links", what),
+            _paths(document, "relocate_textfiles", what),
+            document.get("hardlinks_deduped") in ("true", "True", "TRUE"),
+        )
+
+
+def _load(data: bytes, what: str) -> dict[Any, Any]:
+    if len(data) > MAX_BYTES:
+        raise ContentError(f"{what}: {len(data)} bytes; at most {MAX_BYTES} are accepted")
+    # the base loader makes text of every scalar: a file called `on` or a hash of digits stays what it is
+    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+    try:
+        document = yaml.load(data, Loader=loader)  # noqa: S506 - the base loader constructs nothing but text
+    except (yaml.YAMLError, UnicodeError, RecursionError, ValueError, TypeError) as error:
+        raise ContentError(f"{what}: not valid YAML: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(document, dict):
+        raise ContentError(f"{what}: a mapping is expected, not {type(document).__name__}")
+    return document
+
+
+def _paths(document: Mapping[str, Any], key: str, what: str) -> tuple[str, ...]:
+    """Return a list of paths within the prefix; "" or null, which older writers left, is an empty list."""
+    if document.get(key) in ("", "null", "~"):
+        return ()
+    paths = all_text(list_of(document, key, what, optional=True), f"{what}.{key}")
+    for path in paths:
+        if path.startswith("/") or ".." in path.split("/"):
+            raise ContentError(f"{what}.{key}: {path[:200]!r} leads out of the prefix")
+    return paths
+
+
+def _text(value: object, what: str) -> str:
+    if not isinstance(value, str):
+        raise ContentError(f"{what}.prefix_to_hash: text is expected, not {type(value).__name__}")
+    return value

@@ -1,0 +1,327 @@
+"""Layers kept on disk, so that an unchanged prefix is compressed once.
+
+`blobs/` holds layers by digest, `records/` what is known of them by key, `locks/` and `staging/` serve the writers. A
+record is written after its blob and a blob is renamed to its name when it is whole, so nothing half-made is ever seen.
+Whatever is damaged all the same is thrown away and made again: a cache may forget, but not lie.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from threading import Lock
+from typing import Any, BinaryIO, Final, cast
+
+from oci_binpkg.archive.cacherecord import CachedLayer, encode_record, open_regular, read_record
+from oci_binpkg.archive.layer import PackedLayer
+from oci_binpkg.errors import ContentError, LocalDiskError
+from oci_binpkg.model.content import Blob, Descriptor, Digest
+from oci_binpkg.model.image import Layer
+
+_CHUNK: Final = 1024 * 1024
+_STALE: Final = 24 * 3600.0
+_HINT: Final = "free some space, or choose another place for the layer cache"
+
+Producer = Callable[[str], PackedLayer]
+"""Packs a layer into the new file whose path it is given."""
+
+
+class LayerCache:
+    """A directory of layers, bounded in size, shared by any number of threads and processes.
+
+    `max_bytes` bounds the blobs; the least recently used ones are dropped first, but none that this object has given
+    out and that was not `release`d. `clock` returns seconds since the epoch. All methods raise `LocalDiskError` when
+    the disk is full or access is denied.
+    """
+
+    def __init__(self, root: str, max_bytes: int, clock: Callable[[], float]) -> None:
+        self._root = root
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._lock = Lock()
+        self._in_use: dict[Digest, int] = {}
+        self._used: int | None = None
+
+    def get(self, key: str, fingerprint: str, *, verify: bool = False) -> CachedLayer | None:
+        """Return the layer of a key if it was made of a tree with this fingerprint, else None.
+
+        A damaged record or blob is removed and counts as absent. The content of the blob is read and compared at once
+        with `verify`; otherwise whoever opens the layer finds out.
+        """
+        with _disk(self._root):
+            cached = self._load(key, fingerprint)
+            if cached is None:
+                return None
+            self._retain(cached.digest)  # before looking at the blob: another thread may be making room
+            if self._is_intact(cached, verify=verify):
+                now = self._clock()
+                with suppress(FileNotFoundError):
+                    os.utime(self._blob_path(cached.digest), (now, now))
+                return cached
+            self.release(cached)
+            return None
+
+    def build(
+        self, key: str, fingerprint: str, producer: Producer, *, verify: bool = False
+    ) -> tuple[CachedLayer, bool]:
+        """Return the layer of a key, and whether it was there; if it was not, `producer` packs it.
+
+        Of several callers with the same key one packs and the others wait for it. What `producer` raises passes
+        unchanged and leaves nothing behind.
+        """
+        cached = self.get(key, fingerprint, verify=verify)
+        if cached is not None:
+            return cached, True
+        with self._locked(key):
+            cached = self.get(key, fingerprint, verify=verify)
+            if cached is not None:
+                return cached, True
+            with self._staged() as path:
+                packed = producer(path)
+                cached = self._keep(key, fingerprint, packed)
+        self._evict(cached.size)
+        return cached, False
+
+    def layer_of(self, cached: CachedLayer, media_type: str) -> Layer:
+        """Return the layer as a value. Reading it raises `ContentError` before its end if the bytes have changed.
+
+        Then the damaged blob is removed, so that the next `build` packs again.
+        """
+        descriptor = Descriptor(media_type, cached.digest, cached.size)
+        return Layer(Blob(descriptor, lambda: self._open(cached)), cached.diff_id)
+
+    def release(self, cached: CachedLayer) -> None:
+        """Say that a layer given out by `get` or `build` is not needed any more, once for each time."""
+        with self._lock:
+            count = self._in_use.get(cached.digest, 0) - 1
+            if count > 0:
+                self._in_use[cached.digest] = count
+            else:
+                self._in_use.pop(cached.digest, None)
+
+    def _load(self, key: str, fingerprint: str) -> CachedLayer | None:
+        path = self._record_path(key)
+        try:
+            made_of, cached = read_record(path)
+        except FileNotFoundError:
+            return None
+        except ContentError:
+            _remove(path)
+            return None
+        if cached.key != key:
+            _remove(path)
+            return None
+        return cached if made_of == fingerprint else None
+
+    def _is_intact(self, cached: CachedLayer, *, verify: bool) -> bool:
+        path = self._blob_path(cached.digest)
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            _remove(self._record_path(cached.key))
+            return False
+        if not stat.S_ISREG(status.st_mode) or status.st_size != cached.size:
+            self._discard(cached)
+            return False
+        if verify:
+            try:
+                with self._open(cached) as stream:
+                    while stream.read(_CHUNK):
+                        pass
+            except ContentError:
+                return False
+        return True
+
+    @contextmanager
+    def _open(self, cached: CachedLayer) -> Iterator[BinaryIO]:
+        path = self._blob_path(cached.digest)
+        with _disk(path):
+            try:
+                file = open(path, "rb", buffering=0, opener=open_regular)  # noqa: SIM115 - closed below
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ELOOP, errno.EISDIR):
+                    raise
+                self._discard(cached)
+                raise _damaged(cached) from None
+        with file:
+            yield cast("BinaryIO", _VerifiedFile(file, cached, lambda: self._discard(cached)))
+
+    def _keep(self, key: str, fingerprint: str, packed: PackedLayer) -> CachedLayer:
+        cached = CachedLayer(key, packed.digest, packed.size, packed.diff_id, packed.uncompressed_size, packed.summary)
+        blob = self._blob_path(cached.digest)
+        with _disk(self._root):
+            self._retain(cached.digest)
+            os.makedirs(os.path.dirname(blob), exist_ok=True)
+            _remove_directory(blob)
+            os.replace(packed.path, blob)
+            now = self._clock()
+            os.utime(blob, (now, now))
+            self._write_record(fingerprint, cached)
+        return cached
+
+    def _write_record(self, fingerprint: str, cached: CachedLayer) -> None:
+        record = self._record_path(cached.key)
+        os.makedirs(os.path.dirname(record), exist_ok=True)
+        _remove_directory(record)
+        with self._staged() as path:
+            with open(path, "xb") as file:
+                file.write(encode_record(fingerprint, cached))
+            os.replace(path, record)
+
+    def _discard(self, cached: CachedLayer) -> None:
+        _remove(self._record_path(cached.key))
+        _remove(self._blob_path(cached.digest))
+
+    def _retain(self, digest: Digest) -> None:
+        with self._lock:
+            self._in_use[digest] = self._in_use.get(digest, 0) + 1
+
+    @contextmanager
+    def _locked(self, key: str) -> Iterator[None]:
+        """Hold the lock of a key. The number of lock files is bounded: keys that begin alike share one."""
+        path = os.path.join(self._root, "locks", key[:3])
+        with _disk(path):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            with _disk(path):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # excludes threads too: each has a descriptor of its own
+            yield
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _staged(self) -> Iterator[str]:
+        """Give the path of a new file; what is left of it at the end is removed."""
+        directory = os.path.join(self._root, "staging")
+        with _disk(directory):
+            os.makedirs(directory, exist_ok=True)
+            place = tempfile.mkdtemp(dir=directory)
+        try:
+            yield os.path.join(place, "new")
+        finally:
+            with suppress(OSError):
+                _remove(place)
+
+    def _evict(self, added: int) -> None:
+        """Drop the blobs used least recently until the rest fits. The directory is looked through only when needed."""
+        with self._lock:
+            if self._used is not None:
+                self._used += added
+            if self._used is not None and self._used <= self._max_bytes:
+                return
+            with _disk(self._root):
+                self._used = self._drop_oldest()
+
+    def _drop_oldest(self) -> int:
+        found = sorted(_files(os.path.join(self._root, "blobs")), key=lambda item: item[1].st_mtime_ns)
+        total = sum(status.st_size for _, status in found)
+        in_use = {digest.hex for digest in self._in_use}
+        dropped = set()
+        for path, status in found:
+            if total <= self._max_bytes:
+                break
+            if os.path.basename(path) not in in_use:
+                _remove(path)
+                dropped.add(os.path.basename(path))
+                total -= status.st_size
+        if dropped:
+            self._forget(dropped)
+        with suppress(FileNotFoundError), os.scandir(os.path.join(self._root, "staging")) as entries:
+            for entry in entries:
+                if entry.stat(follow_symlinks=False).st_mtime < self._clock() - _STALE:
+                    _remove(entry.path)  # a process was killed while it packed
+        return total
+
+    def _forget(self, dropped: set[str]) -> None:
+        """Remove the records of blobs that were dropped."""
+        for path, _ in _files(os.path.join(self._root, "records")):
+            with suppress(ContentError, FileNotFoundError):
+                if read_record(path)[1].digest.hex in dropped:
+                    _remove(path)
+
+    def _blob_path(self, digest: Digest) -> str:
+        return os.path.join(self._root, "blobs", digest.algorithm, digest.hex[:2], digest.hex)
+
+    def _record_path(self, key: str) -> str:
+        return os.path.join(self._root, "records", key[:2], f"{key}.json")
+
+
+class _VerifiedFile:
+    """A file that gives out its last byte only when size and digest are right.
+
+    Readers of blobs need `read` and `close` alone.
+    """
+
+    def __init__(self, file: Any, cached: CachedLayer, on_damage: Callable[[], None]) -> None:
+        self._file = file
+        self._cached = cached
+        self._on_damage = on_damage
+        self._hash = hashlib.sha256()
+        self._left = cached.size
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to `size` bytes, or all; b"" at the verified end."""
+        wanted = self._left if size < 0 else min(size, self._left)
+        chunks = []
+        while wanted:
+            with _disk(str(self._cached.digest)):
+                chunk = self._file.read(min(wanted, _CHUNK))
+            self._hash.update(chunk)
+            self._left -= len(chunk)
+            wanted -= len(chunk)
+            damaged = not self._left and self._hash.hexdigest() != self._cached.digest.hex
+            if not chunk or damaged:
+                self._on_damage()
+                raise _damaged(self._cached)
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+
+def _damaged(cached: CachedLayer) -> ContentError:
+    return ContentError(
+        f"the layer {cached.digest} in the layer cache is damaged and was removed",
+        hint="run the command again: the layer is made anew",
+    )
+
+
+@contextmanager
+def _disk(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        path = error.filename or what
+        raise LocalDiskError(f"layer cache: {path}: {error.strerror or error}", hint=_HINT) from error
+
+
+def _files(directory: str) -> Iterator[tuple[str, os.stat_result]]:
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            path = os.path.join(parent, name)
+            with suppress(FileNotFoundError):
+                yield path, os.lstat(path)
+
+
+def _remove(path: str) -> None:
+    """Remove a file, a link, or a whole directory that stands where one of ours should."""
+    if not _remove_directory(path):
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def _remove_directory(path: str) -> bool:
+    is_directory = os.path.isdir(path) and not os.path.islink(path)
+    if is_directory:
+        shutil.rmtree(path)
+    return is_directory

@@ -1,0 +1,298 @@
+"""A prefix as a reproducible tar: the same tree gives the same bytes, whoever packs it and whenever.
+
+The form is that of Spack's build caches, to the byte: the parent directories of the prefix, then the prefix in
+pre-order with the files of a directory before its subdirectories, each sorted by name; no owners and no times; modes
+reduced to the executable bit; the second and later names of an inode as hard links. The last member is the document
+`.spack/binary_distribution`, which lists what whoever unpacks the layer has to relocate.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Final, Protocol
+
+from oci_binpkg.archive.distribution import MEMBER, Distribution, Relocations
+from oci_binpkg.errors import PackError
+
+CHUNK: Final = 1024 * 1024
+_OPEN_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+METADATA_DIR: Final = ".spack"
+_CHANGED: Final = "let whatever writes to the prefix finish, then pack it again"
+
+
+class FileScan(Protocol):
+    """The scan of one file: takes all chunks in order, then says `binary`, `text` (that mentions a prefix) or else."""
+
+    def feed(self, chunk: bytes, /) -> None:
+        """Take the next bytes."""
+        ...
+
+    def finish(self) -> str:
+        """Return the kind of the file."""
+        ...
+
+
+class Classifier(Protocol):
+    """Knows which files and links a relocation has to touch."""
+
+    def start(self) -> FileScan:
+        """Begin with a new file."""
+        ...
+
+    def is_target(self, link: str, /) -> bool:
+        """Tell whether a link with this target is to be relocated."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TarSummary:
+    """What went into a tar: how many members and regular files, the bytes of those files, and what did not.
+
+    `skipped` holds the relative paths of devices, FIFOs and sockets. `relocations` is what the last member lists.
+    """
+
+    members: int
+    files: int
+    bytes: int
+    skipped: tuple[str, ...]
+    relocations: Relocations
+
+
+Sink = Callable[[bytes], Any]
+
+
+def write_tar(
+    prefix: str,
+    sink: Sink,
+    *,
+    distribution: Distribution,
+    classifier: Classifier,
+    archive_prefix: str = "",
+    on_bytes: Callable[[int], None] | None = None,
+) -> TarSummary:
+    """Write the tar of the tree at `prefix` to `sink`, and return what is in it.
+
+    The tar records `archive_prefix`, by default `prefix` itself. `distribution` gives the head of the last member; its
+    lists of files come from `classifier`. `on_bytes` is told how many bytes of files were read.
+
+    Raises `PackError` naming the file that changed while it was read, cannot be read, or has a name that tar cannot
+    hold portably. What `sink` raises passes unchanged.
+    """
+    writer = _Writer(sink, classifier, _recorded_path(archive_prefix or prefix), on_bytes or _unobserved)
+    writer.add_parents()
+    for directory in walk(prefix):
+        writer.add_directory(directory.relative)
+        for entry in directory.others:
+            writer.add(entry, directory.within(entry), directory.path)
+    return writer.finish(distribution)
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """A directory of a tree: its path, its path relative to the prefix ("" for the prefix), and its sorted entries."""
+
+    path: str
+    relative: str
+    directories: tuple[os.DirEntry[str], ...]
+    others: tuple[os.DirEntry[str], ...]
+
+    def within(self, entry: os.DirEntry[str]) -> str:
+        """Return the path of an entry relative to the prefix."""
+        return f"{self.relative}/{entry.name}" if self.relative else entry.name
+
+
+def walk(prefix: str) -> Iterator[Directory]:
+    """Iterate over a tree in the order of its tar, the document `binary_distribution` left out.
+
+    Raises `PackError` for directories that cannot be read and names that tar cannot hold portably.
+    """
+    pending = [(prefix, "")]
+    while pending:
+        path, relative = pending.pop()
+        with _reading(path), os.scandir(path) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+            if relative == METADATA_DIR:
+                entries = [entry for entry in entries if f"{relative}/{entry.name}" != MEMBER]
+            directories = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
+        for entry in entries:
+            _check_name(entry.name, path)
+        below = set(directories)
+        directory = Directory(path, relative, tuple(directories), tuple(e for e in entries if e not in below))
+        yield directory
+        pending.extend((entry.path, directory.within(entry)) for entry in reversed(directories))
+
+
+class _Writer:
+    """Writes members and remembers what the end of the archive needs."""
+
+    def __init__(self, sink: Sink, classifier: Classifier, root: str, on_bytes: Callable[[int], None]) -> None:
+        self._sink = sink
+        self._classifier = classifier
+        self._root = root
+        self._on_bytes = on_bytes
+        self._first_names: dict[tuple[int, int], str] = {}
+        self._members = self._files = self._bytes = self._written = 0
+        self._skipped: list[str] = []
+        self._found: dict[str, list[str]] = {"binary": [], "link": [], "text": []}
+
+    def add_parents(self) -> None:
+        for parent in reversed(PurePosixPath(self._root).parents):
+            if parent.name:
+                self._header(str(parent), tarfile.DIRTYPE, 0o755)
+
+    def add_directory(self, relative: str) -> None:
+        self._header(self._name(relative), tarfile.DIRTYPE, 0o755)
+
+    def add(self, entry: os.DirEntry[str], relative: str, directory: str) -> None:
+        with _reading(entry.path):
+            status = entry.stat(follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            raise _changed(entry.path)
+        if stat.S_ISLNK(status.st_mode):
+            self._add_link(entry.path, relative, directory)
+        elif not stat.S_ISREG(status.st_mode):
+            self._skipped.append(relative)
+        else:
+            self._add_file(entry.path, relative, status)
+
+    def finish(self, distribution: Distribution) -> TarSummary:
+        found = {kind: tuple(paths) for kind, paths in self._found.items()}
+        relocations = Relocations(found["binary"], found["link"], found["text"])
+        document = distribution.to_bytes(relocations)
+        self._header(self._name(MEMBER), tarfile.REGTYPE, 0o644, size=len(document))
+        self._write(document)
+        self._pad(len(document))
+        # two empty blocks, and up to a whole record (POSIX.1-2017, pax, "ustar Interchange Format")
+        end = 2 * tarfile.BLOCKSIZE
+        self._write(bytes(end + -(self._written + end) % tarfile.RECORDSIZE))
+        return TarSummary(self._members, self._files, self._bytes, tuple(self._skipped), relocations)
+
+    def _add_link(self, path: str, relative: str, directory: str) -> None:
+        with _reading(path):
+            target = os.readlink(path)
+        _check_name(target, directory)
+        if self._classifier.is_target(target) and not _is_metadata(relative):
+            self._found["link"].append(relative)
+        self._header(self._name(relative), tarfile.SYMTYPE, 0o755, target=target)
+
+    def _add_file(self, path: str, relative: str, status: os.stat_result) -> None:
+        name = self._name(relative)
+        mode = 0o755 if status.st_mode & stat.S_IXUSR else 0o644
+        first = name
+        if status.st_nlink > 1:
+            first = self._first_names.setdefault((status.st_dev, status.st_ino), name)
+        if first != name:
+            self._header(name, tarfile.LNKTYPE, mode, target=first)
+            return
+        scan = None if _is_metadata(relative) else self._classifier.start()
+        with _reading(path):
+            descriptor = os.open(path, _OPEN_FLAGS)
+        try:
+            opened = os.fstat(descriptor)
+            if _version(opened) != _version(status):
+                raise _changed(path)
+            self._header(name, tarfile.REGTYPE, mode, size=status.st_size)
+            self._copy(descriptor, path, status, scan)
+        finally:
+            os.close(descriptor)
+        kind = scan.finish() if scan else ""
+        if kind in self._found:
+            self._found[kind].append(relative)
+        self._files += 1
+        self._bytes += status.st_size
+
+    def _copy(self, descriptor: int, path: str, status: os.stat_result, scan: FileScan | None) -> None:
+        left = status.st_size
+        while left:
+            with _reading(path):
+                chunk = os.read(descriptor, min(CHUNK, left))
+            if not chunk:
+                raise _changed(path)
+            if scan:
+                scan.feed(chunk)
+            self._write(chunk)
+            self._on_bytes(len(chunk))
+            left -= len(chunk)
+        if _version(os.fstat(descriptor)) != _version(status):
+            raise _changed(path)
+        self._pad(status.st_size)
+
+    def _header(self, name: str, kind: bytes, mode: int, *, size: int = 0, target: str = "") -> None:
+        info = tarfile.TarInfo(name)
+        info.type = kind
+        info.mode = mode
+        info.size = size
+        info.linkname = target
+        self._write(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
+        self._members += 1
+
+    def _pad(self, size: int) -> None:
+        self._write(bytes(-size % tarfile.BLOCKSIZE))
+
+    def _write(self, data: bytes) -> None:
+        if data:
+            self._sink(data)
+            self._written += len(data)
+
+    def _name(self, relative: str) -> str:
+        return f"{self._root}/{relative}" if relative else self._root
+
+
+def _recorded_path(prefix: str) -> str:
+    """Return an absolute path as tar records it: without the leading slash."""
+    parts = prefix.strip("/").split("/")
+    if not prefix.startswith("/") or {"", ".", ".."} & set(parts):
+        raise PackError(f"not an absolute path without `.` and `..`: {prefix[:200]!r}")
+    _check_name(prefix, prefix)
+    return "/".join(parts)
+
+
+def _check_name(name: str, directory: str) -> None:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise PackError(
+            f"{_printable(directory)}: the name {_printable(name)} is not valid UTF-8",
+            hint="tar cannot hold such names portably; rename the file, or the target of the link",
+        ) from None
+
+
+def _is_metadata(relative: str) -> bool:
+    # Spack's own records of the installation tell where it happened; they are never relocated
+    return relative.startswith(METADATA_DIR + "/")
+
+
+def _version(status: os.stat_result) -> tuple[int, ...]:
+    """Return what changes when a file is written to or replaced."""
+    return status.st_dev, status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _changed(path: str) -> PackError:
+    return PackError(f"{_printable(path)}: changed while it was packed", hint=_CHANGED)
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
+            raise PackError(f"{_printable(path)}: not there, or replaced while it was packed", hint=_CHANGED) from None
+        raise PackError(
+            f"{_printable(path)}: cannot be read: {error.strerror or error}", hint="check its permissions and the disk"
+        ) from error
+
+
+def _printable(path: str) -> str:
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _unobserved(_: int) -> None:
+    """Report to nobody."""

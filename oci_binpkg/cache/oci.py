@@ -1,0 +1,162 @@
+"""A binary cache in a content store: a package is an image whose configuration carries the spec.
+
+Source: Spack's OCI build caches: tags `NAME-VERSION-HASH.spack`, the index under `index.spack`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from oci_binpkg.cache.index import EMPTY, MAX_INDEX_BYTES, IndexDocument, parse_index
+from oci_binpkg.cache.protocol import Entry, PackageKey
+from oci_binpkg.errors import ContentError, NotFoundError, TransferError
+from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Blob, Descriptor, Digest
+from oci_binpkg.model.documents import object_of, text_of
+from oci_binpkg.model.image import Image, Layer
+from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
+from oci_binpkg.model.reference import INDEX_TAG, hash_of_tag, is_package_tag
+from oci_binpkg.model.spec import SpecDocument, parse_spec_document
+from oci_binpkg.store.copy import StoredImage, blob_of, read_image
+from oci_binpkg.store.protocols import Store
+
+MERGE_ROUNDS: Final = 5
+
+
+class OciCache:
+    """Packages in a registry repository, an OCI image layout or memory.
+
+    `pause(round)` is called between rounds of an index merge that another writer got in the way of.
+    """
+
+    def __init__(self, store: Store, *, pause: Callable[[int], None]) -> None:
+        self._store = store
+        self._pause = pause
+
+    @property
+    def name(self) -> str:
+        """The store's name."""
+        return self._store.name
+
+    @property
+    def store(self) -> Store:
+        """The store behind the cache, for images under tags of their own."""
+        return self._store
+
+    def hashes(self) -> Mapping[str, str]:
+        """Return hash and tag of every package, from one listing of the tags."""
+        return {hash_of_tag(tag): tag for tag in self._store.tags() if is_package_tag(tag)}
+
+    def find(self, key: PackageKey) -> Entry:
+        """Return a package: its spec document and layer. Two requests, nothing downloaded but manifest and config."""
+        return self.entry_of(read_image(self._store, key.tag), key)
+
+    def document(self, tag: str) -> SpecDocument:
+        """Return the spec document of the package under a tag, whose hash must be the tag's."""
+        image = read_image(self._store, tag)
+        package_hash = hash_of_tag(tag)
+        return self.entry_of(image, PackageKey("", "", package_hash), tag=tag).document
+
+    def entry_of(self, image: StoredImage, key: PackageKey, *, tag: str = "") -> Entry:
+        """Return the package that a stored image is. Raises `ContentError` if it is none, or another than `key`."""
+        what = f"{self.name}:{tag or key.tag}"
+        document = image.config.document
+        if "spec" not in document or not image.manifest.layers:
+            raise ContentError(
+                f"{what} is an image, but not a package: its config has no spec",
+                hint="look at it with `oci-binpkg inspect`",
+            )
+        layer = image.manifest.layers[-1]
+        filled = sum(not entry.get("empty_layer") for entry in image.config.history)
+        if image.config.history and filled != len(image.manifest.layers):
+            raise ContentError(f"{what}: a history of {filled} layers, a manifest of {len(image.manifest.layers)}")
+        checksum = object_of(document, "binary_cache_checksum", f"{what} config")
+        if text_of(checksum, "hash", f"{what} config.binary_cache_checksum") != layer.digest.hex:
+            raise ContentError(f"{what}: the config names another layer than the manifest's last, {layer.digest}")
+        spec = parse_spec_document({"spec": document["spec"]}, f"{what} config")
+        if spec.root.hash != key.hash:
+            raise ContentError(f"{what} holds another package: {spec.root.short} ({spec.root.hash})")
+        return Entry(key, spec, Layer(blob_of(self._store, layer), image.config.diff_ids[-1]))
+
+    def upload(self, layer: Layer) -> bool:
+        """Store a layer. Returns whether bytes were sent."""
+        return self._store.put(layer.blob)
+
+    def publish(self, entry: Entry) -> Digest:
+        """Publish the entry's image under the package's tag."""
+        if entry.image is None:
+            raise ValueError("a package in an OCI cache is an image")
+        self.publish_image(entry.image, entry.key.tag)
+        return entry.image.manifest.descriptor.digest
+
+    def publish_image(self, image: Image, tag: str) -> None:
+        """Store an image and tag it: layers that are not there yet, config, manifest, tag."""
+        self._put_content(image)
+        self._store.tag(image.manifest, tag)
+
+    def put_image(self, image: Image) -> None:
+        """Store an image by its digest only, to be listed in an index."""
+        self._put_content(image)
+        self._store.put(image.manifest)
+
+    def read_index(self, known: Digest | None = None) -> IndexDocument | None:
+        """Return the index; None if the digest of its document is `known`. Two requests, one when it is known."""
+        descriptor = self._index_layer()
+        if descriptor.digest == known:
+            return None
+        data = blob_of(self._store, descriptor).read(limit=MAX_INDEX_BYTES)
+        return parse_index(data, f"the index of {self.name}")
+
+    def merge_index(self, added: IndexDocument) -> bool:
+        """Merge into the index; write, read back, and again if another writer's version replaced ours."""
+        for attempt in range(MERGE_ROUNDS):
+            current = self._current_index()
+            if current.digest is not None and _holds(current, added):
+                return attempt > 0
+            written = self._write_index(current.merged(added))
+            if self._index_layer().digest == written:
+                return True
+            self._pause(attempt)
+        if not _holds(self._current_index(), added):
+            raise TransferError(
+                f"the index of {self.name} was replaced by other writers {MERGE_ROUNDS} times in a row",
+                hint="the packages themselves are there; run the command again to index them",
+            )
+        return True
+
+    def _put_content(self, image: Image) -> None:
+        for layer in image.layers:
+            self._store.put(layer.blob)
+        self._store.put(image.config)
+
+    def _index_layer(self) -> Descriptor:
+        descriptor = self._store.resolve(INDEX_TAG)
+        what = f"{self.name}:{INDEX_TAG}"
+        manifest = parse_manifest(
+            blob_of(self._store, descriptor).read(limit=MAX_MANIFEST_BYTES), what, media_type=descriptor.media_type
+        )
+        if not isinstance(manifest, Manifest) or len(manifest.layers) != 1:
+            raise ContentError(f"{what} is not an index: a manifest with one layer is expected")
+        return manifest.layers[0]
+
+    def _current_index(self) -> IndexDocument:
+        try:
+            return self.read_index() or EMPTY
+        except NotFoundError:
+            return EMPTY
+
+    def _write_index(self, index: IndexDocument) -> Digest:
+        document = Blob.from_bytes(index.to_bytes(), OCI_LAYER_GZIP)
+        config = Blob.from_bytes(b"{}", OCI_CONFIG)
+        manifest = Manifest(OCI_MANIFEST, config.descriptor, (document.descriptor,))
+        self._store.put(document)
+        self._store.put(config)
+        self._store.tag(Blob.from_bytes(manifest.to_bytes(), OCI_MANIFEST), INDEX_TAG)
+        return document.descriptor.digest
+
+
+def _holds(index: IndexDocument, wanted: IndexDocument) -> bool:
+    known = {package_hash for package_hash, record in index.records.items() if record.in_cache}
+    return set(wanted.records) <= set(index.records) and all(
+        package_hash in known for package_hash, record in wanted.records.items() if record.in_cache
+    )

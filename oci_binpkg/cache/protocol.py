@@ -1,0 +1,75 @@
+"""What every binary cache holds and does, whatever its layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from oci_binpkg.cache.index import IndexDocument
+from oci_binpkg.model.content import Digest
+from oci_binpkg.model.image import Image, Layer
+from oci_binpkg.model.reference import package_tag
+from oci_binpkg.model.spec import Spec, SpecDocument
+
+
+@dataclass(frozen=True, slots=True)
+class PackageKey:
+    """What a package is looked up by; the hash alone identifies it, name and version say where it lies."""
+
+    name: str
+    version: str
+    hash: str
+
+    @classmethod
+    def of(cls, spec: Spec) -> PackageKey:
+        """Return the key of a spec."""
+        return cls(spec.name, spec.version, spec.hash)
+
+    @property
+    def tag(self) -> str:
+        """The package's tag in a registry."""
+        return package_tag(self.name, self.version, self.hash)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One package in a cache: its spec document, its layer, and the image that carries it where caches keep images."""
+
+    key: PackageKey
+    document: SpecDocument
+    layer: Layer
+    image: Image | None = None
+
+
+class BinaryCache(Protocol):
+    """Packages kept in a store or on a URL mirror. Thread-safe."""
+
+    @property
+    def name(self) -> str:
+        """How errors and reports call this cache."""
+        ...
+
+    def hashes(self) -> Mapping[str, str]:
+        """Return the hashes of all packages, each with its tag or path. One listing, nothing else read."""
+        ...
+
+    def find(self, key: PackageKey) -> Entry:
+        """Return a package. Raises `NotFoundError`, or `ContentError` if what is there is not that package."""
+        ...
+
+    def upload(self, layer: Layer) -> bool:
+        """Store a layer ahead of publishing it. Returns whether bytes were sent."""
+        ...
+
+    def publish(self, entry: Entry) -> Digest:
+        """Make a package visible, everything it needs first. Returns the digest of its manifest."""
+        ...
+
+    def read_index(self, known: Digest | None = None) -> IndexDocument | None:
+        """Return the index, or None if its digest is `known`. Raises `NotFoundError` if the cache has none."""
+        ...
+
+    def merge_index(self, added: IndexDocument) -> bool:
+        """Merge records into the index; concurrent writers lose nothing. Returns whether it had to be written."""
+        ...

@@ -1,0 +1,301 @@
+"""The commands. Each one turns words into values, calls one operation, and shows its result.
+
+Nothing but the standard library and typer is imported before a command runs, so that help and completion answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any, Never
+
+import typer
+
+from oci_binpkg.errors import BinpkgError, UsageError
+
+app = typer.Typer(
+    name="oci-binpkg",
+    help="Installed software as container layers: push packages to any registry, run them as images.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+CACHE_HELP = "oci://HOST[:PORT]/NAME, oci+http://..., oci-layout:PATH, or a configured name"
+CacheArgument = Annotated[str, typer.Argument(metavar="CACHE", help=CACHE_HELP)]
+ImageArgument = Annotated[str, typer.Argument(metavar="CACHE:TAG", help=f"{CACHE_HELP}, with a tag")]
+QueriesArgument = Annotated[list[str] | None, typer.Argument(metavar="QUERY", help="greet@2.0, /6fyta, zlib +shared")]
+StoreOption = Annotated[
+    str, typer.Option("--store", metavar="DIR", help="install tree: of Spack, or with packages.toml")
+]
+BaseOption = Annotated[
+    str, typer.Option("--base-image", metavar="REF", help="debian:12, oci://HOST/NAME:TAG or oci-layout:PATH:TAG")
+]
+CompressionOption = Annotated[
+    str, typer.Option("--compression", metavar="CODEC", help="gzip[:N] or zstd[:N]; gzip runs everywhere")
+]
+JobsOption = Annotated[
+    int, typer.Option("--jobs", "-j", metavar="N", min=0, help="packages packed at a time (0: cores)")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="say what would be pushed, write nothing")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document for scripts")]
+FromOption = Annotated[str, typer.Option("--from", metavar="CACHE", help=CACHE_HELP)]
+EngineOption = Annotated[
+    str, typer.Option("--engine", metavar="ENGINE", help="docker or podman (default: what answers)")
+]
+
+
+@app.command()
+def push(
+    cache: CacheArgument,
+    queries: QueriesArgument = None,
+    store: StoreOption = "",
+    base_image: BaseOption = "",
+    tag: Annotated[str, typer.Option("--tag", metavar="TAG", help="also tag one image of all packages named")] = "",
+    only: Annotated[str, typer.Option("--only", metavar="WHICH", help="package or dependencies")] = "",
+    force: Annotated[bool, typer.Option("--force", "-f", help="push again what is there already")] = False,
+    update_index: Annotated[
+        bool, typer.Option("--update-index", help="enter the packages in the cache's index")
+    ] = False,
+    compression: CompressionOption = "",
+    jobs: JobsOption = 0,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Push packages and what they need to a cache.
+
+    Without a QUERY: everything that was installed explicitly. What is in the cache already is skipped.
+
+    \b
+    Examples:
+      oci-binpkg push oci://registry.example/apps --store /opt/spack/opt --update-index
+      oci-binpkg push oci-layout:cache greet@2.0 --store ~/spack/opt --base-image debian:12
+    """
+    from oci_binpkg.cli import commands
+
+    raise typer.Exit(
+        commands.push(
+            cache,
+            queries or [],
+            commands.PushFlags(
+                store, base_image, tag, only, force, update_index, compression, jobs, dry_run=dry_run, json=json
+            ),
+        )
+    )
+
+
+@app.command()
+def image(
+    cache: CacheArgument,
+    queries: Annotated[list[str], typer.Argument(metavar="QUERY", help="the packages the image is for")],
+    tag: Annotated[str, typer.Option("--tag", metavar="TAG", help="the tag of the image")],
+    store: StoreOption = "",
+    base_image: BaseOption = "",
+    entrypoint: Annotated[str, typer.Option(metavar="CMD", help="words as in a shell, or a JSON list")] = "",
+    cmd: Annotated[str, typer.Option(metavar="CMD", help="words as in a shell, or a JSON list")] = "",
+    env: Annotated[list[str] | None, typer.Option(metavar="K=V", help="set a variable (repeatable)")] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="K=V", help="set a label (repeatable)")] = None,
+    user: Annotated[str, typer.Option(metavar="U", help="user[:group] the container runs as")] = "",
+    workdir: Annotated[str, typer.Option(metavar="D", help="folder the container starts in")] = "",
+    compression: CompressionOption = "",
+    jobs: JobsOption = 0,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Push one image of several packages.
+
+    The image holds the packages and everything they need, under one tag.
+
+    \b
+    Examples:
+      oci-binpkg image oci://registry.example/apps greet@2.0 greet@2.1 --store /opt/spack/opt --tag both
+      oci-binpkg image oci-layout:cache python --store ~/spack/opt --tag py --base-image debian:12 --entrypoint python3
+    """
+    from oci_binpkg.cli import commands
+
+    runtime = commands.RuntimeFlags(entrypoint, cmd, env or [], label or [], user, workdir)
+    flags = commands.PushFlags(store, base_image, tag, "", False, False, compression, jobs, dry_run=dry_run, json=json)
+    raise typer.Exit(commands.image(cache, queries, flags, runtime))
+
+
+@app.command()
+def find(
+    queries: QueriesArgument = None,
+    store: StoreOption = "",
+    from_cache: FromOption = "",
+    json: JsonOption = False,
+) -> None:
+    """List packages of a tree or of a cache.
+
+    --store names an install tree, --from a cache.
+
+    \b
+    Examples:
+      oci-binpkg find --store /opt/spack/opt 'zlib@1.2: +shared'
+      oci-binpkg find --from oci://registry.example/apps '^mpich'
+    """
+    from oci_binpkg.cli import commands
+
+    raise typer.Exit(commands.find(queries or [], store, from_cache, json=json))
+
+
+@app.command()
+def show(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="must mean exactly one package")],
+    from_cache: FromOption,
+    json: JsonOption = False,
+) -> None:
+    """Show one package of a cache.
+
+    Its spec, layer, tag and dependencies.
+
+    \b
+    Examples:
+      oci-binpkg show greet@2.0 --from oci-layout:cache
+      oci-binpkg show /6fytamq --from oci://registry.example/apps --json
+    """
+    from oci_binpkg.cli import commands
+
+    raise typer.Exit(commands.show(query, from_cache, json=json))
+
+
+@app.command()
+def inspect(
+    cache: Annotated[str, typer.Argument(metavar="CACHE[:TAG]", help=f"{CACHE_HELP}; with a tag: that image")],
+    json: JsonOption = False,
+) -> None:
+    """Show what a cache or an image is made of.
+
+    Packages, layers and sizes, as a tree.
+
+    \b
+    Examples:
+      oci-binpkg inspect oci-layout:cache
+      oci-binpkg inspect oci://registry.example/apps:both
+    """
+    from oci_binpkg.cli import commands
+
+    raise typer.Exit(commands.inspect(cache, json=json))
+
+
+@app.command()
+def load(
+    image_name: ImageArgument,
+    engine: EngineOption = "",
+    json: JsonOption = False,
+) -> None:
+    """Load an image into Docker or Podman.
+
+    From any cache into the engine of this machine; no registry is needed.
+
+    \b
+    Examples:
+      oci-binpkg load oci-layout:cache:both --engine podman
+      oci-binpkg load oci://registry.example/apps:both --engine docker
+    """
+    from oci_binpkg.cli import commands
+
+    raise typer.Exit(commands.load(image_name, engine, json=json))
+
+
+@app.command(context_settings={"ignore_unknown_options": False})
+def run(
+    image_name: ImageArgument,
+    command: Annotated[list[str] | None, typer.Argument(metavar="-- CMD", help="what to run in it")] = None,
+    engine: EngineOption = "",
+    network: Annotated[str, typer.Option(metavar="MODE", help="network of the container, as for docker run")] = "",
+    ulimit: Annotated[list[str] | None, typer.Option(metavar="K=N", help="limit, as nofile=1024 (repeatable)")] = None,
+) -> None:
+    """Run a command in an image.
+
+    With Docker or Podman on this machine; exits with the command's own exit code.
+
+    \b
+    Examples:
+      oci-binpkg run oci-layout:cache:both -- greet
+      oci-binpkg run oci://registry.example/apps:both --engine podman -- greet --help
+    """
+    from oci_binpkg.cli import commands
+
+    raise typer.Exit(commands.run(image_name, command or [], engine, network, ulimit or []))
+
+
+@app.command()
+def login(
+    host: Annotated[str, typer.Argument(metavar="HOST", help="the registry: HOST[:PORT]")],
+    username: Annotated[str, typer.Option("--username", "-u", metavar="USER", help="asked for if not given")] = "",
+    password_stdin: Annotated[bool, typer.Option("--password-stdin", help="read the password from stdin")] = False,
+    plain_http: Annotated[bool, typer.Option("--plain-http", help="the registry speaks http only")] = False,
+) -> None:
+    """Check a registry login and keep it.
+
+    It is kept where docker and podman keep theirs.
+
+    \b
+    Examples:
+      oci-binpkg login registry.example
+      echo "$TOKEN" | oci-binpkg login registry.example -u ci --password-stdin
+    """
+    from oci_binpkg.cli import commands
+
+    raise typer.Exit(commands.login(host, username, password_stdin=password_stdin, plain_http=plain_http))
+
+
+@app.command()
+def logout(host: Annotated[str, typer.Argument(metavar="HOST", help="the registry: HOST[:PORT]")]) -> None:
+    """Forget the login of a registry.
+
+    \b
+    Example:
+      oci-binpkg logout registry.example
+    """
+    from oci_binpkg.cli import commands
+
+    raise typer.Exit(commands.logout(host))
+
+
+@app.command()
+def version(json: JsonOption = False) -> None:
+    """Print the version.
+
+    \b
+    Example:
+      oci-binpkg version
+    """
+    from oci_binpkg import __version__
+
+    typer.echo(f'{{"version": "{__version__}"}}' if json else f"oci-binpkg {__version__}")
+
+
+def main(arguments: list[str] | None = None) -> Never:
+    """Run the command line and exit: 0, an error's own exit code, or 130 after Ctrl-C."""
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except BinpkgError as error:
+        code = _complain(error)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("\noci-binpkg: interrupted; what was sent stays there, run the command again to go on\n")
+        sys.stderr.flush()
+        # workers may be in the middle of an upload: there is nothing to wait for, every file is staged under another name
+        os._exit(130)
+    except BrokenPipeError:
+        os._exit(141)
+    except Exception as error:  # noqa: BLE001 - the command's edge
+        code = _usage(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(error: BinpkgError) -> int:
+    first, *rest = str(error).splitlines() or [type(error).__name__]
+    sys.stderr.write("".join([f"oci-binpkg: {first}\n", *(f"{line}\n" for line in rest)]))
+    return error.exit_code
+
+
+def _usage(error: Any) -> int:
+    """Show a wrong flag or argument as the command line parser words it; anything else is a bug."""
+    if not hasattr(error, "format_message"):
+        raise error
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "oci-binpkg"
+    return _complain(UsageError(error.format_message(), hint=f"try `{command} -h`"))

@@ -1,0 +1,139 @@
+"""Results on stdout: tables and trees for people, one JSON document for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from oci_binpkg.cli.progress import printable
+from oci_binpkg.ops.find import Found, Shown
+from oci_binpkg.ops.inspect import CacheInfo, ImageInfo
+from oci_binpkg.ops.report import Outcome, PackageResult, PushReport
+
+_UNITS = ("kB", "MB", "GB", "TB")
+
+
+def size_text(count: int) -> str:
+    """Return bytes for people: `999 B`, `12.3 MB` (powers of ten, as container tools count)."""
+    if count < 1000:  # noqa: PLR2004
+        return f"{count} B"
+    value = float(count)
+    for unit in _UNITS:
+        value /= 1000
+        if value < 999.95 or unit == _UNITS[-1]:  # noqa: PLR2004
+            break
+    return f"{value:.1f} {unit}"
+
+
+def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Print one JSON document."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """Print lines, whatever they hold made harmless for a terminal."""
+    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows as aligned columns; what is piped elsewhere looks the same, so that scripts see what people see."""
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))] if rows else []
+    print_lines(
+        ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows],
+    )
+
+
+def print_push(report: PushReport) -> None:
+    """Print what became of each package (stdout)."""
+    print_table([_pushed(result) for result in report.packages if result.outcome is not Outcome.SKIPPED])
+    if image := report.image:
+        mark = f"  (incomplete: lacks {', '.join(image.missing)})" if image.missing else ""
+        print_lines([f"tagged  {image.tag}  {image.digest}  {image.layers} layers, {size_text(image.size)}{mark}"])
+
+
+def push_summary(report: PushReport) -> str:
+    """Return the closing line: what was pushed, skipped and failed, what moved and what was saved."""
+    count = {outcome: len(report.by(outcome)) for outcome in Outcome}
+    parts = [f"{count[Outcome.PUSHED]} pushed", f"{count[Outcome.SKIPPED]} skipped (already there)"]
+    if count[Outcome.PLANNED]:
+        parts = [f"{count[Outcome.PLANNED]} would be pushed", f"{count[Outcome.SKIPPED]} are there already"]
+    parts += [f"{count[Outcome.FAILED]} failed"] if count[Outcome.FAILED] else []
+    parts += [f"{count[Outcome.GONE]} left out (prefix gone)"] if count[Outcome.GONE] else []
+    text = f"{report.cache}: {', '.join(parts)}"
+    if count[Outcome.PUSHED]:
+        reused = sum(1 for result in report.by(Outcome.PUSHED) if result.reused)
+        text += f"; {size_text(report.bytes_sent)} sent, {size_text(report.bytes_saved)} were there already"
+        text += f", {reused} not compressed again" if reused else ""
+    return text + ("; index updated" if report.index_written else "")
+
+
+def _pushed(result: PackageResult) -> tuple[str, str, str, str]:
+    note = result.error.message if result.error else ""
+    if result.missing:
+        note = f"incomplete: lacks {', '.join(result.missing)}"
+    size = size_text(result.size) if result.size else ""
+    return result.outcome.value, result.tag or result.spec.short, size, note or str(result.digest or "")
+
+
+def print_found(found: Sequence[Found]) -> None:
+    """Print packages, one a line: hash, name and version, state, the rest of the spec."""
+    print_table([(f.spec.hash[:7], f"{f.spec.name}@{f.spec.version}", f.state, f.spec.describe()) for f in found])
+
+
+def print_shown(shown: Shown) -> None:
+    """Print one package of a cache."""
+    spec, layer = shown.spec, shown.entry.layer
+    graph = shown.entry.document.graph
+    rows = [
+        ("package", f"{spec.name}@{spec.version}"),
+        ("hash", spec.hash),
+        ("spec", spec.describe()),
+        ("tag", shown.entry.key.tag),
+        ("digest", str(shown.digest)),
+        ("layer", f"{layer.blob.descriptor.digest}  {size_text(layer.blob.descriptor.size)}"),
+        ("diff_id", str(layer.diff_id)),
+        ("image", f"{len(shown.layers)} layers"),
+    ]
+    for dependency in spec.dependencies:
+        known = graph.get(dependency.hash)
+        version = f"@{known.version}" if known else ""
+        origin = " external" if known and known.is_external else ""
+        text = f"{dependency.name}{version}/{dependency.hash[:7]}  {','.join(dependency.types)}{origin}"
+        rows.append(("depends", text))
+    print_table(rows)
+
+
+def print_image(image: ImageInfo) -> None:
+    """Print an image as a tree of its layers, bottom first."""
+    lines = [f"{image.name}  {image.config.platform}  {size_text(image.size)}", f"├─ digest {image.descriptor.digest}"]
+    lines += [f"├─ package {image.package}"] if image.package else []
+    lines += [f"├─ incomplete: lacks {image.missing}"] if image.missing else []
+    started = image.started
+    for key in ("Entrypoint", "Cmd", "User", "WorkingDir"):
+        lines += [f"├─ {key} {started[key]}"] if started.get(key) else []
+    lines += [f"├─ Env {text}" for text in image.config.env]
+    lines.append(f"└─ {len(image.layers)} layers")
+    for number, layer in enumerate(image.layers):
+        branch = "└─" if number == len(image.layers) - 1 else "├─"
+        name = layer.package or layer.descriptor.media_type
+        lines.append(f"   {branch} {layer.descriptor.digest.short}  {size_text(layer.descriptor.size):>9}  {name}")
+    print_lines(lines)
+
+
+def print_cache(cache: CacheInfo) -> None:
+    """Print a cache as a tree of its tags."""
+    kinds = {"package": "packages", "image": "images", "index": "index", "damaged": "damaged"}
+    lines = [f"{cache.name}  {size_text(cache.size)}"]
+    groups = [(title, [tag for tag in cache.tags if tag.kind == kind]) for kind, title in kinds.items()]
+    groups = [(title, tags) for title, tags in groups if tags]
+    for title, tags in groups:
+        last = title == groups[-1][0]
+        lines.append(f"{'└─' if last else '├─'} {title} ({len(tags)})")
+        for tag in tags:
+            branch = f"{'   ' if last else '│  '}{'└─' if tag is tags[-1] else '├─'}"
+            digest = tag.digest.short if tag.digest else "-" * 12
+            layers = f"{tag.layers} layers" if tag.layers != 1 else "1 layer"
+            lines.append(f"{branch} {tag.tag}  {digest}  {size_text(tag.size)}  {layers}")
+    print_lines(lines)

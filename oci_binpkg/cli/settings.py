@@ -1,0 +1,204 @@
+"""Settings: defaults, then the configuration file, then the environment, then flags. Read here and nowhere else.
+
+The file is `config.toml` in the user's configuration folder (or `$OCI_BINPKG_CONFIG`):
+
+    store = "/opt/spack/opt"            # default of --store
+    compression = "gzip:3"
+    jobs = 4
+    retries = 5
+    [caches.lab]                        # a CACHE by name
+    url = "oci://registry.example/lab"
+    [registries."registry.example"]
+    ca_file = "/etc/ssl/lab.pem"
+    [layer_cache]
+    path = "~/.cache/oci-binpkg/layers"
+    max_size = "20 GiB"
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from oci_binpkg.errors import UsageError
+
+GIB: Final = 1024**3
+DEFAULT_LAYER_CACHE: Final = 20 * GIB
+_UNITS: Final = {"": 1, "B": 1, "KIB": 1024, "MIB": 1024**2, "GIB": GIB, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+_KEYS: Final[Mapping[str, tuple[type, ...]]] = {
+    "store": (str,),
+    "compression": (str,),
+    "jobs": (int,),
+    "retries": (int,),
+    "spack_prefix": (str,),
+    "caches": (dict,),
+    "registries": (dict,),
+    "layer_cache": (dict,),
+}
+_CERTIFICATE_FOLDERS: Final = ("/etc/docker/certs.d", "/etc/containers/certs.d")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything the commands need to know that is not on their command line. Paths are absolute, sizes in bytes."""
+
+    store: str = ""
+    compression: str = ""
+    jobs: int = 0
+    retries: int | None = None
+    spack_prefix: str = ""
+    caches: Mapping[str, str] = field(default_factory=dict)
+    ca_files: Mapping[str, str] = field(default_factory=dict)
+    ca_file: str = ""
+    layer_cache: str = ""
+    layer_cache_size: int = DEFAULT_LAYER_CACHE
+    docker_config: str = ""
+    auth_file: str = ""
+    runtime_dir: str = ""
+    home: str = ""
+    proxies: Mapping[str, str] = field(default_factory=dict)
+    no_proxy: str = ""
+    engine_sockets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    color: bool = True
+
+    def ca_file_of(self, host: str) -> str:
+        """Return the CA file for `host[:port]`: our own, one where docker and podman look, or the general one."""
+        if host in self.ca_files:
+            return self.ca_files[host]
+        folders = (*_CERTIFICATE_FOLDERS, f"{self.home}/.config/containers/certs.d")
+        candidates = (f"{folder}/{host}/ca.crt" for folder in folders)
+        return next((path for path in candidates if os.path.isfile(path)), self.ca_file)
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the configuration file and the environment. Raises `UsageError` naming file, key and what is allowed."""
+    env = os.environ if environment is None else environment
+    home = env.get("HOME") or os.path.expanduser("~")
+    path = env.get("OCI_BINPKG_CONFIG") or f"{env.get('XDG_CONFIG_HOME') or f'{home}/.config'}/oci-binpkg/config.toml"
+    document = _read(path, required=bool(env.get("OCI_BINPKG_CONFIG")))
+    _check(document, _KEYS, path, "")
+    layer_cache = _table(document, "layer_cache", {"path": (str,), "max_size": (str, int)}, path)
+    caches = env.get("XDG_CACHE_HOME") or f"{home}/.cache"
+    runtime = env.get("XDG_RUNTIME_DIR", "")
+    return Settings(
+        store=env.get("OCI_BINPKG_STORE") or _path(document.get("store", ""), home),
+        compression=env.get("OCI_BINPKG_COMPRESSION") or document.get("compression", ""),
+        jobs=document.get("jobs", 0),
+        retries=document.get("retries"),
+        spack_prefix=env.get("SPACK_ROOT") or document.get("spack_prefix", ""),
+        caches=_caches(document, path),
+        ca_files=_ca_files(document, path, home),
+        ca_file=env.get("OCI_BINPKG_CA_FILE") or env.get("REQUESTS_CA_BUNDLE") or env.get("SSL_CERT_FILE") or "",
+        layer_cache=env.get("OCI_BINPKG_LAYER_CACHE")
+        or _path(layer_cache.get("path", ""), home)
+        or f"{caches}/oci-binpkg/layers",
+        layer_cache_size=_size(layer_cache.get("max_size", DEFAULT_LAYER_CACHE), f"{path}: layer_cache.max_size"),
+        docker_config=env.get("DOCKER_CONFIG") or f"{home}/.docker",
+        auth_file=env.get("REGISTRY_AUTH_FILE", ""),
+        runtime_dir=runtime,
+        home=home,
+        proxies=_proxies(env),
+        no_proxy=env.get("no_proxy") or env.get("NO_PROXY") or "",
+        engine_sockets=_sockets(env, runtime),
+        color=not env.get("NO_COLOR"),
+    )
+
+
+def _read(path: str, *, required: bool) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as stream:
+            return tomllib.load(stream)
+    except FileNotFoundError:
+        if required:
+            raise UsageError(f"{path}: no such file", hint="OCI_BINPKG_CONFIG names it") from None
+        return {}
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from None
+
+
+def _check(table: Mapping[str, Any], allowed: Mapping[str, tuple[type, ...]], path: str, where: str) -> None:
+    for key, value in table.items():
+        if key not in allowed:
+            raise UsageError(f"{path}: unknown key {where + key!r}", hint=f"allowed: {', '.join(allowed)}")
+        kinds = allowed[key]
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            names = " or ".join(kind.__name__ for kind in kinds)
+            raise UsageError(f"{path}: {where + key} must be {names}, not {type(value).__name__}")
+        if isinstance(value, int) and value < 0:
+            raise UsageError(f"{path}: {where + key} must not be negative")
+
+
+def _table(document: Mapping[str, Any], key: str, allowed: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+    table = document.get(key, {})
+    _check(table, allowed, path, f"{key}.")
+    return dict(table)
+
+
+def _tables(document: Mapping[str, Any], key: str, allowed: Mapping[str, Any], path: str) -> dict[str, dict[str, Any]]:
+    tables: dict[str, dict[str, Any]] = document.get(key, {})
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise UsageError(f"{path}: {key}.{name} must be a table", hint=f"keys: {', '.join(allowed)}")
+        _check(table, allowed, path, f"{key}.{name}.")
+    return tables
+
+
+def _caches(document: Mapping[str, Any], path: str) -> dict[str, str]:
+    caches = {}
+    for name, table in _tables(document, "caches", {"url": (str,)}, path).items():
+        if "url" not in table:
+            raise UsageError(f"{path}: caches.{name} has no url")
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+            raise UsageError(f"{path}: {name!r} cannot be the name of a cache", hint="letters, digits and _ . - only")
+        caches[name] = table["url"]
+    return caches
+
+
+def _ca_files(document: Mapping[str, Any], path: str, home: str) -> dict[str, str]:
+    tables = _tables(document, "registries", {"ca_file": (str,)}, path)
+    return {host: _path(table["ca_file"], home) for host, table in tables.items() if "ca_file" in table}
+
+
+def _size(value: str | int, what: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]+)?)\s*([A-Za-z]*)", str(value).strip())
+    if match is None or match[2].upper() not in _UNITS:
+        raise UsageError(f"{what}: not a size: {value!r}", hint="write a number with B, KiB, MiB, GiB, kB, MB or GB")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def _path(text: str, home: str) -> str:
+    if not text:
+        return ""
+    return os.path.abspath(f"{home}{text[1:]}" if text == "~" or text.startswith("~/") else text)
+
+
+def _proxies(env: Mapping[str, str]) -> dict[str, str]:
+    # HTTP_PROXY in capitals is left alone on purpose where a web server may set it from a Proxy header (httpoxy)
+    found = {
+        "http": env.get("http_proxy") or ("" if "REQUEST_METHOD" in env else env.get("HTTP_PROXY", "")),
+        "https": env.get("https_proxy") or env.get("HTTPS_PROXY") or "",
+    }
+    fallback = env.get("all_proxy") or env.get("ALL_PROXY") or ""
+    return {scheme: proxy or fallback for scheme, proxy in found.items() if proxy or fallback}
+
+
+def _sockets(env: Mapping[str, str], runtime: str) -> dict[str, tuple[str, ...]]:
+    docker = [env["DOCKER_HOST"]] if env.get("DOCKER_HOST") else ["unix:///var/run/docker.sock"]
+    podman = [env["CONTAINER_HOST"]] if env.get("CONTAINER_HOST") else []
+    if runtime:
+        docker.append(f"unix://{runtime}/docker.sock")
+        podman.append(f"unix://{runtime}/podman/podman.sock")
+    podman.append("unix:///run/podman/podman.sock")
+    return {"docker": tuple(docker), "podman": tuple(podman)}
+
+
+def stderr_is_terminal() -> bool:
+    """Tell whether people watch: progress is drawn only then."""
+    return sys.stderr.isatty()

@@ -1,0 +1,70 @@
+"""What an install tree is to the rest: packages in prefixes, each with a spec."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from oci_binpkg.model.spec import Spec, SpecGraph
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One package of a tree.
+
+    `prefix` is absolute, or empty where the tree names none; `installed` is what the tree says, `is_present` what the
+    disk says; `installation_time` is in seconds since 1970 (0.0: not known); `deprecated_for` is a hash or empty.
+    """
+
+    spec: Spec
+    prefix: str
+    installed: bool = True
+    explicit: bool = False
+    installation_time: float = 0.0
+    ref_count: int = 0
+    deprecated_for: str = ""
+
+    @property
+    def is_present(self) -> bool:
+        """Whether the prefix is a directory right now."""
+        return bool(self.prefix) and os.path.isdir(self.prefix)
+
+
+class Installs(Protocol):
+    """A tree of prefixes with a record of what is in it. Reading raises `InstallsError`."""
+
+    @property
+    def root(self) -> str:
+        """The absolute path of the tree: the `buildpath` of its packages."""
+
+    @property
+    def spack_prefix(self) -> str:
+        """Where the Spack that built the packages is; the root if that is not known."""
+
+    @property
+    def sbang_path(self) -> str:
+        """The script that stands in for interpreter lines that are too long; it need not exist."""
+
+    @property
+    def graph(self) -> SpecGraph:
+        """All specs, externals and upstream ones included."""
+
+    def records(self) -> tuple[Record, ...]:
+        """Return all records in the order of the tree, also of packages whose prefix is gone."""
+
+    def record(self, package_hash: str) -> Record | None:
+        """Return the record of a hash."""
+
+    def prefix_for(self, spec: Spec) -> str:
+        """Return the recorded prefix of `spec`, or the one that an install would give it."""
+
+    def locked(self, spec: Spec) -> AbstractContextManager[None]:
+        """Keep other processes from installing or removing `spec`. Raises `InstallsError` after a time of waiting."""
+
+    def add(self, spec: Spec, graph: SpecGraph, *, prefix: str, explicit: bool, installation_time: float) -> None:
+        """Record a package whose prefix is in place, and the nodes below it (from `graph`) that are not known yet."""
+
+    def remove(self, package_hash: str) -> None:
+        """Forget a package; a record that others depend on stays, as not installed."""

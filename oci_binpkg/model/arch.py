@@ -1,0 +1,77 @@
+"""Architectures: what Spack calls platform, operating system and target, and the name that images have for it.
+
+Source of the target names: archspec. Images use the names of Go's GOARCH (OCI image-spec 1.1, config.md).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from oci_binpkg.errors import ContentError
+from oci_binpkg.model.documents import all_text, list_of, text_of
+
+_X86_64: Final = (
+    r"x86_64(_v[0-9]+)?|amd64|nocona|core2|nehalem|westmere|(sandy|ivy)bridge|haswell|broadwell|skylake\w*|cannonlake"
+    r"|cascadelake|cooperlake|icelake\w*|alderlake|arrowlake\w*|\w+rapids|\w+forest|mic_knl|k10|barcelona|bulldozer"
+    r"|piledriver|steamroller|excavator|bobcat|jaguar|zen[0-9]*"
+)
+_AARCH64: Final = (
+    r"aarch64|arm64|armv[89]\.[0-9]+a|neoverse_\w+|cortex_[ax]\w+|a64fx|m[0-9]+|thunderx[0-9]*|graviton[0-9]*|ampere\w*"
+    r"|grace"
+)
+_FAMILIES: Final = (
+    ("amd64", _X86_64),
+    ("arm64", _AARCH64),
+    ("ppc64le", r"power[0-9]+le"),
+    ("ppc64", r"power[0-9]+"),
+    ("riscv64", r"u74mc"),
+    ("386", r"x86|i[3-6]86|pentium[0-9]|prescott"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Arch:
+    """Platform (`linux`), operating system (`debian12`) and target (`x86_64`, `zen4`); `parents` are the target's."""
+
+    platform: str
+    os: str
+    target: str
+    parents: tuple[str, ...] = ()
+
+    @property
+    def go_architecture(self) -> str:
+        """The architecture as image manifests name it: `amd64`, `arm64`, others by their own name.
+
+        A target that is not known is what its parents are, if they are known.
+        """
+        for name in (self.target, *self.parents):
+            for family, pattern in _FAMILIES:
+                if re.fullmatch(pattern, name, re.ASCII):
+                    return family
+        return self.target
+
+    def __str__(self) -> str:
+        return f"{self.platform}-{self.os}-{self.target}"
+
+
+def parse_arch(arch: object, what: str) -> Arch:
+    """Parse a node's `arch`: an object, or text `platform-os-target` in the oldest files. Raises `ContentError`."""
+    if isinstance(arch, str):
+        platform, _, rest = arch.partition("-")
+        system, _, target = rest.rpartition("-")
+        return Arch(platform, system, target)
+    if not isinstance(arch, dict):
+        raise ContentError(f"{what}: an object is expected")
+    target, parents = _target(arch.get("target"), f"{what}.target")
+    return Arch(text_of(arch, "platform", what), text_of(arch, "platform_os", what), target, parents)
+
+
+def _target(target: object, what: str) -> tuple[str, tuple[str, ...]]:
+    if isinstance(target, dict):
+        parents = all_text(list_of(target, "parents", what, optional=True), f"{what}.parents")
+        return text_of(target, "name", what), parents
+    if not isinstance(target, str):
+        raise ContentError(f"{what}: text or an object is expected")
+    return target, ()

@@ -1,0 +1,129 @@
+"""Queries: which of many packages is meant. The language is the part of Spack's that describes what is installed.
+
+    greet@1.2:1.4 +shared ~docs api=v2 cflags="-O2 -g" os=debian12 target=x86_64 %gcc@12 ^zlib@1.3 /6fyt
+
+`%` describes a direct dependency, for packages of Spack before 1.0 also the compiler; `^` any dependency. What stands
+behind `%` or `^` is about that dependency. Names of virtual packages (`^mpi`, `%c=gcc`) stand for what provides them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from oci_binpkg.errors import AmbiguousQueryError, NoMatchError
+from oci_binpkg.model.constraint import Constraint
+from oci_binpkg.model.query_syntax import parse_constraint
+from oci_binpkg.model.spec import Spec, SpecGraph
+from oci_binpkg.model.version import Version
+
+_SHOWN: Final = 12
+_SHORTEST_PIN: Final = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query as written, and what it asks for."""
+
+    text: str
+    constraint: Constraint
+
+    @classmethod
+    def parse(cls, text: str) -> Query:
+        """Parse a query about one package. Raises `QueryError` showing the place and what was expected there."""
+        return cls(text.strip(), parse_constraint(text))
+
+    def matches(self, spec: Spec, graph: SpecGraph) -> bool:
+        """Tell whether `spec` is such a package; its dependencies are looked up in `graph`."""
+        return self.constraint.matches(spec, graph)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def select(query: Query, candidates: Iterable[Spec], graph: SpecGraph) -> list[Spec]:
+    """Return the candidates that match, each once, by name, version and hash."""
+    found = dict.fromkeys(spec for spec in candidates if query.matches(spec, graph))
+    return sorted(found, key=_order)
+
+
+def one(query: Query, candidates: Iterable[Spec], graph: SpecGraph) -> Spec:
+    """Return the only candidate that matches.
+
+    Raises `NoMatchError` with what is there under that name or a near one, `AmbiguousQueryError` with the candidates,
+    how they differ, and how to write each of them.
+    """
+    known = list(candidates)
+    found = select(query, known, graph)
+    if not found:
+        raise _no_match(query, known)
+    if len(found) > 1:
+        raise _ambiguous(query, found, graph)
+    return found[0]
+
+
+def _order(spec: Spec) -> tuple[str, Version, str]:
+    return spec.name, Version.parse(spec.version), spec.hash
+
+
+def _no_match(query: Query, known: Sequence[Spec]) -> NoMatchError:
+    name = query.constraint.name
+    same_name = sorted({spec for spec in known if spec.name == name}, key=_order)
+    if same_name:
+        return NoMatchError(f"no {name} here matches {query.text!r}", hint=f"there is {_listed(same_name)}")
+    names = sorted({spec.name for spec in known})
+    if not names:
+        return NoMatchError(f"nothing matches {query.text!r}: there are no packages here")
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    near += [each for each in names if name and each not in near and (name in each or each in name)][:3]
+    return NoMatchError(
+        f"no package here matches {query.text!r}",
+        hint=f"did you mean {' or '.join(near)}?" if near else "`oci-binpkg find` lists what there is",
+    )
+
+
+def _listed(specs: Sequence[Spec]) -> str:
+    more = f" and {len(specs) - _SHOWN} more" if len(specs) > _SHOWN else ""
+    return ", ".join(spec.short for spec in specs[:_SHOWN]) + more
+
+
+def _ambiguous(query: Query, found: Sequence[Spec], graph: SpecGraph) -> AmbiguousQueryError:
+    facts = [_facts(spec, graph) for spec in found]
+    shared = set.intersection(*(set(each) for each in facts))
+    length = _pin_length(found)
+    lines = [
+        " ".join(
+            [f"/{spec.hash[:length]}", f"{spec.name}@{spec.version}", *(fact for fact in each if fact not in shared)]
+        )
+        for spec, each in zip(found, facts, strict=True)
+    ]
+    more = [f"... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+    shown = "".join(f"\n  {line}" for line in lines[:_SHOWN] + more)
+    return AmbiguousQueryError(
+        f"{query.text!r} matches {len(found)} packages:{shown}",
+        hint=f"name the one you mean by its hash, as in {found[-1].name}/{found[-1].hash[:length]}",
+    )
+
+
+def _facts(spec: Spec, graph: SpecGraph) -> list[str]:
+    """Return what can tell a package from others of its name, in the query language."""
+    switches = [f"{'+' if value else '~'}{name}" for name, value in spec.variants() if isinstance(value, bool)]
+    values = [
+        f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in spec.variants()
+        if not isinstance(value, bool)
+    ]
+    arch = [f"os={spec.arch.os}", f"target={spec.arch.target}"]
+    compiler = [f"%{spec.compiler[0]}@{spec.compiler[1]}"] if spec.compiler else []
+    below = [f"^{child.name}@{child.version}" for child in graph.children(spec)]
+    return [*switches, *values, *arch, *compiler, *below]
+
+
+def _pin_length(specs: Sequence[Spec]) -> int:
+    """Return how many characters of their hashes tell the packages apart, seven at least."""
+    longest = max(len(spec.hash) for spec in specs)
+    return next(
+        (n for n in range(_SHORTEST_PIN, longest) if len({spec.hash[:n] for spec in specs}) == len(specs)), longest
+    )

@@ -1,0 +1,410 @@
+"""Specs: what an installed package is, as Spack's spec files and databases describe it.
+
+Read are the formats 1 to 5. Nodes are kept as they were read and written unchanged, because a package's hash is over
+them and because newer writers add members we do not know.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from oci_binpkg.errors import ContentError
+from oci_binpkg.model.arch import Arch, parse_arch
+from oci_binpkg.model.documents import list_of, object_of, parse_json, text_of, texts_of
+from oci_binpkg.model.version import Version
+
+__all__ = [
+    "Arch",
+    "Dependency",
+    "Spec",
+    "SpecDocument",
+    "SpecGraph",
+    "parse_node",
+    "parse_spec_document",
+    "spec_document",
+]
+
+NEWEST_FORMAT: Final = 5
+_LAST_WITH_ALIASES: Final = 2
+RUNTIME: Final = ("link", "run")
+FLAGS: Final = ("cflags", "cppflags", "cxxflags", "fflags", "ldflags", "ldlibs")
+_HASH_KEYS: Final = ("hash", "full_hash", "build_hash")
+_HASH: Final = re.compile(r"[a-z0-9]{1,64}", re.ASCII)
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", re.ASCII)
+_BARE_VALUE: Final = re.compile(r"[a-zA-Z0-9,/_.\-\[\]]+", re.ASCII)
+_FORMS: Final = {1: 1, 2: 3, 3: 3, 4: 4, 5: 4}  # format -> oldest whose nodes can stand beside it in a document
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """An edge: where it leads, what it is for (`build`, `link`, `run`, `test`), the virtual packages it provides."""
+
+    name: str
+    hash: str
+    types: tuple[str, ...]
+    virtuals: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spec:
+    """One installed package. Equal to another if the hash is.
+
+    `compiler` is the compiler's name and version where it is an attribute (formats 1 to 4); `external_path` is empty
+    unless the package is external; `build_spec` is name and hash of what a spliced package was built as; `node` is the
+    node as read.
+    """
+
+    name: str
+    version: str
+    hash: str
+    arch: Arch
+    namespace: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    dependencies: tuple[Dependency, ...] = ()
+    compiler: tuple[str, str] | None = None
+    external_path: str = ""
+    build_spec: tuple[str, str] | None = None
+    node: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    format_version: int = NEWEST_FORMAT
+
+    def __eq__(self, other: object) -> bool:
+        return self.hash == other.hash if isinstance(other, Spec) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
+
+    @property
+    def is_external(self) -> bool:
+        """Whether the package was there before and is not part of the install tree."""
+        return bool(self.node.get("external")) or bool(self.external_path)
+
+    @property
+    def short(self) -> str:
+        """The shortest text that says which package is meant: `greet@2.0/6fytamq`."""
+        return f"{self.name}@{self.version}/{self.hash[:7]}"
+
+    def dependencies_of(self, types: Iterable[str]) -> tuple[Dependency, ...]:
+        """Return the dependencies that are for at least one of `types`."""
+        wanted = set(types)
+        return tuple(dependency for dependency in self.dependencies if wanted.intersection(dependency.types))
+
+    def describe(self) -> str:
+        """Return Spack's long form: version, flags, variants, then platform, os and target."""
+        compiler = f"%{self.compiler[0]}@={self.compiler[1]}" if self.compiler else ""
+        flags = "".join(f" {name}={_quoted(' '.join(texts))}" for name, texts in self._flags())
+        switches = "".join(
+            f"{'+' if value else '~'}{name}" for name, value in self.variants() if isinstance(value, bool)
+        )
+        gap = " " if flags and switches else ""
+        values = [_assignment(name, value) for name, value in self.variants() if not isinstance(value, bool)]
+        arch = [f"platform={self.arch.platform}", f"os={self.arch.os}", f"target={self.arch.target}"]
+        version = Version.parse(self.version).exact_text
+        return " ".join([f"{self.name}@{version}{compiler}{flags}{gap}{switches}", *values, *arch])
+
+    def variants(self) -> list[tuple[str, Any]]:
+        """Return the parameters that are variants, not compiler flags, by name."""
+        return sorted((name, value) for name, value in self.parameters.items() if name not in FLAGS)
+
+    def _flags(self) -> list[tuple[str, list[str]]]:
+        return [(name, texts) for name in FLAGS if (texts := [str(flag) for flag in self.parameters.get(name) or ()])]
+
+
+def _assignment(name: str, value: object) -> str:
+    if not isinstance(value, list):
+        return f"{name}={_quoted(str(value))}"
+    texts = [str(each)[:7] if name == "patches" else str(each) for each in value]
+    return f"{name}:={_quoted(','.join(texts))}"
+
+
+def _quoted(text: str) -> str:
+    if _BARE_VALUE.fullmatch(text):
+        return text
+    return f"'{text}'" if "'" not in text else '"{}"'.format(text.replace('"', '\\"'))
+
+
+class SpecGraph(Mapping[str, Spec]):
+    """Specs by hash, with the orders in which they are walked. Dependencies may lead to nodes that are not there.
+
+    Such a dependency is left out of every walk; `missing` names it.
+    """
+
+    __slots__ = ("_specs",)
+
+    def __init__(self, specs: Iterable[Spec] = ()) -> None:
+        self._specs = {spec.hash: spec for spec in specs}
+
+    def __getitem__(self, key: str) -> Spec:
+        return self._specs[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._specs)
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+    def __or__(self, other: SpecGraph) -> SpecGraph:
+        """Return the union; where both have a hash, this graph's node."""
+        return SpecGraph([*other.values(), *self.values()])
+
+    def children(self, spec: Spec, types: Iterable[str] | None = None) -> list[Spec]:
+        """Return the direct dependencies that are present, in the node's own order; `types=None` is all types."""
+        edges = spec.dependencies if types is None else spec.dependencies_of(types)
+        return [self._specs[edge.hash] for edge in edges if edge.hash in self._specs]
+
+    def missing(
+        self, roots: Iterable[Spec] | None = None, types: Iterable[str] | None = None
+    ) -> tuple[tuple[Spec, Dependency], ...]:
+        """Return dependencies whose node is absent, with their dependents: below `roots`, or in the whole graph."""
+        wanted = None if types is None else tuple(types)
+        specs = self.values() if roots is None else self._reachable(roots, wanted)
+        return tuple(
+            (spec, edge)
+            for spec in specs
+            for edge in (spec.dependencies if wanted is None else spec.dependencies_of(wanted))
+            if edge.hash not in self._specs
+        )
+
+    def closure(
+        self, roots: Iterable[Spec], types: Iterable[str] | None = RUNTIME, externals: bool = False
+    ) -> tuple[Spec, ...]:
+        """Return `roots` and all they need, dependencies before dependents, roots last; `types=None` is all types.
+
+        The order is the reverse of Spack's topological order, which is breadth first as far as it can be: from the
+        roots on, edges by name, a node when the last edge into it has been seen. It is the layer order of Spack's
+        images. Raises `ContentError` for a cycle.
+        """
+        wanted = None if types is None else tuple(types)
+        starts = list(dict.fromkeys(self._specs.get(root.hash, root) for root in roots))
+        edges = {spec.hash: self._by_name(spec, wanted) for spec in self._reachable(starts, wanted)}
+        incoming = Counter(child.hash for children in edges.values() for child in children)
+        incoming.update(start.hash for start in starts)
+        order: list[Spec] = []
+        queue: deque[list[Spec]] = deque([starts])
+        while queue:
+            for child in queue.popleft():
+                incoming[child.hash] -= 1
+                if not incoming[child.hash]:
+                    order.append(child)
+                    queue.append(edges[child.hash])
+        if len(order) < len(edges):
+            self._refuse_cycle(edges, {spec.hash for spec in order})
+        return tuple(spec for spec in reversed(order) if externals or not spec.is_external)
+
+    def breadth_first(self, root: Spec, types: Iterable[str] | None, include_root: bool = True) -> tuple[Spec, ...]:
+        """Return what `root` needs, nearest first, in each node's own dependency order, externals included."""
+        found = tuple(self._reachable([root], None if types is None else tuple(types)))
+        return found if include_root else found[1:]
+
+    def relocation_order(self, spec: Spec) -> tuple[Spec, ...]:
+        """Return the packages whose prefixes can stand in the files of `spec`, in the order of `hash_to_prefix`.
+
+        The package itself, what it links to (transitively, breadth first), what it runs (directly); no externals.
+        """
+        specs = (*self.breadth_first(spec, ("link",)), *self.children(spec, ("run",)))
+        return tuple(each for each in dict.fromkeys(specs) if not each.is_external)
+
+    def document_order(self, root: Spec) -> tuple[Spec, ...]:
+        """Return the nodes of a spec document: depth first in pre-order, a build spec first, then edges by name."""
+        found: dict[str, Spec] = {}
+        stack = [root]
+        while stack:
+            spec = stack.pop()
+            if spec.hash not in found:
+                found[spec.hash] = spec
+                built_as = self._specs.get(spec.build_spec[1]) if spec.build_spec else None
+                stack += [*reversed(self._by_name(spec, None)), *([built_as] if built_as else [])]
+        return tuple(found.values())
+
+    def _by_name(self, spec: Spec, types: Sequence[str] | None) -> list[Spec]:
+        return sorted(self.children(spec, types), key=lambda child: child.name)
+
+    def _reachable(self, roots: Iterable[Spec], types: Sequence[str] | None) -> Iterable[Spec]:
+        found = {root.hash: root for root in roots}
+        queue = deque(found.values())
+        while queue:
+            for child in self.children(queue.popleft(), types):
+                if child.hash not in found:
+                    found[child.hash] = child
+                    queue.append(child)
+        return found.values()
+
+    def _refuse_cycle(self, edges: Mapping[str, Sequence[Spec]], done: set[str]) -> None:
+        """Raise `ContentError` showing one cycle. Every node that is left over has a predecessor that is left over."""
+        parents = {child.hash: parent for parent, children in edges.items() if parent not in done for child in children}
+        key = next(key for key in edges if key not in done)
+        walk: dict[str, None] = {}
+        while key not in walk:
+            walk[key] = None
+            key = parents[key]
+        keys = list(walk)
+        cycle = [key, *reversed(keys[keys.index(key) :])]
+        names = " -> ".join(self._specs[each].short for each in cycle[:20])
+        raise ContentError(f"packages depend on each other in a circle: {names}")
+
+
+@dataclass(frozen=True, slots=True)
+class SpecDocument:
+    """A spec document: its format version, the package it is about, and all nodes."""
+
+    version: int
+    root: Spec
+    graph: SpecGraph
+
+
+def parse_spec_document(document: Mapping[str, Any] | bytes, what: str) -> SpecDocument:
+    """Parse a spec document of format 1 to 5, from bytes or from an object that has its `spec` member.
+
+    Raises `ContentError` with the field's path, naming a format that is newer than we know.
+    """
+    if isinstance(document, bytes):
+        document = parse_json(document, what, fold_case=False)
+    if isinstance(document.get("spec"), list):
+        version, nodes = 1, [_named(entry, f"{what}.spec[{i}]") for i, entry in enumerate(document["spec"])]
+    else:
+        body = object_of(document, "spec", what)
+        version = _format(object_of(body, "_meta", f"{what}.spec").get("version"), what)
+        nodes = list_of(body, "nodes", f"{what}.spec")
+    entries = {str(i): node for i, node in enumerate(nodes)}
+    at = f"{what}.spec.nodes"
+    specs = [parse_node(object_of(entries, i, at), version, f"{at}.{i}") for i in entries]
+    if not specs:
+        raise ContentError(f"{what}: the spec document has no nodes")
+    aliases = {spec.node[key]: spec.hash for spec in specs for key in _HASH_KEYS if isinstance(spec.node.get(key), str)}
+    graph = SpecGraph(specs if version > _LAST_WITH_ALIASES else (_resolved(spec, aliases) for spec in specs))
+    graph.closure(graph.values(), types=None)
+    return SpecDocument(version, graph[specs[0].hash], graph)
+
+
+def spec_document(root: Spec, graph: SpecGraph) -> dict[str, Any]:
+    """Return the document `{"spec": {"_meta": …, "nodes": […]}}` of `root`: the root first, nodes as they were read.
+
+    Raises `ContentError` if a node is missing, or if nodes come from formats that cannot stand in one document.
+    """
+    specs = graph.document_order(root)
+    edges = [(spec, edge.name, edge.hash) for spec, edge in graph.missing(specs)]
+    edges += [(spec, *spec.build_spec) for spec in specs if spec.build_spec and spec.build_spec[1] not in graph]
+    if edges:
+        spec, name, package_hash = edges[0]
+        raise ContentError(
+            f"{spec.short} depends on {name}/{package_hash[:7]}, which is not known here",
+            hint="a spec document needs all dependencies: name the upstream tree or cache that has it",
+        )
+    version = max(spec.format_version for spec in specs)
+    if len({_FORMS[spec.format_version] for spec in specs}) > 1:
+        raise ContentError(f"{root.short}: its dependencies are described in spec formats that cannot be mixed")
+    nodes = [dict(spec.node) for spec in specs]
+    if version == 1:
+        return {"spec": [{node.pop("name"): node} for node in nodes]}
+    return {"spec": {"_meta": {"version": version}, "nodes": nodes}}
+
+
+def parse_node(node: Mapping[str, Any], version: int, what: str) -> Spec:
+    """Parse one node of a document or database whose spec format is `version` (1 to 5). Raises `ContentError`.
+
+    Dependencies are told apart by shape rather than by version: `parameters`, or `type` before format 4.
+    """
+    external = object_of(node, "external", what, optional=True)
+    return Spec(
+        name=_checked(_NAME, text_of(node, "name", what), f"{what}.name"),
+        version=text_of(node, "version", what),
+        hash=_hash_of(node, what),
+        arch=parse_arch(node.get("arch"), f"{what}.arch"),
+        namespace=_text_or_nothing(node, "namespace", what),
+        parameters=object_of(node, "parameters", what, optional=True),
+        dependencies=_dependencies(node, what),
+        compiler=_compiler(node, what),
+        external_path=_text_or_nothing(external, "path", f"{what}.external"),
+        build_spec=_build_spec(node, f"{what}.build_spec"),
+        node=node,
+        format_version=version,
+    )
+
+
+def _format(version: object, what: str) -> int:
+    if type(version) is not int or version < 1:
+        raise ContentError(f"{what}: the spec format {str(version)[:40]!r} is not a version number")
+    if version > NEWEST_FORMAT:
+        raise ContentError(
+            f"{what}: a spec document of format {version}; formats 1 to {NEWEST_FORMAT} are understood",
+            hint="a newer oci-binpkg may read it",
+        )
+    return version
+
+
+def _named(entry: object, what: str) -> dict[str, Any]:
+    """Turn `{NAME: {…}}` of format 1 into a node that has its name inside."""
+    if not isinstance(entry, dict) or len(entry) != 1:
+        raise ContentError(f"{what}: an object with one package name is expected")
+    name = next(iter(entry))
+    return {"name": name, **object_of(entry, name, what)}
+
+
+def _resolved(spec: Spec, aliases: Mapping[str, str]) -> Spec:
+    """Before format 3 an edge may name another hash of its node than the one that identifies it."""
+    edges = tuple(replace(edge, hash=aliases.get(edge.hash, edge.hash)) for edge in spec.dependencies)
+    return replace(spec, dependencies=edges)
+
+
+def _checked(pattern: re.Pattern[str], text: str, what: str) -> str:
+    """Names and hashes become parts of paths and tags, so nothing else may be in them."""
+    if not pattern.fullmatch(text):
+        raise ContentError(f"{what}: {text[:80]!r} is not allowed here")
+    return text
+
+
+def _hash_of(holder: Mapping[str, Any], what: str) -> str:
+    key = "hash" if "hash" in holder else next((key for key in _HASH_KEYS if key in holder), "hash")
+    return _checked(_HASH, text_of(holder, key, what), f"{what}.{key}")
+
+
+def _text_or_nothing(holder: Mapping[str, Any], key: str, what: str) -> str:
+    return "" if holder.get(key) is None else text_of(holder, key, what)
+
+
+def _build_spec(node: Mapping[str, Any], what: str) -> tuple[str, str] | None:
+    build_spec = node.get("build_spec") and object_of(node, "build_spec", what)
+    return (text_of(build_spec, "name", what), _hash_of(build_spec, what)) if build_spec else None
+
+
+def _compiler(node: Mapping[str, Any], what: str) -> tuple[str, str] | None:
+    """Return the node's own compiler; a node that was converted to format 5 keeps it as an annotation, as text."""
+    compiler = node.get("compiler") or object_of(node, "annotations", what, optional=True).get("compiler")
+    if isinstance(compiler, str):
+        name, _, version = compiler.partition("@")
+        return name, version.lstrip("=")
+    if isinstance(compiler, dict):
+        return text_of(compiler, "name", f"{what}.compiler"), text_of(compiler, "version", f"{what}.compiler")
+    return None
+
+
+def _dependencies(node: Mapping[str, Any], what: str) -> tuple[Dependency, ...]:
+    at = f"{what}.dependencies"
+    entries = node.get("dependencies")
+    if isinstance(entries, dict):  # format 1
+        edges = {name: {"name": name, **_old_edge(edge, f"{at}.{name}")} for name, edge in entries.items()}
+    else:
+        edges = {str(i): edge for i, edge in enumerate(list_of(node, "dependencies", what, optional=True))}
+    return tuple(_dependency(object_of(edges, key, at), f"{at}.{key}") for key in edges)
+
+
+def _old_edge(edge: object, what: str) -> dict[str, Any]:
+    if isinstance(edge, str):
+        return {"hash": edge, "type": ["build", "link"]}
+    if isinstance(edge, list) and len(edge) == 2:  # noqa: PLR2004 - hash and types
+        return {"hash": edge[0], "type": edge[1]}
+    if not isinstance(edge, dict):
+        raise ContentError(f"{what}: hash and types are expected")
+    return edge
+
+
+def _dependency(edge: Mapping[str, Any], what: str) -> Dependency:
+    parameters = object_of(edge, "parameters", what, optional=True)
+    types = texts_of(parameters, "deptypes", what) if "deptypes" in parameters else texts_of(edge, "type", what)
+    virtuals = texts_of(parameters, "virtuals", what)
+    return Dependency(
+        _checked(_NAME, text_of(edge, "name", what), f"{what}.name"), _hash_of(edge, what), types, virtuals
+    )

@@ -1,0 +1,134 @@
+"""Look into install trees and caches: which packages are there, and what one of them is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+from oci_binpkg.cache.index import IndexDocument, index_of
+from oci_binpkg.cache.oci import OciCache
+from oci_binpkg.cache.protocol import Entry, PackageKey
+from oci_binpkg.errors import ContentError, NotFoundError
+from oci_binpkg.events import Observer, Warned, ignore
+from oci_binpkg.installs.protocol import Installs
+from oci_binpkg.model.content import Digest
+from oci_binpkg.model.query import Query, one, select
+from oci_binpkg.model.spec import Spec, SpecGraph
+from oci_binpkg.store.copy import read_image
+
+READERS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A package that a query found. `state` is `explicit`, `implicit` or `gone` in a tree, `cached` in a cache."""
+
+    spec: Spec
+    state: str
+    prefix: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        spec = self.spec
+        document: dict[str, Any] = {
+            "name": spec.name,
+            "version": str(spec.version),
+            "hash": spec.hash,
+            "arch": {"platform": spec.arch.platform, "os": spec.arch.os, "target": spec.arch.target},
+            "spec": spec.describe(),
+            "state": self.state,
+        }
+        return document | ({"prefix": self.prefix} if self.prefix else {})
+
+
+def find_installed(installs: Installs, queries: Sequence[Query]) -> list[Found]:
+    """Return the packages of an install tree that match any query (all, without one), externals left out."""
+    states = {}
+    for record in installs.records():
+        if not record.spec.is_external:
+            state = ("explicit" if record.explicit else "implicit") if record.is_present else "gone"
+            states[record.spec.hash] = Found(record.spec, state, record.prefix)
+    chosen = _matching([found.spec for found in states.values()], queries, installs.graph)
+    return [states[spec.hash] for spec in chosen]
+
+
+def find_cached(cache: OciCache, queries: Sequence[Query], observer: Observer = ignore) -> list[Found]:
+    """Return the packages of a cache that match any query (all, without one)."""
+    index = contents(cache, observer)
+    return [Found(spec, "cached") for spec in _matching(list(index.packages()), queries, index.graph)]
+
+
+def contents(cache: OciCache, observer: Observer = ignore) -> IndexDocument:
+    """Return the cache's index; without one, read every package (two requests each)."""
+    try:
+        index = cache.read_index()
+    except NotFoundError:
+        index = None
+    if index is not None:
+        return index
+    tags = sorted(cache.hashes().values())
+    observer(
+        Warned(f"{cache.name} has no index: reading its {len(tags)} packages (push with --update-index writes one)")
+    )
+    with ThreadPoolExecutor(READERS) as readers:
+        documents = [document for document in readers.map(lambda tag: _read(cache, tag, observer), tags) if document]
+    return index_of(documents)
+
+
+def show(cache: OciCache, query: Query, observer: Observer = ignore) -> Shown:
+    """Return one package of a cache with all that is known of it. The query must mean exactly one."""
+    index = contents(cache, observer)
+    spec = one(query, list(index.packages()), index.graph)
+    key = PackageKey.of(spec)
+    image = read_image(cache.store, key.tag)
+    return Shown(cache.entry_of(image, key), image.descriptor.digest, tuple(d.digest for d in image.manifest.layers))
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A package of a cache: its entry, the digest of its manifest, and the layers of its image."""
+
+    entry: Entry
+    digest: Digest
+    layers: tuple[Digest, ...]
+
+    @property
+    def spec(self) -> Spec:
+        """The package's spec."""
+        return self.entry.document.root
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        layer = self.entry.layer
+        graph = self.entry.document.graph
+        return {
+            **Found(self.spec, "cached").to_json(),
+            "tag": self.entry.key.tag,
+            "digest": str(self.digest),
+            "layer": str(layer.blob.descriptor.digest),
+            "size": layer.blob.descriptor.size,
+            "diff_id": str(layer.diff_id),
+            "image_layers": [str(digest) for digest in self.layers],
+            "dependencies": [
+                {"name": dep.name, "hash": dep.hash, "types": list(dep.types), "known": dep.hash in graph}
+                for dep in self.spec.dependencies
+            ],
+        }
+
+
+def _read(cache: OciCache, tag: str, observer: Observer) -> tuple[Spec, SpecGraph] | None:
+    try:
+        document = cache.document(tag)
+    except (NotFoundError, ContentError) as error:
+        observer(Warned(f"{tag} is passed over: {error.message}"))
+        return None
+    return document.root, document.graph
+
+
+def _matching(candidates: Sequence[Spec], queries: Sequence[Query], graph: SpecGraph) -> list[Spec]:
+    found: Iterable[Spec] = candidates
+    if queries:
+        found = {spec.hash: spec for query in queries for spec in select(query, candidates, graph)}.values()
+    return sorted(found, key=lambda spec: (spec.name, spec.version, spec.hash))

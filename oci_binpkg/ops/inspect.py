@@ -1,0 +1,194 @@
+"""Look into a cache or one of its images: packages, layers, sizes."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+from oci_binpkg.cache.oci import OciCache
+from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError
+from oci_binpkg.events import Observer, Warned, ignore
+from oci_binpkg.model.content import Descriptor, Digest
+from oci_binpkg.model.image import MISSING_KEY
+from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, ImageConfig, Index, Manifest, parse_config, parse_manifest
+from oci_binpkg.model.reference import INDEX_TAG, hash_of_tag, is_package_tag
+from oci_binpkg.store.copy import blob_of
+
+READERS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class LayerInfo:
+    """One layer of an image; `package` names what it holds, as far as that is known."""
+
+    descriptor: Descriptor
+    diff_id: Digest
+    package: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return {
+            "digest": str(self.descriptor.digest),
+            "diff_id": str(self.diff_id),
+            "size": self.descriptor.size,
+            "media_type": self.descriptor.media_type,
+            "package": self.package,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """One image: its layers, bottom first, and how it starts. `package` is set if it is a package's own image."""
+
+    name: str
+    descriptor: Descriptor
+    config: ImageConfig
+    layers: tuple[LayerInfo, ...]
+    package: str = ""
+
+    @property
+    def size(self) -> int:
+        """Compressed bytes of all its layers."""
+        return sum({layer.descriptor.digest: layer.descriptor.size for layer in self.layers}.values())
+
+    @property
+    def missing(self) -> str:
+        """The dependencies whose layers it lacks, or ""."""
+        return self.config.labels.get(MISSING_KEY, "")
+
+    @property
+    def started(self) -> dict[str, Any]:
+        """The runtime part of the configuration."""
+        return dict(self.config.document.get("config") or {})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return {
+            "name": self.name,
+            "digest": str(self.descriptor.digest),
+            "media_type": self.descriptor.media_type,
+            "platform": str(self.config.platform),
+            "size": self.size,
+            "package": self.package,
+            "missing": self.missing.split(),
+            "layers": [layer.to_json() for layer in self.layers],
+            "config": self.started,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class TagInfo:
+    """A tag of a cache: `kind` is `package`, `image`, `index` or `damaged`; `size` that of its own (last) layer."""
+
+    tag: str
+    kind: str
+    digest: Digest | None = None
+    layers: int = 0
+    size: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        digest = str(self.digest) if self.digest else None
+        return {"tag": self.tag, "kind": self.kind, "digest": digest, "layers": self.layers, "size": self.size}
+
+
+@dataclass(frozen=True, slots=True)
+class CacheInfo:
+    """All tags of a cache, and the bytes of all layers, each counted once."""
+
+    name: str
+    tags: tuple[TagInfo, ...]
+    size: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return {"name": self.name, "size": self.size, "tags": [tag.to_json() for tag in self.tags]}
+
+
+def inspect_cache(cache: OciCache, observer: Observer = ignore) -> CacheInfo:
+    """Read the manifest of every tag (one or two requests each). A damaged one is reported and passed over."""
+    tags = sorted(cache.store.tags())
+    if not tags:
+        raise NotFoundError(
+            f"{cache.name} has no tags: it is empty or does not exist", hint="check its name, or push to it"
+        )
+    sizes: dict[Digest, int] = {}
+
+    def read(tag: str) -> TagInfo:
+        try:
+            descriptor, manifest = _manifest(cache, tag)
+        except (NotFoundError, ContentError) as error:
+            observer(Warned(f"{tag}: {error.message}"))
+            return TagInfo(tag, "damaged")
+        layers = manifest.layers if isinstance(manifest, Manifest) else ()
+        sizes.update({layer.digest: layer.size for layer in layers})
+        kind = "index" if tag == INDEX_TAG else "package" if is_package_tag(tag) else "image"
+        return TagInfo(tag, kind, descriptor.digest, len(layers), layers[-1].size if layers else 0)
+
+    with ThreadPoolExecutor(READERS) as readers:
+        found = tuple(readers.map(read, tags))
+    return CacheInfo(cache.name, found, sum(sizes.values()))
+
+
+def inspect_image(cache: OciCache, reference: str) -> list[ImageInfo]:
+    """Return the image under a tag or digest; one for each platform if it is an index."""
+    descriptor, manifest = _manifest(cache, reference)
+    name = f"{cache.name}:{reference}"
+    if isinstance(manifest, Manifest):
+        return [_image(cache, name, descriptor, manifest)]
+    images = []
+    for child in manifest.manifests:
+        _, inner = _manifest(cache, str(child.digest))
+        if isinstance(inner, Index):
+            raise ContentError(f"{name}: an index inside an index")
+        images.append(_image(cache, f"{name} ({child.platform})", child, inner))
+    return images
+
+
+def _image(cache: OciCache, name: str, descriptor: Descriptor, manifest: Manifest) -> ImageInfo:
+    data = blob_of(cache.store, manifest.config).read(limit=MAX_MANIFEST_BYTES)
+    if data == b"{}":
+        raise ContentError(
+            f"{name} is no image: its config is empty", hint="an index of packages? try `oci-binpkg find`"
+        )
+    config = parse_config(data, f"the config of {name}")
+    if len(config.diff_ids) != len(manifest.layers):
+        raise ContentError(f"{name}: {len(manifest.layers)} layers, but {len(config.diff_ids)} diff_ids")
+    names = _names_by_history(config, len(manifest.layers))
+    if not all(names):
+        names = _names_by_prefix(cache, config, manifest, names)
+    layers = tuple(
+        LayerInfo(layer, diff_id, package)
+        for layer, diff_id, package in zip(manifest.layers, config.diff_ids, names, strict=True)
+    )
+    package = manifest.annotations.get("org.opencontainers.image.description", "") if "spec" in config.document else ""
+    return ImageInfo(name, descriptor, config, layers, package)
+
+
+def _names_by_history(config: ImageConfig, layers: int) -> list[str]:
+    filled = [str(entry.get("created_by", "")) for entry in config.history if not entry.get("empty_layer")]
+    if len(filled) != layers:
+        return [""] * layers
+    return [text.removeprefix("oci-binpkg ")[:200] for text in filled]
+
+
+def _names_by_prefix(cache: OciCache, config: ImageConfig, manifest: Manifest, names: list[str]) -> list[str]:
+    """Name layers of images without a history: the environment names the prefixes, whose packages have tags here."""
+    env = "\n".join(config.env)
+    known: dict[Digest, str] = {}
+    for package_hash, tag in cache.hashes().items():
+        if package_hash in env:
+            try:
+                _, package = _manifest(cache, tag)
+            except BinpkgError:
+                continue
+            if isinstance(package, Manifest) and package.layers:
+                known[package.layers[-1].digest] = tag.removesuffix(f"-{hash_of_tag(tag)}.spack")
+    return [name or known.get(layer.digest, "") for name, layer in zip(names, manifest.layers, strict=True)]
+
+
+def _manifest(cache: OciCache, reference: str) -> tuple[Descriptor, Manifest | Index]:
+    descriptor = cache.store.resolve(reference)
+    data = blob_of(cache.store, descriptor).read(limit=MAX_MANIFEST_BYTES)
+    return descriptor, parse_manifest(data, f"{cache.name}:{reference}", media_type=descriptor.media_type)

@@ -1,0 +1,71 @@
+"""From a package of an install tree to its layer, through the layer cache."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from oci_binpkg.archive.cacherecord import layer_key, tree_fingerprint
+from oci_binpkg.archive.codec import Codec
+from oci_binpkg.archive.distribution import Distribution
+from oci_binpkg.archive.layer import PackedLayer as LayerFile
+from oci_binpkg.archive.layer import pack_layer
+from oci_binpkg.archive.layercache import LayerCache
+from oci_binpkg.events import BytesPacked, Observer, Warned, ignore
+from oci_binpkg.installs.protocol import Installs, Record
+from oci_binpkg.ops.stack import PackedLayer
+from oci_binpkg.relocate.scan import Scanner
+
+
+class LayerPacker:
+    """Makes layers of the packages of one tree; a package whose files did not change is not compressed twice.
+
+    A package is compressed by `threads` threads; its bytes are the same for any number of them.
+    """
+
+    def __init__(
+        self, installs: Installs, cache: LayerCache, codec: Codec, *, threads: int = 1, observer: Observer = ignore
+    ) -> None:
+        self._installs = installs
+        self._cache = cache
+        self._codec = codec
+        self._threads = threads
+        self._observer = observer
+
+    def __call__(self, record: Record) -> PackedLayer:
+        """Return the layer of a package. Raises `PackError` and `LocalDiskError`."""
+        distribution = distribution_of(self._installs, record)
+        key = layer_key(record.spec.hash, record.prefix, self._codec, distribution)
+        fingerprint = tree_fingerprint(record.prefix)
+        cached, reused = self._cache.build(key, fingerprint, partial(self._pack, record, distribution))
+        if cached.summary.skipped:
+            self._observer(
+                Warned(f"{record.spec.short}: left out, as no layer holds such files: {_few(cached.summary.skipped)}")
+            )
+        layer = self._cache.layer_of(cached, self._codec.media_type("oci"))
+        return PackedLayer(layer, reused, partial(self._cache.release, cached))
+
+    def _pack(self, record: Record, distribution: Distribution, path: str) -> LayerFile:
+        return pack_layer(
+            record.prefix,
+            path,
+            self._codec,
+            distribution=distribution,
+            classifier=Scanner(distribution.known_prefixes),
+            threads=self._threads,
+            on_bytes=lambda count: self._observer(BytesPacked(record.spec.hash, count)),
+        )
+
+
+def distribution_of(installs: Installs, record: Record) -> Distribution:
+    """Return the head of a package's `.spack/binary_distribution`: where it is, and what its files may mention."""
+    return Distribution(
+        sbang_install_path=installs.sbang_path,
+        buildpath=installs.root,
+        spackprefix=installs.spack_prefix,
+        relative_prefix=record.prefix.removeprefix(installs.root).lstrip("/"),
+        hash_to_prefix={s.hash: installs.prefix_for(s) for s in installs.graph.relocation_order(record.spec)},
+    )
+
+
+def _few(paths: tuple[str, ...]) -> str:
+    return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if paths[3:] else "")

@@ -1,0 +1,73 @@
+"""Push packages to a cache: each prefix becomes a layer, each package an image stacked on its dependencies' layers.
+
+Packing, sending and publishing of different packages overlap. A package is published when the layers of all it needs
+are confirmed; one failed package fails what depends on it (their images would lack it) and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from oci_binpkg.cache.index import index_of
+from oci_binpkg.cache.oci import OciCache
+from oci_binpkg.cache.protocol import PackageKey
+from oci_binpkg.events import BatchStarted, Observer, Warned, ignore
+from oci_binpkg.installs.protocol import Installs
+from oci_binpkg.ops.report import Outcome, PackageResult, PushReport
+from oci_binpkg.ops.schedule import Schedule
+from oci_binpkg.ops.selection import Selection
+from oci_binpkg.ops.stack import BaseImages, Packer, Stack, no_base, require_base
+from oci_binpkg.ops.tagging import tag_image
+
+
+@dataclass(frozen=True, slots=True)
+class PushOptions:
+    """How to push. `jobs` packages are packed at a time; `tag` also tags one image of all roots."""
+
+    force: bool = False
+    update_index: bool = False
+    dry_run: bool = False
+    tag: str = ""
+    jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
+
+
+def push(
+    installs: Installs,
+    selection: Selection,
+    cache: OciCache,
+    packer: Packer,
+    *,
+    base: BaseImages = no_base,
+    options: PushOptions | None = None,
+    observer: Observer = ignore,
+) -> PushReport:
+    """Push the selected packages that are not in the cache yet, and (if asked) put them all in its index."""
+    options = options or PushOptions()
+    present = cache.hashes()
+    todo = [record for record in selection.wanted if options.force or record.spec.hash not in present]
+    there = [record for record in selection.wanted if not options.force and record.spec.hash in present]
+    results = [PackageResult(record.spec, Outcome.GONE) for record in selection.gone]
+    results += [PackageResult(record.spec, Outcome.SKIPPED, present[record.spec.hash]) for record in there]
+    for record in selection.gone:
+        observer(Warned(f"{record.spec.short} is left out: its prefix {record.prefix} is gone"))
+    require_base(base, todo)
+    observer(BatchStarted(len(todo), len(there)))
+    if options.dry_run:
+        results += [PackageResult(r.spec, Outcome.PLANNED, PackageKey.of(r.spec).tag) for r in todo]
+        return PushReport(cache.name, tuple(results))
+    stack = Stack(installs, cache, packer, present, base=base, observer=observer)
+    results += Schedule(stack, todo, publish=True).run(options.jobs)
+    written = options.update_index and _update_index(installs, cache, results)
+    image = None
+    if options.tag and not any(result.error for result in results):
+        needed = [r for r in stack.closure(selection.roots) if stack.is_present(r.spec.hash)]
+        Schedule(stack, [], publish=False, needed=needed).run(options.jobs)
+        image = tag_image(stack, cache, selection.roots, options.tag)
+    return PushReport(cache.name, tuple(results), image, written)
+
+
+def _update_index(installs: Installs, cache: OciCache, results: Iterable[PackageResult]) -> bool:
+    there = [r.spec for r in results if r.outcome in (Outcome.PUSHED, Outcome.SKIPPED)]
+    return cache.merge_index(index_of((spec, installs.graph) for spec in there))

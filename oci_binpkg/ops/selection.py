@@ -1,0 +1,66 @@
+"""Which packages of an install tree an operation is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from oci_binpkg.errors import NoMatchError
+from oci_binpkg.installs.protocol import Installs, Record
+from oci_binpkg.model.query import Query, one
+from oci_binpkg.model.spec import Spec
+
+
+class Only(StrEnum):
+    """Restricts a push to the packages named, or to what they need."""
+
+    PACKAGE = "package"
+    DEPENDENCIES = "dependencies"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What an operation is about: the packages asked for, and all that is to be in the cache, dependencies first.
+
+    `gone` are records that the tree lists but whose prefix is not there any more.
+    """
+
+    roots: tuple[Spec, ...]
+    wanted: tuple[Record, ...]
+    gone: tuple[Record, ...]
+
+
+def select(installs: Installs, queries: Sequence[Query], only: Only | None = None) -> Selection:
+    """Select by queries, each of which must mean exactly one package; without any, all explicitly installed packages.
+
+    Raises `NoMatchError` and `AmbiguousQueryError`, naming near names or the candidates.
+    """
+    roots = _roots(installs, queries)
+    closure = installs.graph.closure(roots)
+    named = {root.hash for root in roots}
+    if only is Only.PACKAGE:
+        closure = tuple(spec for spec in closure if spec.hash in named)
+    elif only is Only.DEPENDENCIES:
+        closure = tuple(spec for spec in closure if spec.hash not in named)
+    records = [record for spec in closure if (record := installs.record(spec.hash)) is not None]
+    wanted = tuple(record for record in records if record.is_present)
+    gone = tuple(record for record in records if not record.is_present)
+    return Selection(roots, wanted, gone)
+
+
+def _roots(installs: Installs, queries: Sequence[Query]) -> tuple[Spec, ...]:
+    candidates = [record.spec for record in _packages(installs.records())]
+    if queries:
+        return tuple(dict.fromkeys(one(query, candidates, installs.graph) for query in queries))
+    roots = tuple(record.spec for record in _packages(installs.records()) if record.explicit and record.is_present)
+    if not roots:
+        raise NoMatchError(
+            f"no package in {installs.root} is explicitly installed",
+            hint="name the packages: `oci-binpkg find` lists them",
+        )
+    return roots
+
+
+def _packages(records: Iterable[Record]) -> list[Record]:
+    return [record for record in records if not record.spec.is_external]

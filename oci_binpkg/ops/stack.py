@@ -1,0 +1,192 @@
+"""The layers of packages in a cache - packed here or found there - and the images made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from oci_binpkg.cache.oci import OciCache
+from oci_binpkg.cache.protocol import Entry, PackageKey
+from oci_binpkg.errors import AuthError, CertificateError, ContentError, NotFoundError, TransferError
+from oci_binpkg.events import Observer, PackageFinished, PackageStarted, Warned
+from oci_binpkg.installs.protocol import Installs, Record
+from oci_binpkg.model.content import Digest, Platform
+from oci_binpkg.model.image import (
+    MAX_ENGINE_LAYERS,
+    BaseImage,
+    Image,
+    Layer,
+    PackageLayer,
+    PackageSpec,
+    Runtime,
+    compose,
+)
+from oci_binpkg.model.spec import Spec, SpecDocument, spec_document
+from oci_binpkg.ops.environment import environment_changes
+from oci_binpkg.ops.progress import counted
+from oci_binpkg.ops.report import PackageResult
+
+BaseImages = Callable[[Platform], BaseImage | None]
+
+
+@dataclass(frozen=True, slots=True)
+class PackedLayer:
+    """A layer, and whether it came from the layer cache, so that nothing was compressed.
+
+    `release` is called when the layer has arrived: the layer cache may drop it from then on.
+    """
+
+    layer: Layer
+    reused: bool
+    release: Callable[[], None] = lambda: None
+
+
+Packer = Callable[[Record], PackedLayer]
+
+
+def no_base(platform: Platform) -> BaseImage | None:
+    """Stack on nothing, whatever the platform."""
+    del platform
+    return None
+
+
+def require_base(base: BaseImages, records: Iterable[Record]) -> None:
+    """Raise what keeps the base image from being used for any of the packages, before anything is packed or sent."""
+    for platform in dict.fromkeys(platform_of(record.spec) for record in records):
+        base(platform)
+
+
+class Stack:
+    """Gathers the layers of packages in a cache, packed here or found there, and publishes images of them."""
+
+    def __init__(
+        self,
+        installs: Installs,
+        cache: OciCache,
+        packer: Packer,
+        present: Mapping[str, str],
+        *,
+        base: BaseImages,
+        observer: Observer,
+    ) -> None:
+        self._installs = installs
+        self._cache = cache
+        self._packer = packer
+        self._present = present
+        self._base = base
+        self._observer = observer
+        self._layers: dict[str, Layer] = {}
+        self._stopped: TransferError | None = None
+
+    def pack(self, record: Record) -> PackedLayer:
+        """Pack one package, or take its layer from the layer cache."""
+        if self._stopped is not None:
+            raise self._stopped
+        self._observer(PackageStarted(record.spec.hash, record.spec.short))
+        return self._packer(record)
+
+    def send(self, record: Record, packed: PackedLayer) -> bool:
+        """Send a layer; return whether its bytes had to travel.
+
+        A layer that turns out to be damaged in the layer cache is packed once more. Where a login or certificate is
+        refused, nothing further is packed or sent.
+        """
+        if self._stopped is not None:
+            raise self._stopped
+        try:
+            sent = self._upload(record, packed)
+        except (AuthError, CertificateError) as error:
+            self._stopped = error
+            raise
+        except ContentError:
+            if not packed.reused:
+                raise
+            packed = self._packer(record)
+            sent = self._upload(record, packed)
+        self.has(record.spec.hash, packed.layer)
+        packed.release()
+        return sent
+
+    def _upload(self, record: Record, packed: PackedLayer) -> bool:
+        blob = counted(packed.layer.blob, record.spec.hash, self._observer)
+        return self._cache.upload(replace(packed.layer, blob=blob))
+
+    def has(self, package_hash: str, layer: Layer) -> None:
+        """Remember a layer that is confirmed to be in the cache."""
+        self._layers[package_hash] = layer
+
+    def find(self, record: Record) -> Layer:
+        """Return the layer of a package that is in the cache already."""
+        layer = self._cache.find(PackageKey.of(record.spec)).layer
+        self.has(record.spec.hash, layer)
+        return layer
+
+    def find_or_miss(self, record: Record) -> None:
+        """Look up a dependency's layer; what is damaged or vanished counts as missing, with a warning."""
+        if record.spec.hash in self._layers:
+            return
+        try:
+            self.find(record)
+        except (NotFoundError, ContentError) as error:
+            self._observer(Warned(f"{record.spec.short} cannot be stacked: {error.message}"))
+
+    def is_present(self, package_hash: str) -> bool:
+        """Tell whether the cache listed the package when the push began."""
+        return package_hash in self._present
+
+    def closure(self, roots: Iterable[Spec]) -> list[Record]:
+        """Return the records of the link and run closure, dependencies first, externals left out."""
+        records = (self._installs.record(spec.hash) for spec in self._installs.graph.closure(roots))
+        return [record for record in records if record is not None]
+
+    def image(
+        self, records: Sequence[Record], *, runtime: Runtime | None = None, subject: Spec | None = None
+    ) -> tuple[Image, tuple[str, ...]]:
+        """Compose the image of `records` (dependencies first) from the layers gathered; also return what is missing."""
+        platform = platform_of(subject or records[-1].spec)
+        missing = tuple(record.spec.short for record in records if record.spec.hash not in self._layers)
+        packages = [
+            PackageLayer(r.spec.name, str(r.spec.version), r.spec.hash, self._layers[r.spec.hash], created_of(r))
+            for r in records
+            if r.spec.hash in self._layers
+        ]
+        image = compose(
+            packages,
+            platform,
+            base=self._base(platform),
+            environment=environment_changes(record.prefix for record in records),
+            runtime=runtime,
+            spec=PackageSpec(spec_document(subject, self._installs.graph)["spec"], subject.describe())
+            if subject
+            else None,
+            missing=missing,
+        )
+        if len(image.layers) > MAX_ENGINE_LAYERS:
+            name = subject.short if subject else "the image"
+            self._observer(Warned(f"{name} has {len(image.layers)} layers; Docker runs at most {MAX_ENGINE_LAYERS}"))
+        return image, missing
+
+    def publish(self, record: Record) -> tuple[Digest, tuple[str, ...]]:
+        """Publish one package whose layer and dependencies are in the cache."""
+        image, missing = self.image(self.closure([record.spec]), subject=record.spec)
+        document = SpecDocument(record.spec.format_version, record.spec, self._installs.graph)
+        key = PackageKey.of(record.spec)
+        digest = self._cache.publish(Entry(key, document, image.layers[-1], image))
+        return digest, missing
+
+    def observe(self, result: PackageResult) -> None:
+        """Report that a package is done."""
+        detail = result.error.message if result.error else ""
+        self._observer(PackageFinished(result.spec.hash, result.outcome.value, detail))
+
+
+def platform_of(spec: Spec) -> Platform:
+    """Return the container platform of a package."""
+    system = "linux" if spec.arch.platform in ("linux", "cray", "") else spec.arch.platform
+    return Platform(system, spec.arch.go_architecture)
+
+
+def created_of(record: Record) -> str:
+    """Return the installation time as RFC 3339: a property of the package, so that no image depends on the clock."""
+    return datetime.fromtimestamp(record.installation_time, UTC).isoformat()

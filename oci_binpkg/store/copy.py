@@ -1,0 +1,266 @@
+"""Copying an image or index from one store to another, and reading one image.
+
+Order as the distribution specification wants it: blobs, configuration, child manifests, the index, the tag last. A
+target never names something that is not whole.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import BinaryIO, Final
+
+from oci_binpkg.errors import BinpkgError, ContentError, PlatformError
+from oci_binpkg.events import BytesSent, Observer, ignore
+from oci_binpkg.model.content import DOCKER_FOREIGN_LAYER, INDEX_TYPES, Blob, Descriptor, Digest, Platform
+from oci_binpkg.model.image import Image, Layer
+from oci_binpkg.model.manifest import (
+    MAX_MANIFEST_BYTES,
+    ImageConfig,
+    Index,
+    Manifest,
+    parse_config,
+    parse_manifest,
+)
+from oci_binpkg.store.protocols import Store
+
+MAX_DEPTH: Final = 3
+MAX_CONTENTS: Final = 100_000
+MAX_CONFIG_BYTES: Final = 64 * 1024 * 1024
+_NON_DISTRIBUTABLE: Final = "application/vnd.oci.image.layer.nondistributable."
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """An image for one platform as a store holds it: parsed, and the exact bytes."""
+
+    descriptor: Descriptor
+    manifest: Manifest
+    config: ImageConfig
+    manifest_bytes: bytes
+    config_bytes: bytes
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What a copy consists of: plain blobs, and manifests so that each stands after those it lists."""
+
+    blobs: list[Descriptor] = field(default_factory=list)
+    manifests: list[Blob] = field(default_factory=list)
+    seen: set[Digest] = field(default_factory=set)
+
+
+def blob_of(store: Store, descriptor: Descriptor) -> Blob:
+    """Return content of a store as a blob; it is opened (and verified) when it is needed, again and again."""
+    return Blob(descriptor, lambda: store.open(descriptor), store.address)
+
+
+def copy(
+    source: Store,
+    target: Store,
+    reference: str,
+    *,
+    tag: str | None = None,
+    observer: Observer = ignore,
+    jobs: int = 4,
+) -> Descriptor:
+    """Copy what `reference` (a tag or a digest) names, with everything it refers to, and return its descriptor.
+
+    `tag` is the name in the target: None means the same name, "" (or None with a digest) means none. Layers that may
+    not be distributed are left where their `urls` point. At most `jobs` blobs travel at once; `observer` gets
+    `BytesSent` with a blob's digest as key (a target that reports itself needs none here). Errors begin with the side
+    that failed; `ContentError` for an index nested more than three deep.
+    """
+    with _failing_at("source", source):
+        root = source.resolve(reference)
+        if not root.is_manifest:
+            raise ContentError(f"{reference[:200]!r} is no image and no index, but {root.media_type[:100]!r}")
+        plan = _Plan()
+        _collect(source, root, plan, ())
+    _in_parallel(jobs, (_putter(source, target, descriptor, observer) for descriptor in plan.blobs))
+    name = tag if tag is not None else "" if reference.startswith(("sha256:", "sha512:")) else reference
+    with _failing_at("destination", target):
+        *children, last = plan.manifests
+        for child in children:
+            target.put(child)
+        if name:
+            target.tag(last, name)
+        else:
+            target.put(last)
+    return root
+
+
+def read_image(store: Store, reference: str, platform: Platform | None = None) -> StoredImage:
+    """Read manifest and configuration of an image, from an index the one for `platform`.
+
+    Raises `NotFoundError`; `PlatformError` if the image is for another platform, or an index is met without one;
+    `ContentError` if it is no image, or if the configuration does not describe as many layers as the manifest lists.
+    """
+    descriptor = store.resolve(reference)
+    for _ in range(MAX_DEPTH + 1):
+        data, manifest = _read_manifest(store, descriptor)
+        if isinstance(manifest, Manifest):
+            return _with_config(store, descriptor, manifest, data, platform)
+        if platform is None:
+            raise PlatformError(f"{store.name}: {reference} is an index over platforms", hint="name a platform")
+        descriptor = manifest.select(platform)
+    raise ContentError(f"{store.name}: {reference} is an index nested more than {MAX_DEPTH} deep")
+
+
+def image_of(store: Store, stored: StoredImage) -> Image:
+    """Return a stored image with layers that can be opened."""
+    return Image(
+        Blob.from_bytes(stored.manifest_bytes, stored.descriptor.media_type),
+        Blob.from_bytes(stored.config_bytes, stored.manifest.config.media_type),
+        tuple(
+            Layer(blob_of(store, descriptor), diff_id)
+            for descriptor, diff_id in zip(stored.manifest.layers, stored.config.diff_ids, strict=True)
+        ),
+    )
+
+
+def _with_config(
+    store: Store, descriptor: Descriptor, manifest: Manifest, data: bytes, platform: Platform | None
+) -> StoredImage:
+    what = f"{store.name}: the configuration {manifest.config.digest}"
+    raw = blob_of(store, manifest.config).read(MAX_CONFIG_BYTES)
+    config = parse_config(raw, what)
+    if len(config.diff_ids) != len(manifest.layers):
+        raise ContentError(f"{what} describes {len(config.diff_ids)} layers, the manifest {len(manifest.layers)}")
+    if platform is not None and not config.platform.fits(platform):
+        raise PlatformError(
+            f"{store.name}: the image {descriptor.digest} is for {config.platform}, not for {platform}",
+            hint="choose another image or tag",
+        )
+    return StoredImage(descriptor, manifest, config, data, raw)
+
+
+def _read_manifest(store: Store, descriptor: Descriptor) -> tuple[bytes, Manifest | Index]:
+    data = blob_of(store, descriptor).read(MAX_MANIFEST_BYTES)
+    return data, parse_manifest(data, f"{store.name}: {descriptor.digest}", media_type=descriptor.media_type)
+
+
+def _collect(source: Store, descriptor: Descriptor, plan: _Plan, above: tuple[Digest, ...]) -> None:
+    if descriptor.digest in above or (len(above) >= MAX_DEPTH and descriptor.media_type in INDEX_TYPES):
+        raise ContentError(f"{above[0]} is an index nested more than {MAX_DEPTH} deep, or in itself")
+    if descriptor.digest in plan.seen:
+        return
+    plan.seen.add(descriptor.digest)
+    if len(plan.seen) > MAX_CONTENTS:
+        raise ContentError(f"{(*above, descriptor.digest)[0]} refers to more than {MAX_CONTENTS} things")
+    if not descriptor.is_manifest:
+        plan.blobs.append(descriptor)
+        return
+    data, manifest = _read_manifest(source, descriptor)
+    for reference in manifest.references:
+        if _may_travel(reference):
+            _collect(source, reference, plan, (*above, descriptor.digest))
+    plan.manifests.append(Blob.from_bytes(data, descriptor.media_type))
+
+
+def _may_travel(descriptor: Descriptor) -> bool:
+    return descriptor.media_type != DOCKER_FOREIGN_LAYER and not descriptor.media_type.startswith(_NON_DISTRIBUTABLE)
+
+
+def _putter(source: Store, target: Store, descriptor: Descriptor, observer: Observer) -> Callable[[], None]:
+    def put() -> None:
+        watched = _Watched(blob_of(source, descriptor), observer)
+        try:
+            target.put(Blob(descriptor, watched.open, source.address))
+        except BinpkgError as error:
+            if watched.failure is not None and watched.failure in (error, error.__cause__):
+                _blame("source", source, error)
+            else:
+                _blame("destination", target, error)
+            raise
+
+    return put
+
+
+class _Watched:
+    """Opens a blob of the source, reports what is read of it, and remembers if it was the source that failed."""
+
+    def __init__(self, blob: Blob, observer: Observer) -> None:
+        self.failure: BinpkgError | None = None
+        self._blob = blob
+        self._observer = observer
+        self._sent = 0
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """Open the blob. A second time, what was reported for the first is taken back."""
+        self._report(-self._sent)
+        with ExitStack() as stack:
+            with self._remembering():
+                stream = stack.enter_context(self._blob.open())
+            yield _WatchedStream(stream, self)
+
+    def read(self, stream: BinaryIO, size: int) -> bytes:
+        """Read from the source's stream."""
+        with self._remembering():
+            data = stream.read(size)
+        self._report(len(data))
+        return data
+
+    def _report(self, count: int) -> None:
+        self._sent += count
+        if count:
+            self._observer(BytesSent(str(self._blob.descriptor.digest), count))
+
+    @contextmanager
+    def _remembering(self) -> Iterator[None]:
+        try:
+            yield
+        except BinpkgError as error:
+            self.failure = error
+            raise
+
+
+class _WatchedStream(io.BufferedIOBase, BinaryIO):
+    def __init__(self, stream: BinaryIO, watched: _Watched) -> None:
+        super().__init__()
+        self._stream = stream
+        self._watched = watched
+
+    @property
+    def mode(self) -> str:
+        return "rb"
+
+    @property
+    def name(self) -> str:
+        return ""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return self._watched.read(self._stream, -1 if size is None else size)
+
+
+def _in_parallel(jobs: int, tasks: Iterable[Callable[[], None]]) -> None:
+    executor = ThreadPoolExecutor(max_workers=max(1, jobs), thread_name_prefix="copy")
+    try:
+        futures = [executor.submit(task) for task in tasks]
+        wait(futures, return_when=FIRST_EXCEPTION)
+    finally:
+        executor.shutdown(cancel_futures=True)
+    for future in futures:
+        if not future.cancelled():
+            future.result()
+
+
+@contextmanager
+def _failing_at(side: str, store: Store) -> Iterator[None]:
+    try:
+        yield
+    except BinpkgError as error:
+        _blame(side, store, error)
+        raise
+
+
+def _blame(side: str, store: Store, error: BinpkgError) -> None:
+    error.message = f"{side} {store.name}: {error.message}"
+    error.args = (error.message,)

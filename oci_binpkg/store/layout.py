@@ -1,0 +1,361 @@
+"""A content store in a directory: the OCI image layout.
+
+Source: OCI image-spec 1.1, image-layout.md and annotations.md. Layouts of other tools differ in what they list in
+`index.json`: a manifest may have no name (umoci, skopeo), stand there several times, or have a name that is no tag.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from typing import Any, BinaryIO, Final
+
+from oci_binpkg.errors import ContentError, LocalDiskError, NotFoundError, UsageError
+from oci_binpkg.model.content import OCI_INDEX, OCTET_STREAM, Blob, Descriptor, Digest
+from oci_binpkg.model.documents import canonical_json, list_of, parse_json
+from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, parse_descriptor, parse_manifest
+from oci_binpkg.store.verifying import VerifyingReader, verified_chunks
+
+REF_NAME: Final = "org.opencontainers.image.ref.name"
+_MARKER: Final = "oci-layout"
+_INDEX: Final = "index.json"
+_LOCK: Final = "index.json.lock"
+_BLOBS: Final = "blobs"
+_TEMPORARY: Final = ".tmp-"
+_MAX_DOCUMENT: Final = 64 * 1024 * 1024
+_SCHEMA_VERSION: Final = 2
+_SHOWN: Final = 5
+_HINTS: Final = {
+    errno.ENOSPC: "free some space, or name a directory on another disk",
+    errno.EDQUOT: "your quota is used up: remove something, or name a directory on another disk",
+    errno.EACCES: "check the permissions of the directory",
+    errno.EROFS: "the file system is read-only: name another directory",
+    errno.EISDIR: "a directory stands where a file belongs: remove it",
+}
+_NO_LAYOUT: Final = "check the path; an OCI image layout holds a file named `oci-layout`"
+
+
+class LayoutStore:
+    """An OCI image layout at `path`, which need not exist: the first write creates it.
+
+    Several processes may write at once: blobs are staged and renamed, `index.json` is replaced under an exclusive
+    `flock` of `index.json.lock`. Members, entries and annotations of `index.json` that we do not know stay as they are.
+    Manifests that were put but not tagged are content like any other; `index.json` does not list them.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = os.path.abspath(path)
+        self._name = f"oci-layout:{path}"
+        self._created = False
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """`oci-layout:` and the path as it was given."""
+        return self._name
+
+    @property
+    def address(self) -> str:
+        """Nothing: no other store can mount from here."""
+        return ""
+
+    def exists(self, descriptor: Descriptor) -> bool:
+        """Tell whether a file of that digest and size is there. Its bytes are verified when they are read."""
+        path = self._blob_path(descriptor.digest)
+        with _mapped("look at", path):
+            try:
+                found = os.stat(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+        return stat.S_ISREG(found.st_mode) and found.st_size == descriptor.size
+
+    @contextmanager
+    def open(self, descriptor: Descriptor) -> Iterator[BinaryIO]:
+        """Open a blob, verified. Raises `NotFoundError`, `LocalDiskError`; `ContentError` for what is no file."""
+        path = self._blob_path(descriptor.digest)
+        with VerifyingReader(self._open_blob(path, descriptor.digest), descriptor, path) as reader:
+            yield reader
+
+    def put(self, blob: Blob) -> bool:
+        """Copy a blob into the layout unless a file of its size is there.
+
+        Raises `ContentError` if the bytes are not those of the descriptor, `LocalDiskError` if they cannot be written.
+        """
+        if self.exists(blob.descriptor):
+            return False
+        self._create()
+        self._write_blob(blob)
+        return True
+
+    def resolve(self, reference: str) -> Descriptor:
+        """Return the descriptor of a tag or digest. A digest is found in `index.json` or by parsing the blob.
+
+        Raises `NotFoundError`, and `ContentError` if a tag stands for several manifests.
+        """
+        self._require()
+        entries = self._entries(self._read_index())
+        if reference.startswith(("sha256:", "sha512:")):
+            return self._resolve_digest(Digest.parse(reference), entries)
+        found = {str(entry.get("digest")): entry for entry in entries if _ref_name(entry) == reference}
+        if not found:
+            raise NotFoundError(f"{self.name} has no tag {reference[:200]!r}", hint=_offer(entries))
+        if len(found) > 1:
+            raise ContentError(
+                f"{self.name}: the tag {reference[:200]!r} stands for {len(found)} manifests",
+                hint="name one by its digest",
+            )
+        return self._described(next(iter(found.values())), reference)
+
+    def tag(self, manifest: Blob, tag: str) -> None:
+        """Copy a manifest into the layout and let `tag` stand for it alone."""
+        self.put(manifest)
+        self._create()
+        self._change_index(lambda entries: _retagged(entries, manifest.descriptor, tag))
+
+    def tags(self) -> Iterator[str]:
+        """Iterate over the names in `index.json`, sorted, each once. A directory that is absent or empty has none."""
+        if self._is_blank():
+            return iter(())
+        self._require()
+        return iter(sorted({_ref_name(entry) for entry in self._entries(self._read_index())} - {""}))
+
+    def remove(self, tag: str) -> None:
+        """Take a name out of `index.json`; blobs stay. Raises `NotFoundError`."""
+
+        def without(entries: list[Any]) -> list[Any]:
+            kept = [entry for entry in entries if _ref_name(entry) != tag]
+            if len(kept) == len(entries):
+                raise NotFoundError(f"{self.name} has no tag {tag[:200]!r}", hint=_offer(entries))
+            return kept
+
+        self._require()
+        self._change_index(without)
+
+    def _blob_path(self, digest: Digest) -> str:
+        return os.path.join(self._path, _BLOBS, digest.algorithm, digest.hex)
+
+    def _open_blob(self, path: str, digest: Digest) -> BinaryIO:
+        with _mapped("open", path):
+            try:
+                # a FIFO under the name of a blob must not block us
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            except (FileNotFoundError, NotADirectoryError):
+                raise NotFoundError(f"{self.name} does not hold {digest}") from None
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise ContentError(f"{path} is not a file", hint="remove it and copy the content again")
+        return os.fdopen(descriptor, "rb")
+
+    def _write_blob(self, blob: Blob) -> None:
+        chunks = verified_chunks(blob, f"put into {self.name}")
+        with _staged(self._blob_path(blob.descriptor.digest)) as write, closing(chunks):
+            for chunk in chunks:
+                write(chunk)
+
+    def _described(self, entry: dict[str, Any], reference: str) -> Descriptor:
+        # name, platform and annotations belong to the list, not to the manifest
+        found = parse_descriptor(entry, f"{os.path.join(self._path, _INDEX)}: {reference[:200]!r}")
+        return Descriptor(found.media_type, found.digest, found.size)
+
+    def _resolve_digest(self, digest: Digest, entries: list[Any]) -> Descriptor:
+        for entry in entries:
+            if entry.get("digest") == str(digest):
+                return self._described(entry, str(digest))
+        path = self._blob_path(digest)
+        with self._open_blob(path, digest) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size > MAX_MANIFEST_BYTES:
+                raise NotFoundError(f"{self.name}: {digest} is not a manifest")
+            data = VerifyingReader(stream, Descriptor(OCTET_STREAM, digest, size), path).read()
+        try:
+            return Descriptor(parse_manifest(data, path).media_type, digest, size)
+        except ContentError as error:
+            raise NotFoundError(f"{self.name}: {digest} is not a manifest: {error.message}") from None
+
+    def _is_blank(self) -> bool:
+        # `blobs` alone: somebody is creating the layout at this moment
+        return set(_others(self._path)) <= {_BLOBS}
+
+    def _require(self) -> None:
+        path = os.path.join(self._path, _MARKER)
+        data = _read_file(path)
+        if data is None:
+            raise NotFoundError(f"{self.name} is not an OCI image layout", hint=_NO_LAYOUT)
+        version = parse_json(data, path).get("imageLayoutVersion")
+        if not isinstance(version, str) or not version.startswith("1."):
+            raise ContentError(f"{path}: imageLayoutVersion {str(version)[:40]!r}; only 1.x is understood")
+
+    def _create(self) -> None:
+        if self._created:
+            return
+        if os.path.exists(os.path.join(self._path, _MARKER)):
+            self._require()
+        else:
+            self._initialise()
+        self._created = True
+
+    def _initialise(self) -> None:
+        others = _others(self._path)
+        if others and not {_MARKER, _INDEX, _BLOBS} & set(others):
+            raise UsageError(
+                f"{self._path} holds other things ({others[0][:100]!r}, ...) and is not an OCI image layout",
+                hint="name a new or an empty directory",
+            )
+        _make_directory(os.path.join(self._path, _BLOBS))
+        with self._locked():
+            if not os.path.exists(os.path.join(self._path, _INDEX)):
+                self._write_index({"schemaVersion": _SCHEMA_VERSION, "mediaType": OCI_INDEX, "manifests": []})
+            # the marker comes last: who sees it finds a whole layout
+            if not os.path.exists(os.path.join(self._path, _MARKER)):
+                self._replace(_MARKER, canonical_json({"imageLayoutVersion": "1.0.0"}))
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        path = os.path.join(self._path, _LOCK)
+        with self._lock:
+            with _mapped("open", path):
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                _flock(descriptor, path)
+                yield
+            finally:
+                os.close(descriptor)
+
+    def _read_index(self) -> dict[str, Any]:
+        path = os.path.join(self._path, _INDEX)
+        data = _read_file(path)
+        if data is None:
+            raise ContentError(f"{self.name} has no {_INDEX}", hint="the layout is incomplete; make it anew")
+        document = parse_json(data, path, fold_case=False)
+        version = document.get("schemaVersion")
+        if type(version) is not int or version != _SCHEMA_VERSION:
+            raise ContentError(f"{path}: schemaVersion {str(version)[:20]!r}; only {_SCHEMA_VERSION} is understood")
+        return document
+
+    def _entries(self, document: dict[str, Any]) -> list[Any]:
+        where = os.path.join(self._path, _INDEX)
+        entries = list_of(document, "manifests", where)
+        if not all(isinstance(entry, dict) for entry in entries):
+            raise ContentError(f"{where}.manifests: objects are expected")
+        return entries
+
+    def _change_index(self, change: Callable[[list[Any]], list[Any]]) -> None:
+        with self._locked():
+            document = self._read_index()
+            entries = change(self._entries(document))
+            self._write_index(document | {"manifests": sorted(entries, key=lambda e: (not _ref_name(e), _ref_name(e)))})
+
+    def _write_index(self, document: dict[str, Any]) -> None:
+        self._replace(_INDEX, canonical_json(document))
+
+    def _replace(self, name: str, data: bytes) -> None:
+        with _staged(os.path.join(self._path, name)) as write:
+            write(data)
+
+
+def _ref_name(entry: dict[str, Any]) -> str:
+    annotations = entry.get("annotations")
+    name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _retagged(entries: list[Any], descriptor: Descriptor, tag: str) -> list[Any]:
+    named = {**descriptor.to_json(), "annotations": {**descriptor.annotations, REF_NAME: tag}}
+    core = ("mediaType", "digest", "size")
+    same = [e for e in entries if _ref_name(e) == tag and all(e.get(key) == named[key] for key in core)][:1]
+    others = [entry for entry in entries if _ref_name(entry) != tag]
+    return [*others, *(same or [named])]
+
+
+def _offer(entries: list[Any]) -> str:
+    names = sorted({_ref_name(entry) for entry in entries} - {""})
+    shown = ", ".join(ascii(name[:140]) for name in names[:_SHOWN])
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"it has {shown}{more}" if names else "it has no tags"
+
+
+@contextmanager
+def _staged(path: str) -> Iterator[Callable[[bytes], None]]:
+    """Give a function that writes to a new file beside `path`; rename it to `path` if all goes well, else remove it."""
+    directory = os.path.dirname(path)
+    _make_directory(directory)
+    temporary = os.path.join(directory, f"{_TEMPORARY}{uuid.uuid4().hex}")
+    with _mapped("write", path):
+        # not tempfile: its files are private, and a layout is as public as the umask allows
+        file = open(temporary, "xb", buffering=0)  # noqa: SIM115  # closed below
+
+    def write(data: bytes) -> None:
+        view = memoryview(data)
+        with _mapped("write", path):
+            while view:
+                view = view[file.write(view) :]
+
+    try:
+        with file:
+            yield write
+            with _mapped("write", path):
+                os.fsync(file.fileno())
+        with _mapped("write", path):
+            os.replace(temporary, path)
+            _sync_directory(directory)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _sync_directory(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_file(path: str) -> bytes | None:
+    with _mapped("read", path):
+        try:
+            with open(path, "rb") as file:
+                data = file.read(_MAX_DOCUMENT + 1)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+    if len(data) > _MAX_DOCUMENT:
+        raise ContentError(f"{path} is larger than {_MAX_DOCUMENT} bytes")
+    return data
+
+
+def _others(path: str) -> list[str]:
+    """Return what a directory holds besides our own lock and temporary files; nothing if it does not exist."""
+    with _mapped("list", path):
+        try:
+            names = os.listdir(path)
+        except FileNotFoundError:
+            return []
+    return sorted(name for name in names if name != _LOCK and not name.startswith(_TEMPORARY))
+
+
+def _make_directory(path: str) -> None:
+    with _mapped("create", path):
+        os.makedirs(path, exist_ok=True)
+
+
+def _flock(descriptor: int, path: str) -> None:
+    with _mapped("lock", path):
+        # flock, not lockf: it also holds between two stores of one process
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+@contextmanager
+def _mapped(action: str, path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise LocalDiskError(
+            f"cannot {action} {path}: {error.strerror or error}", hint=_HINTS.get(error.errno or 0, "")
+        ) from error

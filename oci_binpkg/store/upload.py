@@ -1,0 +1,184 @@
+"""Blobs to a registry: mount, or a session with one PUT or with chunks, tried again as a whole.
+
+An upload session cannot be trusted after an error: nobody knows what of it was stored. So a failed attempt asks for the
+digest, and begins a new session if it is not there. The request-level retry of the client is off for the body.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from http import HTTPStatus
+
+from oci_binpkg.errors import (
+    AuthError,
+    BinpkgError,
+    DeniedError,
+    NetworkError,
+    NotFoundError,
+    RateLimitedError,
+    ServerError,
+    TransferError,
+)
+from oci_binpkg.model.content import Blob, Descriptor
+from oci_binpkg.store.distribution import PUSH, Refusal, Remote, with_query
+from oci_binpkg.store.presence import Presence
+from oci_binpkg.store.sending import BINARY, JUDGED, AttemptError, Chunks, SentBody, Session, TooLargeError, judged
+from oci_binpkg.transport.http import Response
+
+
+class Uploader:
+    """Sends blobs to one repository. Thread-safe."""
+
+    def __init__(self, remote: Remote, presence: Presence) -> None:
+        self._remote = remote
+        self._presence = presence
+
+    def upload(self, blob: Blob, *, mount: bool = True) -> bool:
+        """Bring a blob into the repository; tell whether its bytes were sent (False: mounted).
+
+        Raises `ContentError` if the source does not hold what it should, `NotFoundError` if the repository must be
+        created first, `DeniedError` for quotas, and what the client raises.
+        """
+        body = SentBody(blob, self._remote.observe)
+        started = self._remote.clock()
+        chunk = self._remote.settings.chunk_size
+        delays = self._delays(chunk)
+        attempt = 1
+        while True:
+            try:
+                return self._attempt(body, blob.origin if mount else "", chunk)
+            except TooLargeError as error:
+                if chunk:
+                    raise error.cause from None
+                chunk = self._remote.settings.fallback_chunk
+                delays = self._delays(chunk)
+            except AttemptError as error:
+                if not self._remote.back_off(error.cause, next(delays, None), attempt):
+                    raise _final(error.cause, attempt, self._remote.clock() - started) from None
+                attempt += 1
+
+    def _delays(self, chunk: int) -> Iterator[float]:
+        settings = self._remote.settings
+        return iter(settings.unit_delays[: settings.chunk_restarts] if chunk else settings.unit_delays)
+
+    def _attempt(self, body: SentBody, origin: str, chunk: int) -> bool:
+        descriptor = body.blob.descriptor
+        session = self._mount(descriptor, origin) or self._begin(descriptor)
+        if session is True:
+            return False
+        try:
+            self._send(session, body, chunk)
+        except (NetworkError, ServerError, RateLimitedError) as error:
+            failure = AttemptError(error, definite=body.count < descriptor.size)
+        except AttemptError as error:
+            if not error.again:
+                self._abort(session, body)
+                raise error.cause from None
+            failure = error
+        except (BinpkgError, TooLargeError):
+            self._abort(session, body)
+            raise
+        else:
+            return True
+        if self._arrived(descriptor, definite=failure.definite):
+            return True
+        self._abort(session, body)
+        raise failure
+
+    def _mount(self, descriptor: Descriptor, origin: str) -> Session | bool:
+        """Take the blob over from another repository of this registry: True, or a session to go on with, or False."""
+        prefix = f"{self._remote.repository.origin}/"
+        if not origin.startswith(prefix) or origin == self._remote.repository.address:
+            return False
+        source = origin.removeprefix(prefix)
+        url = with_query(self._remote.url("blobs/uploads/"), mount=str(descriptor.digest), **{"from": source})
+        operation = f"mount {descriptor.digest} from {source} into {self._remote.name}"
+        scope = (f"repository:{source}:pull",)
+        try:
+            with self._remote.send(
+                "POST", url, operation, actions=PUSH, also=scope, body=b"", accept=JUDGED, replay=False
+            ) as response:
+                if response.status == HTTPStatus.ACCEPTED:
+                    return self._session(response)
+                mounted = response.status == HTTPStatus.CREATED
+        except (AuthError, DeniedError, NetworkError, NotFoundError, RateLimitedError, ServerError):
+            return False  # a mount is only a saving; whatever is wrong shows again in the plain upload
+        # some registries answer 201 for a blob that they do not have
+        return mounted and self._is_seen(descriptor, where_blind=True)
+
+    def _begin(self, descriptor: Descriptor) -> Session:
+        operation = f"begin the upload of {descriptor.digest} to {self._remote.name}"
+        with self._remote.send(
+            "POST", self._remote.url("blobs/uploads/"), operation, actions=PUSH, body=b"", accept=JUDGED
+        ) as response:
+            if response.status in JUDGED:
+                raise Refusal.of(response).error(operation)
+            return self._session(response)
+
+    def _session(self, response: Response) -> Session:
+        text = response.headers.get("OCI-Chunk-Min-Length", "").strip()
+        least = int(text) if re.fullmatch(r"[0-9]{1,18}", text, re.ASCII) else 0
+        return Session(self._remote.location(response), least if least <= self._remote.settings.largest_chunk else 0)
+
+    def _send(self, session: Session, body: SentBody, chunk: int) -> None:
+        descriptor = body.blob.descriptor
+        if not chunk:
+            self._commit(session, descriptor, body.blob)
+            return
+        with body.blob.open() as stream:
+            Chunks(self._remote, session, descriptor).send(stream, chunk)
+        self._commit(session, descriptor, b"")
+
+    def _commit(self, session: Session, descriptor: Descriptor, body: Blob | bytes) -> None:
+        """PUT the body, or the end of a chunked upload. Raises `AttemptError`, `TooLargeError` and final errors."""
+        operation = f"upload {descriptor.digest} to {self._remote.name}"
+        with self._remote.send(
+            "PUT",
+            with_query(session.url, digest=str(descriptor.digest)),
+            operation,
+            actions=PUSH,
+            headers=BINARY,
+            body=body,
+            accept=JUDGED,
+            replay=False,
+        ) as response:
+            if response.status in JUDGED:
+                raise judged(Refusal.of(response), operation)
+            if response.status not in (201, 204):
+                raise AttemptError(ServerError(f"{operation}: answered {response.status} instead of 201"))
+
+    def _arrived(self, descriptor: Descriptor, *, definite: bool) -> bool:
+        """Look for the blob of an upload that ended in an error; several times if it may still get into place."""
+        for delay in self._remote.settings.commit_probes[: 1 if definite else None]:
+            if delay:
+                self._remote.sleep(delay)
+            if self._is_seen(descriptor, where_blind=False):
+                return True
+        return False
+
+    def _is_seen(self, descriptor: Descriptor, *, where_blind: bool) -> bool:
+        """Look for a blob; `where_blind` is the answer for a login that may write and not read."""
+        try:
+            return self._presence.probe(descriptor, actions=PUSH)
+        except (AuthError, DeniedError):
+            return where_blind
+
+    def _abort(self, session: Session, body: SentBody) -> None:
+        """Give the session back, so that the registry need not keep its parts; what it answers does not matter."""
+        body.discard()
+        operation = f"cancel an upload to {self._remote.name}"
+        try:
+            self._remote.send(
+                "DELETE", session.url, operation, actions=PUSH, accept=JUDGED | {401, 500, 502, 503}, replay=False
+            ).close()
+        except TransferError:
+            return
+
+
+def _final(cause: BinpkgError, attempts: int, seconds: float) -> BinpkgError:
+    """Add to an error how often and how long it was tried."""
+    if attempts > 1:
+        cause.message = f"{cause.message} [{attempts} attempts in {seconds:.0f} s]"
+        cause.args = (cause.message,)
+    return cause

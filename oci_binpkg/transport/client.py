@@ -1,0 +1,289 @@
+"""The HTTP client of one registry: authentication, redirects, retries, limits, and errors that say what to do.
+
+Implements `transport.http.HttpClient`.
+"""
+
+from __future__ import annotations
+
+import random as randomness
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Final, Self
+from urllib.parse import urljoin
+
+from oci_binpkg.errors import AuthError, BinpkgError, DeniedError, NetworkError, UsageError
+from oci_binpkg.events import Observer, Retrying, Warned, ignore
+from oci_binpkg.model.content import Blob
+from oci_binpkg.transport.addresses import Origin, UnsafeAddressError, redact_url
+from oci_binpkg.transport.auth import MARGIN, Authenticator, TokenCache
+from oci_binpkg.transport.credentials import CredentialSource, FixedCredential
+from oci_binpkg.transport.failures import (
+    MAX_ERROR_BODY,
+    Attempted,
+    Problems,
+    parse_error_body,
+    parse_warnings,
+    retry_after,
+)
+from oci_binpkg.transport.gate import HostGates
+from oci_binpkg.transport.http import Request, Response
+from oci_binpkg.transport.retry import FailedAttemptError, Failure, Outcome, Timing, call_with_retries
+from oci_binpkg.transport.session import Call, ExchangeError, WireResponse, WireSession
+from oci_binpkg.transport.settings import TransportSettings
+
+_READS: Final = frozenset({"GET", "HEAD"})
+_READ_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_WRITE_REDIRECTS: Final = frozenset({307, 308})
+_UNAUTHORIZED: Final = 401
+_FORBIDDEN: Final = 403
+_SUCCESS: Final = range(200, 300)
+_PLAIN_ENCODINGS: Final = frozenset({"", "identity"})
+
+
+class RegistryHttpClient:
+    """Sends requests to the registry at `origin` (`https://host[:port]`) and wherever it redirects. Thread-safe.
+
+    `clock` is a steady clock, `now` the time since 1970, both in seconds; `random` gives numbers from 0 up to 1.
+    Clients of one run that share `gates` and `tokens` share the limits per host and the access tokens. Raises
+    `UsageError` for an origin that is not http(s).
+    """
+
+    def __init__(
+        self,
+        origin: str,
+        *,
+        credentials: CredentialSource | None = None,
+        settings: TransportSettings | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+        random: Callable[[], float] = randomness.random,
+        observer: Observer = ignore,
+        gates: HostGates | None = None,
+        tokens: TokenCache | None = None,
+    ) -> None:
+        try:
+            self._home = Origin.parse(origin)
+        except UnsafeAddressError as error:
+            raise UsageError(f"{redact_url(origin)} cannot be asked: {error}") from None
+        self._settings = settings or TransportSettings()
+        self._neighbours = self._settings.neighbours
+        self._timing = Timing(clock, sleep, random, self._settings.deadline)
+        self._now = now
+        self._observer = observer
+        self._gates = gates or HostGates(self._settings.gate, clock=clock, sleep=sleep)
+        self._auth = Authenticator(
+            self._home,
+            credentials=credentials or FixedCredential(),
+            neighbours=self._neighbours,
+            fetch=self._send_to_token_server,
+            tokens=tokens or TokenCache(clock),
+            clock=clock,
+        )
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._sessions: weakref.WeakSet[WireSession] = weakref.WeakSet()
+        self._warned: set[str] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close idle connections of all threads. The client stays usable."""
+        with self._lock:
+            sessions = tuple(self._sessions)
+        for session in sessions:
+            session.close()
+
+    def send(self, request: Request) -> Response:
+        """Send, with authentication, retries, redirects and limits.
+
+        Raises `NetworkError`, `CertificateError`, `AuthError` (401), `DeniedError` (403), `NotFoundError` (404),
+        `RateLimitedError` (429), `ServerError` (all else) unless the status is in `request.accept`.
+        """
+        return self._retried(request, self._home, lambda: self._authorized(request))
+
+    def _send_to_token_server(self, request: Request) -> Response:
+        home = Origin.parse(request.url)
+        wait = self._settings.timeouts.token
+        return self._retried(request, home, lambda: self._followed(request, home, "", wait))
+
+    def _retried(self, request: Request, home: Origin, attempt: Callable[[], WireResponse]) -> Response:
+        attempted = self._attempted(request, home, home)
+        if self._settings.offline:
+            raise NetworkError(f"{attempted.operation}: offline, so {home.netloc} is not asked")
+        gate = self._gates.of(home.netloc)
+
+        def checked() -> WireResponse:
+            if self._timing.deadline is not None and self._timing.clock() >= self._timing.deadline:
+                raise NetworkError(f"{attempted.operation}: the time for this run is over")
+            return self._checked(request, attempt(), home)
+
+        def before_wait(outcome: Outcome, number: int, delay: float) -> None:
+            if outcome.stops_host:
+                gate.pause(delay)
+            self._observer(Retrying(home.netloc, str(outcome), delay, number))
+
+        policy = self._settings.retry if request.replay else self._settings.retry.without_retries()
+        return call_with_retries(checked, policy, self._timing, before_wait=before_wait)
+
+    def _authorized(self, request: Request) -> WireResponse:
+        """Send with the login as known so far; renew it once when the registry does not accept it."""
+        needed = MARGIN
+        if isinstance(request.body, Blob):
+            needed += request.body.descriptor.size / self._settings.upload_rate
+        authorization = self._auth.authorization(request.scopes, needed=needed)
+        wait = self._settings.timeouts.header_wait(_body_size(request))
+        answer = self._followed(request, self._home, authorization, wait)
+        challenge = answer.headers.get("WWW-Authenticate", "")
+        if answer.origin != self._home or not (
+            answer.status == _UNAUTHORIZED or (answer.status == _FORBIDDEN and self._auth.insufficient(challenge))
+        ):
+            return answer
+        operation = self._attempted(request, self._home, self._home).operation
+        try:
+            renewed = self._auth.renew(request.scopes, challenge, rejected=authorization, operation=operation)
+        except BinpkgError as error:
+            if isinstance(error, AuthError | DeniedError) and answer.status in request.accept:
+                return answer
+            answer.close()
+            raise
+        answer.discard()
+        return self._followed(request, self._home, renewed, wait)
+
+    def _followed(self, request: Request, home: Origin, authorization: str, wait: float) -> WireResponse:
+        """Send one attempt from the start, along redirects. Where the origin changes the login stays behind."""
+        url, previous = request.url, home
+        headers = dict(request.headers)
+        authorization = headers.pop("Authorization", authorization)
+        for _ in range(self._settings.max_redirects + 1):
+            origin = self._checked_target(request, url, home, previous)
+            if origin != home:
+                authorization = ""
+            credentials = {"Authorization": authorization} if authorization else {}
+            call = Call(
+                request.method, url, headers | credentials, request.body, wait, request.replay or request.body is None
+            )
+            answer = self._exchange(request, call, home, origin)
+            if not _redirects(request, answer):
+                return answer
+            target = urljoin(url, answer.headers["Location"])
+            answer.discard()
+            url, previous = target, origin
+        raise self._attempted(request, home, home).protocol_error(
+            f"redirected more than {self._settings.max_redirects} times"
+        )
+
+    def _checked_target(self, request: Request, url: str, home: Origin, previous: Origin) -> Origin:
+        try:
+            return self._neighbours.check_target(url, home, previous)
+        except UnsafeAddressError as error:
+            raise self._attempted(request, home, home).protocol_error(
+                f"points to {redact_url(url)}, which is refused: {error}",
+                hint="if this is meant, name that host insecure (plain http) or internal in the settings",
+            ) from None
+
+    def _exchange(self, request: Request, call: Call, home: Origin, origin: Origin) -> WireResponse:
+        attempted = self._attempted(request, home, origin)
+        gate = self._gates.of(home.netloc)
+
+        def fail(failure: Failure, detail: str) -> BinpkgError:
+            return attempted.failure_error(failure, detail)
+
+        try:
+            with gate.slot(upload=isinstance(call.body, Blob)):
+                return self._session().exchange(call, fail)
+        except ExchangeError as error:
+            failure, detail = error.failure, error.detail
+            outcome = Outcome(failure=failure)
+            if outcome.overloaded:
+                gate.overloaded()
+
+            def explain(attempts: int, seconds: float) -> BinpkgError:
+                return attempted.failure_error(failure, detail, attempts=attempts, seconds=seconds)
+
+            raise FailedAttemptError(outcome, explain) from None
+
+    def _checked(self, request: Request, answer: WireResponse, home: Origin) -> WireResponse:
+        """Hand back what the caller can use; everything else is a failed attempt."""
+        attempted = self._attempted(request, home, answer.origin)
+        if answer.origin == home:
+            self._report_warnings(answer)
+        redirect = answer.status in _READ_REDIRECTS and not request.follow
+        if answer.status in _SUCCESS or answer.status in request.accept or redirect:
+            encoding = answer.headers.get("Content-Encoding", "").strip().lower()
+            if answer.status not in _SUCCESS or encoding in _PLAIN_ENCODINGS:
+                self._gates.of(home.netloc).succeeded()
+                return answer
+            raise self._encoded(attempted, answer, encoding)
+        problems = parse_error_body(answer.discard(MAX_ERROR_BODY))
+        raise self._bad_status(attempted, answer, problems, home)
+
+    def _encoded(self, attempted: Attempted, answer: WireResponse, encoding: str) -> FailedAttemptError:
+        answer.close()
+        via = answer.headers.get("Via", "")
+        detail = f"{encoding}, via {via}" if via else encoding
+
+        def explain(attempts: int, seconds: float) -> BinpkgError:
+            return attempted.failure_error(Failure.ENCODED, detail, attempts=attempts, seconds=seconds)
+
+        return FailedAttemptError(Outcome(failure=Failure.ENCODED), explain)
+
+    def _bad_status(
+        self, attempted: Attempted, answer: WireResponse, problems: Problems, home: Origin
+    ) -> FailedAttemptError:
+        now = self._now()
+        wait = retry_after(answer.headers, now=now)
+        outcome = Outcome(answer.status, None, wait, tuple(code for code, _ in problems if code))
+        gate = self._gates.of(home.netloc)
+        if outcome.overloaded:
+            gate.overloaded()
+        else:
+            gate.succeeded()
+
+        def explain(attempts: int, seconds: float) -> BinpkgError:
+            return attempted.status_error(
+                answer.status, problems, wait=wait, now=now, attempts=attempts, seconds=seconds
+            )
+
+        return FailedAttemptError(outcome, explain)
+
+    def _report_warnings(self, answer: WireResponse) -> None:
+        for text in parse_warnings(answer.headers.get("Warning", "")):
+            shown = f"{answer.origin.netloc}: {self._auth.redact(text)}"
+            with self._lock:
+                known = shown in self._warned
+                self._warned.add(shown)
+            if not known:
+                self._observer(Warned(shown))
+
+    def _attempted(self, request: Request, home: Origin, origin: Origin) -> Attempted:
+        operation = request.operation or f"{request.method} {redact_url(request.url)}"
+        wanted, redact = " ".join(request.scopes), self._auth.redact
+        return Attempted(operation, request.method, origin.netloc, self._home.netloc, origin == home, wanted, redact)
+
+    def _session(self) -> WireSession:
+        session: WireSession | None = getattr(self._local, "session", None)
+        if session is None:
+            session = self._local.session = WireSession(self._settings, self._timing.clock)
+            with self._lock:
+                self._sessions.add(session)
+        return session
+
+
+def _redirects(request: Request, answer: WireResponse) -> bool:
+    """Tell whether to go where the answer points. A write goes on only where method and body stay what they are."""
+    followed = _READ_REDIRECTS if request.method in _READS else _WRITE_REDIRECTS
+    wanted = request.follow and answer.status in followed and answer.status not in request.accept
+    return wanted and bool(answer.headers.get("Location"))
+
+
+def _body_size(request: Request) -> int | None:
+    if isinstance(request.body, Blob):
+        return request.body.descriptor.size
+    return None if request.body is None else len(request.body)

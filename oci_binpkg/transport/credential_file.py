@@ -1,0 +1,101 @@
+"""The files in which docker and podman keep registry logins: reading, and changing one entry among others."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from oci_binpkg.errors import LocalDiskError
+
+_MAX_FILE: Final = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class AuthFile:
+    """A docker `config.json` or podman `auth.json`: path and JSON object as found; an absent file has no members.
+
+    `exposed` is true when other users of the machine may read the file.
+    """
+
+    path: str
+    document: Mapping[str, Any] = field(default_factory=dict)
+    exposed: bool = False
+
+    def table(self, member: str) -> Mapping[str, Any]:
+        """Return an object member (`auths`, `credHelpers`), empty when absent or not an object."""
+        value = self.document.get(member)
+        return value if isinstance(value, dict) else {}
+
+    @property
+    def store(self) -> str:
+        """The name of the helper that keeps all logins, or ""."""
+        value = self.document.get("credsStore")
+        return value if isinstance(value, str) else ""
+
+
+def read_auth_file(path: str) -> AuthFile:
+    """Read the file. Raises `LocalDiskError` naming it when it cannot be read or is not a JSON object."""
+    try:
+        with open(path, "rb") as stream:
+            mode = os.fstat(stream.fileno()).st_mode
+            data = stream.read(_MAX_FILE)
+    except FileNotFoundError:
+        return AuthFile(path)
+    except OSError as error:
+        raise LocalDiskError(f"{path}: {error.strerror}") from error
+    try:
+        document = json.loads(data or b"{}")
+    except (ValueError, RecursionError):
+        raise LocalDiskError(
+            f"{path} is not valid JSON", hint="repair or remove it; docker and podman read it too"
+        ) from None
+    if not isinstance(document, dict):
+        raise LocalDiskError(f"{path} does not hold a JSON object")
+    return AuthFile(path, document, bool(mode & (stat.S_IRGRP | stat.S_IROTH)))
+
+
+def change_auth_file(path: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """Apply `change` to the document and put it back, mode 0600, everything else kept.
+
+    Writers exclude one another through a lock file beside it; readers see the old or the new file, never half of one.
+    Raises `LocalDiskError`, also when the present content is not JSON: what cannot be understood is not overwritten.
+    """
+    target = os.path.realpath(path)
+    try:
+        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+        with _locked(f"{target}.lock"):
+            document = dict(read_auth_file(target).document)
+            change(document)
+            _replace(target, json.dumps(document, indent="\t", ensure_ascii=False).encode() + b"\n")
+    except OSError as error:
+        raise LocalDiskError(f"{path} cannot be written: {error.strerror}") from error
+
+
+@contextmanager
+def _locked(path: str) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _replace(path: str, data: bytes) -> None:
+    descriptor, staged = tempfile.mkstemp(prefix=".auth-", dir=os.path.dirname(path))
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(staged, path)
+    except BaseException:
+        os.unlink(staged)
+        raise

@@ -1,0 +1,188 @@
+"""From a bad answer, or none, to the error a user sees: what was attempted, where, how it ended, what to do next.
+
+Registries may answer errors in any format; the specification's JSON (`{"errors": [{"code", "message"}]}`) is only the
+usual one. Whatever they send is cut, stripped of control characters and freed of secrets before it is shown.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from oci_binpkg.errors import (
+    AuthError,
+    BinpkgError,
+    CertificateError,
+    DeniedError,
+    NetworkError,
+    NotFoundError,
+    RateLimitedError,
+    ServerError,
+)
+from oci_binpkg.transport.addresses import printable
+from oci_binpkg.transport.retry import TOO_MANY_REQUESTS, Failure, parse_http_date, parse_retry_after
+
+MAX_ERROR_BODY: Final = 64 * 1024
+_MAX_PROBLEMS: Final = 20
+_CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)
+_QUOTA: Final = re.compile(r"quota|storage limit|exceeded the (?:limit|allowed)", re.IGNORECASE)
+_EXHAUSTED: Final = re.compile(r"\s*0\s*;\s*w\s*=\s*([0-9]{1,9})\s*", re.ASCII)
+_WARNING: Final = re.compile(r'\b299\s+\S+\s+"((?:[^"\\]|\\.)*)"')
+_MAX_WARNING: Final = 4096
+_UNAUTHORIZED: Final = 401
+_FORBIDDEN: Final = 403
+_NOT_FOUND: Final = 404
+_TOO_LARGE: Final = 413
+_SERVER_SIDE: Final = 500
+
+Problems = tuple[tuple[str, str], ...]
+
+
+def parse_error_body(data: bytes) -> Problems:
+    """Return the (code, message) pairs of an error answer: codes in upper case, printable messages.
+
+    Understands the distribution specification's JSON, the single objects of token servers (`error`, `details`,
+    `message`) and plain text; HTML and other markup gives nothing. Never raises.
+    """
+    text = data[:MAX_ERROR_BODY].decode("utf-8", "replace").strip()
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        shown = "" if text.startswith("<") else printable(text)
+        return (("", shown),) if shown else ()
+    if isinstance(document, dict) and isinstance(document.get("errors"), list):
+        problems = tuple(_problem(entry) for entry in document["errors"][:_MAX_PROBLEMS])
+    else:
+        problems = (_problem(document),)
+    return tuple(problem for problem in problems if any(problem))
+
+
+def _problem(entry: Any) -> tuple[str, str]:
+    if not isinstance(entry, dict):
+        return "", printable(entry) if isinstance(entry, str) else ""
+    code = entry.get("code", entry.get("error"))
+    known = isinstance(code, str) and _CODE.fullmatch(code)
+    texts = (entry.get(name) for name in ("message", "details", "error_description", "detail"))
+    message = next((printable(text) for text in texts if isinstance(text, str) and text), "")
+    return str(code).upper() if known else "", message
+
+
+def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
+    """Return the seconds until the server wants to be asked again, or None if it does not say.
+
+    A date is compared with the server's own `Date`, so that a wrong clock here does not matter; `now` (seconds since
+    1970) stands in. Docker Hub sends no Retry-After when a quota of pulls is used up, but `ratelimit-remaining:
+    0;w=SECONDS`.
+    """
+    served = parse_http_date(headers.get("Date", ""))
+    wait = parse_retry_after(headers.get("Retry-After"), now=now if served is None else served)
+    if wait is not None:
+        return wait
+    exhausted = _EXHAUSTED.fullmatch(headers.get("ratelimit-remaining", ""))
+    return float(exhausted[1]) if exhausted else None
+
+
+def parse_warnings(header: str) -> tuple[str, ...]:
+    """Return the texts of a registry's `Warning` headers (code 299, distribution-spec 1.1), printable."""
+    texts = (re.sub(r"\\(.)", r"\1", text) for text in _WARNING.findall(header[: 4 * _MAX_WARNING]))
+    return tuple(shown for text in texts if (shown := printable(text, _MAX_WARNING)))
+
+
+@dataclass(frozen=True, slots=True)
+class Attempted:
+    """What a failed request was meant to do: for people.
+
+    `host` answered or should have, `registry` is whom it was for. `in_charge`: the host is the registry or its token
+    server, so that its 401 and 403 speak about the login; a storage server's speak about the address it was asked by.
+    `wanted` are the scopes that were asked for.
+    """
+
+    operation: str
+    method: str
+    host: str
+    registry: str
+    in_charge: bool
+    wanted: str
+    redact: Callable[[str], str]
+
+    def status_error(
+        self, status: int, problems: Problems, *, wait: float | None, now: float, attempts: int, seconds: float
+    ) -> BinpkgError:
+        """Return the error for an HTTP status; `wait` is what Retry-After asked for, `now` the time since 1970."""
+        shown = "; ".join(filter(None, (": ".join(filter(None, problem)) for problem in problems)))
+        detail = printable(self.redact(shown))
+        message = f"{self.operation}: {self._place} answered HTTP {status}{f' {detail}' if detail else ''}"
+        if status in {_UNAUTHORIZED, _FORBIDDEN} and self.in_charge and self.wanted:
+            message += f" (asked for {self.wanted})"
+        message += _effort(attempts, seconds)
+        if status == TOO_MANY_REQUESTS:
+            return _rate_limited(message, wait, now)
+        quota = status in {_FORBIDDEN, _TOO_LARGE} and bool(_QUOTA.search(shown))
+        return self._kind(status, quota=quota)(message, hint=self._hint(status, problems, quota=quota))
+
+    def failure_error(self, failure: Failure, detail: str, *, attempts: int = 1, seconds: float = 0.0) -> BinpkgError:
+        """Return the error for a request without a usable answer."""
+        shown = printable(self.redact(detail))
+        message = f"{self.operation}: {self._place}: {failure.value}{f' ({shown})' if shown else ''}"
+        message += _effort(attempts, seconds)
+        if failure is Failure.CERTIFICATE:
+            hint = f"if you trust this server, name the CA file of its certificate for {self.host} in the settings"
+            return CertificateError(message, hint=hint)
+        if failure is Failure.ENCODED:
+            hint = "a proxy on the way changes what is transferred: reach the host without it"
+            return ServerError(message, hint=hint)
+        return NetworkError(message, hint=_NETWORK_HINTS.get(failure, ""))
+
+    def protocol_error(self, what: str, *, hint: str = "") -> ServerError:
+        """Return the error for an answer that is not the protocol, or asks for something unsafe."""
+        return ServerError(f"{self.operation}: {self._place} {what}", hint=hint)
+
+    @property
+    def _place(self) -> str:
+        return self.host if self.host == self.registry else f"{self.host} (where {self.registry} sent us)"
+
+    def _kind(self, status: int, *, quota: bool) -> type[BinpkgError]:
+        if status == _NOT_FOUND:
+            return NotFoundError
+        if status == _UNAUTHORIZED and self.in_charge:
+            return AuthError
+        return DeniedError if quota or (status == _FORBIDDEN and self.in_charge) else ServerError
+
+    def _hint(self, status: int, problems: Problems, *, quota: bool) -> str:
+        if quota:
+            return "free space in the registry, or ask for a larger quota"
+        if status == _NOT_FOUND and self.method == "POST" and any(code == "NAME_UNKNOWN" for code, _ in problems):
+            return "create the repository first: this registry does not create it on push"
+        if status >= _SERVER_SIDE:
+            return "the fault is on the server's side: try again later"
+        return _HINTS.get(status, "").format(registry=self.registry)
+
+
+_HINTS: Final = {
+    _UNAUTHORIZED: "log in with `oci-binpkg login {registry}`, or check the name of the repository",
+    _FORBIDDEN: "ask for permission on this repository, or log in to {registry} as somebody else",
+    _NOT_FOUND: "check the name; a registry also hides what the login may not read",
+    _TOO_LARGE: "the registry, or a proxy before it, limits the size of uploads",
+}
+_NETWORK_HINTS: Final = {
+    Failure.CONNECT: "check the host and port, and whether a proxy is needed",
+    Failure.NAME: "check the spelling of the host",
+    Failure.PLAIN: "if it is meant to speak plain http, name the host insecure in the settings",
+    Failure.PROXY: "check the proxy settings",
+}
+
+
+def _effort(attempts: int, seconds: float) -> str:
+    return f" (after {attempts} attempts in {seconds:.1f} s)" if attempts > 1 else ""
+
+
+def _rate_limited(message: str, wait: float | None, now: float) -> RateLimitedError:
+    if wait is None:
+        return RateLimitedError(message, hint="wait some minutes, or log in: most registries allow more to known users")
+    moment = datetime.fromtimestamp(min(now + wait, 32503680000.0), UTC)
+    hint = f"it asks to wait {wait:.0f} s, until {moment:%Y-%m-%d %H:%M:%S} UTC; a login often raises the limit"
+    return RateLimitedError(message, hint=hint, seconds=wait)

@@ -1,0 +1,244 @@
+"""When to try again: the policy (pure), and its use through tenacity with an injected clock, sleep and randomness.
+
+The numbers follow what registries and their clients were seen to need: full jitter so that parallel workers spread out,
+`Retry-After` obeyed and never clamped, no retry of answers that cannot change.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from typing import Final, TypeVar
+
+import tenacity
+
+from oci_binpkg.errors import BinpkgError
+
+T = TypeVar("T")
+
+_SECONDS: Final = re.compile(r"[0-9]+", re.ASCII)
+_LONGEST: Final = 1e9
+RETRIED_STATUSES: Final = frozenset({408, 429, 499, 500, 502, 503, 504, *range(520, 525)})
+RETRIED_CODES: Final = frozenset({"UNKNOWN", "UNAVAILABLE", "TOOMANYREQUESTS"})
+FINAL_STATUSES: Final = frozenset({401, 403, 404, 405, 410, 413, 415, 416, 501, 505})
+TOO_MANY_REQUESTS: Final = 429
+SERVICE_UNAVAILABLE: Final = 503
+
+
+class Failure(Enum):
+    """Why there is no usable answer. The value is for people."""
+
+    CONNECT = "could not connect"
+    NAME = "the host name does not exist"
+    NAME_TEMPORARY = "the host name cannot be looked up now"
+    TIMEOUT = "no answer in time"
+    SLOW = "the transfer is too slow"
+    DROPPED = "the connection was cut"
+    GARBLED = "the answer is not HTTP"
+    ENCODED = "the body arrived with a Content-Encoding that was not asked for"
+    PROXY = "the proxy refused"
+    TLS = "no TLS connection could be agreed on"
+    PLAIN = "the server does not speak TLS on this port"
+    CERTIFICATE = "the server's certificate is not trusted"
+
+    @property
+    def lasting(self) -> bool:
+        """Whether trying again is pointless."""
+        return self in {Failure.CERTIFICATE, Failure.TLS, Failure.PLAIN}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one attempt ended badly: an HTTP status with the registry's error codes, or a failure without an answer.
+
+    `retry_after` is in seconds from now.
+    """
+
+    status: int = 0
+    failure: Failure | None = None
+    retry_after: float | None = None
+    codes: tuple[str, ...] = ()
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether the server shows signs of being asked too much at once."""
+        return self.status in {TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE} or self.failure is Failure.DROPPED
+
+    @property
+    def stops_host(self) -> bool:
+        """Whether every worker that asks this host should wait, not only this one."""
+        return self.status == TOO_MANY_REQUESTS or (self.status == SERVICE_UNAVAILABLE and self.retry_after is not None)
+
+    def __str__(self) -> str:
+        if self.failure is not None:
+            return self.failure.value
+        return f"HTTP {self.status}" + (f" {self.codes[0]}" if self.codes else "")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and after which delay a failed request is sent again. Times in seconds.
+
+    `retries` are the tries after the first. Delays grow from `base` to `cap` with full jitter, never below `floor`;
+    all together stay within `budget`. A 429 without Retry-After waits `limited_base` doubling up to `limited_cap`. A
+    Retry-After up to `longest_wait` is obeyed plus at most `spread` of itself, a longer one is not waited for.
+    """
+
+    retries: int = 5
+    base: float = 0.5
+    cap: float = 30.0
+    floor: float = 0.1
+    budget: float = 120.0
+    limited_base: float = 2.0
+    limited_cap: float = 60.0
+    longest_wait: float = 120.0
+    spread: float = 0.1
+    name_retries: int = 1
+    statuses: frozenset[int] = RETRIED_STATUSES
+    codes: frozenset[str] = RETRIED_CODES
+
+    def without_retries(self) -> RetryPolicy:
+        """Return the policy that gives up at the first failure."""
+        return replace(self, retries=0)
+
+    def delay(self, attempt: int, outcome: Outcome, *, elapsed: float, jitter: float) -> float | None:
+        """Return the seconds to wait after failed attempt number `attempt` (from 1), or None to give up.
+
+        `elapsed` counts from the first attempt's start; `jitter` is a random number from 0 up to 1.
+        """
+        if attempt > self.retries or not self.retryable(outcome):
+            return None
+        if outcome.failure is Failure.NAME and attempt > self.name_retries:
+            return None
+        if outcome.retry_after is not None and outcome.status in {TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE}:
+            if outcome.retry_after > self.longest_wait:
+                return None
+            return max(self.floor, outcome.retry_after * (1 + self.spread * jitter))
+        delay = self._growing(attempt, jitter, limited=outcome.status == TOO_MANY_REQUESTS)
+        return delay if elapsed + delay <= self.budget else None
+
+    def _growing(self, attempt: int, jitter: float, *, limited: bool) -> float:
+        exponent = min(attempt - 1, 60)
+        if limited:
+            return float(min(self.limited_cap, self.limited_base * 2.0**exponent) * (1 + self.spread * jitter))
+        return max(self.floor, jitter * min(self.cap, self.base * 2.0**exponent))
+
+    def retryable(self, outcome: Outcome) -> bool:
+        """Tell whether the same request may end better later."""
+        if outcome.failure is not None:
+            return not outcome.failure.lasting
+        if outcome.status in self.statuses:
+            return True
+        return outcome.status not in FINAL_STATUSES and not self.codes.isdisjoint(outcome.codes)
+
+
+def parse_retry_after(value: str | None, *, now: float) -> float | None:
+    """Return the seconds that a Retry-After header (seconds or an HTTP date) asks for, or None if it says nothing.
+
+    `now` is the current time in seconds since 1970.
+    """
+    text = (value or "").strip()
+    if _SECONDS.fullmatch(text):
+        return min(float(text), _LONGEST)
+    moment = parse_http_date(text)
+    return None if moment is None else min(max(0.0, moment - now), _LONGEST)
+
+
+def parse_http_date(text: str) -> float | None:
+    """Return an HTTP date in seconds since 1970, or None if `text` is none."""
+    try:
+        moment = parsedate_to_datetime(text)
+        return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+class FailedAttemptError(Exception):
+    """One attempt failed. `explain(attempts, seconds)` makes the error for the user when it was the last."""
+
+    def __init__(self, outcome: Outcome, explain: Callable[[int, float], BinpkgError]) -> None:
+        super().__init__(str(outcome))
+        self.outcome = outcome
+        self.explain = explain
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The clock (seconds, steady), the sleep and the randomness that waiting uses, and when the whole run must end."""
+
+    clock: Callable[[], float]
+    sleep: Callable[[float], None]
+    random: Callable[[], float]
+    deadline: float | None = None
+
+
+@dataclass(slots=True)
+class _Schedule:
+    """Tenacity's `wait` and `stop` answered by the policy, asked once for each failed attempt."""
+
+    policy: RetryPolicy
+    timing: Timing
+    started: float
+    decided: tuple[int, float | None] = (0, None)
+
+    def _decide(self, state: tenacity.RetryCallState) -> float | None:
+        if self.decided[0] != state.attempt_number:
+            self.decided = (state.attempt_number, self._delay(state))
+        return self.decided[1]
+
+    def _delay(self, state: tenacity.RetryCallState) -> float | None:
+        now = self.timing.clock()
+        outcome = failure_of(state).outcome
+        delay = self.policy.delay(
+            state.attempt_number, outcome, elapsed=now - self.started, jitter=self.timing.random()
+        )
+        late = delay is not None and self.timing.deadline is not None and now + delay > self.timing.deadline
+        return None if late else delay
+
+    def wait(self, state: tenacity.RetryCallState) -> float:
+        return self._decide(state) or 0.0
+
+    def stop(self, state: tenacity.RetryCallState) -> bool:
+        return self._decide(state) is None
+
+
+def failure_of(state: tenacity.RetryCallState) -> FailedAttemptError:
+    """Return the failure that tenacity is deciding about."""
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, FailedAttemptError)
+    return error
+
+
+def call_with_retries(
+    attempt: Callable[[], T],
+    policy: RetryPolicy,
+    timing: Timing,
+    *,
+    before_wait: Callable[[Outcome, int, float], None] = lambda _outcome, _attempt, _delay: None,
+) -> T:
+    """Call `attempt` until it does not raise `FailedAttemptError`, or the policy gives up.
+
+    `before_wait(outcome, attempt, delay)` is called before each wait. Raises what the last failure's `explain` makes.
+    """
+    started = timing.clock()
+    schedule = _Schedule(policy, timing, started)
+
+    def announce(state: tenacity.RetryCallState) -> None:
+        before_wait(failure_of(state).outcome, state.attempt_number, schedule.wait(state))
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(FailedAttemptError),
+        wait=schedule.wait,
+        stop=schedule.stop,
+        sleep=timing.sleep,
+        before_sleep=announce,
+        reraise=True,
+    )
+    try:
+        return retrying(attempt)
+    except FailedAttemptError as failed:
+        raise failed.explain(schedule.decided[0], timing.clock() - started) from None

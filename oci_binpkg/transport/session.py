@@ -1,0 +1,379 @@
+"""One HTTP exchange, without retries, redirects or authentication: the only place that touches `requests`.
+
+What `requests` does unasked is switched off, because each of it has corrupted transfers or leaked logins: decoding of
+bodies, cookies, netrc and proxies from the environment, reading a redirect's body whole, rewriting escapes in
+addresses.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import socket
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, BinaryIO, Final, Self, cast
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError
+from urllib3.util.ssl_match_hostname import CertificateError
+
+from oci_binpkg.errors import BinpkgError, ContentError, LocalDiskError
+from oci_binpkg.model.content import Blob
+from oci_binpkg.transport.addresses import Origin, request_target
+from oci_binpkg.transport.retry import Failure
+from oci_binpkg.transport.settings import Timeouts, TransportSettings
+
+CHUNK: Final = 256 * 1024
+_DRAINED: Final = 64 * 1024
+_PLAIN_REASONS: Final = frozenset(
+    {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}
+)
+_BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
+
+
+class ExchangeError(Exception):
+    """No usable answer. `detail` is free of addresses and so of secrets."""
+
+    def __init__(self, failure: Failure, detail: str = "", *, stale: bool = False) -> None:
+        super().__init__(detail)
+        self.failure = failure
+        self.detail = detail
+        self.stale = stale
+
+
+class _StaleConnectionError(http.client.RemoteDisconnected):
+    """A kept connection turned out to be closed before anything was answered on it."""
+
+
+class _Wire:
+    """What connections of one session are told beside what urllib3 passes on."""
+
+    def __init__(self, idle: float) -> None:
+        self.idle = idle
+        self.target = "/"
+
+
+class _Connection(HTTPConnection):
+    """Sends request targets as written, knows whether the connection was used before, and has a send timeout."""
+
+    def __init__(self, *args: Any, wire: _Wire, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._wire = wire
+        self._served = 0
+
+    def connect(self) -> None:
+        """Connect with the connect timeout, then allow more for sending: one chunk may take as long as an idle read."""
+        super().connect()
+        self._served = 0
+        if self.sock is not None:
+            self.sock.settimeout(self._wire.idle)
+
+    def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
+        """Send the target byte for byte; urllib3 has changed the case of escapes in it."""
+        super().putrequest(method, self._wire.target if url.startswith("/") else url, *args, **kwargs)
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        """Send a request; a TLS connection that is found closed meanwhile is stale."""
+        try:
+            super().request(*args, **kwargs)
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+            raise self._stale(error) from error
+
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
+        """Wait for the answer's headers, then read on with the idle timeout."""
+        sock = self.sock
+        try:
+            response = super().getresponse()
+        except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+            raise self._stale(error) from error
+        self._served += 1
+        if sock is not None:
+            sock.settimeout(self._wire.idle)
+        return response
+
+    def _stale(self, error: OSError) -> OSError:
+        return _StaleConnectionError("the kept connection was closed") if self._served else error
+
+
+class _TlsConnection(_Connection, HTTPSConnection):
+    """The same over TLS."""
+
+
+class _Adapter(HTTPAdapter):
+    def __init__(self, wire: _Wire) -> None:
+        self._wire = wire
+        super().__init__(max_retries=0)
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        pool = super().get_connection_with_tls_context(*args, **kwargs)
+        kind = _TlsConnection if pool.scheme == "https" else _Connection
+        pool.ConnectionCls = partial(kind, wire=self._wire)  # type: ignore[attr-defined]
+        return pool
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - the base class's signature
+        """Report no redirect: `requests` would read its body without limit even when told not to follow."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _UploadBody:
+    """The body of an upload: a blob read in chunks, exactly as many bytes as were promised."""
+
+    blob: Blob
+
+    def __iter__(self) -> Iterator[bytes]:
+        digest, left = self.blob.descriptor.digest, self.blob.descriptor.size
+        try:
+            with self.blob.open() as stream:
+                while left:
+                    chunk = stream.read(min(CHUNK, left))
+                    if not chunk:
+                        raise ContentError(f"{digest}: the source ends {left} bytes before its promised size")
+                    left -= len(chunk)
+                    yield chunk
+                if stream.read(1):
+                    raise ContentError(f"{digest}: the source is longer than its promised size")
+        except OSError as error:
+            raise LocalDiskError(f"{digest} cannot be read while it is sent: {error.strerror or error}") from error
+
+
+class WireResponse:
+    """An answer whose body is not read yet; implements `transport.http.Response`."""
+
+    def __init__(self, response: requests.Response, url: str, stream: BinaryIO) -> None:
+        self.status: int = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+        self.url = url
+        self.origin = Origin.parse(url)
+        self.stream = stream
+        self._response = response
+
+    def read(self, limit: int) -> bytes:
+        """Read the whole body. Raises `ContentError` above `limit` bytes."""
+        data = self.stream.read(limit + 1)
+        if len(data) > limit:
+            self._response.close()
+            raise ContentError(f"{self.origin.netloc} answered with more than {limit} bytes where less is expected")
+        return data
+
+    def close(self) -> None:
+        """Free the connection; a short rest is read so that it can be used again."""
+        raw = self._response.raw
+        left = getattr(raw, "length_remaining", None)
+        if left is not None and left <= _DRAINED:
+            try:
+                raw.read(left + 1, decode_content=False)
+            except (HTTPError, OSError):
+                raw.close()
+        self._response.close()
+
+    def discard(self, limit: int = _DRAINED) -> bytes:
+        """Return the first `limit` bytes of the body, as far as they arrive, and close."""
+        try:
+            return self.stream.read(limit)
+        except BinpkgError:
+            return b""
+        finally:
+            self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class BodyReader(io.RawIOBase):
+    """A response body as it comes off the wire. `fail` makes the error to raise when it breaks off or trickles."""
+
+    def __init__(
+        self,
+        raw: Any,
+        timeouts: Timeouts,
+        clock: Callable[[], float],
+        fail: Callable[[Failure, str], BinpkgError],
+    ) -> None:
+        super().__init__()
+        self._raw = raw
+        self._timeouts = timeouts
+        self._clock = clock
+        self._fail = fail
+        self._waited = 0.0
+        self._received = 0
+
+    def readable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what is there; only the time spent waiting for the server counts as slowness."""
+        started = self._clock()
+        try:
+            data: bytes = self._raw.read1(len(buffer), decode_content=False) or b""
+        except (HTTPError, OSError, http.client.HTTPException) as error:
+            found = classify(error)
+            raise self._fail(found.failure, found.detail) from None
+        buffer[: len(data)] = data
+        self._note(len(data), self._clock() - started)
+        return len(data)
+
+    def _note(self, count: int, seconds: float) -> None:
+        self._waited += seconds
+        self._received += count
+        if count and self._waited >= self._timeouts.slow_window:
+            if self._received < self._timeouts.slow_bytes * self._waited:
+                raise self._fail(Failure.SLOW, f"{self._received} bytes in {self._waited:.0f} s")
+            self._waited, self._received = 0.0, 0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One exchange. The answer's headers may take `wait` seconds; a `repeatable` one may be sent again unasked."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: Blob | bytes | None
+    wait: float
+    repeatable: bool = True
+
+
+class WireSession:
+    """Keep-alive connections for one thread."""
+
+    def __init__(self, settings: TransportSettings, clock: Callable[[], float]) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._wire = _Wire(settings.timeouts.idle)
+        self._session = _Session()
+        self._session.trust_env = False
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+        for prefix in ("https://", "http://"):
+            self._session.mount(prefix, _Adapter(self._wire))
+
+    def exchange(self, call: Call, fail: Callable[[Failure, str], BinpkgError]) -> WireResponse:
+        """Send once and return when the headers are there. Raises `ExchangeError`.
+
+        A kept connection that the server had closed meanwhile is no failure: the request goes out again, once, on a
+        new one. `fail` makes the error for a body that breaks off later.
+        """
+        try:
+            response = self._send(call)
+        except ExchangeError as error:
+            if not (error.stale and call.repeatable):
+                raise
+            self._session.close()
+            response = self._send(call)
+        reader = BodyReader(response.raw, self._settings.timeouts, self._clock, fail)
+        return WireResponse(response, call.url, cast("BinaryIO", io.BufferedReader(reader, CHUNK)))
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._session.close()
+
+    def _send(self, call: Call) -> requests.Response:
+        origin = Origin.parse(call.url)
+        proxy = self._settings.proxy(origin)
+        prepared = self._prepare(call)
+        self._wire.target = request_target(call.url)
+        try:
+            return self._session.send(
+                prepared,
+                stream=True,
+                allow_redirects=False,
+                timeout=(self._settings.timeouts.connect, call.wait),
+                verify=self._settings.verify(origin),
+                proxies={origin.scheme: proxy} if proxy else {},
+            )
+        except (requests.RequestException, HTTPError, http.client.HTTPException) as error:
+            raise classify(error) from None
+        except OSError as error:
+            raise LocalDiskError(f"the CA file for {origin.netloc} cannot be used: {error}") from error
+
+    def _prepare(self, call: Call) -> requests.PreparedRequest:
+        headers = {"User-Agent": self._settings.user_agent, "Accept": "*/*"} | dict(call.headers)
+        headers["Accept-Encoding"] = "identity"
+        if isinstance(call.body, Blob):
+            headers["Content-Length"] = str(call.body.descriptor.size)
+        elif call.body is not None or call.method in _BODY_METHODS:
+            headers["Content-Length"] = str(len(call.body or b""))
+        prepared = requests.PreparedRequest()
+        prepared.method = call.method
+        prepared.url = call.url
+        prepared.headers = CaseInsensitiveDict(headers)
+        prepared.body = cast("Any", _UploadBody(call.body) if isinstance(call.body, Blob) else call.body)
+        return prepared
+
+
+def classify(error: BaseException) -> ExchangeError:
+    """Name what went wrong from the exceptions that libraries wrap around one another."""
+    chain = tuple(_causes(error))
+    stale = any(isinstance(cause, _StaleConnectionError) for cause in chain)
+    detail = next((text for cause in chain if (text := _detail(cause))), "")
+    for kind, failure in _FAILURES:
+        for cause in chain:
+            if isinstance(cause, kind):
+                return ExchangeError(_refined(cause, failure), detail, stale=stale)
+    return ExchangeError(Failure.DROPPED, detail, stale=stale)
+
+
+_FAILURES: Final[tuple[tuple[type[BaseException], Failure], ...]] = (
+    (ssl.SSLCertVerificationError, Failure.CERTIFICATE),
+    (CertificateError, Failure.CERTIFICATE),
+    (ssl.SSLEOFError, Failure.DROPPED),
+    (ssl.SSLZeroReturnError, Failure.DROPPED),
+    (ssl.SSLError, Failure.TLS),
+    (urllib3.exceptions.ProxyError, Failure.PROXY),
+    (socket.gaierror, Failure.NAME),
+    (urllib3.exceptions.LocationValueError, Failure.NAME),
+    (http.client.RemoteDisconnected, Failure.DROPPED),
+    (http.client.IncompleteRead, Failure.DROPPED),
+    (http.client.HTTPException, Failure.GARBLED),
+    (ConnectionRefusedError, Failure.CONNECT),
+    (urllib3.exceptions.NewConnectionError, Failure.CONNECT),
+    (TimeoutError, Failure.TIMEOUT),
+    (urllib3.exceptions.TimeoutError, Failure.TIMEOUT),
+    (ConnectionError, Failure.DROPPED),
+    (OSError, Failure.DROPPED),
+)
+
+
+def _refined(cause: BaseException, failure: Failure) -> Failure:
+    if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_AGAIN:
+        return Failure.NAME_TEMPORARY
+    if failure is Failure.TLS and isinstance(cause, ssl.SSLError) and cause.reason in _PLAIN_REASONS:
+        return Failure.PLAIN
+    return failure
+
+
+def _detail(cause: BaseException) -> str:
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return cause.verify_message
+    if isinstance(cause, ssl.SSLError):
+        return (cause.reason or "").replace("_", " ").lower()
+    if isinstance(cause, requests.RequestException | HTTPError):
+        return ""
+    return (cause.strerror or "") if isinstance(cause, OSError) else ""
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield `error` and what it was made from: urllib3 keeps causes in `reason`, in arguments, and as `__cause__`."""
+    pending, seen = [error], set[int]()
+    while pending:
+        current = pending.pop(0)
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        inner = (*current.args, getattr(current, "reason", None), current.__cause__)
+        pending.extend(cause for cause in inner if isinstance(cause, BaseException))

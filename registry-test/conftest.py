@@ -1,0 +1,204 @@
+"""Fixtures for tests against real servers. Whatever is started here is ended here, also when a test fails."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from tests.support.isolation import isolated_home, isolated_session
+from tests.support.real import base_images, debian_packages, golden_store
+from tests.support.real.certificates import Authority, make_authority
+from tests.support.real.components import RealParts, cache_directory, command_path, must_be_complete
+from tests.support.real.engines import DockerEngine, PodmanEngine, docker_engine, podman_engine
+from tests.support.real.process import StartError, clean_environment, run_tool, short_directory
+from tests.support.real.registry import RealRegistry, RegistryOptions, real_registry
+from tests.support.real.token_server import TokenServer, token_server
+
+__all__ = ["isolated_home", "isolated_session"]
+
+USERS = {"alice": "correct horse"}
+PARTS = pytest.StashKey[RealParts]()
+
+Tool = Callable[..., CompletedProcess[str]]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[PARTS] = RealParts(complete=must_be_complete())
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    terminalreporter.section("real parts")
+    for line in config.stash[PARTS].statement():
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def parts(request: pytest.FixtureRequest) -> RealParts:
+    """`parts.require("docker", "skopeo")` skips the test where one is missing, or fails it where none may be."""
+    return request.config.stash[PARTS]
+
+
+@pytest.fixture(scope="session")
+def workroot(isolated_session: None) -> Iterator[Path]:
+    """A short-named directory for this session, gone afterwards."""
+    with short_directory() as directory:
+        yield directory
+
+
+@pytest.fixture(scope="session")
+def authority(parts: RealParts, workroot: Path) -> Authority:
+    parts.require("openssl")
+    return make_authority(workroot / "authority")
+
+
+@pytest.fixture(scope="session")
+def start_registry(parts: RealParts, workroot: Path) -> Iterator[Callable[[RegistryOptions], RealRegistry]]:
+    """A function that starts one more registry; all are stopped at the end of the session."""
+    numbers = itertools.count()
+    with contextlib.ExitStack() as stack:
+
+        def start(options: RegistryOptions) -> RealRegistry:
+            parts.require("registry", *(("htpasswd",) if options.users else ()))
+            directory = workroot / f"registry-{next(numbers)}"
+            return stack.enter_context(real_registry(directory, options))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def plain_registry(start_registry: Callable[[RegistryOptions], RealRegistry]) -> RealRegistry:
+    """Plain HTTP, no login."""
+    return start_registry(RegistryOptions())
+
+
+@pytest.fixture(scope="session")
+def users() -> dict[str, str]:
+    """The users that `login_registry` and `token_registry` know."""
+    return dict(USERS)
+
+
+@pytest.fixture(scope="session")
+def login_registry(
+    start_registry: Callable[[RegistryOptions], RealRegistry], authority: Authority, users: dict[str, str]
+) -> RealRegistry:
+    """TLS and Basic login."""
+    return start_registry(RegistryOptions(authority=authority, users=users))
+
+
+@pytest.fixture(scope="session")
+def tokens(authority: Authority, users: dict[str, str]) -> Iterator[TokenServer]:
+    """The token server of `token_registry`, over TLS; anybody may pull."""
+    with token_server(authority, tls=True, users=users) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def token_registry(
+    start_registry: Callable[[RegistryOptions], RealRegistry], authority: Authority, tokens: TokenServer
+) -> RealRegistry:
+    """TLS and Bearer login."""
+    return start_registry(RegistryOptions(authority=authority, tokens=tokens))
+
+
+@pytest.fixture(scope="session")
+def docker(parts: RealParts, isolated_session: None) -> Iterator[DockerEngine]:
+    parts.require("docker")
+    with contextlib.ExitStack() as stack:
+        try:
+            engine = stack.enter_context(docker_engine())
+        except StartError as error:
+            parts.give_up("docker", str(error))
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def podman(parts: RealParts, isolated_session: None) -> Iterator[PodmanEngine]:
+    parts.require("podman")
+    with contextlib.ExitStack() as stack:
+        try:
+            engine = stack.enter_context(podman_engine())
+        except AssertionError as error:
+            parts.give_up("podman", str(error))
+        yield engine
+
+
+@pytest.fixture
+def skopeo(parts: RealParts, tmp_path: Path) -> Tool:
+    """`skopeo("inspect", …)`; it has no logins but those given on its command line."""
+    parts.require("skopeo")
+    return _tool("skopeo", tmp_path, "--tmpdir", str(tmp_path))
+
+
+@pytest.fixture
+def umoci(parts: RealParts, tmp_path: Path) -> Tool:
+    parts.require("umoci")
+    return _tool("umoci", tmp_path)
+
+
+@pytest.fixture
+def buildah(parts: RealParts, workroot: Path) -> Tool:
+    """buildah with storage of its own; run with `--isolation chroot`."""
+    parts.require("buildah")
+    storage = ("--root", str(workroot / "buildah"), "--runroot", str(workroot / "buildah-run"))
+    return _tool("buildah", workroot, *storage)
+
+
+def _tool(name: str, home: Path, *fixed: str) -> Tool:
+    def run(*arguments: str, check: bool = True) -> CompletedProcess[str]:
+        return run_tool([command_path(name), *fixed, *arguments], env=clean_environment(home), check=check)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def busybox_base(parts: RealParts, workroot: Path) -> base_images.BaseImage:
+    """A base image of one static binary."""
+    parts.require("busybox")
+    try:
+        return base_images.busybox_image(workroot / "busybox")
+    except FileNotFoundError as error:
+        parts.give_up("busybox", str(error))
+
+
+@pytest.fixture(scope="session")
+def debian_base(parts: RealParts, workroot: Path) -> base_images.BaseImage:
+    """A base image with glibc; half a minute the first time on a machine, then from the cache."""
+    parts.require("debootstrap")
+    cached = base_images.debian_image(cache_directory())
+    # buildah and Podman make an image name of the path, which allows no hidden directories.
+    link = workroot / "debian"
+    link.symlink_to(cached.layout)
+    return dataclasses.replace(cached, layout=link)
+
+
+@pytest.fixture(scope="session")
+def golden_store_at_prefix(parts: RealParts) -> Iterator[Path]:
+    """/opt/golden/store, read-only by agreement, where the golden packages' own paths are true."""
+    with contextlib.ExitStack() as stack:
+        try:
+            store = stack.enter_context(golden_store.store_at_recorded_prefix(cache_directory()))
+        except golden_store.NotWritableError as error:
+            parts.give_up("golden store at its prefix", str(error))
+        yield store
+
+
+@pytest.fixture
+def debian_corpus(parts: RealParts, tmp_path: Path) -> Callable[[int], debian_packages.Corpus]:
+    """`debian_corpus(200)`: that many real packages in prefixes of their own, with `packages.toml`."""
+    parts.require("debian-packages")
+
+    def build(count: int) -> debian_packages.Corpus:
+        try:
+            return debian_packages.build_corpus(
+                count, cache=cache_directory() / "packages", directory=tmp_path / "corpus"
+            )
+        except debian_packages.CorpusError as error:
+            parts.give_up("debian-packages", str(error))
+
+    return build

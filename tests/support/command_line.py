@@ -1,0 +1,59 @@
+"""Runs the command line in this process, as a user would type it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+from oci_binpkg.cli.app import main
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+
+class _Stdin(io.TextIOWrapper):
+    def __init__(self, text: str, *, terminal: bool) -> None:
+        super().__init__(io.BytesIO(text.encode()))
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+
+def binpkg(*arguments: object, stdin: str = "", terminal: bool = False) -> Ended:
+    """Run `oci-binpkg ARGUMENTS`; return exit code and what was printed."""
+    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
+    code = 0
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch("sys.stdin", _Stdin(stdin, terminal=terminal)),
+    ):
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 1
+    texts = []
+    for stream in (out, err):
+        stream.flush()
+        buffer = stream.detach()
+        texts.append(buffer.getvalue().decode("utf-8"))
+    return Ended(code, *texts)

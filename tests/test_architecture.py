@@ -1,0 +1,148 @@
+"""The shape of the code, held by tests: who may import whom, how long things get, what may stand where."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "oci_binpkg"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+LONGEST_FUNCTION = 60
+LONGEST_MODULE = 450
+BROAD_HANDLERS = 2
+# "helper" in the singular is the field's own word for a credential helper.
+WORDS_THAT_SAY_NOTHING = {"utils", "util", "helpers", "common", "manager", "misc"}
+SETTINGS = PACKAGE / "cli" / "settings.py"
+
+
+@cache
+def tree(module: Path) -> ast.Module:
+    return ast.parse(module.read_text(encoding="utf-8"), filename=str(module))
+
+
+def where(module: Path, node: ast.AST) -> str:
+    return f"{module.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+
+
+def nodes() -> Iterator[tuple[Path, ast.AST]]:
+    for module in MODULES:
+        for node in ast.walk(tree(module)):
+            yield module, node
+
+
+def test_imports_point_one_way() -> None:
+    code = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--no-cache"], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"Contracts: [1-9]\d* kept, 0 broken", done.stdout)
+
+
+def test_functions_stay_short() -> None:
+    long = [
+        f"{where(module, node)} {node.name}: {node.end_lineno - node.lineno + 1} lines"
+        for module, node in nodes()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.end_lineno is not None
+        and node.end_lineno - node.lineno + 1 > LONGEST_FUNCTION
+    ]
+    assert long == []
+
+
+def test_modules_hold_one_subject() -> None:
+    long = {str(module.relative_to(ROOT)): len(module.read_text(encoding="utf-8").splitlines()) for module in MODULES}
+    assert {name: lines for name, lines in long.items() if lines > LONGEST_MODULE} == {}
+
+
+def test_names_say_what_is_inside() -> None:
+    words = {path: set(path.stem.split("_")) for path in PACKAGE.rglob("*") if path.suffix == ".py" or path.is_dir()}
+    assert [str(path.relative_to(ROOT)) for path, parts in words.items() if parts & WORDS_THAT_SAY_NOTHING] == []
+
+
+def catches_everything(handler: ast.ExceptHandler) -> bool:
+    if handler.type is None:
+        return True
+    caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return any(isinstance(name, ast.Name) and name.id in {"Exception", "BaseException"} for name in caught)
+
+
+def reraises(handler: ast.ExceptHandler) -> bool:
+    """Whether the handler only tidies up: its last statement passes the same exception on."""
+    last = handler.body[-1]
+    return isinstance(last, ast.Raise) and last.exc is None
+
+
+def test_broad_handlers_stand_in_two_places_at_most() -> None:
+    broad = [
+        where(module, node)
+        for module, node in nodes()
+        if isinstance(node, ast.ExceptHandler) and catches_everything(node) and not reraises(node)
+    ]
+    assert len(broad) <= BROAD_HANDLERS, broad
+
+
+def reads_environment(node: ast.AST) -> bool:
+    if isinstance(node, ast.Attribute):
+        return node.attr in {"environ", "environb", "getenv", "getenvb"}
+    if isinstance(node, ast.ImportFrom) and node.module == "os":
+        return any(alias.name in {"environ", "environb", "getenv", "getenvb"} for alias in node.names)
+    return False
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    assert [where(m, node) for m, node in nodes() if m != SETTINGS and reads_environment(node)] == []
+
+
+@cache
+def project_files() -> tuple[Path, ...]:
+    """Files that are or would be committed, without the fixtures, whose contents other programs wrote."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    names = (name for name in listed.split("\0") if name and not name.startswith("fixtures/golden/"))
+    return tuple(path for name in names if (path := ROOT / name).is_file())
+
+
+def lines_matching(pattern: str) -> list[str]:
+    found = []
+    for path in project_files():
+        text = path.read_text(encoding="utf-8", errors="replace")
+        lines = enumerate(text.splitlines(), start=1)
+        found += [f"{path.relative_to(ROOT)}:{number}" for number, line in lines if re.search(pattern, line)]
+    return found
+
+
+def test_no_file_knows_the_machine_it_was_written_on() -> None:
+    assert len(project_files()) > len(MODULES) / 2
+    assert lines_matching(r"(^|[^A-Za-z0-9_.-])/(work|farm)/") == []
+
+
+def test_no_file_names_a_package_registry() -> None:
+    assert lines_matching(r"(?i)\b(pypi\.org|pythonhosted\.org|deb\.debian\.org|npmjs\.org)\b") == []
+
+
+@pytest.mark.parametrize("option", ["--help", "version"])
+def test_help_answers_without_loading_what_commands_need(option: str) -> None:
+    """Start-up time is felt at every tab and every typo; these three cost more than the rest together."""
+    argv = [sys.executable, "-X", "importtime", "-m", "oci_binpkg", option]
+    done = subprocess.run(argv, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip()
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "oci_binpkg.cli.app" in loaded
+    heavy = {name for name in loaded if name.split(".")[0] in {"requests", "rich", "docker"}}
+    assert heavy == set()

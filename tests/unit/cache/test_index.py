@@ -1,0 +1,119 @@
+"""The index document: Spack's are read, merged and written again without losing anything."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from oci_binpkg.cache.index import EMPTY, IndexDocument, index_of, parse_index
+from oci_binpkg.errors import ContentError
+from oci_binpkg.model.spec import SpecGraph, parse_spec_document
+
+GOLDEN = Path(__file__).parents[3] / "fixtures" / "golden"
+GREET_20 = "6fytamqgzio2shuhlaie55hiv2m2stdw"
+
+
+def golden_bytes() -> bytes:
+    layout = GOLDEN / "oci-layout"
+    tags = {
+        m["annotations"]["org.opencontainers.image.ref.name"]: m
+        for m in json.loads((layout / "index.json").read_text())["manifests"]
+    }
+    manifest = json.loads((layout / "blobs" / tags["index.spack"]["digest"].replace(":", "/")).read_bytes())
+    return (layout / "blobs" / manifest["layers"][0]["digest"].replace(":", "/")).read_bytes()
+
+
+def golden_packages() -> list:
+    packages = []
+    for entry in json.loads((GOLDEN / "oci-layout" / "index.json").read_text())["manifests"]:
+        tag = entry["annotations"]["org.opencontainers.image.ref.name"]
+        if tag.endswith(".spack") and tag != "index.spack":
+            manifest = json.loads((GOLDEN / "oci-layout" / "blobs" / entry["digest"].replace(":", "/")).read_bytes())
+            config = json.loads(
+                (GOLDEN / "oci-layout" / "blobs" / manifest["config"]["digest"].replace(":", "/")).read_bytes()
+            )
+            document = parse_spec_document({"spec": config["spec"]}, tag)
+            packages.append((document.root, document.graph))
+    return packages
+
+
+def all_indices() -> list[Path]:
+    v2 = [GOLDEN / name / "build_cache" / "index.json" for name in ("v2-signed", "v2-unsigned")]
+    v3 = []
+    for name in ("v3-signed", "v3-unsigned", "v3-padded"):
+        manifest = json.loads((GOLDEN / name / "v3" / "manifests" / "index" / "index.manifest.json").read_text())
+        checksum = manifest["data"][0]["checksum"]
+        v3.append(GOLDEN / name / "blobs" / "sha256" / checksum[:2] / checksum)
+    return v2 + v3
+
+
+@pytest.mark.parametrize("path", all_indices(), ids=lambda path: path.relative_to(GOLDEN).parts[0])
+def test_every_golden_index_parses_and_is_written_equal(path):
+    index = parse_index(path.read_bytes(), "index")
+    assert json.loads(index.to_bytes()) == json.loads(path.read_bytes())
+
+
+def test_the_registry_index_is_written_byte_for_byte():
+    assert parse_index(golden_bytes(), "index").to_bytes() == golden_bytes()
+
+
+def test_an_index_made_from_the_packages_equals_the_one_spack_made():
+    assert json.loads(index_of(golden_packages()).to_bytes()) == json.loads(golden_bytes())
+
+
+def test_merging_adds_and_never_drops():
+    whole = parse_index(golden_bytes(), "index")
+    some = index_of([pair for pair in golden_packages() if pair[0].name == "greetlib"])
+    assert {spec.name for spec in some.packages()} == {"greetlib"}
+    merged = some.merged(whole)
+    assert json.loads(merged.to_bytes()) == json.loads(golden_bytes())
+    assert whole.merged(some).to_bytes() == golden_bytes()
+    assert EMPTY.merged(whole).to_bytes() == golden_bytes()
+
+
+def test_a_dependency_that_arrives_later_becomes_a_package():
+    greet = next(pair for pair in golden_packages() if pair[0].hash == GREET_20)
+    before = index_of([greet])
+    assert [spec.name for spec in before.packages()] == ["greet"]
+    lib = next(spec for spec in before.graph.values() if spec.name == "greetlib")
+    after = before.merged(index_of([(lib, greet[1])]))
+    assert sorted(spec.name for spec in after.packages()) == ["greet", "greetlib"]
+
+
+def test_unknown_members_survive():
+    document = json.loads(golden_bytes())
+    document["database"]["new"] = {"a": 1}
+    document["database"]["installs"][GREET_20]["note"] = "kept"
+    index = parse_index(json.dumps(document).encode(), "index")
+    written = json.loads(index.merged(EMPTY).to_bytes())["database"]
+    assert written["new"] == {"a": 1}
+    assert written["installs"][GREET_20]["note"] == "kept"
+
+
+def change(**changes):
+    document = json.loads(golden_bytes())
+    document["database"].update(changes)
+    return json.dumps(document).encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"[]", "object"),
+        (b'{"database": []}', "database"),
+        (change(version="9"), "version '9'"),
+        (change(version=8), "version"),
+        (change(installs=[]), "installs"),
+        (change(installs={"a" * 32: []}), "object"),
+        (change(installs={"a" * 32: {"spec": {}}}), "name"),
+        (change(installs={"a" * 32: json.loads(golden_bytes())["database"]["installs"][GREET_20]}), "holds the spec"),
+    ],
+)
+def test_a_damaged_index_is_refused_naming_the_place(data, text):
+    with pytest.raises(ContentError, match=text):
+        parse_index(data, "index")
+
+
+def test_an_empty_graph_has_no_packages():
+    assert list(IndexDocument("8", {}).packages()) == []
+    assert EMPTY.graph == SpecGraph()

@@ -1,0 +1,229 @@
+"""Locks: other processes and other threads are kept out, readers do without where there is nothing to lock."""
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from oci_binpkg.errors import InstallsError, LocalDiskError
+from oci_binpkg.installs import locking
+from oci_binpkg.installs.locking import LockFile, Patience, prefix_lock_offset, replace_file
+
+HOLDER = "import fcntl,os,sys; f=os.open(sys.argv[1],os.O_RDWR|os.O_CREAT); fcntl.lockf(f,int(sys.argv[2]),int(sys.argv[4]),int(sys.argv[3])); print('held',flush=True); sys.stdin.read()"
+
+
+class Clock:
+    """A clock that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.pauses: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+    def patience(self, timeout: float = 3.0) -> Patience:
+        return Patience(timeout, self, self.sleep)
+
+
+@contextmanager
+def another_process(path: Path, kind: int, start: int = 0, length: int = 0) -> Iterator[None]:
+    """A process that holds a lock as Spack does."""
+    command = [sys.executable, "-c", HOLDER, str(path), str(kind), str(start), str(length)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield
+        process.communicate("")
+
+
+def can_lock(path: Path, kind: int, start: int = 0, length: int = 0) -> bool:
+    """Whether another process could have the range now."""
+    code = "import fcntl,os,sys; f=os.open(sys.argv[1],os.O_RDWR); fcntl.lockf(f,int(sys.argv[2])|fcntl.LOCK_NB,int(sys.argv[4]),int(sys.argv[3]))"
+    return (
+        subprocess.run(
+            [sys.executable, "-c", code, str(path), str(kind), str(start), str(length)],
+            capture_output=True,
+            check=False,
+        ).returncode
+        == 0
+    )
+
+
+def test_an_exclusive_lock_keeps_others_out(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    lock = LockFile(str(path))
+    with lock.exclusive():
+        assert not can_lock(path, fcntl.LOCK_SH)
+    assert can_lock(path, fcntl.LOCK_EX)
+
+
+def test_a_shared_lock_keeps_writers_out(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.touch()
+    with LockFile(str(path)).shared() as held:
+        assert held
+        assert can_lock(path, fcntl.LOCK_SH)
+        assert not can_lock(path, fcntl.LOCK_EX)
+
+
+def test_waiting_ends_and_says_so(tmp_path: Path) -> None:
+    path, clock = tmp_path / "lock", Clock()
+    with another_process(path, fcntl.LOCK_EX):
+        with (
+            pytest.raises(InstallsError, match=r"lock: another process has held this lock for 3 seconds"),
+            LockFile(str(path), clock.patience()).exclusive(),
+        ):
+            pass
+        with pytest.raises(InstallsError, match="another process"), LockFile(str(path), clock.patience()).shared():
+            pass
+    assert clock.now == pytest.approx(6.0)
+    assert clock.pauses[:3] == [0.01, 0.02, 0.04]
+    assert max(clock.pauses) == 0.5
+
+
+def test_ranges_of_one_file_are_independent(tmp_path: Path) -> None:
+    path, clock = tmp_path / "prefix_lock", Clock()
+    lock = LockFile(str(path), clock.patience())
+    with another_process(path, fcntl.LOCK_EX, 5, 1), lock.exclusive(6, 1), lock.exclusive(4, 1):
+        with pytest.raises(InstallsError), lock.exclusive(5, 1):
+            pass
+        assert not can_lock(path, fcntl.LOCK_EX, 6, 1)
+
+
+def test_one_range_ending_leaves_the_others_locked(tmp_path: Path) -> None:
+    path = tmp_path / "prefix_lock"
+    lock = LockFile(str(path))
+    with ExitStack() as stack:
+        stack.enter_context(lock.exclusive(1, 1))
+        with lock.exclusive(2, 1):
+            pass
+        assert can_lock(path, fcntl.LOCK_EX, 2, 1)
+        assert not can_lock(path, fcntl.LOCK_EX, 1, 1)
+    assert can_lock(path, fcntl.LOCK_EX, 1, 1)
+
+
+def test_readers_of_one_process_share(tmp_path: Path) -> None:
+    path, clock = tmp_path / "lock", Clock()
+    path.touch()
+    lock = LockFile(str(path), clock.patience())
+    with lock.shared():
+        with lock.shared():
+            pass
+        assert not can_lock(path, fcntl.LOCK_EX)
+        with pytest.raises(InstallsError), lock.exclusive():
+            pass
+
+
+def test_threads_exclude_each_other(tmp_path: Path) -> None:
+    lock = LockFile(str(tmp_path / "lock"), Patience(30.0))
+    inside, most, done = [0], [0], []
+
+    def work() -> None:
+        for _ in range(20):
+            with lock.exclusive():
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+                inside[0] -= 1
+        done.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(done), most[0]) == (4, 1)
+
+
+def test_readers_do_without_a_lock_file(tmp_path: Path) -> None:
+    with LockFile(str(tmp_path / "lock")).shared() as held:
+        assert not held
+    assert not (tmp_path / "lock").exists()
+
+
+def test_readers_do_without_where_locks_do_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locking.fcntl, "lockf", unsupported)
+    lock = LockFile(str(tmp_path / "lock"))
+    (tmp_path / "lock").touch()
+    with lock.shared() as held:
+        assert not held
+    with pytest.raises(InstallsError, match="cannot be locked: No locks available"), lock.exclusive():
+        pass
+
+
+def test_writers_need_a_folder(tmp_path: Path) -> None:
+    with (
+        pytest.raises(InstallsError, match="cannot be locked: No such file"),
+        LockFile(str(tmp_path / "none" / "lock")).exclusive(),
+    ):
+        pass
+
+
+def test_read_only_lock_files_can_be_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "lock"
+    path.touch()
+    really_open = os.open
+
+    def read_only(name: str, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_RDWR:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return really_open(name, flags, mode)
+
+    monkeypatch.setattr(locking.os, "open", read_only)
+    with LockFile(str(path)).shared() as held:
+        assert held
+    with pytest.raises(InstallsError, match="Read-only file system"), LockFile(str(path)).exclusive():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("package_hash", "offset"),
+    [
+        ("a" * 32, 0),
+        ("7" * 32, 2**63 - 1),
+        ("b" + "a" * 31, 2**58),
+        ("a" * 12 + "e" + "a" * 19, 1),
+        ("a" * 12 + "b" + "a" * 19, 0),
+        ("b", 2**58),
+    ],
+)
+def test_prefix_locks_are_at_the_first_63_bits(package_hash: str, offset: int) -> None:
+    assert prefix_lock_offset(package_hash) == offset
+
+
+def test_files_are_replaced_whole_and_keep_their_permissions(tmp_path: Path) -> None:
+    path = tmp_path / "index.json"
+    replace_file(str(path), b"one")
+    path.chmod(0o640)
+    replace_file(str(path), b"two")
+    assert path.read_bytes() == b"two"
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert os.listdir(tmp_path) == ["index.json"]
+
+
+def test_a_failed_replacement_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "index.json"
+    path.write_bytes(b"one")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(locking.os, "fsync", full)
+    with pytest.raises(LocalDiskError, match=r"index\.json: cannot be written: No space left"):
+        replace_file(str(path), b"two")
+    assert path.read_bytes() == b"one"
+    assert os.listdir(tmp_path) == ["index.json"]

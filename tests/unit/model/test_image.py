@@ -1,0 +1,159 @@
+"""Composition: pure, so that every rule can be seen in the bytes."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from oci_binpkg.errors import UsageError
+from oci_binpkg.model.content import (
+    DOCKER_CONFIG,
+    DOCKER_LAYER_GZIP,
+    DOCKER_MANIFEST,
+    OCI_LAYER_GZIP,
+    OCI_LAYER_ZSTD,
+    OCI_MANIFEST,
+    Blob,
+    Digest,
+    Platform,
+)
+from oci_binpkg.model.image import (
+    MISSING_KEY,
+    BaseImage,
+    Layer,
+    PackageLayer,
+    PackageSpec,
+    Prepend,
+    Runtime,
+    compose,
+    environment_of,
+)
+from oci_binpkg.model.manifest import Manifest, parse_config, parse_manifest
+
+AMD64 = Platform("linux", "amd64")
+
+
+def layer(text: str, media_type: str = OCI_LAYER_GZIP) -> Layer:
+    return Layer(Blob.from_bytes(text.encode(), media_type), Digest.of(b"tar " + text.encode()))
+
+
+def package(name: str, version: str = "1.0", media_type: str = OCI_LAYER_GZIP) -> PackageLayer:
+    return PackageLayer(name, version, (name * 32)[:32], layer(name, media_type), "2026-01-02T03:04:05+00:00")
+
+
+def base(*, docker: bool = False, history: list | None = None, **config) -> BaseImage:
+    kind = DOCKER_MANIFEST if docker else OCI_MANIFEST
+    layers = (layer("base0", DOCKER_LAYER_GZIP if docker else OCI_LAYER_GZIP),)
+    document = {
+        "architecture": "amd64",
+        "os": "linux",
+        "author": "someone",
+        "config": {"Env": ["LANG=C", "PATH=/usr/bin"], "Cmd": ["bash"], **config},
+        "rootfs": {"type": "layers", "diff_ids": [str(each.diff_id) for each in layers]},
+    }
+    if history is not None:
+        document["history"] = history
+    blob = Blob.from_bytes(json.dumps(document).encode(), DOCKER_CONFIG)
+    manifest = Manifest(kind, blob.descriptor, tuple(each.blob.descriptor for each in layers))
+    return BaseImage(manifest, parse_config(blob.read(), "base"), layers)
+
+
+def config_of(image) -> dict:
+    return json.loads(image.config.read())
+
+
+def test_the_packages_stand_in_order_with_one_history_entry_a_layer():
+    image = compose([package("lib"), package("app", "2.0")], AMD64)
+    manifest = parse_manifest(image.manifest.read(), "image")
+    config = config_of(image)
+    assert manifest.media_type == OCI_MANIFEST
+    assert [item.digest for item in manifest.layers] == [Digest.of(b"lib"), Digest.of(b"app")]
+    assert config["rootfs"]["diff_ids"] == [str(Digest.of(b"tar lib")), str(Digest.of(b"tar app"))]
+    assert [entry["created_by"] for entry in config["history"]] == ["oci-binpkg lib@1.0", "oci-binpkg app@2.0"]
+    assert manifest.config == image.config.descriptor
+
+
+def test_the_same_input_gives_the_same_bytes():
+    first, second = (compose([package("lib")], AMD64, runtime=Runtime(env=(("A", "1"),))) for _ in range(2))
+    assert first.manifest.descriptor == second.manifest.descriptor
+
+
+def test_a_package_image_carries_its_spec_and_the_checksum_of_its_layer():
+    subject = package("app")
+    spec = PackageSpec({"_meta": {"version": 5}, "nodes": []}, "app@=1.0 platform=linux")
+    image = compose([package("lib"), subject], AMD64, spec=spec)
+    config = config_of(image)
+    assert config["spec"] == spec.document
+    assert config["buildcache_layout_version"] == 3
+    assert config["binary_cache_checksum"] == {"hash_algorithm": "sha256", "hash": Digest.of(b"app").hex}
+    assert (config["archive_size"], config["archive_compression"]) == (3, "gzip")
+    assert config["archive_timestamp"] == "2026-01-02T03:04:05+00:00"
+    annotations = json.loads(image.manifest.read())["annotations"]
+    assert annotations["org.opencontainers.image.description"] == "app@=1.0 platform=linux"
+    assert annotations["org.opencontainers.image.title"] == "app"
+
+
+def test_what_is_missing_marks_the_image_for_registries_and_engines():
+    image = compose([package("app")], AMD64, missing=["zlib@1.3/abcdefg", "ssl@3/hijklmn"])
+    assert config_of(image)["config"]["Labels"][MISSING_KEY] == "zlib@1.3/abcdefg ssl@3/hijklmn"
+    assert json.loads(image.manifest.read())["annotations"][MISSING_KEY] == "zlib@1.3/abcdefg ssl@3/hijklmn"
+
+
+def test_a_base_keeps_what_it_says_and_its_layers_come_first():
+    image = compose([package("app")], AMD64, base=base(), environment=[Prepend("PATH", "/opt/app/bin")])
+    config = config_of(image)
+    assert config["author"] == "someone"
+    assert config["config"]["Cmd"] == ["bash"]
+    assert config["config"]["Env"] == ["LANG=C", "PATH=/opt/app/bin:/usr/bin"]
+    assert [item.blob.descriptor.digest for item in image.layers] == [Digest.of(b"base0"), Digest.of(b"app")]
+    assert len(config["history"]) == 2
+
+
+def test_the_base_history_is_kept_when_it_matches_its_layers():
+    history = [{"created_by": "FROM scratch"}, {"created_by": "ENV A=1", "empty_layer": True}]
+    kept = config_of(compose([package("app")], AMD64, base=base(history=history)))["history"]
+    assert kept[:2] == history
+    wrong = config_of(compose([package("app")], AMD64, base=base(history=history[:1] * 3)))["history"]
+    assert wrong[0] == {"created_by": "base image"}
+    assert len(wrong) == 2
+
+
+def test_docker_media_types_are_never_mixed_with_oci():
+    image = compose([package("app")], AMD64, base=base(docker=True), spec=PackageSpec({}, "app"))
+    manifest = parse_manifest(image.manifest.read(), "image")
+    assert manifest.media_type == DOCKER_MANIFEST
+    assert manifest.config.media_type == DOCKER_CONFIG
+    assert {item.media_type for item in manifest.layers} == {DOCKER_LAYER_GZIP}
+    assert not manifest.annotations
+    oci = compose([replace(package("app"), layer=layer("app", DOCKER_LAYER_GZIP))], AMD64)
+    assert {item.blob.descriptor.media_type for item in oci.layers} == {OCI_LAYER_GZIP}
+
+
+def test_zstd_layers_do_not_fit_a_docker_base():
+    with pytest.raises(UsageError, match="zstd"):
+        compose([package("app", media_type=OCI_LAYER_ZSTD)], AMD64, base=base(docker=True))
+    spec = PackageSpec({}, "app")
+    assert config_of(compose([package("app", media_type=OCI_LAYER_ZSTD)], AMD64, spec=spec))["archive_compression"] == "zstd"
+
+
+def test_an_image_of_nothing_is_refused():
+    with pytest.raises(UsageError, match="at least one layer"):
+        compose([], AMD64)
+
+
+def test_the_runtime_is_set_as_in_dockerfiles():
+    runtime = Runtime(("app",), None, (("A", "1"),), {"k": "v"}, "1000:1000", "/data")
+    started = config_of(compose([package("app")], AMD64, base=base(Labels={"old": "1"}), runtime=runtime))["config"]
+    assert started["Entrypoint"] == ["app"]
+    assert "Cmd" not in started
+    assert started["Labels"] == {"old": "1", "k": "v"}
+    assert (started["User"], started["WorkingDir"]) == ("1000:1000", "/data")
+    assert "A=1" in started["Env"]
+    both = config_of(compose([package("app")], AMD64, runtime=Runtime(("app",), ("x",))))["config"]
+    assert (both["Entrypoint"], both["Cmd"]) == (["app"], ["x"])
+
+
+def test_the_environment_holds_each_path_once_and_the_last_one_first():
+    changes = [Prepend("PATH", "/a/bin"), Prepend("MANPATH", "/a/man"), Prepend("PATH", "/b/bin"), Prepend("PATH", "/a/bin")]
+    assert environment_of([], changes, []) == ["PATH=/a/bin:/b/bin:/bin:/usr/bin", "MANPATH=/a/man"]
+    assert environment_of(["X=1"], [], [("PATH", "/only")]) == ["X=1", "PATH=/only"]

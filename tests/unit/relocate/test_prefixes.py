@@ -1,0 +1,98 @@
+"""Where a prefix is mentioned in text, and what replaces it."""
+
+from __future__ import annotations
+
+import pytest
+
+from oci_binpkg.errors import UsageError
+from oci_binpkg.relocate.prefixes import PrefixMap, PrefixSet
+
+
+@pytest.mark.parametrize(
+    ("text", "mentioned"),
+    [
+        (b"/opt/a/lib", True),
+        (b"x=/opt/a", True),
+        (b"-I/opt/a/include -L/opt/a/lib", True),
+        (b"PATH=/usr/bin:/opt/a/bin", True),
+        (b"#!/opt/a/bin/python", True),
+        (b"/opt/abc", True),
+        (b"/stage/opt/a/lib", False),
+        (b"//opt/a", False),
+        (b"/x-y/opt/a", False),
+        (b"../opt/a", True),
+        (b"caf\xe9/opt/a", True),
+        (b"/opt/b", False),
+        (b"", False),
+    ],
+)
+def test_the_text_rule(text: bytes, mentioned: bool) -> None:
+    assert PrefixSet.of(["/opt/a"]).mentioned_in(text) is mentioned
+
+
+def test_the_longest_prefix_wins() -> None:
+    moved = PrefixMap.of({"/opt": "/1", "/opt/a/b": "/3", "/opt/a": "/2"})
+
+    assert moved.replace_text(b"/opt/a/b/x:/opt/a/x:/opt/x") == b"/3/x:/2/x:/1/x"
+
+
+def test_what_stands_before_a_prefix_is_kept() -> None:
+    moved = PrefixMap.of({"/opt/a": "/new"})
+
+    assert moved.replace_text(b"-I/opt/a/include /stage/opt/a -Wl,-rpath,/opt/a") == (
+        b"-I/new/include /stage/opt/a -Wl,-rpath,/new"
+    )
+
+
+def test_text_without_mention_is_the_same_object() -> None:
+    text = b"nothing of that kind: /stage/opt/a"
+
+    assert PrefixMap.of({"/opt/a": "/new"}).replace_text(text) is text
+
+
+def test_identity_pairs_and_the_root_change_nothing() -> None:
+    moved = PrefixMap.of({"/opt/a": "/opt/a/", "/": "/new"})
+
+    assert not moved
+    assert moved.replace_text(b"/opt/a") == b"/opt/a"
+    assert PrefixMap.of({"/opt/a": "/b"})
+
+
+def test_special_characters_stand_for_themselves() -> None:
+    moved = PrefixMap.of({"/opt/g++ (1.2)": "/new"})
+
+    assert moved.replace_text(b"/opt/g++ (1.2)/bin /opt/gxx (1.2)") == b"/new/bin /opt/gxx (1.2)"
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("/opt/a", "/new"),
+        ("/opt/a/lib/x", "/new/lib/x"),
+        ("/opt/abc/x", "/opt/abc/x"),
+        ("../opt/a", "../opt/a"),
+        ("/opt/a/\udce9", "/new/\udce9"),
+    ],
+)
+def test_links_are_moved_by_whole_components(target: str, expected: str) -> None:
+    assert PrefixMap.of({"/opt/a": "/new"}).replace_link(target) == expected
+
+
+def test_link_targets() -> None:
+    known = PrefixSet.of(["/opt/a", "/srv"])
+
+    assert known.is_target("/opt/a/lib")
+    assert known.is_target("/srv")
+    assert not known.is_target("../opt/a")
+    assert not known.is_target("/usr/lib")
+
+
+def test_a_relative_prefix_is_refused() -> None:
+    with pytest.raises(UsageError, match="not an absolute path"):
+        PrefixSet.of(["opt/a"])
+
+
+def test_no_prefixes_mention_nothing() -> None:
+    assert not PrefixSet.of([]).mentioned_in(b"/opt/a")
+    assert PrefixSet.of([]).pattern.search(b"/opt/a") is None
+    assert not PrefixSet.of([]).is_target("/opt/a")
