@@ -41,7 +41,7 @@ _ARCH_KEYS: Final = ("platform", "os", "target")
 _EDGE_KEYS: Final = ("name", "types")
 _TYPES: Final = ("build", "link", "run", "test")
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*", re.ASCII)
-_VERSION: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
+_VERSION: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+~-]*", re.ASCII)
 _WORD: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
 _EDGE: Final = re.compile(r"(?P<name>[^@/]*)(?:@(?P<version>[^/]+))?(?:/(?P<hash>[a-z2-7]+))?", re.ASCII)
 _RESERVED: Final = frozenset({"name", "version", "os", "target", "platform", "arch", "namespace"})
@@ -245,7 +245,7 @@ def _text(table: Mapping[str, Any], key: str, where: str, pattern: re.Pattern[st
         problem = "is missing" if value is None else "a text in quotes is expected"
         raise InstallsError(f"{where}: {key}: {problem}")
     if pattern is not None and not pattern.fullmatch(value):
-        dot = "" if pattern is _NAME else " ."
+        dot = {_NAME: "", _VERSION: " . + ~"}.get(pattern, " .")
         raise InstallsError(f"{where}: {key}: {value!r} is not allowed", hint=f"allowed are A-Z a-z 0-9 _ -{dot}")
     return value
 

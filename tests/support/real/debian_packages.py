@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import platform
 import re
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -67,7 +68,9 @@ def build_corpus(count: int, *, cache: Path, directory: Path, roots: Sequence[st
         }
         blocks.append(_toml_block(package, prefix, sorted(needed)))
     corpus = Corpus(directory, tuple(package.name for package in packages))
-    corpus.packages_toml.write_text("\n".join(blocks), encoding="utf-8")
+    target = platform.machine()
+    head = f'[defaults]\narch = {{ platform = "linux", os = "debian", target = "{target}" }}\n'
+    corpus.packages_toml.write_text("\n".join([head, *blocks]), encoding="utf-8")
     return corpus
 
 
@@ -184,12 +187,22 @@ def _unpack(archive: Path, prefix: Path) -> None:
     subprocess.run(argv, check=True, capture_output=True, timeout=300)
 
 
+def _query_name(name: str) -> str:
+    """A name that queries can hold: `libstdc++6` becomes `libstdcpp6`."""
+    return name.replace("+", "p").replace(".", "-")
+
+
 def _file_version(version: str) -> str:
     return version.replace(":", "_")
 
 
 def _toml_block(package: DebianPackage, prefix: Path, depends: Sequence[str]) -> str:
     # A JSON string of printable characters is also a TOML basic string.
-    entries = {"name": package.name, "version": package.version, "prefix": str(prefix), "depends": list(depends)}
+    entries = {
+        "name": _query_name(package.name),
+        "version": _file_version(package.version),
+        "prefix": str(prefix),
+        "depends": [_query_name(name) for name in depends],
+    }
     lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in entries.items()]
     return "\n".join(["[[package]]", *lines, ""])
