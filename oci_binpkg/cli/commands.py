@@ -243,7 +243,7 @@ def _finish(report: PushReport, *, json: bool) -> int:
     else:
         render.print_push(report)
         sys.stdout.flush()
-        sys.stderr.write(render.push_summary(report) + "\n")
+        sys.stderr.write("\n  ".join([render.push_summary(report), *render.hints(report)]) + "\n")
     return report.exit_code
 
 

@@ -69,6 +69,11 @@ def push_summary(report: PushReport) -> str:
     return text + ("; index updated" if report.index_written else "")
 
 
+def hints(report: PushReport) -> list[str]:
+    """Return what to do next about the failures, each once."""
+    return list(dict.fromkeys(r.error.hint for r in report.by(Outcome.FAILED) if r.error and r.error.hint))
+
+
 def _pushed(result: PackageResult) -> tuple[str, str, str, str]:
     note = result.error.message if result.error else ""
     if result.missing:

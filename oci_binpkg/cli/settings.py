@@ -89,7 +89,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         store=env.get("OCI_BINPKG_STORE") or _path(document.get("store", ""), home),
         compression=env.get("OCI_BINPKG_COMPRESSION") or document.get("compression", ""),
         jobs=document.get("jobs", 0),
-        retries=document.get("retries"),
+        retries=_count(env["OCI_BINPKG_RETRIES"]) if "OCI_BINPKG_RETRIES" in env else document.get("retries"),
         spack_prefix=env.get("SPACK_ROOT") or document.get("spack_prefix", ""),
         caches=_caches(document, path),
         ca_files=_ca_files(document, path, home),
@@ -164,6 +164,12 @@ def _caches(document: Mapping[str, Any], path: str) -> dict[str, str]:
 def _ca_files(document: Mapping[str, Any], path: str, home: str) -> dict[str, str]:
     tables = _tables(document, "registries", {"ca_file": (str,)}, path)
     return {host: _path(table["ca_file"], home) for host, table in tables.items() if "ca_file" in table}
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise UsageError(f"OCI_BINPKG_RETRIES={text[:40]!r}: a number is expected")
+    return int(text)
 
 
 def _size(value: str | int, what: str) -> int:

@@ -22,10 +22,13 @@ from oci_binpkg.model.reference import Repository, check_host, is_loopback
 from oci_binpkg.ops.bases import BaseImages
 from oci_binpkg.ops.engines import Loaded, load_image, run_image
 from oci_binpkg.ops.packing import LayerPacker
+from oci_binpkg.store.distribution import RegistrySettings
 from oci_binpkg.store.engine import Engine, Kind, connect
 from oci_binpkg.store.registry import RegistryStore
+from oci_binpkg.transport.auth import TokenCache
 from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.credentials import Credential, CredentialFiles, Keychain
+from oci_binpkg.transport.gate import GateLimits, HostGates
 from oci_binpkg.transport.probe import check_login, plain_http_on_loopback
 from oci_binpkg.transport.retry import RetryPolicy
 from oci_binpkg.transport.settings import TransportSettings
@@ -165,8 +168,13 @@ class Wiring:
                 credentials=self._keychain,
                 settings=self._transport(host, plain=plain),
                 observer=self.observer,
+                gates=self._gates,
+                tokens=self._tokens,
             )
-        return RegistryStore(self._clients[origin], repository, observer=self.observer)
+        # without retries an upload as a whole has one try too
+        once = RegistrySettings(unit_delays=(), manifest_delays=(), resume_failures=0)
+        settings = once if self._settings.retries == 0 else RegistrySettings()
+        return RegistryStore(self._clients[origin], repository, settings=settings, observer=self.observer)
 
     def _transport(self, host: str, *, plain: bool) -> TransportSettings:
         settings = self._settings
@@ -180,6 +188,14 @@ class Wiring:
             proxies=settings.proxies,
             no_proxy=tuple(part.strip() for part in settings.no_proxy.split(",") if part.strip()),
         )
+
+    @cached_property
+    def _gates(self) -> HostGates:
+        return HostGates(GateLimits(), clock=time.monotonic, sleep=time.sleep)
+
+    @cached_property
+    def _tokens(self) -> TokenCache:
+        return TokenCache(time.monotonic)
 
     @cached_property
     def _files(self) -> CredentialFiles:

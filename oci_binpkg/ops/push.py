@@ -53,6 +53,8 @@ def push(
     for record in selection.gone:
         observer(Warned(f"{record.spec.short} is left out: its prefix {record.prefix} is gone"))
     require_base(base, todo)
+    if there and base is not no_base:
+        observer(Warned(f"{len(there)} packages are there already and keep their images; --force stacks them anew"))
     observer(BatchStarted(len(todo), len(there)))
     if options.dry_run:
         results += [PackageResult(r.spec, Outcome.PLANNED, PackageKey.of(r.spec).tag) for r in todo]

@@ -1,0 +1,90 @@
+"""What a user may write for a cache or a base image."""
+
+import pytest
+
+from oci_binpkg.cache.open import Opener, parse_base, parse_location
+from oci_binpkg.errors import UsageError
+from oci_binpkg.model.reference import Repository
+from oci_binpkg.store.layout import LayoutStore
+from oci_binpkg.store.memory import MemoryStore
+
+DIGEST = "sha256:" + "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "reference"),
+    [
+        ("oci://registry.example/apps", "https://registry.example/apps", ""),
+        ("oci://registry.example:5000/a/b:tag", "https://registry.example:5000/a/b", "tag"),
+        ("oci+http://registry.example/apps/", "http://registry.example/apps", ""),
+        (f"oci://registry.example/apps@{DIGEST}", "https://registry.example/apps", DIGEST),
+        ("docker://registry.example/apps:x", "https://registry.example/apps", "x"),
+    ],
+)
+def test_registries(text, address, reference):
+    location = parse_location(text)
+    assert location.repository.address == address
+    assert location.reference == reference
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "reference"),
+    [
+        ("oci-layout:/a/b", "/a/b", ""),
+        ("oci-layout:/a/b:tag", "/a/b", "tag"),
+        ("oci-layout:/a:b/c", "/a:b/c", ""),
+        (f"oci-layout:/a/b@{DIGEST}", "/a/b", DIGEST),
+    ],
+)
+def test_layouts(text, path, reference):
+    location = parse_location(text)
+    assert (location.path, location.reference) == (path, reference)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "apps", "http://x/y", "oci://", "oci://host", "oci-layout:", "oci-layout:/a:.bad"]
+)
+def test_everything_else_is_refused(text):
+    with pytest.raises(UsageError):
+        parse_location(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "reference"),
+    [
+        ("debian:12", "https://docker.io/library/debian", "12"),
+        ("quay.io/org/base", "https://quay.io/org/base", "latest"),
+        ("oci://registry.example/base", "https://registry.example/base", "latest"),
+        ("oci+http://127.0.0.1:5000/base:1", "http://127.0.0.1:5000/base", "1"),
+    ],
+)
+def test_base_images_are_written_as_docker_takes_them(text, address, reference):
+    location = parse_base(text)
+    assert (location.repository.address, location.reference) == (address, reference)
+
+
+def opener(*, plain):
+    opened = []
+
+    def registry(repository: Repository):
+        opened.append(repository)
+        return MemoryStore(str(repository))
+
+    return Opener(registry, lambda _host: plain, lambda _turn: None), opened
+
+
+def test_only_a_registry_on_this_machine_may_turn_out_to_speak_plain_http():
+    found, opened = opener(plain=True)
+    found.store(parse_location("oci://127.0.0.1:5000/apps"))
+    found.store(parse_location("oci://registry.example/apps"))
+    found.cache(parse_location("oci+http://registry.example/apps"))
+    assert [repository.scheme for repository in opened] == ["http", "https", "http"]
+    found, opened = opener(plain=False)
+    found.store(parse_location("oci://localhost/apps"))
+    assert opened[0].scheme == "https"
+
+
+def test_a_layout_needs_no_registry(tmp_path):
+    found, opened = opener(plain=True)
+    assert isinstance(found.store(parse_location(f"oci-layout:{tmp_path}")), LayoutStore)
+    assert not opened

@@ -1,0 +1,119 @@
+"""Where settings come from, and what a mistake in the file looks like."""
+
+import pytest
+
+from oci_binpkg.cli.settings import GIB, load_settings, stderr_is_terminal
+from oci_binpkg.errors import UsageError
+
+
+def settings(tmp_path, text="", **env):
+    file = tmp_path / "config.toml"
+    file.write_text(text)
+    return load_settings({"HOME": "/home/me", "OCI_BINPKG_CONFIG": str(file), **env})
+
+
+def test_defaults_need_nothing():
+    found = load_settings({"HOME": "/nowhere"})
+    assert found.layer_cache == "/nowhere/.cache/oci-binpkg/layers"
+    assert found.layer_cache_size == 20 * GIB
+    assert found.docker_config == "/nowhere/.docker"
+    assert found.engine_sockets["docker"] == ("unix:///var/run/docker.sock",)
+    assert found.color
+    assert found.retries is None
+
+
+def test_the_file_is_read(tmp_path):
+    found = settings(
+        tmp_path,
+        """
+        store = "~/apps"
+        jobs = 3
+        retries = 0
+        [caches.lab]
+        url = "oci://registry.example/lab"
+        [registries."registry.example"]
+        ca_file = "~/lab.pem"
+        [layer_cache]
+        path = "/big/layers"
+        max_size = "1.5 GiB"
+        """,
+    )
+    assert found.store == "/home/me/apps"
+    assert (found.jobs, found.retries) == (3, 0)
+    assert found.caches == {"lab": "oci://registry.example/lab"}
+    assert found.ca_file_of("registry.example") == "/home/me/lab.pem"
+    assert (found.layer_cache, found.layer_cache_size) == ("/big/layers", int(1.5 * GIB))
+
+
+def test_the_environment_wins(tmp_path):
+    found = settings(
+        tmp_path,
+        'store = "/a"\nretries = 3',
+        OCI_BINPKG_STORE="/b",
+        OCI_BINPKG_RETRIES="7",
+        NO_COLOR="1",
+        XDG_RUNTIME_DIR="/run/user/1",
+        DOCKER_HOST="tcp://127.0.0.1:2375",
+        CONTAINER_HOST="unix:///p.sock",
+        https_proxy="http://proxy:1",
+        ALL_PROXY="http://all:2",
+        NO_PROXY="a,b",
+    )
+    assert (found.store, found.retries, found.color) == ("/b", 7, False)
+    assert found.engine_sockets["docker"][0] == "tcp://127.0.0.1:2375"
+    assert found.engine_sockets["podman"][0] == "unix:///p.sock"
+    assert found.proxies == {"https": "http://proxy:1", "http": "http://all:2"}
+    assert found.no_proxy == "a,b"
+
+
+def test_a_proxy_header_of_a_web_server_is_not_taken_for_a_setting():
+    assert load_settings({"HOME": "/x", "HTTP_PROXY": "http://evil", "REQUEST_METHOD": "GET"}).proxies == {}
+
+
+def test_certificates_are_found_where_podman_looks(tmp_path):
+    folder = tmp_path / ".config" / "containers" / "certs.d" / "registry.example:5000"
+    folder.mkdir(parents=True)
+    (folder / "ca.crt").write_text("x")
+    found = load_settings({"HOME": str(tmp_path), "SSL_CERT_FILE": "/all.pem"})
+    assert found.ca_file_of("registry.example:5000") == str(folder / "ca.crt")
+    assert found.ca_file_of("other") == "/all.pem"
+
+
+@pytest.mark.covers("B42")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stor = 1", "unknown key 'stor'"),
+        ("store = 1", "store must be str, not int"),
+        ("jobs = true", "jobs must be int"),
+        ("jobs = -1", "must not be negative"),
+        ("[caches]\nlab = 1", "caches.lab must be a table"),
+        ("[caches.lab]", "has no url"),
+        ("[caches.lab]\nurl = 1", "caches.lab.url must be str"),
+        ("[caches.lab]\nuri = 'x'", "unknown key 'caches.lab.uri'"),
+        ("[caches.'a b']\nurl = 'x'", "cannot be the name of a cache"),
+        ("[layer_cache]\nmax_size = 'much'", "not a size: 'much'"),
+        ("[layer_cache]\nmax_size = '5 XB'", "not a size"),
+        ("store = ", "not valid TOML"),
+    ],
+)
+def test_a_mistake_names_file_and_key(tmp_path, text, message):
+    with pytest.raises(UsageError, match=r"config\.toml") as caught:
+        settings(tmp_path, text)
+    assert message in str(caught.value)
+
+
+def test_a_file_that_is_named_must_exist(tmp_path):
+    with pytest.raises(UsageError, match="no such file"):
+        load_settings({"HOME": "/x", "OCI_BINPKG_CONFIG": str(tmp_path / "absent.toml")})
+    with pytest.raises(UsageError, match="directory"):
+        load_settings({"HOME": "/x", "OCI_BINPKG_CONFIG": str(tmp_path)})
+
+
+def test_a_number_in_the_environment_must_be_one():
+    with pytest.raises(UsageError, match="OCI_BINPKG_RETRIES"):
+        load_settings({"HOME": "/x", "OCI_BINPKG_RETRIES": "many"})
+
+
+def test_a_test_is_no_terminal():
+    assert stderr_is_terminal() in (True, False)
