@@ -133,7 +133,10 @@ def test_zstd_layers_do_not_fit_a_docker_base():
     with pytest.raises(UsageError, match="zstd"):
         compose([package("app", media_type=OCI_LAYER_ZSTD)], AMD64, base=base(docker=True))
     spec = PackageSpec({}, "app")
-    assert config_of(compose([package("app", media_type=OCI_LAYER_ZSTD)], AMD64, spec=spec))["archive_compression"] == "zstd"
+    assert (
+        config_of(compose([package("app", media_type=OCI_LAYER_ZSTD)], AMD64, spec=spec))["archive_compression"]
+        == "zstd"
+    )
 
 
 def test_an_image_of_nothing_is_refused():
@@ -154,6 +157,11 @@ def test_the_runtime_is_set_as_in_dockerfiles():
 
 
 def test_the_environment_holds_each_path_once_and_the_last_one_first():
-    changes = [Prepend("PATH", "/a/bin"), Prepend("MANPATH", "/a/man"), Prepend("PATH", "/b/bin"), Prepend("PATH", "/a/bin")]
+    changes = [
+        Prepend("PATH", "/a/bin"),
+        Prepend("MANPATH", "/a/man"),
+        Prepend("PATH", "/b/bin"),
+        Prepend("PATH", "/a/bin"),
+    ]
     assert environment_of([], changes, []) == ["PATH=/a/bin:/b/bin:/bin:/usr/bin", "MANPATH=/a/man"]
     assert environment_of(["X=1"], [], [("PATH", "/only")]) == ["X=1", "PATH=/only"]
