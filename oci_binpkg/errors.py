@@ -99,6 +99,23 @@ class EngineError(BinpkgError):
     exit_code = 12
 
 
+class RelocationError(BinpkgError):
+    """A package cannot be moved to its new prefix: a constant in a binary has no room, or an old prefix is left.
+
+    `longest_prefix` and `longest_root` are the lengths in bytes that would have fitted; None where that is not the
+    reason.
+    """
+
+    exit_code = 13
+
+    def __init__(
+        self, message: str, *, hint: str = "", longest_prefix: int | None = None, longest_root: int | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.longest_prefix = longest_prefix
+        self.longest_root = longest_root
+
+
 class TransferError(BinpkgError):
     """The other side could not be asked, or did not answer properly."""
 

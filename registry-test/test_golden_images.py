@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -13,6 +12,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from tests.support.command_line import Ended, binpkg
+from tests.support.golden import unpack_store
 from tests.support.real.base_images import BaseImage
 from tests.support.real.engines import DockerEngine, PodmanEngine
 from tests.support.real.registry import RealRegistry
@@ -166,9 +166,7 @@ def install_tree(directory: Path, *, when: int) -> Path:
     root = directory / "store"
     if root.exists():
         shutil.rmtree(root)
-    with tarfile.open(GOLDEN / "store.tar.gz") as archive:
-        archive.extractall(directory / "unpacked", filter="tar")
-    shutil.move(directory / "unpacked" / "opt" / "golden" / "store", root)
+    shutil.move(unpack_store(directory / "unpacked"), root)
     database = root / ".spack-db" / "index.json"
     database.write_text(database.read_text().replace("/opt/golden/store", str(root)))
     for path in [*root.rglob("*"), root]:

@@ -6,6 +6,7 @@ Source: Spack's OCI build caches: tags `NAME-VERSION-HASH.spack`, the index unde
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from oci_binpkg.cache.index import EMPTY, MAX_INDEX_BYTES, IndexDocument, parse_index
@@ -16,7 +17,7 @@ from oci_binpkg.model.documents import object_of, text_of
 from oci_binpkg.model.image import Image, Layer
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from oci_binpkg.model.reference import INDEX_TAG, hash_of_tag, is_package_tag
-from oci_binpkg.model.spec import SpecDocument, parse_spec_document
+from oci_binpkg.model.spec import parse_spec_document
 from oci_binpkg.store.copy import StoredImage, blob_of, read_image
 from oci_binpkg.store.protocols import Store
 
@@ -51,11 +52,11 @@ class OciCache:
         """Return a package: its spec document and layer. Two requests, nothing downloaded but manifest and config."""
         return self.entry_of(read_image(self._store, key.tag), key)
 
-    def document(self, tag: str) -> SpecDocument:
-        """Return the spec document of the package under a tag, whose hash must be the tag's."""
-        image = read_image(self._store, tag)
-        package_hash = hash_of_tag(tag)
-        return self.entry_of(image, PackageKey("", "", package_hash), tag=tag).document
+    def entry(self, tag: str, manifest: Digest | None = None) -> Entry:
+        """Return the package under a tag, whose hash must be the tag's; `manifest` if it was resolved already."""
+        image = read_image(self._store, str(manifest) if manifest else tag)
+        found = self.entry_of(image, PackageKey("", "", hash_of_tag(tag)), tag=tag)
+        return replace(found, key=PackageKey.of(found.document.root))
 
     def entry_of(self, image: StoredImage, key: PackageKey, *, tag: str = "") -> Entry:
         """Return the package that a stored image is. Raises `ContentError` if it is none, or another than `key`."""

@@ -38,6 +38,10 @@ CompressionOption = Annotated[
 JobsOption = Annotated[
     int, typer.Option("--jobs", "-j", metavar="N", min=0, help="packages packed at a time (0: cores)")
 ]
+NeededQueries = Annotated[list[str], typer.Argument(metavar="QUERY", help="greet@2.0, /6fyta, zlib +shared")]
+FromCaches = Annotated[
+    list[str], typer.Option("--from", metavar="CACHE", help=f"{CACHE_HELP}; repeat for more, best first")
+]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="say what would be pushed, write nothing")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document for scripts")]
 FromOption = Annotated[str, typer.Option("--from", metavar="CACHE", help=CACHE_HELP)]
@@ -219,6 +223,115 @@ def run(
     from oci_binpkg.cli import commands
 
     raise typer.Exit(commands.run(image_name, command or [], engine, network, ulimit or []))
+
+
+@app.command()
+def install(
+    queries: NeededQueries,
+    from_cache: FromCaches,
+    store: StoreOption = "",
+    force: Annotated[bool, typer.Option("--force", "-f", help="replace the packages named, if they are there")] = False,
+    allow_missing: Annotated[bool, typer.Option(help="go on without dependencies that no cache has")] = False,
+    allow_stale: Annotated[
+        bool, typer.Option(help="go on where an old path cannot be replaced; it is reported")
+    ] = False,
+    jobs: JobsOption = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be installed, write nothing")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Install packages from a cache, relocated.
+
+    With all they link to or run, verified to the last byte, every path in them changed to the new place.
+
+    \b
+    Examples:
+      oci-binpkg install greet@2.0 --from oci://registry.example/apps --store ~/apps
+      oci-binpkg install /6fytamq --from oci-layout:cache --from oci://registry.example/apps --store ~/apps
+    """
+    from oci_binpkg.cli import install_commands
+
+    flags = install_commands.InstallFlags(store, force, allow_missing, allow_stale, jobs, dry_run=dry_run, json=json)
+    raise typer.Exit(install_commands.install(queries, from_cache, flags))
+
+
+@app.command()
+def install_image(
+    image_name: ImageArgument,
+    store: StoreOption = "",
+    allow_missing: Annotated[bool, typer.Option(help="go on without dependencies that no cache has")] = False,
+    allow_stale: Annotated[
+        bool, typer.Option(help="go on where an old path cannot be replaced; it is reported")
+    ] = False,
+    jobs: JobsOption = 0,
+    json: JsonOption = False,
+) -> None:
+    """Install all packages of an image.
+
+    An image of several packages too; their layers must be packages of the same cache.
+
+    \b
+    Example:
+      oci-binpkg install-image oci://registry.example/apps:both --store ~/apps
+    """
+    from oci_binpkg.cli import install_commands
+
+    flags = install_commands.InstallFlags(store, False, allow_missing, allow_stale, jobs, dry_run=False, json=json)
+    raise typer.Exit(install_commands.install_image(image_name, flags))
+
+
+@app.command()
+def uninstall(
+    queries: NeededQueries,
+    store: StoreOption = "",
+    dependents: Annotated[bool, typer.Option(help="remove what needs them, too")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Remove packages from a tree.
+
+    \b
+    Example:
+      oci-binpkg uninstall greet@2.0 --store ~/apps
+    """
+    from oci_binpkg.cli import install_commands
+
+    raise typer.Exit(install_commands.uninstall(queries, store, dependents=dependents, json=json))
+
+
+@app.command()
+def verify_store(
+    store: Annotated[str, typer.Argument(metavar="DIR", help="the install tree")],
+    queries: QueriesArgument = None,
+    json: JsonOption = False,
+) -> None:
+    """Compare the files of a tree with its records.
+
+    Exits with 10 if anything differs from what was recorded when it was installed.
+
+    \b
+    Example:
+      oci-binpkg verify-store ~/apps greet
+    """
+    from oci_binpkg.cli import install_commands
+
+    raise typer.Exit(install_commands.verify_store(store, queries or [], json=json))
+
+
+@app.command()
+def download(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="must mean exactly one package")],
+    from_cache: FromCaches,
+    destination: Annotated[str, typer.Argument(metavar="DEST", help="folder for the files")] = ".",
+    json: JsonOption = False,
+) -> None:
+    """Fetch a package's spec and archive.
+
+    \b
+    Example:
+      oci-binpkg download greet@2.0 --from oci://registry.example/apps files
+    """
+    from oci_binpkg.cli import install_commands
+
+    raise typer.Exit(install_commands.download(query, from_cache, destination, json=json))
 
 
 @app.command()

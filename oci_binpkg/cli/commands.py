@@ -74,8 +74,8 @@ def push(cache_text: str, queries: Sequence[str], flags: PushFlags) -> int:
     settings = load_settings()
     only = _only(flags.only)
     tag = check_tag(flags.tag) if flags.tag else ""
-    parsed = _queries(queries)
-    with _observed(settings, flags.json) as wiring:
+    parsed = parse_queries(queries)
+    with observed(settings, flags.json) as wiring:
         installs = _installs(settings, flags.store)
         cache = wiring.cache(cache_text)
         packer = wiring.packer(installs, flags.compression)
@@ -91,8 +91,8 @@ def image(cache_text: str, queries: Sequence[str], flags: PushFlags, runtime_fla
     settings = load_settings()
     runtime = runtime_flags.parse()
     check_tag(flags.tag)
-    parsed = _queries(queries)
-    with _observed(settings, flags.json) as wiring:
+    parsed = parse_queries(queries)
+    with observed(settings, flags.json) as wiring:
         installs = _installs(settings, flags.store)
         cache = wiring.cache(cache_text)
         report = push_image(
@@ -113,10 +113,10 @@ def image(cache_text: str, queries: Sequence[str], flags: PushFlags, runtime_fla
 def find(queries: Sequence[str], store: str, cache_text: str, *, json: bool) -> int:
     """List packages of a tree or of a cache."""
     settings = load_settings()
-    parsed = _queries(queries)
+    parsed = parse_queries(queries)
     if store and cache_text:
         raise UsageError("--store and --from exclude each other", hint="ask one place at a time")
-    with _observed(settings, json) as wiring:
+    with observed(settings, json) as wiring:
         if cache_text:
             found = find_cached(wiring.cache(cache_text), parsed, wiring.observer)
         else:
@@ -132,7 +132,7 @@ def show(query: str, cache_text: str, *, json: bool) -> int:
     """Show one package of a cache."""
     settings = load_settings()
     parsed = Query.parse(query)
-    with _observed(settings, json) as wiring:
+    with observed(settings, json) as wiring:
         shown = show_package(wiring.cache(cache_text), parsed, wiring.observer)
     if json:
         render.print_json(shown.to_json())
@@ -144,7 +144,7 @@ def show(query: str, cache_text: str, *, json: bool) -> int:
 def inspect(cache_text: str, *, json: bool) -> int:
     """Show a cache or one image of it as a tree."""
     settings = load_settings()
-    with _observed(settings, json) as wiring:
+    with observed(settings, json) as wiring:
         location = wiring.location(cache_text)
         cache = wiring.cache_at(location)
         if not location.reference:
@@ -166,7 +166,7 @@ def inspect(cache_text: str, *, json: bool) -> int:
 def load(image_name: str, engine: str, *, json: bool) -> int:
     """Load an image into an engine and print its name there."""
     settings = load_settings()
-    with _observed(settings, json) as wiring:
+    with observed(settings, json) as wiring:
         loaded = wiring.load(image_name, engine)
     if json:
         render.print_json({"engine": loaded.engine, "name": loaded.name, "id": loaded.image_id})
@@ -179,7 +179,7 @@ def run(image_name: str, command: Sequence[str], engine: str, network: str, ulim
     """Run a command in an image; return the command's exit code."""
     settings = load_settings()
     limits = {key: _number(value, f"--ulimit {key}") for key, value in _pairs(ulimits, "--ulimit")}
-    with _observed(settings, quiet=True) as wiring:
+    with observed(settings, quiet=True) as wiring:
         return wiring.run(
             image_name,
             command,
@@ -206,7 +206,7 @@ def login(host: str, username: str, *, password_stdin: bool, plain_http: bool) -
         password = getpass.getpass(f"password for {username} at {host}: ")
     if not username or not password:
         raise UsageError("a username and a password are needed", hint=f"nothing was stored for {host}")
-    with _observed(settings) as wiring:
+    with observed(settings) as wiring:
         where = wiring.login(host, username, password, plain_http=plain_http)
     render.print_lines([f"logged in to {host} as {username}; kept in {where}"])
     return 0
@@ -216,13 +216,13 @@ def logout(host: str) -> int:
     """Forget a login."""
     settings = load_settings()
     check_host(host)
-    with _observed(settings) as wiring:
+    with observed(settings) as wiring:
         where = wiring.logout(host)
     render.print_lines([f"logged out of {host}; removed from {where}" if where else f"no login for {host} was kept"])
     return 0
 
 
-class _observed:  # noqa: N801 - reads as the statement it is
+class observed:  # noqa: N801 - reads as the statement it is
     """Everything wired together, with progress on stderr while the block runs."""
 
     def __init__(self, settings: Settings, json: bool = False, *, quiet: bool = False) -> None:
@@ -254,7 +254,8 @@ def _installs(settings: Settings, store: str) -> Installs:
     return open_installs(path, spack_prefix=settings.spack_prefix)
 
 
-def _queries(texts: Sequence[str]) -> list[Query]:
+def parse_queries(texts: Sequence[str]) -> list[Query]:
+    """Return the queries. Raises `QueryError`."""
     return [Query.parse(text) for text in texts]
 
 

@@ -69,13 +69,13 @@ class PlainProgress:
 @contextmanager
 def _live(*, color: bool) -> Iterator[Observer]:
     from rich.console import Console  # noqa: PLC0415 - only a terminal pays for rich
-    from rich.progress import DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn  # noqa: PLC0415
+    from rich.progress import FileSizeColumn, Progress, TaskID, TextColumn, TransferSpeedColumn  # noqa: PLC0415
 
     console = Console(stderr=True, no_color=not color, highlight=False)
     columns = (
         TextColumn("{task.description}", markup=False),
         TextColumn("{task.fields[step]}"),
-        DownloadColumn(binary_units=False),
+        FileSizeColumn(),
         TransferSpeedColumn(),
     )
     bars = Progress(*columns, console=console, transient=True)

@@ -10,6 +10,7 @@ from typing import Any
 from oci_binpkg.cli.progress import printable
 from oci_binpkg.ops.find import Found, Shown
 from oci_binpkg.ops.inspect import CacheInfo, ImageInfo
+from oci_binpkg.ops.install import Installed, InstallReport
 from oci_binpkg.ops.report import Outcome, PackageResult, PushReport
 
 _UNITS = ("kB", "MB", "GB", "TB")
@@ -80,6 +81,29 @@ def _pushed(result: PackageResult) -> tuple[str, str, str, str]:
         note = f"incomplete: lacks {', '.join(result.missing)}"
     size = size_text(result.size) if result.size else ""
     return result.outcome.value, result.tag or result.spec.short, size, note or str(result.digest or "")
+
+
+def print_install(report: InstallReport) -> None:
+    """Print what became of each package, with everything that somebody should look at."""
+    for result in report.packages:
+        if result.outcome is Installed.PRESENT:
+            continue
+        note = result.error.message if result.error else result.prefix or "; ".join(result.passed_over)
+        origin = f"  from {result.cache}" if result.cache else ""
+        print_lines([f"{result.outcome.value}  {result.spec.short}{origin}  {note}"])
+        if result.cache:
+            print_lines([f"    passed over: {reason}" for reason in result.passed_over])
+        if result.error and result.error.hint:
+            print_lines([f"    {result.error.hint}"])
+        print_lines([f"    {remark}" for remark in result.remarks])
+
+
+def install_summary(report: InstallReport) -> str:
+    """Return the closing line of an install."""
+    counts = {outcome: len(report.by(outcome)) for outcome in Installed}
+    words = {Installed.PLANNED: "would be installed", Installed.PRESENT: "there already", Installed.MISSING: "left out"}
+    texts = [f"{count} {words.get(outcome, outcome.value)}" for outcome, count in counts.items() if count]
+    return f"{report.root}: {', '.join(texts)}"
 
 
 def print_found(found: Sequence[Found]) -> None:

@@ -73,11 +73,16 @@ class Wiring:
         settings = self._settings
         return LayerPacker(
             installs,
-            LayerCache(settings.layer_cache, settings.layer_cache_size, clock=time.time),
+            self.layer_cache,
             Codec.parse(compression or settings.compression or DEFAULT_COMPRESSION),
             threads=os.cpu_count() or 1,
             observer=self.observer,
         )
+
+    @cached_property
+    def layer_cache(self) -> LayerCache:
+        """The layers kept on disk."""
+        return LayerCache(self._settings.layer_cache, self._settings.layer_cache_size, clock=time.time)
 
     def jobs(self, wanted: int) -> int:
         """Return how many packages are packed at a time: as asked, as configured, else one for each core."""

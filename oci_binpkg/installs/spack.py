@@ -10,6 +10,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 from oci_binpkg.errors import InstallsError, LocalDiskError
@@ -30,6 +31,17 @@ INDEX: Final = f"{DATABASE_FOLDER}/index.json"
 _DEFAULT_TREE: Final = "/opt/spack"  # of a Spack clone, relative to it
 _SHAPE: Final = f"a Spack install tree has {INDEX} in it"
 _PLACES: Final = ("opt/spack", "opt", "store", "spack/opt/spack", "install", "installs")
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """A package to be recorded: its prefix is in place; `graph` has the nodes it depends on; time in seconds."""
+
+    spec: Spec
+    graph: SpecGraph
+    prefix: str
+    explicit: bool
+    installation_time: float
 
 
 class SpackInstalls:
@@ -111,20 +123,31 @@ class SpackInstalls:
 
     def add(self, spec: Spec, graph: SpecGraph, *, prefix: str, explicit: bool, installation_time: float) -> None:
         """Record a package whose prefix is in place. Raises `InstallsError`, `LocalDiskError`."""
+        self.add_all([Addition(spec, graph, prefix, explicit, installation_time)])
+
+    def add_all(self, additions: Sequence[Addition]) -> None:
+        """Record several packages in one change of the database, dependencies first."""
+        elsewhere = {r.spec.hash for up in self._upstreams for r in up.records() if r.installed}
 
         def change(document: Mapping[str, Any]) -> Mapping[str, Any]:
-            return with_package(
-                document,
-                spec,
-                graph,
-                prefix=prefix,
-                explicit=explicit,
-                installation_time=installation_time,
-                prefix_for=self.prefix_for,
-                elsewhere={r.spec.hash for up in self._upstreams for r in up.records() if r.installed},
-            )
+            for each in additions:
+                document = with_package(
+                    document,
+                    each.spec,
+                    each.graph,
+                    prefix=each.prefix,
+                    explicit=each.explicit,
+                    installation_time=each.installation_time,
+                    prefix_for=self.prefix_for,
+                    elsewhere=elsewhere,
+                )
+            return document
 
         self._change(change)
+
+    def reload(self) -> None:
+        """Read the database again: other processes may have changed it. Raises `InstallsError`."""
+        self._take(self._read())
 
     def remove(self, package_hash: str) -> None:
         """Forget a package. Raises `InstallsError`, `LocalDiskError`."""

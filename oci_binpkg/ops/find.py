@@ -120,7 +120,7 @@ class Shown:
 
 def _read(cache: OciCache, tag: str, observer: Observer) -> tuple[Spec, SpecGraph] | None:
     try:
-        document = cache.document(tag)
+        document = cache.entry(tag).document
     except (NotFoundError, ContentError) as error:
         observer(Warned(f"{tag} is passed over: {error.message}"))
         return None

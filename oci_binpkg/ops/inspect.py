@@ -174,18 +174,31 @@ def _names_by_history(config: ImageConfig, layers: int) -> list[str]:
 
 
 def _names_by_prefix(cache: OciCache, config: ImageConfig, manifest: Manifest, names: list[str]) -> list[str]:
-    """Name layers of images without a history: the environment names the prefixes, whose packages have tags here."""
-    env = "\n".join(config.env)
-    known: dict[Digest, str] = {}
-    for package_hash, tag in cache.hashes().items():
-        if package_hash in env:
-            try:
-                _, package = _manifest(cache, tag)
-            except BinpkgError:
-                continue
-            if isinstance(package, Manifest) and package.layers:
-                known[package.layers[-1].digest] = tag.removesuffix(f"-{hash_of_tag(tag)}.spack")
+    """Name layers of images without a history by the packages of this cache that have them."""
+    tags = package_tags(cache, config)
+    known = {digest: tag.removesuffix(f"-{hash_of_tag(tag)}.spack") for digest, (tag, _) in tags.items()}
     return [name or known.get(layer.digest, "") for name, layer in zip(names, manifest.layers, strict=True)]
+
+
+def package_tags(cache: OciCache, config: ImageConfig) -> dict[Digest, tuple[str, Digest]]:
+    """Return tag and manifest of the packages that an image may hold, by the digest of their layer.
+
+    The image's environment and history mention the hashes; each of those packages' manifests is read.
+    """
+    text = "\n".join([*config.env, *(str(entry.get("comment", "")) for entry in config.history)])
+    tags = [tag for package_hash, tag in cache.hashes().items() if package_hash in text]
+
+    def layer(tag: str) -> tuple[Digest, tuple[str, Digest]] | None:
+        try:
+            descriptor, package = _manifest(cache, tag)
+        except BinpkgError:
+            return None
+        if not isinstance(package, Manifest) or not package.layers:
+            return None
+        return package.layers[-1].digest, (tag, descriptor.digest)
+
+    with ThreadPoolExecutor(READERS) as readers:
+        return dict(found for found in readers.map(layer, tags) if found)
 
 
 def _manifest(cache: OciCache, reference: str) -> tuple[Descriptor, Manifest | Index]:

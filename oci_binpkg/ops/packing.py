@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from oci_binpkg.archive.cacherecord import layer_key, tree_fingerprint
+from oci_binpkg.archive.cacherecord import CachedLayer, layer_key, tree_fingerprint
 from oci_binpkg.archive.codec import Codec
 from oci_binpkg.archive.distribution import Distribution
 from oci_binpkg.archive.layer import PackedLayer as LayerFile
@@ -12,6 +12,7 @@ from oci_binpkg.archive.layer import pack_layer
 from oci_binpkg.archive.layercache import LayerCache
 from oci_binpkg.events import BytesPacked, Observer, Warned, ignore
 from oci_binpkg.installs.protocol import Installs, Record
+from oci_binpkg.ops.receiving import received
 from oci_binpkg.ops.stack import PackedLayer
 from oci_binpkg.relocate.scan import Scanner
 
@@ -32,7 +33,13 @@ class LayerPacker:
         self._observer = observer
 
     def __call__(self, record: Record) -> PackedLayer:
-        """Return the layer of a package. Raises `PackError` and `LocalDiskError`."""
+        """Return the layer of a package. Raises `PackError` and `LocalDiskError`.
+
+        A package that was installed here from a cache, unchanged, is the layer that it came as.
+        """
+        came = received(self._cache, record.spec.hash, record.prefix, self._codec.name)
+        if came is not None:
+            return self._packed(came, reused=True)
         distribution = distribution_of(self._installs, record)
         key = layer_key(record.spec.hash, record.prefix, self._codec, distribution)
         fingerprint = tree_fingerprint(record.prefix)
@@ -41,6 +48,9 @@ class LayerPacker:
             self._observer(
                 Warned(f"{record.spec.short}: left out, as no layer holds such files: {_few(cached.summary.skipped)}")
             )
+        return self._packed(cached, reused=reused)
+
+    def _packed(self, cached: CachedLayer, *, reused: bool) -> PackedLayer:
         layer = self._cache.layer_of(cached, self._codec.media_type("oci"))
         return PackedLayer(layer, reused, partial(self._cache.release, cached))
 

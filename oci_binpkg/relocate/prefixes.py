@@ -10,9 +10,13 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from mmap import mmap
 from typing import Final
 
 from oci_binpkg.errors import UsageError
+
+Buffer = bytes | bytearray | mmap
+"""What is searched: bytes in memory or a file mapped into it."""
 
 WORD: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 """The characters that may run up to a prefix, as the `I` and the `-` of `-I/opt/a`."""
@@ -55,7 +59,11 @@ class PrefixSet:
 
 @dataclass(frozen=True)
 class PrefixMap:
-    """Old prefixes and what takes their place; the longest old prefix that fits wins. Identity pairs change nothing."""
+    """Old prefixes and what takes their place; the longest old prefix that fits wins.
+
+    Identity pairs are left out, but for those below another old prefix: such a package stays where it is although the
+    tree around it moves.
+    """
 
     pairs: tuple[tuple[bytes, bytes], ...]
 
@@ -64,7 +72,9 @@ class PrefixMap:
         """Collect pairs of absolute paths, longest old prefix first. Raises `UsageError` for a relative one."""
         encoded = {_encode(old): _encode(new) for old, new in pairs.items()}
         encoded.pop(b"", None)
-        return cls(tuple((old, encoded[old]) for old in sorted(encoded, key=_longest_first) if old != encoded[old]))
+        moved = tuple(old for old, new in encoded.items() if old != new)
+        kept = [old for old, new in encoded.items() if old != new or old.startswith(moved)]
+        return cls(tuple((old, encoded[old]) for old in sorted(kept, key=_longest_first)))
 
     def __bool__(self) -> bool:
         return bool(self.pairs)
@@ -86,17 +96,59 @@ class PrefixMap:
 
     def replace_link(self, target: str) -> str:
         """Return the target of a symbolic link, changed if it is an old prefix or within one."""
-        encoded = _bytes(target)
+        return self.replace_path(_bytes(target)).decode("utf-8", "surrogateescape")
+
+    def replace_path(self, path: bytes) -> bytes:
+        """Return a single path, changed if it is an old prefix or within one; several slashes may stand before it."""
+        plain = b"/" + path.lstrip(b"/") if path.startswith(b"/") else path
         for old, new in self.pairs:
-            if encoded == old or encoded.startswith(old + b"/"):
-                return (new + encoded[len(old) :]).decode("utf-8", "surrogateescape")
-        return target
+            if plain == old or plain.startswith(old + b"/"):
+                return path if old == new else new + plain[len(old) :]
+        return path
+
+    def longest_at(self, data: Buffer, at: int) -> tuple[bytes, bytes]:
+        """Return the pair that applies where one of `old.shortest` was found."""
+        for old, new in self.pairs:
+            if data[at : at + len(old)] == old:
+                return old, new
+        raise LookupError(at)
+
+    def is_new(self, data: Buffer, at: int, old: bytes) -> bool:
+        """Tell whether the mention of `old` at this place is part of a new prefix, which may contain an old one."""
+        return any(at >= back and data[at - back : at - back + len(new)] == new for back, new in self._within[old])
+
+    @cached_property
+    def _within(self) -> dict[bytes, list[tuple[int, bytes]]]:
+        """Old prefix -> the new prefixes that contain it, each with the distance from its beginning."""
+        news = sorted({new for _, new in self.pairs})
+        return {old: [(at, new) for new in news for at in _places(new, old)] for old, _ in self.pairs}
+
+
+def mapping_for(
+    old: Mapping[str, str],
+    new: Mapping[str, str],
+    *,
+    root: tuple[str, str] = ("", ""),
+    sbang: tuple[str, str] = ("", ""),
+) -> PrefixMap:
+    """Combine what an archive records with where things are now: hash -> prefix on both sides, and pairs (old, new).
+
+    A hash without a new prefix is left to the fallback, root to root. For a spliced package `new` gives, under the old
+    dependency's hash, the prefix of the dependency that took its place. A pair with an empty side is left out.
+    """
+    pairs = dict([pair for pair in (root, sbang) if all(pair)])
+    pairs.update((prefix, new[key]) for key, prefix in old.items() if prefix and new.get(key))
+    return PrefixMap.of(pairs)
 
 
 def text_pattern(prefixes: Iterable[bytes]) -> re.Pattern[bytes]:
     """Compile the text rule for `prefixes`, which are tried in the order given; none never match."""
     choices = b"|".join(re.escape(prefix) for prefix in prefixes) or rb"(?!)"
     return re.compile(rb"(?<![\w\-/])([\w\-]*?)(" + choices + rb")([\w\-/]*)")
+
+
+def _places(text: bytes, part: bytes) -> list[int]:
+    return [at for at in range(len(text) - len(part) + 1) if text.startswith(part, at)]
 
 
 def _longest_first(prefix: bytes) -> tuple[int, bytes]:

@@ -23,9 +23,17 @@ PACKAGES = ("greet-2.0", "greet-2.1", "greetcfg-0.9", "greetlib-1.2.0", "greetli
 
 def unpack_store(directory: Path) -> Path:
     """Unpack the install tree below `directory`, and return its root: the copy of /opt/golden/store."""
-    with tarfile.open(STORE_ARCHIVE) as archive:
-        archive.extractall(directory, filter="fully_trusted")
+    unpack(STORE_ARCHIVE, directory)
     return directory / STORE_ROOT.lstrip("/")
+
+
+def unpack(archive: Path, directory: Path) -> list[str]:
+    """Unpack an archive of ours as it is, and return the names of its members."""
+    with tarfile.open(archive) as opened:
+        # the keyword `filter` came with Python 3.11.4; earlier ones know neither it nor this attribute
+        opened.extraction_filter = lambda member, _path: member
+        opened.extractall(directory)
+        return opened.getnames()
 
 
 def read_blob(digest: str) -> bytes:

@@ -13,7 +13,6 @@ import base64
 import hashlib
 import json
 import os
-import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 
 from oci_binpkg.installs.spack import SpackInstalls
 from oci_binpkg.model.spec import FLAGS, Spec, SpecGraph, parse_node, spec_document
+from tests.support.golden import unpack_store
 
 GOLDEN = Path(__file__).parents[2] / "fixtures" / "golden"
 GOLDEN_ROOT = "/opt/golden/store"
@@ -143,8 +143,7 @@ def spack_tree(root: Path, sketches: Sequence[Sketch], *, version: str = "8", in
 
 def golden_tree(folder: Path) -> Tree:
     """Unpack the golden store below `folder`. Its database names prefixes below /opt/golden/store, as it was made."""
-    with tarfile.open(GOLDEN / "store.tar.gz") as archive:
-        archive.extractall(folder, filter="tar")
+    unpack_store(folder)
     tree = Tree(folder / GOLDEN_ROOT.lstrip("/"), {})
     return Tree(
         tree.root, {record.spec.short.partition("/")[0]: record.spec.hash for record in tree.installs().records()}

@@ -36,6 +36,9 @@ COMPONENTS = (
     Component("debootstrap", ("debootstrap",), ("debootstrap",), needs_root=True),
     Component("htpasswd", ("htpasswd",), ("apache2-utils",)),
     Component("openssl", ("openssl",), ("openssl",)),
+    Component("patchelf", ("patchelf",), ("patchelf",)),
+    Component("binutils", ("readelf",), ("binutils",)),
+    Component("qemu-user", ("qemu-s390x", "qemu-aarch64"), ("qemu-user",)),
     Component("debian-packages", ("apt-get", "dpkg-deb"), ()),
 )
 

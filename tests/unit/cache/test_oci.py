@@ -81,7 +81,7 @@ def test_what_was_published_is_found_again():
     assert cache.store.resolve(GREET.tag).digest == digest
     assert cache.find(GREET).layer.diff_id == entry.layer.diff_id
     assert cache.hashes() == {GREET.hash: GREET.tag}
-    assert cache.document(GREET.tag).root.name == "greet"
+    assert cache.entry(GREET.tag).key == GREET
 
 
 def test_an_entry_without_an_image_cannot_be_published():

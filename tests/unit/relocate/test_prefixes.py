@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from oci_binpkg.errors import UsageError
-from oci_binpkg.relocate.prefixes import PrefixMap, PrefixSet
+from oci_binpkg.relocate.prefixes import PrefixMap, PrefixSet, mapping_for
 
 
 @pytest.mark.parametrize(
@@ -96,3 +96,44 @@ def test_no_prefixes_mention_nothing() -> None:
     assert not PrefixSet.of([]).mentioned_in(b"/opt/a")
     assert PrefixSet.of([]).pattern.search(b"/opt/a") is None
     assert not PrefixSet.of([]).is_target("/opt/a")
+
+
+def test_a_package_that_stays_while_its_tree_moves() -> None:
+    moved = PrefixMap.of({"/opt": "/srv", "/opt/a": "/opt/a"})
+
+    assert moved.replace_text(b"/opt/a/x /opt/b/x") == b"/opt/a/x /srv/b/x"
+    assert moved.replace_link("/opt/a/x") == "/opt/a/x"
+    assert not PrefixMap.of({"/opt": "/opt", "/opt/a": "/opt/a"})
+
+
+def test_several_slashes_before_a_path_mean_one() -> None:
+    moved = PrefixMap.of({"/opt/a": "/new"})
+
+    assert moved.replace_path(b"///opt/a/lib") == b"/new/lib"
+    assert moved.replace_path(b"///opt/b/lib") == b"///opt/b/lib"
+
+
+def test_a_mention_within_a_new_prefix() -> None:
+    moved = PrefixMap.of({"/opt/a": "/srv/opt/a"})
+
+    assert moved.is_new(b"/srv/opt/a", 4, b"/opt/a")
+    assert not moved.is_new(b"/opt/a", 0, b"/opt/a")
+    assert moved.longest_at(b"x/opt/a", 1) == (b"/opt/a", b"/srv/opt/a")
+    with pytest.raises(LookupError):
+        moved.longest_at(b"x/opt/a", 0)
+
+
+def test_the_mapping_of_an_install() -> None:
+    moved = mapping_for(
+        {"aaa": "/old/a-aaa", "bbb": "/old/b-bbb", "ccc": "/old/c-ccc"},
+        {"aaa": "/new/a-aaa", "bbb": "/new/other-b"},
+        root=("/old", "/new"),
+        sbang=("/old/bin/sbang", "/new/bin/own-sbang"),
+    )
+
+    assert moved.replace_text(b"/old/a-aaa/x /old/b-bbb/x /old/c-ccc/x") == b"/new/a-aaa/x /new/other-b/x /new/c-ccc/x"
+    assert moved.replace_text(b"#!/bin/sh /old/bin/sbang") == b"#!/bin/sh /new/bin/own-sbang"
+
+
+def test_unknown_sides_are_left_out() -> None:
+    assert not mapping_for({"aaa": ""}, {"aaa": "/new/a"}, root=("", "/new"), sbang=("/old/bin/sbang", ""))

@@ -1,0 +1,197 @@
+"""The tar in a compressed layer, piece by piece: counted, hashed, and never more of it than is allowed.
+
+A few bytes can be made to decompress to any number, so that everything that grows with the content is checked while it
+grows: what is refused has cost at most the limit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, NoReturn, Self
+
+from oci_binpkg.archive.codec import Readable, decompressor
+from oci_binpkg.errors import ContentError
+from oci_binpkg.model.content import Digest
+
+_CHUNK: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of a layer is accepted.
+
+    `total_bytes` bounds the tar; above `ratio_from` bytes of it, it may be `ratio` times as large as what it was
+    decompressed from. deflate cannot exceed 1032, zstd can: no package comes near. `members` bounds the number of
+    members, `name_bytes` their names together (they are remembered). `depth` counts the components of a name,
+    `path_bytes` and `component_bytes` are what Linux accepts, `header_bytes` bounds an extended header.
+    """
+
+    total_bytes: int = 64 * 1024**3
+    ratio: int = 1000
+    ratio_from: int = 100 * 1024**2
+    members: int = 1_000_000
+    name_bytes: int = 256 * 1024**2
+    depth: int = 100
+    path_bytes: int = 4096
+    component_bytes: int = 255
+    header_bytes: int = 1024**2
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+class BoundedInput:
+    """A tar to be read once from its begin to its end, as a context; leaving it stops the thread that hashes.
+
+    Reading raises `ContentError` naming `what` for a damaged stream (see `decompressor`), for one that ends too early,
+    and for one that exceeds `limits`. `on_bytes` is told how many bytes of the tar have come.
+    """
+
+    def __init__(
+        self,
+        stream: Readable,
+        what: str,
+        *,
+        media_type: str = "",
+        limits: Limits = DEFAULT_LIMITS,
+        algorithm: str = "sha256",
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> None:
+        self._compressed = _Counted(stream)
+        self._what = what
+        self._limits = limits
+        self._reader = decompressor(self._compressed, what, media_type=media_type)
+        self._hash = _Hash(algorithm)
+        self._on_bytes = on_bytes
+        self._chunk = b""
+        self._view = memoryview(b"")
+        self._at = 0
+        self.size = 0
+        """Bytes of the tar that have come."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._hash.close()
+
+    @property
+    def position(self) -> int:
+        """How many bytes of the tar were taken."""
+        return self.size - len(self._chunk) + self._at
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of all bytes that have come."""
+        return self._hash.digest
+
+    def exactly(self, size: int) -> bytes:
+        """Take `size` bytes."""
+        end = self._at + size
+        if end > len(self._chunk):
+            return b"".join(self.pieces(size))
+        data = self._chunk[self._at : end]
+        self._at = end
+        return data
+
+    def pieces(self, size: int) -> Iterator[memoryview]:
+        """Take `size` bytes in pieces as they come; a piece lives as long as it is held."""
+        while size:
+            if self._at == len(self._chunk) and not self._fill():
+                self.fail("is cut short: its tar ends too early")
+            piece = self._view[self._at : self._at + size]
+            self._at += len(piece)
+            size -= len(piece)
+            yield piece
+
+    def skip_to(self, position: int) -> None:
+        """Take everything before `position`."""
+        left = position - self.position
+        if left <= len(self._chunk) - self._at:
+            self._at += left
+        else:
+            for _ in self.pieces(left):
+                pass
+
+    def rest(self) -> Iterator[bytes]:
+        """Take everything that is left."""
+        yield self._chunk[self._at :]
+        while self._fill():
+            self._at = len(self._chunk)
+            yield self._chunk
+
+    def fail(self, finding: str) -> NoReturn:
+        """Raise `ContentError` about the layer."""
+        raise ContentError(f"{self._what}: the layer {finding}")
+
+    def _fill(self) -> int:
+        self._chunk = self._reader.read(_CHUNK)
+        self._view = memoryview(self._chunk)
+        self._at = 0
+        if count := len(self._chunk):
+            self.size += count
+            self._check()
+            self._hash.update(self._chunk)
+            if self._on_bytes:
+                self._on_bytes(count)
+        return count
+
+    def _check(self) -> None:
+        limits = self._limits
+        if self.size > limits.total_bytes:
+            self.fail(f"has more than {limits.total_bytes} bytes uncompressed")
+        if self.size > limits.ratio_from and self.size > limits.ratio * self._compressed.count:
+            self.fail(f"grows more than {limits.ratio}-fold when it is decompressed")
+
+
+class _Counted:
+    """Counts the bytes that are read."""
+
+    def __init__(self, stream: Readable) -> None:
+        self._stream = stream
+        self.count = 0
+
+    def read(self, size: int, /) -> bytes:
+        data = self._stream.read(size)
+        self.count += len(data)
+        return data
+
+
+class _Hash:
+    """A hash that runs beside the caller, one chunk behind; for the first chunk no thread is started."""
+
+    def __init__(self, algorithm: str) -> None:
+        self._algorithm = algorithm
+        self._hash = hashlib.new(algorithm)
+        self._pool: ThreadPoolExecutor | None = None
+        self._running: Future[None] | None = None
+
+    def update(self, data: bytes) -> None:
+        if len(data) < _CHUNK:
+            self._wait()
+            self._hash.update(data)
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, "digest")
+        self._wait()
+        self._running = self._pool.submit(self._hash.update, data)
+
+    @property
+    def digest(self) -> Digest:
+        self._wait()
+        return Digest(self._algorithm, self._hash.hexdigest())
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def _wait(self) -> None:
+        if self._running is not None:
+            self._running.result()
+            self._running = None

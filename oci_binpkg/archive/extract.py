@@ -1,0 +1,156 @@
+"""A layer as a directory: the way back of `layer`.
+
+A layer may come from anybody. It is read once, to its last byte, and the directory stays only if everything about it
+was right: compression, digest, number of members, their names, and that they all lie below one prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Final
+
+from oci_binpkg.archive.bounded import DEFAULT_LIMITS, BoundedInput, Limits
+from oci_binpkg.archive.codec import Readable
+from oci_binpkg.archive.distribution import MAX_BYTES, MEMBER, Distribution
+from oci_binpkg.archive.members import Member, read_members
+from oci_binpkg.archive.staging import Staging, new_directory
+from oci_binpkg.errors import ContentError
+from oci_binpkg.model.content import Digest
+
+_SHOWN: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """What came out of a layer. All paths but `prefix` are relative to the prefix, that is to the new directory.
+
+    `prefix` is the absolute path that the archive records. (Archives from before layout version 2 record the last
+    component only; then `distribution` knows the rest.) `members` counts the members, the parents of the prefix and
+    the document included, as `TarSummary` does. `files` gives the sizes of regular files in archive order;
+    `hard_links` the other names of those that have several.
+    """
+
+    prefix: str
+    distribution: Distribution
+    diff_id: Digest
+    uncompressed_size: int
+    members: int
+    files: Mapping[str, int]
+    hard_links: Mapping[str, tuple[str, ...]]
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of all files, each counted once."""
+        return sum(self.files.values())
+
+
+def extract_layer(
+    stream: Readable,
+    destination: str,
+    what: str,
+    *,
+    media_type: str = "",
+    expected_prefix: str = "",
+    diff_id: Digest | None = None,
+    members: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    on_bytes: Callable[[int], None] | None = None,
+) -> Extracted:
+    """Extract the layer in `stream` into the new directory `destination`, without the prefix that it records.
+
+    `media_type` (if it tells the compression), `expected_prefix` (an absolute path), `diff_id` and `members` are
+    compared with what is found, if given. `stream` is read to its end and not closed. `on_bytes` is told how many
+    bytes of the tar have come.
+
+    Raises `ContentError` naming `what` for everything that is wrong with the layer, and `LocalDiskError` when
+    `destination` exists or cannot be written. After these and after any other exception `destination` is gone.
+    """
+    algorithm = diff_id.algorithm if diff_id else "sha256"
+    with (
+        new_directory(destination) as root,
+        BoundedInput(
+            stream, what, media_type=media_type, limits=limits, algorithm=algorithm, on_bytes=on_bytes
+        ) as source,
+        closing(Staging(root, destination, what)) as staging,
+    ):
+        package = _Package(what, expected_prefix.strip("/"))
+        for member in read_members(source, limits, what):
+            package.add(member, source, staging)
+        if diff_id and source.digest != diff_id:
+            source.fail(f"has the diff_id {source.digest}, not {diff_id}")
+        if members is not None and package.members != members:
+            source.fail(f"has {package.members} members, not {members}")
+        prefix = package.prefix(staging)
+        distribution = Distribution.parse(package.document, f"{what}: {MEMBER}")
+        staging.lift(prefix)
+        return _extracted(prefix, distribution, source, package.members, staging)
+
+
+class _Package:
+    """Looks among the members for those that tell where the prefix is."""
+
+    def __init__(self, what: str, expected: str) -> None:
+        self._what = what
+        self._expected = expected
+        self._document_name = ""
+        self.document = b""
+        self.members = 0
+
+    def add(self, member: Member, source: BoundedInput, staging: Staging) -> None:
+        self.members += 1
+        if self._expected and not _belongs(member.name, self._expected, is_directory=member.kind == "directory"):
+            self._outside(member.name, self._expected)
+        if member.kind == "file" and member.name.endswith(f"/{MEMBER}"):
+            staging.add(member, [self._read_document(member, source)])
+        else:
+            staging.add(member, source.pieces(member.size))
+
+    def _read_document(self, member: Member, source: BoundedInput) -> bytes:
+        if member.size > MAX_BYTES:
+            source.fail(f"has a document {MEMBER} of {member.size} bytes; at most {MAX_BYTES} are accepted")
+        data = source.exactly(member.size)
+        # the package's own has the shortest name; others may lie deeper, in a package that holds installations
+        if not self._document_name or len(member.name) < len(self._document_name):
+            self._document_name, self.document = member.name, data
+        return data
+
+    def prefix(self, staging: Staging) -> str:
+        """Return the prefix, as the names of members have it. Raises `ContentError` unless all belong to it."""
+        prefix = self._document_name.removesuffix(f"/{MEMBER}")
+        if not prefix or (self._expected and prefix != self._expected):
+            raise ContentError(
+                f"{self._what}: the layer has no document {MEMBER} in its prefix", hint="it is not a layer of a package"
+            )
+        for names in (staging.files, staging.links, staging.hard_links, staging.directories):
+            for name in names:
+                if not _belongs(name, prefix, is_directory=names is staging.directories):
+                    self._outside(name, prefix)
+        return prefix
+
+    def _outside(self, name: str, prefix: str) -> None:
+        raise ContentError(f"{self._what}: the member {name[:_SHOWN]!r} is outside of the prefix {prefix[:_SHOWN]!r}")
+
+
+def _belongs(name: str, prefix: str, *, is_directory: bool) -> bool:
+    """Tell whether a member is below the prefix, or one of its parents."""
+    return name.startswith(f"{prefix}/") or (is_directory and f"{prefix}/".startswith(f"{name}/"))
+
+
+def _extracted(
+    prefix: str, distribution: Distribution, source: BoundedInput, members: int, staging: Staging
+) -> Extracted:
+    begin = len(prefix) + 1
+    groups: dict[str, list[str]] = {}
+    for name, first in staging.hard_links.items():
+        groups.setdefault(first[begin:], []).append(name[begin:])
+    return Extracted(
+        f"/{prefix}",
+        distribution,
+        source.digest,
+        source.size,
+        members,
+        {name[begin:]: size for name, size in staging.files.items()},
+        {first: tuple(names) for first, names in groups.items()},
+    )

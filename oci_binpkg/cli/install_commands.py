@@ -1,0 +1,133 @@
+"""From words to values to operations: the commands of the way back, from a cache into an install tree."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from oci_binpkg.cli import render
+from oci_binpkg.cli.commands import observed, parse_queries
+from oci_binpkg.cli.settings import Settings, load_settings
+from oci_binpkg.cli.wiring import Wiring
+from oci_binpkg.errors import ContentError, UsageError
+from oci_binpkg.installs.open import open_installs
+from oci_binpkg.installs.prefixes import has_packages_file
+from oci_binpkg.installs.spack import SpackInstalls
+from oci_binpkg.ops.download import download as download_packages
+from oci_binpkg.ops.install import InstallOptions, InstallReport, install_resolved
+from oci_binpkg.ops.install import install as install_packages
+from oci_binpkg.ops.sources import Sources
+from oci_binpkg.ops.upkeep import uninstall as uninstall_packages
+from oci_binpkg.ops.upkeep import verify_store as verify_packages
+
+
+@dataclass(frozen=True, slots=True)
+class InstallFlags:
+    """The flags of the install commands, as written."""
+
+    store: str
+    force: bool
+    allow_missing: bool
+    allow_stale: bool
+    jobs: int
+    dry_run: bool
+    json: bool
+
+    def options(self, wiring: Wiring) -> InstallOptions:
+        """Return the values."""
+        jobs = wiring.jobs(self.jobs)
+        return InstallOptions(
+            self.force, self.allow_missing, self.allow_stale, self.dry_run, jobs, layers=wiring.layer_cache
+        )
+
+
+def install(queries: Sequence[str], caches: Sequence[str], flags: InstallFlags) -> int:
+    """Install packages; return the exit code."""
+    settings = load_settings()
+    parsed = parse_queries(queries)
+    with observed(settings, flags.json) as wiring:
+        installs = _tree(settings, flags.store)
+        sources = Sources([wiring.cache(cache) for cache in caches], wiring.observer)
+        report = install_packages(installs, sources, parsed, flags.options(wiring), wiring.observer)
+    return _finish(report, json=flags.json)
+
+
+def install_image(image: str, flags: InstallFlags) -> int:
+    """Install the packages of an image; return the exit code."""
+    settings = load_settings()
+    with observed(settings, flags.json) as wiring:
+        location = wiring.location(image)
+        if not location.reference:
+            raise UsageError(
+                f"{image} names no image: a tag is missing", hint=f"`oci-binpkg inspect {image}` lists them"
+            )
+        installs = _tree(settings, flags.store)
+        sources = Sources([wiring.cache_at(location)], wiring.observer)
+        resolution = sources.resolve_image(location.reference)
+        options = flags.options(wiring)
+        report = install_resolved(installs, sources, resolution, options, wiring.observer)
+    return _finish(report, json=flags.json)
+
+
+def uninstall(queries: Sequence[str], store: str, *, dependents: bool, json: bool) -> int:
+    """Remove packages; return the exit code."""
+    settings = load_settings()
+    parsed = parse_queries(queries)
+    removed = uninstall_packages(_tree(settings, store, create=False), parsed, dependents=dependents)
+    if json:
+        render.print_json([{"name": spec.name, "version": spec.version, "hash": spec.hash} for spec in removed])
+    else:
+        render.print_lines([f"removed  {spec.short}" for spec in removed])
+    return 0
+
+
+def verify_store(store: str, queries: Sequence[str], *, json: bool) -> int:
+    """Compare files with records; return the exit code: that of damaged content if anything differs."""
+    verified = verify_packages(open_installs(store), parse_queries(queries))
+    if json:
+        render.print_json([each.to_json() for each in verified])
+    else:
+        for each in verified:
+            state = "good" if each.is_good else "cannot be verified" if each.unverifiable else "differs"
+            render.print_lines([f"{state}  {each.spec.short}{f'  {each.unverifiable}' if each.unverifiable else ''}"])
+            render.print_lines([f"    {finding.path} {finding.problem}" for finding in each.findings])
+    return 0 if all(each.is_good for each in verified) else ContentError.exit_code
+
+
+def download(query: str, caches: Sequence[str], destination: str, *, json: bool) -> int:
+    """Fetch a package's spec and archive."""
+    settings = load_settings()
+    parsed = parse_queries([query])
+    with observed(settings, json) as wiring:
+        sources = Sources([wiring.cache(cache) for cache in caches], wiring.observer)
+        fetched = download_packages(sources, parsed, destination)
+    if json:
+        render.print_json(
+            [{"hash": f.spec.hash, "cache": f.cache, "spec": f.document, "archive": f.archive} for f in fetched]
+        )
+    else:
+        render.print_lines([path for each in fetched for path in (each.document, each.archive)])
+    return 0
+
+
+def _finish(report: InstallReport, *, json: bool) -> int:
+    if json:
+        render.print_json(report.to_json())
+    else:
+        render.print_install(report)
+        sys.stdout.flush()
+        sys.stderr.write(render.install_summary(report) + "\n")
+    return report.exit_code
+
+
+def _tree(settings: Settings, store: str, *, create: bool = True) -> SpackInstalls:
+    path = store or settings.store
+    if not path:
+        raise UsageError("no install tree named", hint="use --store DIR, or set store in the configuration")
+    if has_packages_file(path):
+        raise UsageError(
+            f"{path} is described by a packages.toml, which is written by hand",
+            hint="install into another folder: a tree of its own is made there",
+        )
+    return SpackInstalls(path, spack_prefix=settings.spack_prefix, create=create)

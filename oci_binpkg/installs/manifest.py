@@ -1,0 +1,126 @@
+"""The record of a package's files, `.spack/install_manifest.json`: written after an install, compared when verified.
+
+Source: what Spack writes: absolute path -> `mode`, `owner`, `group`, and for files `hash` (base32 of SHA-1), `time` and
+`size`, for links `dest`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from oci_binpkg.errors import ContentError, InstallsError
+from oci_binpkg.model.documents import parse_json
+
+MANIFEST: Final = ".spack/install_manifest.json"
+_UNLISTED: Final = frozenset({MANIFEST, ".spack/binary_distribution", ".spack/install_times.json"})
+"""What Spack writes after the record, or into archives only."""
+_CHUNK: Final = 1024 * 1024
+_MAX_BYTES: Final = 1024 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One difference between a prefix and its record: the path relative to the prefix, and what is wrong with it."""
+
+    path: str
+    problem: str
+
+
+def read_manifest(prefix: str) -> Mapping[str, Mapping[str, Any]]:
+    """Read the record of a prefix, by absolute path. Raises `InstallsError` if there is none or it is damaged."""
+    path = os.path.join(prefix, MANIFEST)
+    try:
+        with open(path, "rb") as file:
+            document = parse_json(file.read(_MAX_BYTES), path, fold_case=False)
+    except ContentError as error:
+        raise InstallsError(f"{path}: {error.message}") from None
+    except OSError as error:
+        raise InstallsError(f"{path}: cannot be read: {error.strerror}", hint="nothing to compare with") from error
+    if not all(isinstance(entry, dict) for entry in document.values()):
+        raise InstallsError(f"{path}: an object for each file is expected")
+    return document
+
+
+def manifest_of(
+    tree: str, prefix: str, *, known: Mapping[str, Mapping[str, Any]], known_prefix: str, changed: Collection[str]
+) -> bytes:
+    """Return the record of the files at `tree`, which is to become `prefix`.
+
+    Hashes are taken from `known` (a record made at `known_prefix`) for files that are not `changed` (relative paths).
+    """
+    entries = {}
+    for relative, path, status in _walk(tree):
+        old = known.get(os.path.join(known_prefix, relative) if relative else known_prefix, {})
+        trusted = relative not in changed and old.get("size") == status.st_size
+        entries[os.path.join(prefix, relative) if relative else prefix] = _entry(path, status, old if trusted else {})
+    return json.dumps(entries, separators=(",", ":")).encode()
+
+
+def compare(prefix: str) -> Iterator[Finding]:
+    """Yield how the files of a prefix differ from its record. Raises `InstallsError` if it has none."""
+    recorded = dict(read_manifest(prefix))
+    for relative, path, status in _walk(prefix):
+        name = os.path.join(prefix, relative) if relative else prefix
+        entry = recorded.pop(name, None)
+        if entry is None:
+            yield Finding(relative, "is not recorded")
+        elif problem := _difference(path, status, entry):
+            yield Finding(relative, problem)
+    for name in recorded:
+        relative = os.path.relpath(name, prefix) if name.startswith(f"{prefix}/") else name
+        if relative not in _UNLISTED:
+            yield Finding(relative, "is missing")
+
+
+def file_hash(path: str) -> str:
+    """Return base32 of the SHA-1 of a file, as Spack records it."""
+    digest = hashlib.sha1(usedforsecurity=False)
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return base64.b32encode(digest.digest()).decode()
+
+
+def _walk(tree: str) -> Iterator[tuple[str, str, os.stat_result]]:
+    """Yield relative path, path and status of all but the documents that are not part of the record."""
+    pending = [("", tree)]
+    while pending:
+        relative, path = pending.pop()
+        status = os.lstat(path)
+        yield relative, path, status
+        if stat.S_ISDIR(status.st_mode):
+            names = sorted(os.listdir(path), reverse=True)
+            below = [(f"{relative}/{name}" if relative else name, os.path.join(path, name)) for name in names]
+            pending += [each for each in below if each[0] not in _UNLISTED]
+
+
+def _entry(path: str, status: os.stat_result, known: Mapping[str, Any]) -> dict[str, Any]:
+    entry: dict[str, Any] = {"mode": status.st_mode, "owner": status.st_uid, "group": status.st_gid}
+    if stat.S_ISLNK(status.st_mode):
+        entry["dest"] = os.readlink(path)
+    elif stat.S_ISREG(status.st_mode):
+        entry |= {"hash": known.get("hash") or file_hash(path), "time": status.st_mtime, "size": status.st_size}
+    return entry
+
+
+def _difference(path: str, status: os.stat_result, entry: Mapping[str, Any]) -> str:
+    mode = entry.get("mode")
+    if not isinstance(mode, int) or stat.S_IFMT(mode) != stat.S_IFMT(status.st_mode):
+        return "is of another kind"
+    if stat.S_ISLNK(mode):
+        return "" if os.readlink(path) == entry.get("dest") else "leads elsewhere"
+    if not stat.S_ISREG(mode):
+        return ""
+    # a layer keeps of the mode whether the owner may execute, and of the times nothing
+    if bool(mode & stat.S_IXUSR) != bool(status.st_mode & stat.S_IXUSR):
+        return "may be executed" if status.st_mode & stat.S_IXUSR else "may not be executed"
+    if entry.get("size") != status.st_size:
+        return f"has {status.st_size} bytes instead of {entry.get('size')}"
+    return "" if file_hash(path) == entry.get("hash") else "has other content"

@@ -1,0 +1,70 @@
+"""Fetch a package's spec and archive without installing it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from oci_binpkg.errors import ContentError, LocalDiskError, NotFoundError
+from oci_binpkg.model.content import Blob
+from oci_binpkg.model.query import Query
+from oci_binpkg.model.spec import Spec, spec_document
+from oci_binpkg.ops.sources import Sources
+
+_CHUNK = 1024 * 1024
+_ENDINGS = {"zstd": ".tar.zst", "gzip": ".tar.gz"}
+
+
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    """Where the spec document and the archive of a package were written, and the cache they came from."""
+
+    spec: Spec
+    cache: str
+    document: str
+    archive: str
+
+
+def download(sources: Sources, queries: Sequence[Query], destination: str) -> list[Downloaded]:
+    """Write `NAME-VERSION-HASH.spec.json` and `.tar.gz` (or `.tar.zst`) of the packages into a folder.
+
+    Raises `NotFoundError` with the reason of each cache, `LocalDiskError`.
+    """
+    resolution = sources.resolve(queries)
+    return [_fetch(sources, spec, destination) for spec in resolution.roots]
+
+
+def _fetch(sources: Sources, spec: Spec, destination: str) -> Downloaded:
+    passed: list[str] = []
+    base = os.path.join(destination, f"{spec.name}-{spec.version}-{spec.hash}".replace("/", "_"))
+    for found in sources.candidates(spec, passed):
+        blob = found.entry.layer.blob
+        archive = base + _ENDINGS["zstd" if blob.descriptor.media_type.endswith("zstd") else "gzip"]
+        try:
+            _write(blob, archive)
+        except (ContentError, NotFoundError) as error:
+            passed.append(f"{found.cache}: {error.message}")
+            continue
+        document = spec_document(found.entry.document.root, found.entry.document.graph)
+        _write(Blob.from_bytes(json.dumps(document, separators=(",", ":")).encode()), f"{base}.spec.json")
+        return Downloaded(spec, found.cache, f"{base}.spec.json", archive)
+    raise NotFoundError(f"{spec.short} cannot be had: {'; '.join(passed)}", hint="name another cache with --from")
+
+
+def _write(blob: Blob, path: str) -> None:
+    """Write a blob, verified by the store it comes from, under its final name only when it is whole."""
+    staged = f"{path}.part-{os.getpid()}"
+    try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        with blob.open() as stream, open(staged, "wb") as file:
+            while chunk := stream.read(_CHUNK):
+                file.write(chunk)
+        os.replace(staged, path)
+    except OSError as error:
+        raise LocalDiskError(f"{path}: cannot be written: {error.strerror}") from error
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(staged)

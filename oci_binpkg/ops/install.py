@@ -1,0 +1,330 @@
+"""Install packages from caches into a tree: verified, relocated, recorded.
+
+Different packages are fetched, unpacked and relocated at the same time; they are put in place one after the other,
+dependencies first. A package whose dependency failed is not put in place.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import takewhile
+from threading import Event as Flag
+from typing import Any, Final
+
+from oci_binpkg.archive.layercache import LayerCache
+from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError, TransferError
+from oci_binpkg.events import BatchStarted, BytesPacked, Observer, PackageFinished, PackageStarted, Warned, ignore
+from oci_binpkg.installs.spack import Addition, SpackInstalls
+from oci_binpkg.model.query import Query
+from oci_binpkg.model.spec import Spec
+from oci_binpkg.ops.placing import Place, Staged, commit, stage
+from oci_binpkg.ops.receiving import keep
+from oci_binpkg.ops.relocating import Unpacked, unpack
+from oci_binpkg.ops.sources import Found, Resolution, Sources
+
+READERS: Final = 8
+MOST_AT_ONCE: Final = 64
+
+
+class Installed(StrEnum):
+    """How an install of a package ended."""
+
+    INSTALLED = "installed"
+    PRESENT = "present"
+    MISSING = "missing"
+    FAILED = "failed"
+    PLANNED = "planned"
+
+
+@dataclass(frozen=True, slots=True)
+class InstallOptions:
+    """How to install. `force` replaces the packages that are named; `jobs` packages are unpacked at a time.
+
+    Layers that are installed where they were made are kept in `layers`, for a push.
+    """
+
+    force: bool = False
+    allow_missing: bool = False
+    allow_stale: bool = False
+    dry_run: bool = False
+    jobs: int = 2
+    layers: LayerCache | None = None
+    clock: Callable[[], float] = time.time
+
+
+@dataclass(frozen=True, slots=True)
+class InstallResult:
+    """One package: where it came from, why other caches did not serve it, and what relocation did and could not do."""
+
+    spec: Spec
+    outcome: Installed
+    prefix: str = ""
+    cache: str = ""
+    passed_over: tuple[str, ...] = ()
+    relocated: int = 0
+    remarks: tuple[str, ...] = ()
+    error: BinpkgError | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        document: dict[str, Any] = {
+            "name": self.spec.name,
+            "version": self.spec.version,
+            "hash": self.spec.hash,
+            "outcome": self.outcome.value,
+            "prefix": self.prefix,
+            "cache": self.cache,
+            "passed_over": list(self.passed_over),
+            "relocated_files": self.relocated,
+            "remarks": list(self.remarks),
+        }
+        if self.error:
+            document |= {"error": self.error.message, "exit_code": self.error.exit_code}
+        return document
+
+
+@dataclass(frozen=True, slots=True)
+class InstallReport:
+    """All packages of an install, dependencies first."""
+
+    root: str
+    packages: tuple[InstallResult, ...]
+
+    def by(self, outcome: Installed) -> tuple[InstallResult, ...]:
+        """Return the packages with an outcome."""
+        return tuple(result for result in self.packages if result.outcome is outcome)
+
+    @property
+    def exit_code(self) -> int:
+        """0; 1 if some packages failed; an error's own code if that was the only reason and nothing was installed."""
+        failed = self.by(Installed.FAILED)
+        own = {result.error.exit_code for result in failed if result.error and result.error.exit_code != 1}
+        if failed and not self.by(Installed.INSTALLED) and len(own) == 1:
+            return own.pop()
+        return 1 if failed else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document that `--json` prints."""
+        return {"root": self.root, "packages": [result.to_json() for result in self.packages]}
+
+
+def install(
+    installs: SpackInstalls,
+    sources: Sources,
+    queries: Sequence[Query],
+    options: InstallOptions | None = None,
+    observer: Observer = ignore,
+) -> InstallReport:
+    """Install what the queries mean and all it links to or runs.
+
+    Raises `NotFoundError` if a dependency is in no cache (unless `allow_missing`): nothing is installed then.
+    """
+    return install_resolved(installs, sources, sources.resolve(queries), options, observer)
+
+
+def install_resolved(
+    installs: SpackInstalls,
+    sources: Sources,
+    resolution: Resolution,
+    options: InstallOptions | None = None,
+    observer: Observer = ignore,
+) -> InstallReport:
+    """Install packages that are known already."""
+    options = options or InstallOptions()
+    job = _Install(installs, sources, resolution, options, observer)
+    todo, results = job.plan()
+    observer(BatchStarted(len(todo), len(results)))
+    if options.dry_run:
+        planned = (InstallResult(spec, Installed.PLANNED, installs.prefix_for(spec)) for spec in todo)
+        return InstallReport(installs.root, (*results, *planned))
+    return InstallReport(installs.root, (*results, *job.run(todo)))
+
+
+@dataclass(slots=True)
+class _Install:
+    installs: SpackInstalls
+    sources: Sources
+    resolution: Resolution
+    options: InstallOptions
+    observer: Observer
+    stopped: Flag = field(default_factory=Flag)
+
+    def plan(self) -> tuple[list[Spec], list[InstallResult]]:
+        """Return what is to be installed, dependencies first, and the results of what is not."""
+        roots = {root.hash for root in self.resolution.roots}
+        todo: list[Spec] = []
+        results: list[InstallResult] = []
+        for spec in self.resolution.graph.closure(self.resolution.roots):
+            record = self.installs.record(spec.hash)
+            there = record is not None and record.installed and record.is_present
+            if there and record and not (self.options.force and spec.hash in roots):
+                results.append(InstallResult(spec, Installed.PRESENT, record.prefix))
+            else:
+                todo.append(spec)
+        lacking = self._lacking(todo)
+        for spec, reason in lacking.items():
+            self.observer(Warned(f"{spec.short} is in no cache and left out: {reason}"))
+            results.append(InstallResult(spec, Installed.MISSING, passed_over=(reason,)))
+        return [spec for spec in todo if spec not in lacking], results
+
+    def _lacking(self, todo: Sequence[Spec]) -> Mapping[Spec, str]:
+        roots = set(self.resolution.roots)
+        with ThreadPoolExecutor(READERS) as readers:
+            reasons = dict(zip(todo, readers.map(self._why_absent, todo), strict=True))
+        absent = {spec: reason for spec, reason in reasons.items() if reason}
+        if absent and (not self.options.allow_missing or roots & set(absent)):
+            listed = "; ".join(f"{spec.short} ({reason})" for spec, reason in absent.items())
+            raise NotFoundError(
+                f"not in any cache: {listed}",
+                hint="name another cache with --from, or leave dependencies out with --allow-missing",
+            )
+        return absent
+
+    def _why_absent(self, spec: Spec) -> str:
+        passed: list[str] = []
+        found = next(self.sources.candidates(spec, passed), None)
+        return "" if found else "; ".join(passed)
+
+    def run(self, todo: Sequence[Spec]) -> list[InstallResult]:
+        """Unpack on several threads; commit in order on this one, as many at a time as are ready."""
+        results: dict[str, InstallResult] = {}
+        pool = ThreadPoolExecutor(max(1, self.options.jobs), "unpack")
+        running: dict[str, Future[_Staged]] = {}
+        try:
+            for spec in todo:
+                running[spec.hash] = pool.submit(self._stage, spec)
+            queue = list(todo)
+            while queue:
+                wait([running[queue[0].hash]])
+                ready = list(takewhile(lambda spec: running[spec.hash].done(), queue[:MOST_AT_ONCE]))
+                for result in self._finish(ready, running, results):
+                    results[result.spec.hash] = result
+                    _discard(running.pop(result.spec.hash))
+                    self.observer(PackageFinished(result.spec.hash, result.outcome.value, _detail(result)))
+                queue = [spec for spec in queue if spec.hash not in results]
+        finally:
+            self.stopped.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            for staged in running.values():
+                _discard(staged)
+        return list(results.values())
+
+    def _finish(
+        self, ready: Sequence[Spec], running: Mapping[str, Future[_Staged]], results: Mapping[str, InstallResult]
+    ) -> list[InstallResult]:
+        """Deal with packages whose unpacking has ended, up to the first that fails."""
+        first = ready[0]
+        if error := self._obstacle(first, running, results):
+            return [InstallResult(first, Installed.FAILED, error=error)]
+        sound = list(takewhile(lambda spec: not self._obstacle(spec, running, results), ready))
+        staged = [running[spec.hash].result() for spec in sound]
+        try:
+            outcomes, stopped = commit(
+                [self._to_commit(spec, each) for spec, each in zip(sound, staged, strict=True)], self.installs
+            )
+        except BinpkgError as error:
+            return [InstallResult(spec, Installed.FAILED, error=error) for spec in sound]
+        done = [
+            self._committed(spec, each, was_put=was_put)
+            for spec, each, was_put in zip(sound, staged, outcomes, strict=False)
+        ]
+        if stopped is not None:
+            done.append(InstallResult(sound[len(done)], Installed.FAILED, error=stopped))
+        return done
+
+    def _obstacle(
+        self, spec: Spec, running: Mapping[str, Future[_Staged]], results: Mapping[str, InstallResult]
+    ) -> BinpkgError | None:
+        """Return why a package whose unpacking has ended cannot be put in place."""
+        for dependency in spec.dependencies_of(("link", "run")):
+            if dependency.hash in results and results[dependency.hash].outcome is Installed.FAILED:
+                hint = "mend that one, then install again"
+                return BinpkgError(f"{spec.short} needs {dependency.name}, which failed", hint=hint)
+        error = running[spec.hash].exception()
+        if error is not None and not isinstance(error, BinpkgError):
+            raise error
+        return error
+
+    def _to_commit(self, spec: Spec, done: _Staged) -> Staged:
+        named = spec in self.resolution.roots
+        addition = Addition(spec, done.found.entry.document.graph, done.place.final, named, self.options.clock())
+        return Staged(done.place, addition, self.options.force and named)
+
+    def _committed(self, spec: Spec, done: _Staged, *, was_put: bool) -> InstallResult:
+        unpacked = done.unpacked
+        if was_put and unpacked.unchanged and self.options.layers is not None:
+            keep(
+                self.options.layers,
+                done.found.entry.layer,
+                unpacked.tee,
+                unpacked.extracted,
+                package_hash=spec.hash,
+                prefix=done.place.final,
+            )
+        return InstallResult(
+            spec,
+            Installed.INSTALLED if was_put else Installed.PRESENT,
+            done.place.final,
+            done.found.cache,
+            done.passed_over,
+            unpacked.relocated,
+            unpacked.remarks,
+        )
+
+    def _stage(self, spec: Spec) -> _Staged:
+        """Fetch, unpack and relocate a package; from the first cache that has a good copy."""
+        self.observer(PackageStarted(spec.hash, spec.short))
+        final = self.installs.prefix_for(spec)
+        passed: list[str] = []
+        last: BinpkgError | None = None
+        for found in self.sources.candidates(spec, passed):
+            self._go_on()
+            place = stage(spec, final)
+            try:
+                unpacked = unpack(
+                    found.entry,
+                    place,
+                    self.installs,
+                    allow_stale=self.options.allow_stale,
+                    on_bytes=lambda count: self._count(spec, count),
+                )
+            except (ContentError, TransferError, NotFoundError) as error:
+                passed.append(f"{found.cache}: {error.message}")
+                self.observer(Warned(f"{spec.short} from {found.cache} is unusable: {error.message}"))
+                last = error
+                place.discard()
+                continue
+            except BaseException:
+                place.discard()
+                raise
+            return _Staged(place, found, tuple(passed), unpacked)
+        raise last or NotFoundError(f"{spec.short} is in no cache any more: {'; '.join(passed)}")
+
+    def _count(self, spec: Spec, count: int) -> None:
+        self._go_on()
+        self.observer(BytesPacked(spec.hash, count))
+
+    def _go_on(self) -> None:
+        if self.stopped.is_set():
+            raise BinpkgError("interrupted")
+
+
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    place: Place
+    found: Found
+    passed_over: tuple[str, ...]
+    unpacked: Unpacked
+
+
+def _discard(staged: Future[_Staged]) -> None:
+    if not staged.cancelled() and staged.exception() is None:
+        staged.result().place.discard()
+
+
+def _detail(result: InstallResult) -> str:
+    return result.error.message if result.error else f"from {result.cache}" if result.cache else ""

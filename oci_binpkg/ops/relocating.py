@@ -1,0 +1,151 @@
+"""A package's layer becomes the tree it will be at its final prefix."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+from oci_binpkg.archive.distribution import Distribution
+from oci_binpkg.archive.extract import Extracted, extract_layer
+from oci_binpkg.cache.protocol import Entry
+from oci_binpkg.errors import InstallsError, LocalDiskError
+from oci_binpkg.installs.manifest import MANIFEST, manifest_of, read_manifest
+from oci_binpkg.installs.spack import SpackInstalls
+from oci_binpkg.model.spec import Spec, SpecGraph
+from oci_binpkg.ops.placing import Place
+from oci_binpkg.ops.receiving import Tee, tee_for
+from oci_binpkg.ops.sbang import ensure_sbang
+from oci_binpkg.relocate.prefixes import mapping_for
+from oci_binpkg.relocate.report import RelocationReport
+from oci_binpkg.relocate.tree import relocate_tree
+
+_HEAD = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """How many files and links were changed, and what somebody should know about the others.
+
+    `unchanged` is set if nothing had to be changed, and then the layer's bytes are in `tee`.
+    """
+
+    relocated: int
+    remarks: tuple[str, ...]
+    extracted: Extracted
+    tee: Tee
+    unchanged: bool = False
+
+
+def unpack(
+    entry: Entry,
+    place: Place,
+    installs: SpackInstalls,
+    *,
+    allow_stale: bool = False,
+    on_bytes: Callable[[int], None] | None = None,
+) -> Unpacked:
+    """Fetch and unpack a package into its place, verified to the last byte, and relocate it for the final prefix.
+
+    Raises `ContentError` for a layer that is wrong, `TransferError` for one that does not come, `RelocationError` for
+    a package that cannot be at that prefix, `LocalDiskError`.
+    """
+    layer = entry.layer
+    with layer.blob.open() as stream, closing(tee_for(stream, os.path.join(place.holder, "layer"), place.final)) as tee:
+        extracted = extract_layer(
+            tee,
+            place.staged,
+            f"the layer of {place.spec.short}",
+            media_type=layer.blob.descriptor.media_type,
+            diff_id=layer.diff_id,
+            on_bytes=on_bytes,
+        )
+    distribution = extracted.distribution
+    mapping = mapping_for(
+        distribution.hash_to_prefix,
+        new_prefixes(place.spec, distribution, installs, entry.document.graph),
+        root=(distribution.buildpath, installs.root),
+        sbang=(distribution.sbang_install_path, installs.sbang_path),
+    )
+    if not mapping:
+        return Unpacked(0, (), extracted, tee, unchanged=tee.kept)
+    report = relocate_tree(
+        place.staged,
+        mapping,
+        binaries=distribution.relocate_binaries,
+        textfiles=distribution.relocate_textfiles,
+        final_prefix=place.final,
+        root=installs.root,
+        sbang=installs.sbang_path,
+        allow_stale=allow_stale,
+    )
+    _bring_sbang(place, extracted, installs)
+    _record(place, extracted, report)
+    return Unpacked(len(report.changed), tuple(_remarks(report)), extracted, tee)
+
+
+def new_prefixes(spec: Spec, distribution: Distribution, installs: SpackInstalls, graph: SpecGraph) -> dict[str, str]:
+    """Return the prefix in this tree for each hash that the package's files may mention.
+
+    A spliced package was built with other dependencies: for each of those, the one of that name that took its place.
+    """
+    by_name = {
+        each.name: each for each in (*graph.breadth_first(spec, ("run",)), *graph.breadth_first(spec, ("link",)))
+    }
+    found = {}
+    for package_hash in distribution.hash_to_prefix:
+        known = graph.get(package_hash)
+        if spec.build_spec and package_hash == spec.build_spec[1]:
+            known = spec
+        elif spec.build_spec and known is not None:
+            known = by_name.get(known.name, known)
+        if known is not None:
+            found[package_hash] = installs.prefix_for(known)
+    return found
+
+
+def _bring_sbang(place: Place, extracted: Extracted, installs: SpackInstalls) -> None:
+    """Write the script that long interpreter lines need, where a file of the package refers to it.
+
+    The list of texts is the archive's word: only what came out of it as a file is read, never a link.
+    """
+    wanted = os.fsencode(installs.sbang_path)
+    for path in extracted.distribution.relocate_textfiles:
+        if path in extracted.files:
+            with open(os.path.join(place.staged, path), "rb") as file:
+                needed = wanted in file.read(_HEAD)
+            if needed:
+                ensure_sbang(installs.sbang_path)
+                return
+
+
+def _record(place: Place, extracted: Extracted, report: RelocationReport) -> None:
+    """Make the record of files true again: their paths, and the hashes of those that were changed."""
+    try:
+        # a link under that name would lead out of the tree
+        known = read_manifest(place.staged) if MANIFEST in extracted.files else {}
+    except InstallsError:
+        known = {}
+    data = manifest_of(
+        place.staged, place.final, known=known, known_prefix=extracted.prefix, changed=frozenset(report.changed)
+    )
+    path = os.path.join(place.staged, MANIFEST)
+    new = os.path.join(place.holder, "record")
+    try:
+        with open(new, "xb") as file:
+            file.write(data)
+        # its folder is a real one, because the archive's own document was unpacked into it
+        os.replace(new, path)
+    except OSError as error:
+        raise LocalDiskError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _remarks(report: RelocationReport) -> Iterator[str]:
+    for stale in report.stale:
+        text = stale.finding.string[:200].decode("utf-8", "replace")
+        yield f"{stale.path}: still holds {text!r}: at most {stale.finding.room} bytes fit there"
+    for tail in report.tails:
+        yield f"{tail.path}: the end of a string at byte {tail.finding.offset} moved, which another string might share"
+    for remark in report.reported:
+        yield f"{remark.path}: {remark.reason}"

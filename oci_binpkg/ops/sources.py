@@ -1,0 +1,146 @@
+"""Where packages come from: several caches in order, asked as little as possible."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final
+
+from oci_binpkg.cache.index import IndexDocument
+from oci_binpkg.cache.oci import OciCache
+from oci_binpkg.cache.protocol import Entry, PackageKey
+from oci_binpkg.errors import BinpkgError, NotFoundError, QueryError
+from oci_binpkg.events import Observer, Warned, ignore
+from oci_binpkg.model.query import Query, one
+from oci_binpkg.model.spec import Spec, SpecGraph
+from oci_binpkg.ops.engines import this_platform
+from oci_binpkg.ops.find import READERS, contents
+from oci_binpkg.ops.inspect import package_tags
+from oci_binpkg.store.copy import read_image
+
+_EXACT: Final = re.compile(
+    r"(?:[\w.-]+\.)?(?P<name>[\w-]+)@=?(?P<version>[^\s/%+~^@:,]+)/(?P<hash>[a-z2-7]{32})", re.ASCII
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A package in a cache; `cache` is its name."""
+
+    cache: str
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """The packages asked for, and every spec that is known of them and their dependencies."""
+
+    roots: tuple[Spec, ...]
+    graph: SpecGraph
+
+
+@dataclass(slots=True)
+class Sources:
+    """Caches in the order in which they are asked. Why one was passed over is kept, for the report."""
+
+    caches: Sequence[OciCache]
+    observer: Observer = ignore
+    _indices: dict[str, IndexDocument | None] = field(default_factory=dict)
+    _known: dict[tuple[str, str], Found] = field(default_factory=dict)
+
+    def resolve(self, queries: Sequence[Query]) -> Resolution:
+        """Return the packages that the queries mean, each exactly one.
+
+        A query with name, version and whole hash is looked up directly; all others need the caches' indices.
+        Raises `NoMatchError` and `AmbiguousQueryError`.
+        """
+        if not queries:
+            raise QueryError("no package named", hint="`oci-binpkg find --from CACHE` lists what there is")
+        roots: list[Spec] = []
+        graph = SpecGraph()
+        for query in queries:
+            exact = self._look_up(query)
+            if exact is not None:
+                roots.append(exact.entry.document.root)
+                graph = graph | exact.entry.document.graph
+                continue
+            index = self.index()
+            roots.append(one(query, list(index.packages()), index.graph))
+            graph = graph | index.graph
+        return Resolution(tuple(dict.fromkeys(roots)), graph)
+
+    def resolve_image(self, reference: str) -> Resolution:
+        """Return the packages whose layers an image of the first cache stacks, the image of several packages included.
+
+        Raises `NotFoundError` for layers that are no package of the cache, the base image's aside.
+        """
+        cache = self.caches[0]
+        image = read_image(cache.store, reference, this_platform())
+        tags = package_tags(cache, image.config)
+        wanted = [tags[layer.digest] for layer in image.manifest.layers if layer.digest in tags]
+        with ThreadPoolExecutor(READERS) as readers:
+            found = list(readers.map(lambda known: cache.entry(*known), wanted))
+        roots = [entry.document.root for entry in found]
+        graph = SpecGraph(spec for entry in found for spec in entry.document.graph.values())
+        self._known |= {(cache.name, entry.key.hash): Found(cache.name, entry) for entry in found}
+        if not roots:
+            raise NotFoundError(
+                f"{cache.name}:{reference} stacks no layer that is a package of {cache.name}",
+                hint="push its packages to the same cache, with `oci-binpkg push`",
+            )
+        needed = {spec.hash for root in roots for spec in graph.closure([root]) if spec.hash != root.hash}
+        return Resolution(tuple(root for root in roots if root.hash not in needed), graph)
+
+    def index(self) -> IndexDocument:
+        """Return the indices of all caches as one. A cache that cannot be read is reported and passed over.
+
+        Raises its error if no cache can be read.
+        """
+        merged = IndexDocument("6", {})
+        failures: list[BinpkgError] = []
+        for cache in self.caches:
+            if cache.name not in self._indices:
+                try:
+                    self._indices[cache.name] = contents(cache, self.observer)
+                except BinpkgError as error:
+                    failures.append(error)
+                    self._indices[cache.name] = None
+                    if len(self.caches) > 1:
+                        self.observer(Warned(f"{cache.name} is passed over: {error.message}"))
+            index = self._indices[cache.name]
+            if index is not None:
+                merged = merged.merged(index)
+        if failures and not merged.records:
+            raise failures[0]
+        return merged
+
+    def candidates(self, spec: Spec, passed: list[str]) -> Iterator[Found]:
+        """Yield the package from each cache that has it, best first; `passed` is told why others have it not."""
+        for cache in self.caches:
+            try:
+                yield self._find(cache, PackageKey.of(spec))
+            except NotFoundError:
+                passed.append(f"{cache.name} does not have it")
+            except BinpkgError as error:
+                passed.append(f"{cache.name}: {error.message}")
+
+    def _find(self, cache: OciCache, key: PackageKey) -> Found:
+        """Return a package of a cache; what was found once in this run is not asked for again."""
+        known = self._known.get((cache.name, key.hash))
+        if known is None:
+            known = self._known[cache.name, key.hash] = Found(cache.name, cache.find(key))
+        return known
+
+    def _look_up(self, query: Query) -> Found | None:
+        match = _EXACT.fullmatch(query.text)
+        if match is None:
+            return None
+        key = PackageKey(match["name"], match["version"], match["hash"])
+        for cache in self.caches:
+            try:
+                return self._find(cache, key)
+            except NotFoundError:
+                continue
+        return None

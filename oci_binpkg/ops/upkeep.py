@@ -1,0 +1,98 @@
+"""Upkeep of an install tree: packages removed, files compared with what was recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from oci_binpkg.errors import InstallsError, UsageError
+from oci_binpkg.installs.manifest import Finding, compare
+from oci_binpkg.installs.protocol import Installs, Record
+from oci_binpkg.installs.spack import SpackInstalls
+from oci_binpkg.model.query import Query, one
+from oci_binpkg.model.spec import Spec
+from oci_binpkg.ops.placing import take_away
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """How the files of one package compare with its record. `unverifiable` says why nothing could be compared."""
+
+    spec: Spec
+    prefix: str
+    findings: tuple[Finding, ...] = ()
+    unverifiable: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether everything is as it was recorded."""
+        return not self.findings and not self.unverifiable
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return {
+            "name": self.spec.name,
+            "version": self.spec.version,
+            "hash": self.spec.hash,
+            "prefix": self.prefix,
+            "good": self.is_good,
+            "findings": [{"path": finding.path, "problem": finding.problem} for finding in self.findings],
+            "unverifiable": self.unverifiable,
+        }
+
+
+def uninstall(installs: SpackInstalls, queries: Sequence[Query], *, dependents: bool = False) -> list[Spec]:
+    """Remove packages, each query meaning exactly one; with `dependents` also what needs them. Dependents go first.
+
+    Raises `InstallsError` naming what still needs them otherwise.
+    """
+    installed = {record.spec.hash: record for record in installs.records() if _is_ours(installs, record)}
+    candidates = [record.spec for record in installed.values()]
+    wanted = {one(query, candidates, installs.graph).hash for query in queries}
+    if not wanted:
+        raise UsageError("no package named", hint="`oci-binpkg find --store DIR` lists them")
+    needing = {
+        record.spec.hash: record.spec
+        for record in installed.values()
+        if record.spec.hash not in wanted and _needs(installs, record.spec, wanted)
+    }
+    if needing and not dependents:
+        raise InstallsError(
+            f"still needed by {', '.join(sorted(spec.short for spec in needing.values()))}",
+            hint="name these too, or add --dependents",
+        )
+    order = installs.graph.closure([installed[each].spec for each in (*wanted, *needing)], types=None)
+    removed = [spec for spec in reversed(order) if spec.hash in wanted or spec.hash in needing]
+    for spec in removed:
+        with installs.locked(spec):
+            take_away(installed[spec.hash].prefix, lambda: installs.remove(spec.hash))  # noqa: B023 - called at once
+    return removed
+
+
+def verify_store(installs: Installs, queries: Sequence[Query] = ()) -> list[Verified]:
+    """Compare the files of all packages (or those that match a query) with their records."""
+    records = [record for record in installs.records() if not record.spec.is_external and record.installed]
+    if queries:
+        graph = installs.graph
+        records = [record for record in records if any(query.matches(record.spec, graph) for query in queries)]
+    with ThreadPoolExecutor() as readers:
+        return list(readers.map(_verify, records))
+
+
+def _verify(record: Record) -> Verified:
+    if not record.is_present:
+        return Verified(record.spec, record.prefix, unverifiable="the prefix is gone")
+    try:
+        return Verified(record.spec, record.prefix, tuple(compare(record.prefix)))
+    except InstallsError as error:
+        return Verified(record.spec, record.prefix, unverifiable=error.message)
+
+
+def _is_ours(installs: SpackInstalls, record: Record) -> bool:
+    return record.installed and not record.spec.is_external and record.prefix.startswith(f"{installs.root}/")
+
+
+def _needs(installs: SpackInstalls, spec: Spec, wanted: set[str]) -> bool:
+    return any(each.hash in wanted for each in installs.graph.closure([spec]) if each.hash != spec.hash)

@@ -1,0 +1,213 @@
+"""ELF files: old prefix -> new prefix, as edits of the file. Pure; nothing but the bytes at hand is looked at.
+
+The interpreter and the search paths are rewritten entry by entry, in place where the new text fits into the room of the
+old one: that is the old string, and the NULs behind it. Whether another string in the dynamic string table shares bytes
+with it is known exactly, because the file says which strings its symbols and versions use. What does not fit, or is
+shared, moves into a segment of its own (`elf_rewrite`). All other constants are changed in place (`strings`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from oci_binpkg.relocate.edits import Edited, Patch, merged
+from oci_binpkg.relocate.elf_image import PATH_LISTS, SINGLE_PATHS, ElfImage, Entry, StringTable, read_elf
+from oci_binpkg.relocate.elf_rewrite import Growth, grow
+from oci_binpkg.relocate.prefixes import Buffer, PrefixMap
+from oci_binpkg.relocate.strings import Span, is_left, relocate_strings, remaining
+
+
+def relocate_elf(data: Buffer, mapping: PrefixMap) -> Edited:
+    """Return the edits that move an ELF file of any class, byte order and type.
+
+    Only a longer interpreter, search path, name or needed library makes the file longer, by one segment at its end.
+    Constants that cannot be changed in place are findings. Raises `ContentError` for files that cannot be read.
+    """
+    image = read_elf(data)
+    names = _relocate_names(image, mapping)
+    interpreters = _relocate_interpreters(image, mapping)
+    claimed = _claimed(image)
+    if not names.grown and not interpreters.grown:
+        return merged([names.in_place(), interpreters.in_place(), relocate_strings(data, mapping, skip=claimed)])
+    if names.grown:
+        constants = names.relocate_constants(mapping, claimed)
+        claimed = _joined([*claimed, names.span])
+        growth = Growth(bytes(names.table), names.grown, interpreters.grown)
+    else:
+        constants = names.in_place()
+        growth = Growth(None, {}, interpreters.grown)
+    others = relocate_strings(data, mapping, skip=claimed)
+    return merged([grow(image, growth), interpreters.in_place(), constants, others])
+
+
+def remaining_in_elf(data: Buffer, mapping: PrefixMap) -> Iterator[int]:
+    """Yield where old prefixes are left in a relocated file. Raises `ContentError` as `relocate_elf` does."""
+    image = read_elf(data)
+    for entry, old in _names(image):
+        paths = old.split(b":") if entry.tag in PATH_LISTS else [old]
+        if any(_is_left(path, mapping) for path in paths):
+            yield entry.offset
+    for segment in (image.segments[n] for n in image.interpreters):
+        if _is_left(_interpreter(image, segment), mapping):
+            yield segment.p_offset
+    yield from remaining(data, mapping, skip=_claimed(image))
+
+
+def _is_left(path: bytes, mapping: PrefixMap) -> bool:
+    return mapping.replace_path(path) != path and is_left(path, mapping)
+
+
+@dataclass(slots=True)
+class _Names:
+    """The dynamic string table while it changes. `grown`: dynamic entries whose string went to the end of it."""
+
+    image: ElfImage
+    table: bytearray
+    patches: list[Patch] = field(default_factory=list)
+    grown: dict[Entry, int] = field(default_factory=dict)
+
+    @property
+    def span(self) -> Span:
+        """Where the table stands in the file."""
+        found = self.image.strings
+        return (found.offset, found.offset + found.size) if found else (0, 0)
+
+    def in_place(self) -> Edited:
+        return Edited(tuple(self.patches))
+
+    def relocate_constants(self, mapping: PrefixMap, claimed: list[Span]) -> Edited:
+        """Change strings in the table that nothing of the above uses, such as those that `chrpath -d` leaves."""
+        start, end = self.span
+        edited = relocate_strings(self.image.data, mapping, start=start, end=end, skip=claimed)
+        for patch in edited.patches:
+            self.table[patch.offset - start : patch.offset - start + len(patch.data)] = patch.data
+        return Edited((), edited.findings)
+
+
+@dataclass(slots=True)
+class _Interpreters:
+    """`grown`: index of the segment -> the new path, which does not fit."""
+
+    patches: list[Patch] = field(default_factory=list)
+    grown: dict[int, bytes] = field(default_factory=dict)
+
+    def in_place(self) -> Edited:
+        return Edited(tuple(self.patches))
+
+
+def _names(image: ElfImage) -> Iterator[tuple[Entry, bytes]]:
+    """Yield the dynamic entries that hold paths, with their strings."""
+    if image.strings is not None:
+        for entry in image.dynamic:
+            if entry.tag in PATH_LISTS or entry.tag in SINGLE_PATHS:
+                yield entry, image.string(entry.value)
+
+
+def _relocated(tag: str | int, text: bytes, mapping: PrefixMap) -> bytes:
+    if tag in PATH_LISTS:
+        return b":".join(mapping.replace_path(path) for path in text.split(b":"))
+    return mapping.replace_path(text)
+
+
+def _relocate_names(image: ElfImage, mapping: PrefixMap) -> _Names:
+    table = image.strings
+    named = list(_names(image))
+    moved = [(entry, old, _relocated(entry.tag, old, mapping)) for entry, old in named]
+    moved = [(entry, old, new) for entry, old, new in moved if new != old]
+    if table is None or not moved:
+        return _Names(image, bytearray())
+    names = _Names(image, bytearray(image.data[table.offset : table.offset + table.size]))
+    symbols = image.symbol_names()
+    done: dict[tuple[int, bytes], int | None] = {}
+    for entry, old, new in moved:
+        key = (entry.value, new)
+        if key not in done:
+            others = symbols | {other.value for other, _ in named if other.value != entry.value}
+            same = {_relocated(other.tag, text, mapping) for other, text in named if other.value == entry.value}
+            fits = len(same) == 1 and _fits(names.table, entry.value, old, new, others)
+            done[key] = None if fits else _append(names, entry.value, old, new, others)
+            if fits:
+                _write(names, table, entry.value, new.ljust(len(old), b"\0"))
+        place = done[key]
+        if place is not None:
+            names.grown[entry] = place
+    return names
+
+
+def _fits(table: bytearray, at: int, old: bytes, new: bytes, others: frozenset[int]) -> bool:
+    """Tell whether the string at `at` can be replaced without any other string seeing it."""
+    first = table.rfind(b"\0", 0, at) + 1
+    end = at + len(old)
+    while end < len(table) and not table[end]:
+        end += 1
+    if at + len(new) + 1 > end:
+        return False
+    before = bytes(table[first:end])
+    after = before[: at - first] + new.ljust(len(old), b"\0") + before[at - first + max(len(old), len(new)) :]
+    return all(_text(before, other - first) == _text(after, other - first) for other in others if first <= other < end)
+
+
+def _text(table: bytes, at: int) -> bytes:
+    end = table.find(b"\0", at)
+    return table[at : end if end >= 0 else len(table)]
+
+
+def _append(names: _Names, at: int, old: bytes, new: bytes, others: frozenset[int]) -> int:
+    """Put a string at the end of the table, and wipe the old one as far as nobody else uses it."""
+    first = names.table.rfind(b"\0", 0, at) + 1
+    if not any(first <= other <= at for other in others):
+        last = min((other for other in others if at < other <= at + len(old)), default=at + len(old))
+        names.table[at:last] = bytes(last - at)
+    if names.table[-1]:
+        names.table.append(0)
+    place = len(names.table)
+    names.table += new + b"\0"
+    return place
+
+
+def _write(names: _Names, table: StringTable, at: int, text: bytes) -> None:
+    names.table[at : at + len(text)] = text
+    names.patches.append(Patch(table.offset + at, text))
+
+
+def _interpreter(image: ElfImage, segment: object) -> bytes:
+    start, size = segment.p_offset, segment.p_filesz  # type: ignore[attr-defined]
+    return bytes(image.data[start : start + size]).partition(b"\0")[0]
+
+
+def _relocate_interpreters(image: ElfImage, mapping: PrefixMap) -> _Interpreters:
+    found = _Interpreters()
+    for number in image.interpreters:
+        segment = image.segments[number]
+        new = mapping.replace_path(old := _interpreter(image, segment))
+        if new == old:
+            continue
+        if len(new) < segment.p_filesz:
+            found.patches.append(Patch(segment.p_offset, new.ljust(segment.p_filesz, b"\0")))
+        else:
+            found.grown[number] = new
+    return found
+
+
+def _claimed(image: ElfImage) -> list[Span]:
+    """Return the spans of the strings that are rewritten by entries, which the search for constants leaves alone."""
+    table = image.strings
+    spans = [
+        (image.segments[n].p_offset, image.segments[n].p_offset + image.segments[n].p_filesz)
+        for n in image.interpreters
+    ]
+    if table is not None:
+        spans += [(table.offset + e.value, table.offset + e.value + len(text)) for e, text in _names(image)]
+    return _joined(spans)
+
+
+def _joined(spans: list[Span]) -> list[Span]:
+    """Return spans sorted and without overlaps."""
+    joined: list[Span] = []
+    for start, end in sorted(spans):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return joined

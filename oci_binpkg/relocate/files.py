@@ -1,0 +1,237 @@
+"""One file on disk: which kind it is, its relocation in place, and whether an old prefix is left in it.
+
+Files are mapped into memory and changed where they are, so that all names of an inode see the change; the tree is a
+staged one that nobody else uses yet. Only a file that grows is made longer, none is copied as a whole but text.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
+from typing import Final
+
+from oci_binpkg.errors import ContentError, LocalDiskError
+from oci_binpkg.relocate import ar, text
+from oci_binpkg.relocate.edits import Edited, Finding
+from oci_binpkg.relocate.elf import relocate_elf, remaining_in_elf
+from oci_binpkg.relocate.macho import relocate_macho, remaining_in_macho
+from oci_binpkg.relocate.prefixes import PrefixMap
+from oci_binpkg.relocate.scan import MAGIC_SIZE, is_object_file
+from oci_binpkg.relocate.strings import is_left, relocate_strings, remaining
+
+WHOLE: Final = 64 * 1024 * 1024
+"""Texts up to this many bytes are read at once, longer ones in pieces."""
+
+_ELF: Final = b"\x7fELF"
+_CHUNK: Final = 1024 * 1024
+_HEAD: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class FileOutcome:
+    """What became of one file. `refused`: reasons why it could not be changed; `remark`: what people should know."""
+
+    changed: bool = False
+    findings: tuple[Finding, ...] = ()
+    refused: tuple[str, ...] = ()
+    remark: str = ""
+
+
+def relocate_binary(path: str, mapping: PrefixMap) -> FileOutcome:
+    """Relocate an ELF or Mach-O file; one that cannot be read as such is treated as bytes with strings in them."""
+    with _open(path) as descriptor:
+        if not _has(descriptor, mapping):
+            return FileOutcome()  # most binaries: taking them apart costs far more than a look through their bytes
+        with _mapped(descriptor) as data:
+            return _relocate_mapped(descriptor, data, mapping)
+
+
+def _relocate_mapped(descriptor: int, data: mmap | bytes, mapping: PrefixMap) -> FileOutcome:
+    try:
+        if data[: len(_ELF)] == _ELF:
+            return _write(descriptor, relocate_elf(data, mapping))
+        if is_object_file(data[:MAGIC_SIZE]):
+            return _relocate_macho(descriptor, bytes(data), mapping)
+        remark = "declared a binary, and is none that is known; only strings were changed"
+    except ContentError as error:
+        remark = f"only strings were changed: {error.message}"
+    outcome = _write(descriptor, relocate_strings(data, mapping))
+    return FileOutcome(outcome.changed, outcome.findings, remark=remark if outcome.changed else "")
+
+
+def relocate_archive(path: str, mapping: PrefixMap) -> FileOutcome:
+    """Relocate the members of a static archive. Raises `ContentError` for a damaged one."""
+    with _open(path) as descriptor, _mapped(descriptor) as data:
+        return _write(descriptor, ar.relocate_archive(data, mapping))
+
+
+def relocate_text(path: str, mapping: PrefixMap, *, sbang: bytes = b"", whole: int = WHOLE) -> FileOutcome:
+    """Relocate a text file. With `sbang`, the path of that script, interpreter lines that become too long call it."""
+    with _open(path) as descriptor:
+        if os.fstat(descriptor).st_size > whole:
+            changed = _rewrite_in_pieces(descriptor, mapping)
+        else:
+            old = _content(descriptor)
+            new = mapping.replace_text(old)
+            if sbang and new != old:
+                new = text.with_sbang(new, sbang)
+            changed = new != old and _replace(descriptor, new)
+        too_long = changed and text.interpreter_line_is_too_long(os.pread(descriptor, _HEAD, 0))
+    return FileOutcome(changed, remark="its interpreter line is too long for some kernels" if too_long else "")
+
+
+def relocate_utf16(path: str, mapping: PrefixMap) -> FileOutcome:
+    """Relocate a text in UTF-16. Raises `ContentError` if it is none."""
+    with _open(path) as descriptor:
+        old = _content(descriptor)
+        new = text.relocate_utf16(old, mapping)
+        return FileOutcome(new != old and _replace(descriptor, new))
+
+
+def left_in_binary(path: str, mapping: PrefixMap) -> list[int]:
+    """Return where old prefixes are left in a file that `relocate_binary` changed."""
+    with _open(path, os.O_RDONLY) as descriptor:
+        if not _has(descriptor, mapping):
+            return []
+        with _mapped(descriptor) as data:
+            try:
+                if data[: len(_ELF)] == _ELF:
+                    return list(remaining_in_elf(data, mapping))
+                if is_object_file(data[:MAGIC_SIZE]):
+                    return list(remaining_in_macho(bytes(data), mapping))
+            except ContentError:
+                pass
+            return list(remaining(data, mapping))
+
+
+def left_in_archive(path: str, mapping: PrefixMap) -> list[int]:
+    """Return where old prefixes are left in the members of an archive."""
+    with _open(path, os.O_RDONLY) as descriptor, _mapped(descriptor) as data:
+        return list(ar.remaining_in_archive(data, mapping))
+
+
+def left_in_text(path: str, mapping: PrefixMap) -> list[int]:
+    """Return [0] if an old prefix is left in a text file."""
+    with _open(path, os.O_RDONLY) as descriptor:
+        parts = text.pieces(_reader(descriptor), mapping)
+        return [0] if any(text.left_in_text(part, mapping) for part in parts) else []
+
+
+def left_in_utf16(path: str, mapping: PrefixMap) -> list[int]:
+    """Return [0] if an old prefix is left in a text in UTF-16."""
+    with _open(path, os.O_RDONLY) as descriptor:
+        return [0] if text.left_in_utf16(_content(descriptor), mapping) else []
+
+
+def mentions(path: str, mapping: PrefixMap) -> tuple[bytes, bool]:
+    """Return the first bytes of a file, and whether an old prefix stands in it anywhere, also as UTF-16."""
+    with _open(path, os.O_RDONLY) as descriptor:
+        head = os.pread(descriptor, MAGIC_SIZE, 0)
+        if text.is_utf16(head):
+            return head, text.utf16_mentions(_content(descriptor), mapping)
+        if not _has(descriptor, mapping):
+            return head, False
+        with _mapped(descriptor) as data:
+            return head, is_left(data, mapping)
+
+
+def _has(descriptor: int, mapping: PrefixMap) -> bool:
+    """Tell whether any old prefix stands anywhere in a file. Read in pieces: a mapped file would count as memory."""
+    wanted = mapping.old.shortest
+    overlap = max((len(prefix) for prefix in wanted), default=1) - 1
+    offset, tail = 0, b""
+    while chunk := os.pread(descriptor, _CHUNK, offset):
+        offset += len(chunk)
+        piece = tail + chunk
+        if any(prefix in piece for prefix in wanted):
+            return True
+        tail = piece[-overlap:] if overlap else b""
+    return False
+
+
+def _relocate_macho(descriptor: int, data: bytes, mapping: PrefixMap) -> FileOutcome:
+    edit = relocate_macho(data, mapping)
+    if edit.changed:
+        _replace(descriptor, edit.data)
+    return FileOutcome(edit.changed, edit.findings, edit.refused)
+
+
+def _write(descriptor: int, edited: Edited) -> FileOutcome:
+    for patch in edited.patches:
+        _write_at(descriptor, patch.data, patch.offset)
+    return FileOutcome(bool(edited), edited.findings)
+
+
+def _replace(descriptor: int, content: bytes) -> bool:
+    _write_at(descriptor, content, 0)
+    os.ftruncate(descriptor, len(content))
+    return True
+
+
+def _rewrite_in_pieces(descriptor: int, mapping: PrefixMap) -> bool:
+    changed = False
+    with tempfile.TemporaryFile() as copy:
+        for piece in text.pieces(_reader(descriptor), mapping):
+            replaced = mapping.replace_text(piece)
+            changed |= replaced != piece
+            copy.write(replaced)
+        if changed:
+            end = copy.tell()
+            copy.seek(0)
+            at = 0
+            while chunk := copy.read(_CHUNK):
+                _write_at(descriptor, chunk, at)
+                at += len(chunk)
+            os.ftruncate(descriptor, end)
+    return changed
+
+
+def _write_at(descriptor: int, content: bytes, offset: int) -> None:
+    view = memoryview(content)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _reader(descriptor: int) -> Callable[[int], bytes]:
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return lambda size: os.read(descriptor, size)
+
+
+def _content(descriptor: int) -> bytes:
+    read = _reader(descriptor)
+    return b"".join(iter(lambda: read(_CHUNK), b""))
+
+
+@contextmanager
+def _mapped(descriptor: int) -> Iterator[mmap | bytes]:
+    if not os.fstat(descriptor).st_size:
+        yield b""
+        return
+    with mmap(descriptor, 0, access=ACCESS_READ) as data:
+        yield data
+
+
+@contextmanager
+def _open(path: str, flags: int = os.O_RDWR) -> Iterator[int]:
+    """Open a file that its owner may not write as well, never through a link. Raises `LocalDiskError`."""
+    mode = None
+    try:
+        try:
+            descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except PermissionError:
+            mode = os.lstat(path).st_mode & 0o7777
+            os.chmod(path, mode | 0o600, follow_symlinks=True)
+            descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+            if mode is not None:
+                os.chmod(path, mode)
+    except OSError as error:
+        raise LocalDiskError(f"cannot relocate {path}: {error.strerror or error}") from error

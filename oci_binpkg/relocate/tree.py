@@ -1,0 +1,217 @@
+"""A staged tree: old prefixes -> new prefixes in everything that its archive declares, and a second look afterwards.
+
+What Spack leaves stale is changed as well: static archives and texts in UTF-16, found by a search through all other
+files. Files of other kinds that mention an old prefix (compiled Python, pickles, compressed data, ...) are reported and
+left alone. `.spack/` is a record of the build and is never changed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from oci_binpkg.errors import ContentError, LocalDiskError, RelocationError
+from oci_binpkg.relocate import ar, files, text
+from oci_binpkg.relocate.files import FileOutcome
+from oci_binpkg.relocate.prefixes import PrefixMap
+from oci_binpkg.relocate.report import RelocationReport, Remark, StaleString, stale_error
+from oci_binpkg.relocate.strings import is_left
+
+METADATA: Final = ".spack"
+_TEMPORARY: Final = ".relocated-link"
+
+Left = Callable[[str, PrefixMap], list[int]]
+
+
+def relocate_tree(
+    directory: str,
+    mapping: PrefixMap,
+    *,
+    binaries: Collection[str] = (),
+    textfiles: Collection[str] = (),
+    final_prefix: str = "",
+    root: str = "",
+    sbang: str = "",
+    allow_stale: bool = False,
+) -> RelocationReport:
+    """Relocate the tree at `directory`, which is going to be at `final_prefix` in the install root `root`.
+
+    `binaries` and `textfiles` are the paths that the archive declares, relative to the tree; a file that has several
+    names is changed once, whichever of them is listed. All absolute links into an old prefix are changed. `sbang` is
+    the path of that script in the new root: it is put before interpreter lines that become too long.
+
+    Raises `RelocationError` if a constant cannot be changed, unless `allow_stale`, or if an old prefix is left in
+    anything that should have been changed; then the tree is half done and of no use. Raises `LocalDiskError`.
+    """
+    work = _Work(directory, mapping, os.fsencode(sbang), set(binaries), set(textfiles))
+    work.run()
+    stale = tuple(sorted(work.stale, key=lambda one: (one.path, one.finding.offset)))
+    kept = tuple(one for one in stale if one.finding.is_stale)
+    if not allow_stale:
+        if work.refused:
+            raise _refused(work.refused, final_prefix or directory)
+        if kept:
+            raise stale_error(kept, prefix=final_prefix, root=root)
+    work.look_again(final_prefix or directory)
+    reported = (*work.remarks, *work.refused)
+    return RelocationReport(
+        tuple(sorted(work.changed)),
+        kept,
+        tuple(one for one in stale if not one.finding.is_stale),
+        tuple(sorted(reported, key=lambda remark: remark.path)),
+    )
+
+
+@dataclass(slots=True)
+class _Work:
+    directory: str
+    mapping: PrefixMap
+    sbang: bytes
+    binaries: set[str]
+    textfiles: set[str]
+    changed: set[str] = field(default_factory=set)
+    stale: list[StaleString] = field(default_factory=list)
+    remarks: list[Remark] = field(default_factory=list)
+    refused: list[Remark] = field(default_factory=list)
+    again: list[tuple[str, Left]] = field(default_factory=list)
+
+    def run(self) -> None:
+        if not self.mapping:
+            return
+        links, regular = _entries(self.directory)
+        for path in links:
+            self._relocate_link(path)
+        found = {path for names in regular for path in names}
+        self.remarks += [Remark(path, "declared, and not there") for path in sorted(self.binaries - found - {*links})]
+        self.remarks += [Remark(path, "declared, and not there") for path in sorted(self.textfiles - found - {*links})]
+        for names in regular:
+            self._relocate_file(names)
+
+    def look_again(self, prefix: str) -> None:
+        """Search everything that was to be changed. Raises `RelocationError` if an old prefix is left."""
+        known = {(one.path, one.finding.offset) for one in self.stale} | {(one.path, 0) for one in self.refused}
+        refused = {one.path for one in self.refused}
+        for path, left_in in self.again:
+            left = [at for at in left_in(self._full(path), self.mapping) if (path, at) not in known]
+            if left and path not in refused:
+                raise RelocationError(
+                    f"{prefix}: an old prefix is left in {path} at byte {left[0]} after its relocation",
+                    hint="report this file: it is of a kind that is not relocated as it should be",
+                )
+
+    def _relocate_file(self, names: tuple[str, ...]) -> None:
+        """Relocate one inode by its first declared name; the work and the report go by that."""
+        binary = next((name for name in names if name in self.binaries), None)
+        textual = next((name for name in names if name in self.textfiles), None)
+        if binary is not None:
+            self._note(names, binary, files.relocate_binary(self._full(binary), self.mapping), files.left_in_binary)
+        elif textual is not None:
+            relocate = partial(files.relocate_text, sbang=self.sbang)
+            self._attempt(names, textual, relocate, files.left_in_text)
+        else:
+            self._search(names)
+
+    def _search(self, names: tuple[str, ...]) -> None:
+        path = names[0]
+        head, mentioned = files.mentions(self._full(path), self.mapping)
+        if not mentioned:
+            return
+        if head == ar.MAGIC:
+            self._attempt(names, path, files.relocate_archive, files.left_in_archive)
+        elif text.is_utf16(head):
+            self._attempt(names, path, files.relocate_utf16, files.left_in_utf16)
+        else:
+            self.remarks.append(Remark(path, _why_left(path, head)))
+
+    def _attempt(
+        self, names: tuple[str, ...], path: str, relocate: Callable[[str, PrefixMap], FileOutcome], left_in: Left
+    ) -> None:
+        try:
+            outcome = relocate(self._full(path), self.mapping)
+        except ContentError as error:
+            self.remarks.append(Remark(path, f"mentions an old prefix and was left alone: {error.message}"))
+        else:
+            self._note(names, path, outcome, left_in)
+
+    def _note(self, names: tuple[str, ...], path: str, outcome: FileOutcome, left_in: Left) -> None:
+        self.changed |= set(names) if outcome.changed else set()
+        self.stale += [StaleString(path, finding) for finding in outcome.findings]
+        self.refused += [Remark(path, reason) for reason in outcome.refused]
+        self.remarks += [Remark(path, outcome.remark)] if outcome.remark else []
+        self.again.append((path, left_in))
+
+    def _relocate_link(self, path: str) -> None:
+        full = self._full(path)
+        try:
+            target = os.readlink(full)
+            moved = self.mapping.replace_link(target)
+            if moved == target:
+                return
+            temporary = os.path.join(os.path.dirname(full), _TEMPORARY)
+            os.symlink(moved, temporary)
+            os.replace(temporary, full)
+        except OSError as error:
+            raise LocalDiskError(f"cannot relocate the link {full}: {error.strerror or error}") from error
+        self.changed.add(path)
+        self.again.append((path, _left_in_link))
+
+    def _full(self, path: str) -> str:
+        return os.path.join(self.directory, path)
+
+
+def _entries(directory: str) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Return the links, and the names of each regular file, relative to the tree, sorted; `.spack` is left out.
+
+    Nothing is reached through a link, so a declared path cannot lead out of the tree.
+    """
+    links: list[str] = []
+    regular: dict[tuple[int, int], list[str]] = {}
+    for path, status in _walk(directory):
+        if stat.S_ISLNK(status.st_mode):
+            links.append(path)
+        elif stat.S_ISREG(status.st_mode):
+            regular.setdefault((status.st_dev, status.st_ino), []).append(path)
+    return sorted(links), sorted(tuple(sorted(names)) for names in regular.values())
+
+
+def _walk(directory: str) -> Iterator[tuple[str, os.stat_result]]:
+    pending = [""]
+    while pending:
+        relative = pending.pop()
+        try:
+            with os.scandir(os.path.join(directory, relative)) as found:
+                entries = [(os.path.join(relative, entry.name), entry.stat(follow_symlinks=False)) for entry in found]
+        except OSError as error:
+            raise LocalDiskError(f"cannot read {error.filename or directory}: {error.strerror or error}") from error
+        for path, status in entries:
+            if path == METADATA:
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                pending.append(path)
+            else:
+                yield path, status
+
+
+def _left_in_link(path: str, mapping: PrefixMap) -> list[int]:
+    target = os.readlink(path)
+    return [0] if mapping.replace_link(target) != target and is_left(os.fsencode(target), mapping) else []
+
+
+def _why_left(path: str, head: bytes) -> str:
+    if path.endswith((".pyc", ".pyo")):
+        return "compiled Python that mentions an old prefix; Python makes it again from the source"
+    if head == ar.THIN_MAGIC:
+        return "a thin archive that mentions an old prefix; the files it names are elsewhere"
+    return "mentions an old prefix, and is not declared to be relocated"
+
+
+def _refused(refused: list[Remark], prefix: str) -> RelocationError:
+    first = refused[0]
+    return RelocationError(
+        f"{prefix}: {first.path} cannot be relocated: {first.reason}",
+        hint="install to a shorter path, or allow stale files if nothing uses them",
+    )

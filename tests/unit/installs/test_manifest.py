@@ -1,0 +1,89 @@
+"""Spack's record of files is understood, and ours is one that Spack could have written."""
+
+import json
+import os
+
+import pytest
+
+from oci_binpkg.errors import InstallsError
+from oci_binpkg.installs.manifest import MANIFEST, compare, file_hash, manifest_of, read_manifest
+from tests.support.golden import unpack_store
+
+
+@pytest.fixture
+def golden(tmp_path):
+    """greetlib 1.2.0, with its record moved to where it was unpacked."""
+    store = unpack_store(tmp_path)
+    (prefix,) = store.glob("linux-x86_64/greetlib-1.2.0-*")
+    record = prefix / MANIFEST
+    link = prefix / "share/greet/current"
+    target = os.readlink(link).replace("/opt/golden/store", str(store))
+    link.unlink()
+    link.symlink_to(target)
+    record.write_text(record.read_text().replace("/opt/golden/store", str(store)))
+    return prefix
+
+
+def problems(prefix):
+    return {finding.path: finding.problem for finding in compare(str(prefix))}
+
+
+def test_a_golden_prefix_agrees_with_the_record_that_spack_made(golden):
+    assert problems(golden) == {}
+
+
+def test_every_kind_of_damage_is_found(golden):
+    (golden / "include/greet.h").write_text("x")
+    (golden / "bin/greet-config").chmod(0o644)
+    content = (golden / "share/greet/blob.bin").read_bytes()
+    (golden / "share/greet/blob.bin").write_bytes(b"X" + content[1:])
+    (golden / "lib/libgreet.so").unlink()
+    (golden / "lib/libgreet.so").symlink_to("elsewhere")
+    (golden / "lib/libgreet.a").unlink()
+    (golden / "share/empty").rmdir()
+    (golden / "share/empty").write_text("")
+    (golden / "new").write_text("")
+    found = problems(golden)
+    assert found.pop("include/greet.h") == "has 1 bytes instead of 61"
+    assert found.pop("bin/greet-config") == "may not be executed"
+    assert found.pop("bin/greet-config-1") == "may not be executed"
+    assert found.pop("share/greet/blob.bin") == "has other content"
+    assert found.pop("lib/libgreet.so") == "leads elsewhere"
+    assert found.pop("lib/libgreet.a") == "is missing"
+    assert found.pop("share/empty") == "is of another kind"
+    assert found.pop("new") == "is not recorded"
+    assert found == {}
+
+
+def test_a_record_made_anew_is_as_spack_makes_it(golden):
+    old = read_manifest(str(golden))
+    made = json.loads(manifest_of(str(golden), str(golden), known={}, known_prefix="", changed=()))
+    assert set(made) == set(old)
+    assert {path: entry.get("hash") for path, entry in made.items()} == {p: e.get("hash") for p, e in old.items()}
+    assert {path: entry.get("dest") for path, entry in made.items()} == {p: e.get("dest") for p, e in old.items()}
+
+
+def test_hashes_are_kept_for_files_that_did_not_change(golden, monkeypatch):
+    old = read_manifest(str(golden))
+    hashed = []
+    monkeypatch.setattr("oci_binpkg.installs.manifest.file_hash", lambda path: hashed.append(path) or "NEW")
+    made = json.loads(
+        manifest_of(str(golden), "/new", known=old, known_prefix=str(golden), changed={"include/greet.h"})
+    )
+    assert [os.path.basename(path) for path in hashed] == ["greet.h"]
+    assert made["/new/include/greet.h"]["hash"] == "NEW"
+    assert made["/new/lib/libgreet.a"]["hash"] == old[f"{golden}/lib/libgreet.a"]["hash"]
+
+
+def test_the_hash_is_the_one_spack_takes(tmp_path):
+    (tmp_path / "x").write_bytes(b"")
+    assert file_hash(str(tmp_path / "x")) == "3I42H3S6NNFQ2MSVX7XZKYAYSCX5QBYJ"
+
+
+@pytest.mark.parametrize("content", [None, b"[]", b"{", b'{"a": 1}'])
+def test_a_prefix_without_a_sound_record_is_an_error(tmp_path, content):
+    if content is not None:
+        (tmp_path / ".spack").mkdir()
+        (tmp_path / MANIFEST).write_bytes(content)
+    with pytest.raises(InstallsError, match="install_manifest"):
+        list(compare(str(tmp_path)))
