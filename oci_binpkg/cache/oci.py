@@ -5,7 +5,7 @@ Source: Spack's OCI build caches: tags `NAME-VERSION-HASH.spack`, the index unde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -22,6 +22,7 @@ from oci_binpkg.store.copy import StoredImage, blob_of, read_image
 from oci_binpkg.store.protocols import Store
 
 MERGE_ROUNDS: Final = 5
+_PREFIXES: Final = "CMAKE_PREFIX_PATH="
 
 
 class OciCache:
@@ -77,7 +78,8 @@ class OciCache:
         spec = parse_spec_document({"spec": document["spec"]}, f"{what} config")
         if spec.root.hash != key.hash:
             raise ContentError(f"{what} holds another package: {spec.root.short} ({spec.root.hash})")
-        return Entry(key, spec, Layer(blob_of(self._store, layer), image.config.diff_ids[-1]))
+        made = Layer(blob_of(self._store, layer), image.config.diff_ids[-1])
+        return Entry(key, spec, made, prefix=_prefix_of(image.config.env))
 
     def upload(self, layer: Layer) -> bool:
         """Store a layer. Returns whether bytes were sent."""
@@ -154,6 +156,12 @@ class OciCache:
         self._store.put(config)
         self._store.tag(Blob.from_bytes(manifest.to_bytes(), OCI_MANIFEST), INDEX_TAG)
         return document.descriptor.digest
+
+
+def _prefix_of(env: Sequence[str]) -> str:
+    """Return the package's own prefix: its image puts it in front of all others."""
+    paths = next((text.removeprefix(_PREFIXES) for text in env if text.startswith(_PREFIXES)), "")
+    return paths.partition(":")[0]
 
 
 def _holds(index: IndexDocument, wanted: IndexDocument) -> bool:

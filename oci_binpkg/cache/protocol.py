@@ -34,12 +34,16 @@ class PackageKey:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One package in a cache: its spec document, its layer, and the image that carries it where caches keep images."""
+    """One package in a cache: its spec document, its layer, and the image that carries it where caches keep images.
+
+    `prefix` is where the layer has the package, "" if the cache does not tell without the layer being read.
+    """
 
     key: PackageKey
     document: SpecDocument
     layer: Layer
     image: Image | None = None
+    prefix: str = ""
 
 
 class BinaryCache(Protocol):

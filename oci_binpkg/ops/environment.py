@@ -21,10 +21,12 @@ FOLDERS: Final = (
 """Folder inside a prefix and the variable it is put in front of. Source: Spack's prefix inspections."""
 
 
-def environment_changes(prefixes: Iterable[str]) -> Iterator[Prepend]:
-    """Yield what the prefixes contribute, in their order; folders that do not exist contribute nothing."""
-    for prefix in prefixes:
+def environment_changes(prefixes: Iterable[tuple[str, str]]) -> Iterator[Prepend]:
+    """Yield what packages contribute, in their order; folders that do not exist contribute nothing.
+
+    For each package: its prefix on this machine, and where the image has it.
+    """
+    for here, there in prefixes:
         for folder, variable in FOLDERS:
-            path = f"{prefix}/{folder}" if folder else prefix
-            if os.path.isdir(path):
-                yield Prepend(variable, path)
+            if os.path.isdir(os.path.join(here, folder)):
+                yield Prepend(variable, f"{there}/{folder}" if folder else there)

@@ -44,7 +44,7 @@ class Installed(StrEnum):
 class InstallOptions:
     """How to install. `force` replaces the packages that are named; `jobs` packages are unpacked at a time.
 
-    Layers that are installed where they were made are kept in `layers`, for a push.
+    Layers are kept in `layers`, for a push that sends them on as they came.
     """
 
     force: bool = False
@@ -256,11 +256,11 @@ class _Install:
 
     def _committed(self, spec: Spec, done: _Staged, *, was_put: bool) -> InstallResult:
         unpacked = done.unpacked
-        if was_put and unpacked.unchanged and self.options.layers is not None:
+        if was_put and self.options.layers is not None:
             keep(
                 self.options.layers,
                 done.found.entry.layer,
-                unpacked.tee,
+                unpacked.layer,
                 unpacked.extracted,
                 package_hash=spec.hash,
                 prefix=done.place.final,
@@ -290,6 +290,7 @@ class _Install:
                     place,
                     self.installs,
                     allow_stale=self.options.allow_stale,
+                    keep_layer=self.options.layers is not None,
                     on_bytes=lambda count: self._count(spec, count),
                 )
             except (ContentError, TransferError, NotFoundError) as error:

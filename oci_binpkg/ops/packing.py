@@ -39,7 +39,7 @@ class LayerPacker:
         """
         came = received(self._cache, record.spec.hash, record.prefix, self._codec.name)
         if came is not None:
-            return self._packed(came, reused=True)
+            return self._packed(came[0], came[1], reused=True)
         distribution = distribution_of(self._installs, record)
         key = layer_key(record.spec.hash, record.prefix, self._codec, distribution)
         fingerprint = tree_fingerprint(record.prefix)
@@ -48,11 +48,13 @@ class LayerPacker:
             self._observer(
                 Warned(f"{record.spec.short}: left out, as no layer holds such files: {_few(cached.summary.skipped)}")
             )
-        return self._packed(cached, reused=reused)
+        return self._packed(cached, distribution, reused=reused)
 
-    def _packed(self, cached: CachedLayer, *, reused: bool) -> PackedLayer:
+    def _packed(self, cached: CachedLayer, distribution: Distribution, *, reused: bool) -> PackedLayer:
         layer = self._cache.layer_of(cached, self._codec.media_type("oci"))
-        return PackedLayer(layer, reused, partial(self._cache.release, cached))
+        prefix = f"{distribution.buildpath}/{distribution.relative_prefix}"
+        release = partial(self._cache.release, cached)
+        return PackedLayer(layer, reused, release, prefix, distribution.hash_to_prefix)
 
     def _pack(self, record: Record, distribution: Distribution, path: str) -> LayerFile:
         return pack_layer(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from typing import BinaryIO, cast
 
 from oci_binpkg.archive.distribution import Distribution
 from oci_binpkg.archive.extract import Extracted, extract_layer
@@ -15,7 +16,7 @@ from oci_binpkg.installs.manifest import MANIFEST, manifest_of, read_manifest
 from oci_binpkg.installs.spack import SpackInstalls
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.ops.placing import Place
-from oci_binpkg.ops.receiving import Tee, tee_for
+from oci_binpkg.ops.receiving import Tee
 from oci_binpkg.ops.sbang import ensure_sbang
 from oci_binpkg.relocate.prefixes import mapping_for
 from oci_binpkg.relocate.report import RelocationReport
@@ -28,14 +29,13 @@ _HEAD = 4096
 class Unpacked:
     """How many files and links were changed, and what somebody should know about the others.
 
-    `unchanged` is set if nothing had to be changed, and then the layer's bytes are in `tee`.
+    `layer` is the file that keeps the layer's bytes, "" if they were not wanted.
     """
 
     relocated: int
     remarks: tuple[str, ...]
     extracted: Extracted
-    tee: Tee
-    unchanged: bool = False
+    layer: str
 
 
 def unpack(
@@ -44,6 +44,7 @@ def unpack(
     installs: SpackInstalls,
     *,
     allow_stale: bool = False,
+    keep_layer: bool = False,
     on_bytes: Callable[[int], None] | None = None,
 ) -> Unpacked:
     """Fetch and unpack a package into its place, verified to the last byte, and relocate it for the final prefix.
@@ -52,9 +53,13 @@ def unpack(
     a package that cannot be at that prefix, `LocalDiskError`.
     """
     layer = entry.layer
-    with layer.blob.open() as stream, closing(tee_for(stream, os.path.join(place.holder, "layer"), place.final)) as tee:
+    kept = os.path.join(place.holder, "layer") if keep_layer else ""
+    with ExitStack() as stack:
+        stream: BinaryIO | Tee = stack.enter_context(layer.blob.open())
+        if kept:
+            stream = stack.enter_context(closing(Tee(cast("BinaryIO", stream), kept)))
         extracted = extract_layer(
-            tee,
+            stream,
             place.staged,
             f"the layer of {place.spec.short}",
             media_type=layer.blob.descriptor.media_type,
@@ -69,7 +74,7 @@ def unpack(
         sbang=(distribution.sbang_install_path, installs.sbang_path),
     )
     if not mapping:
-        return Unpacked(0, (), extracted, tee, unchanged=tee.kept)
+        return Unpacked(0, (), extracted, kept)
     report = relocate_tree(
         place.staged,
         mapping,
@@ -82,7 +87,7 @@ def unpack(
     )
     _bring_sbang(place, extracted, installs)
     _record(place, extracted, report)
-    return Unpacked(len(report.changed), tuple(_remarks(report)), extracted, tee)
+    return Unpacked(len(report.changed), tuple(_remarks(report)), extracted, kept)
 
 
 def new_prefixes(spec: Spec, distribution: Distribution, installs: SpackInstalls, graph: SpecGraph) -> dict[str, str]:

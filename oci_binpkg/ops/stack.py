@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from oci_binpkg.cache.oci import OciCache
@@ -34,12 +34,24 @@ BaseImages = Callable[[Platform], BaseImage | None]
 class PackedLayer:
     """A layer, and whether it came from the layer cache, so that nothing was compressed.
 
-    `release` is called when the layer has arrived: the layer cache may drop it from then on.
+    `prefix` is where the layer has the package ("": where it is installed), `needs` where its files look for others, by
+    hash. `release` is called when the layer has arrived: the layer cache may drop it from then on.
     """
 
     layer: Layer
     reused: bool
     release: Callable[[], None] = lambda: None
+    prefix: str = ""
+    needs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A layer in the cache, where it has its package ("" if unknown), and where its files look for others."""
+
+    layer: Layer
+    prefix: str
+    needs: Mapping[str, str]
 
 
 Packer = Callable[[Record], PackedLayer]
@@ -76,7 +88,7 @@ class Stack:
         self._present = present
         self._base = base
         self._observer = observer
-        self._layers: dict[str, Layer] = {}
+        self._made: dict[str, _Made] = {}
         self._stopped: TransferError | None = None
 
     def pack(self, record: Record) -> PackedLayer:
@@ -104,7 +116,7 @@ class Stack:
                 raise
             packed = self._packer(record)
             sent = self._upload(record, packed)
-        self.has(record.spec.hash, packed.layer)
+        self._made[record.spec.hash] = _Made(packed.layer, packed.prefix or record.prefix, packed.needs)
         packed.release()
         return sent
 
@@ -112,22 +124,13 @@ class Stack:
         blob = counted(packed.layer.blob, record.spec.hash, self._observer)
         return self._cache.upload(replace(packed.layer, blob=blob))
 
-    def has(self, package_hash: str, layer: Layer) -> None:
-        """Remember a layer that is confirmed to be in the cache."""
-        self._layers[package_hash] = layer
-
-    def find(self, record: Record) -> Layer:
-        """Return the layer of a package that is in the cache already."""
-        layer = self._cache.find(PackageKey.of(record.spec)).layer
-        self.has(record.spec.hash, layer)
-        return layer
-
     def find_or_miss(self, record: Record) -> None:
         """Look up a dependency's layer; what is damaged or vanished counts as missing, with a warning."""
-        if record.spec.hash in self._layers:
+        if record.spec.hash in self._made:
             return
         try:
-            self.find(record)
+            found = self._cache.find(PackageKey.of(record.spec))
+            self._made[record.spec.hash] = _Made(found.layer, found.prefix, {})
         except (NotFoundError, ContentError) as error:
             self._observer(Warned(f"{record.spec.short} cannot be stacked: {error.message}"))
 
@@ -145,17 +148,18 @@ class Stack:
     ) -> tuple[Image, tuple[str, ...]]:
         """Compose the image of `records` (dependencies first) from the layers gathered; also return what is missing."""
         platform = platform_of(subject or records[-1].spec)
-        missing = tuple(record.spec.short for record in records if record.spec.hash not in self._layers)
+        missing = tuple(record.spec.short for record in records if record.spec.hash not in self._made)
+        missing += tuple(dict.fromkeys(self._elsewhere(records)))
         packages = [
-            PackageLayer(r.spec.name, str(r.spec.version), r.spec.hash, self._layers[r.spec.hash], created_of(r))
+            PackageLayer(r.spec.name, str(r.spec.version), r.spec.hash, self._made[r.spec.hash].layer, created_of(r))
             for r in records
-            if r.spec.hash in self._layers
+            if r.spec.hash in self._made
         ]
         image = compose(
             packages,
             platform,
             base=self._base(platform),
-            environment=environment_changes(record.prefix for record in records),
+            environment=environment_changes((record.prefix, self._prefix(record)) for record in records),
             runtime=runtime,
             spec=PackageSpec(spec_document(subject, self._installs.graph)["spec"], subject.describe())
             if subject
@@ -166,6 +170,26 @@ class Stack:
             name = subject.short if subject else "the image"
             self._observer(Warned(f"{name} has {len(image.layers)} layers; Docker runs at most {MAX_ENGINE_LAYERS}"))
         return image, missing
+
+    def _prefix(self, record: Record) -> str:
+        made = self._made.get(record.spec.hash)
+        return (made.prefix if made else "") or record.prefix
+
+    def _elsewhere(self, records: Sequence[Record]) -> Iterator[str]:
+        """Yield packages that the image has, but not where others of it look for them."""
+        known = {record.spec.hash: record for record in records if record.spec.hash in self._made}
+        for record in known.values():
+            for package_hash, wanted in self._made[record.spec.hash].needs.items():
+                needed = known.get(package_hash)
+                if needed is None or self._prefix(needed) == wanted:
+                    continue
+                self._observer(
+                    Warned(
+                        f"{record.spec.short} looks for {needed.spec.short} in {wanted}, but the layer that "
+                        f"{self._cache.name} has of it is made for {self._prefix(needed)}: the image is incomplete"
+                    )
+                )
+                yield needed.spec.short
 
     def publish(self, record: Record) -> tuple[Digest, tuple[str, ...]]:
         """Publish one package whose layer and dependencies are in the cache."""

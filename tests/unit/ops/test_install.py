@@ -31,6 +31,7 @@ from oci_binpkg.ops.push import PushOptions, push
 from oci_binpkg.ops.selection import select
 from oci_binpkg.ops.sources import Sources
 from oci_binpkg.ops.upkeep import uninstall, verify_store
+from oci_binpkg.store.copy import read_image
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.memory import MemoryStore
 from tests.support.golden import GOLDEN
@@ -303,6 +304,20 @@ def test_a_layer_installed_where_it_was_made_is_pushed_as_it_came(cache, tree, t
     record = same.record(tree.hashes["zlib"])
     assert record
     assert packer(record).layer.blob.descriptor.digest != came["zlib"]
+
+
+def test_a_relocated_package_is_pushed_as_the_layer_it_came_as(cache, tree, tmp_path):
+    layers = LayerCache(str(tmp_path / "received"), 2**30, lambda: 0.0)
+    new = target(tmp_path)
+    report = installed(cache, new, layers=layers)
+    came = {r.spec.name: cache.find(PackageKey.of(r.spec)).layer.blob.descriptor.digest for r in report.packages}
+    again = OciCache(MemoryStore("again"), pause=lambda _: None)
+    pushed_again = push(new, select(new, []), again, LayerPacker(new, layers, Codec.parse("gzip")))
+    assert {result.spec.name: result.layer for result in pushed_again.packages} == came
+    assert all(result.reused and not result.missing for result in pushed_again.packages)
+    image = read_image(again.store, PackageKey.of(tree.spec("app")).tag)
+    path = next(text for text in image.config.env if text.startswith("PATH="))
+    assert path.startswith(f"PATH={tree.prefix('app')}/bin:")  # where its layer has it, not where it was relocated to
 
 
 def test_uninstall_refuses_what_is_needed(cache, tmp_path):

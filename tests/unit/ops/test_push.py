@@ -277,3 +277,21 @@ def test_an_image_dry_run(tree, cache):
     report = image(tree, cache, "app", dry_run=True)
     assert (names(report.by(Outcome.PLANNED)), names(report.by(Outcome.SKIPPED))) == (["app"], ["ssl", "zlib"])
     assert "both" not in set(cache.store.tags())
+
+
+def test_a_layer_that_was_made_for_another_place_makes_the_image_incomplete_and_says_so(tmp_path, cache):
+    from oci_binpkg.archive.codec import Codec
+    from oci_binpkg.archive.layercache import LayerCache
+    from oci_binpkg.ops.packing import LayerPacker
+
+    layers = LayerCache(str(tmp_path / "layers"), 2**30, lambda: 0.0)
+    here, there = (spack_tree(tmp_path / name / "store", SKETCHES) for name in ("here", "there"))
+    pushed(here, cache, "zlib", packer=LayerPacker(here.installs(), layers, Codec.parse("gzip")))
+    events = []
+    packer = LayerPacker(there.installs(), layers, Codec.parse("gzip"))
+    report = pushed(there, cache, "ssl", packer=packer, observer=events.append)
+    (ssl,) = report.by(Outcome.PUSHED)
+    assert ssl.missing == (there.spec("zlib").short,)
+    warning = next(event.text for event in events if isinstance(event, Warned))
+    assert str(there.prefix("zlib")) in warning
+    assert str(here.prefix("zlib")) in warning
