@@ -34,7 +34,7 @@ def case(plain_registry: RealRegistry, tmp_path: Path) -> Iterator[StoreCase]:
     settings = TransportSettings(retry=RetryPolicy(retries=3, cap=1.0))
     with RegistryHttpClient(plain_registry.url, settings=settings) as client:
         repository = Repository("http", plain_registry.host, f"contract/{next(_NUMBERS)}")
-        yield StoreCase(RegistryStore(client, repository), damage, sha512=False)
+        yield StoreCase(RegistryStore(client, repository), damage)
 
 
 def test_does_not_take_a_blob_for_a_manifest(case: StoreCase) -> None:

@@ -53,10 +53,10 @@ class OciCache:
         """Return a package: its spec document and layer. Two requests, nothing downloaded but manifest and config."""
         return self.entry_of(read_image(self._store, key.tag), key)
 
-    def entry(self, tag: str, manifest: Digest | None = None) -> Entry:
+    def entry(self, locator: str, manifest: Digest | None = None) -> Entry:
         """Return the package under a tag, whose hash must be the tag's; `manifest` if it was resolved already."""
-        image = read_image(self._store, str(manifest) if manifest else tag)
-        found = self.entry_of(image, PackageKey("", "", hash_of_tag(tag)), tag=tag)
+        image = read_image(self._store, str(manifest) if manifest else locator)
+        found = self.entry_of(image, PackageKey("", "", hash_of_tag(locator)), tag=locator)
         return replace(found, key=PackageKey.of(found.document.root))
 
     def entry_of(self, image: StoredImage, key: PackageKey, *, tag: str = "") -> Entry:
@@ -79,7 +79,14 @@ class OciCache:
         if spec.root.hash != key.hash:
             raise ContentError(f"{what} holds another package: {spec.root.short} ({spec.root.hash})")
         made = Layer(blob_of(self._store, layer), image.config.diff_ids[-1])
-        return Entry(key, spec, made, prefix=_prefix_of(image.config.env))
+        return Entry(
+            key,
+            spec,
+            made,
+            prefix=_prefix_of(image.config.env),
+            manifest=image.descriptor.digest,
+            stack=tuple(descriptor.digest for descriptor in image.manifest.layers),
+        )
 
     def upload(self, layer: Layer) -> bool:
         """Store a layer. Returns whether bytes were sent."""
@@ -126,6 +133,10 @@ class OciCache:
                 hint="the packages themselves are there; run the command again to index them",
             )
         return True
+
+    def replace_index(self, index: IndexDocument) -> None:
+        """Write an index in place of whatever is there."""
+        self._write_index(index)
 
     def _put_content(self, image: Image) -> None:
         for layer in image.layers:

@@ -36,7 +36,8 @@ class PackageKey:
 class Entry:
     """One package in a cache: its spec document, its layer, and the image that carries it where caches keep images.
 
-    `prefix` is where the layer has the package, "" if the cache does not tell without the layer being read.
+    `prefix` is where the layer has the package, "" if the cache does not tell without the layer being read. `manifest`
+    is the digest of the manifest it was read from, `stack` those of all layers of its image.
     """
 
     key: PackageKey
@@ -44,6 +45,8 @@ class Entry:
     layer: Layer
     image: Image | None = None
     prefix: str = ""
+    manifest: Digest | None = None
+    stack: tuple[Digest, ...] = ()
 
 
 class BinaryCache(Protocol):
@@ -60,6 +63,10 @@ class BinaryCache(Protocol):
 
     def find(self, key: PackageKey) -> Entry:
         """Return a package. Raises `NotFoundError`, or `ContentError` if what is there is not that package."""
+        ...
+
+    def entry(self, locator: str) -> Entry:
+        """Return the package at a tag or path that `hashes` gave. Raises like `find`."""
         ...
 
     def upload(self, layer: Layer) -> bool:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Never
 
 import typer
 
+from oci_binpkg.cli.cache_app import check, copy, index_app, save_specs
 from oci_binpkg.errors import BinpkgError, UsageError
 
 app = typer.Typer(
@@ -366,6 +367,12 @@ def logout(host: Annotated[str, typer.Argument(metavar="HOST", help="the registr
     from oci_binpkg.cli import commands
 
     raise typer.Exit(commands.logout(host))
+
+
+app.add_typer(index_app, name="index")
+app.command()(copy)
+app.command()(check)
+app.command("save-specs")(save_specs)
 
 
 @app.command()

@@ -76,7 +76,7 @@ def push(cache_text: str, queries: Sequence[str], flags: PushFlags) -> int:
     tag = check_tag(flags.tag) if flags.tag else ""
     parsed = parse_queries(queries)
     with observed(settings, flags.json) as wiring:
-        installs = _installs(settings, flags.store)
+        installs = installs_at(settings, flags.store)
         cache = wiring.cache(cache_text)
         packer = wiring.packer(installs, flags.compression)
         base = wiring.base_images(flags.base_image) if flags.base_image else no_base
@@ -93,7 +93,7 @@ def image(cache_text: str, queries: Sequence[str], flags: PushFlags, runtime_fla
     check_tag(flags.tag)
     parsed = parse_queries(queries)
     with observed(settings, flags.json) as wiring:
-        installs = _installs(settings, flags.store)
+        installs = installs_at(settings, flags.store)
         cache = wiring.cache(cache_text)
         report = push_image(
             installs,
@@ -120,7 +120,7 @@ def find(queries: Sequence[str], store: str, cache_text: str, *, json: bool) -> 
         if cache_text:
             found = find_cached(wiring.cache(cache_text), parsed, wiring.observer)
         else:
-            found = find_installed(_installs(settings, store), parsed)
+            found = find_installed(installs_at(settings, store), parsed)
     if json:
         render.print_json([package.to_json() for package in found])
     else:
@@ -247,7 +247,8 @@ def _finish(report: PushReport, *, json: bool) -> int:
     return report.exit_code
 
 
-def _installs(settings: Settings, store: str) -> Installs:
+def installs_at(settings: Settings, store: str) -> Installs:
+    """Open the install tree that a flag or the settings name. Raises `UsageError`, `InstallsError`."""
     path = store or settings.store
     if not path:
         raise UsageError("no install tree named", hint="use --store DIR, or set store in the configuration")

@@ -120,10 +120,10 @@ def print_shown(shown: Shown) -> None:
         ("hash", spec.hash),
         ("spec", spec.describe()),
         ("tag", shown.entry.key.tag),
-        ("digest", str(shown.digest)),
+        ("digest", str(shown.entry.manifest)),
         ("layer", f"{layer.blob.descriptor.digest}  {size_text(layer.blob.descriptor.size)}"),
         ("diff_id", str(layer.diff_id)),
-        ("image", f"{len(shown.layers)} layers"),
+        ("image", f"{len(shown.entry.stack)} layers"),
     ]
     for dependency in spec.dependencies:
         known = graph.get(dependency.hash)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
 from oci_binpkg.cache.index import IndexDocument, index_of
-from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import Entry, PackageKey
+from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
 from oci_binpkg.errors import ContentError, NotFoundError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.installs.protocol import Installs
-from oci_binpkg.model.content import Digest
 from oci_binpkg.model.query import Query, one, select
 from oci_binpkg.model.spec import Spec, SpecGraph
-from oci_binpkg.store.copy import read_image
 
 READERS: Final = 8
 
@@ -54,13 +51,13 @@ def find_installed(installs: Installs, queries: Sequence[Query]) -> list[Found]:
     return [states[spec.hash] for spec in chosen]
 
 
-def find_cached(cache: OciCache, queries: Sequence[Query], observer: Observer = ignore) -> list[Found]:
+def find_cached(cache: BinaryCache, queries: Sequence[Query], observer: Observer = ignore) -> list[Found]:
     """Return the packages of a cache that match any query (all, without one)."""
     index = contents(cache, observer)
     return [Found(spec, "cached") for spec in _matching(list(index.packages()), queries, index.graph)]
 
 
-def contents(cache: OciCache, observer: Observer = ignore) -> IndexDocument:
+def contents(cache: BinaryCache, observer: Observer = ignore) -> IndexDocument:
     """Return the cache's index; without one, read every package (two requests each)."""
     try:
         index = cache.read_index()
@@ -68,7 +65,7 @@ def contents(cache: OciCache, observer: Observer = ignore) -> IndexDocument:
         index = None
     if index is not None:
         return index
-    tags = sorted(cache.hashes().values())
+    tags = sorted(packages_of(cache).values())
     observer(
         Warned(f"{cache.name} has no index: reading its {len(tags)} packages (push with --update-index writes one)")
     )
@@ -77,22 +74,26 @@ def contents(cache: OciCache, observer: Observer = ignore) -> IndexDocument:
     return index_of(documents)
 
 
-def show(cache: OciCache, query: Query, observer: Observer = ignore) -> Shown:
+def packages_of(cache: BinaryCache) -> Mapping[str, str]:
+    """Return hash and tag or path of all packages. Raises `NotFoundError` if there are none: a name may be misspelt."""
+    found = cache.hashes()
+    if not found:
+        raise NotFoundError(f"{cache.name} holds no packages: it is empty or does not exist", hint="check its name")
+    return found
+
+
+def show(cache: BinaryCache, query: Query, observer: Observer = ignore) -> Shown:
     """Return one package of a cache with all that is known of it. The query must mean exactly one."""
     index = contents(cache, observer)
     spec = one(query, list(index.packages()), index.graph)
-    key = PackageKey.of(spec)
-    image = read_image(cache.store, key.tag)
-    return Shown(cache.entry_of(image, key), image.descriptor.digest, tuple(d.digest for d in image.manifest.layers))
+    return Shown(cache.find(PackageKey.of(spec)))
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A package of a cache: its entry, the digest of its manifest, and the layers of its image."""
+    """A package of a cache."""
 
     entry: Entry
-    digest: Digest
-    layers: tuple[Digest, ...]
 
     @property
     def spec(self) -> Spec:
@@ -106,11 +107,11 @@ class Shown:
         return {
             **Found(self.spec, "cached").to_json(),
             "tag": self.entry.key.tag,
-            "digest": str(self.digest),
+            "digest": str(self.entry.manifest),
             "layer": str(layer.blob.descriptor.digest),
             "size": layer.blob.descriptor.size,
             "diff_id": str(layer.diff_id),
-            "image_layers": [str(digest) for digest in self.layers],
+            "image_layers": [str(digest) for digest in self.entry.stack],
             "dependencies": [
                 {"name": dep.name, "hash": dep.hash, "types": list(dep.types), "known": dep.hash in graph}
                 for dep in self.spec.dependencies
@@ -118,7 +119,7 @@ class Shown:
         }
 
 
-def _read(cache: OciCache, tag: str, observer: Observer) -> tuple[Spec, SpecGraph] | None:
+def _read(cache: BinaryCache, tag: str, observer: Observer) -> tuple[Spec, SpecGraph] | None:
     try:
         document = cache.entry(tag).document
     except (NotFoundError, ContentError) as error:

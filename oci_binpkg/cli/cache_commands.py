@@ -1,0 +1,135 @@
+"""From words to values to operations: the commands about caches as a whole."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+import sys
+from collections.abc import Sequence
+
+from oci_binpkg.cli import render
+from oci_binpkg.cli.commands import installs_at, observed, parse_queries
+from oci_binpkg.cli.settings import load_settings
+from oci_binpkg.errors import ContentError, LocalDiskError, UsageError
+from oci_binpkg.model.query import Query, select
+from oci_binpkg.model.spec import Spec, SpecGraph, spec_document
+from oci_binpkg.ops.checking import check as check_packages
+from oci_binpkg.ops.copying import copy_cache
+from oci_binpkg.ops.find import contents
+from oci_binpkg.ops.indexing import check_index, rebuild_index, update_index
+
+
+def index(cache_text: str, action: str, *, json: bool) -> int:
+    """Update, rebuild or check an index; return the exit code."""
+    settings = load_settings()
+    with observed(settings, json) as wiring:
+        cache = wiring.cache(cache_text)
+        if action == "update":
+            report = update_index(cache, wiring.observer)
+        elif action == "rebuild":
+            report = rebuild_index(cache, wiring.observer)
+        else:
+            report = check_index(cache)
+    if json:
+        render.print_json(report.to_json())
+    else:
+        state = (
+            "written"
+            if report.written
+            else "unchanged"
+            if action != "check"
+            else "true"
+            if report.is_true
+            else "differs"
+        )
+        render.print_lines(
+            [
+                f"{report.cache}: index {state}, {report.packages} packages",
+                *(f"    not listed: {each}" for each in report.unlisted if action == "check"),
+                *(f"    listed, and not there: {each}" for each in report.vanished),
+                *(f"    damaged: {each}" for each in report.damaged),
+            ]
+        )
+    return ContentError.exit_code if action == "check" and not report.is_true else 0
+
+
+def copy(source: str, target: str, queries: Sequence[str], *, json: bool) -> int:
+    """Copy packages between caches; return the exit code."""
+    settings = load_settings()
+    parsed = parse_queries(queries)
+    with observed(settings, json) as wiring:
+        report = copy_cache(wiring.cache(source), wiring.cache(target), parsed, observer=wiring.observer)
+    if json:
+        render.print_json(report.to_json())
+    else:
+        render.print_lines([f"copied  {tag}" for tag in report.copied])
+        render.print_lines([f"failed  {tag}  {error.message}" for tag, error in report.failed])
+        sys.stdout.flush()
+        counts = f"{len(report.copied)} copied, {len(report.skipped)} there already, {len(report.failed)} failed"
+        sys.stderr.write(f"{report.target}: {counts}\n")
+    return report.exit_code
+
+
+def check(queries: Sequence[str], caches: Sequence[str], store: str, output: str, *, thorough: bool, json: bool) -> int:
+    """Tell what caches lack; return 1 if they lack anything."""
+    settings = load_settings()
+    parsed = parse_queries(queries)
+    if not caches:
+        raise UsageError("no cache named", hint="use --on CACHE")
+    with observed(settings, json) as wiring:
+        installs = installs_at(settings, store)
+        installed = [r.spec for r in installs.records() if not r.spec.is_external and r.is_present]
+        specs = _chosen(parsed, installed, installs.graph)
+        answers = [check_packages(wiring.cache(text), text, specs, thorough=thorough) for text in caches]
+    document = [answer.to_json() for answer in answers]
+    if output:
+        _write(output, jsonlib.dumps(document, indent=2) + "\n")
+    if json:
+        render.print_json(document)
+    else:
+        render.print_lines(
+            [f"{answer.cache}  {spec.short}  {reason}" for answer in answers for spec, reason in answer.lacking]
+        )
+    return 1 if any(answer.lacking for answer in answers) else 0
+
+
+def save_specs(queries: Sequence[str], store: str, cache_text: str, destination: str, *, json: bool) -> int:
+    """Write spec documents and print exact queries."""
+    settings = load_settings()
+    parsed = parse_queries(queries)
+    if store and cache_text:
+        raise UsageError("--store and --from exclude each other", hint="ask one place at a time")
+    with observed(settings, json) as wiring:
+        if cache_text:
+            known = contents(wiring.cache(cache_text), wiring.observer)
+            specs, graph = list(known.packages()), known.graph
+        else:
+            installs = installs_at(settings, store)
+            specs, graph = [r.spec for r in installs.records() if not r.spec.is_external], installs.graph
+    rows = []
+    for spec in _chosen(parsed, specs, graph):
+        path = os.path.join(destination, f"{spec.name}-{spec.version}-{spec.hash}.spec.json".replace("/", "_"))
+        _write(path, jsonlib.dumps(spec_document(spec, graph), separators=(",", ":")))
+        rows.append((f"{spec.name}@={spec.version}/{spec.hash}", path))
+    if json:
+        render.print_json([{"query": query, "file": path} for query, path in rows])
+    else:
+        render.print_table(rows)
+    return 0
+
+
+def _chosen(queries: Sequence[Query], specs: Sequence[Spec], graph: SpecGraph) -> list[Spec]:
+    if not queries:
+        return list(specs)
+    return list(dict.fromkeys(spec for query in queries for spec in select(query, specs, graph)))
+
+
+def _write(path: str, text: str) -> None:
+    staged = f"{path}.part-{os.getpid()}"
+    try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        with open(staged, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(staged, path)
+    except OSError as error:
+        raise LocalDiskError(f"{path}: cannot be written: {error.strerror}") from error

@@ -1,0 +1,52 @@
+"""Which packages of a tree a set of caches would have to be given: the question that pipelines ask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from oci_binpkg.cache.oci import OciCache
+from oci_binpkg.cache.protocol import PackageKey
+from oci_binpkg.errors import ContentError, NotFoundError
+from oci_binpkg.model.spec import Spec
+from oci_binpkg.ops.find import READERS
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilds:
+    """The packages that a cache lacks, or has without all of their content, each with the reason."""
+
+    cache: str
+    url: str
+    lacking: tuple[tuple[Spec, str], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form that Spack's pipelines read."""
+        return {
+            "mirrorName": self.cache,
+            "mirrorUrl": self.url,
+            "rebuildSpecs": [{"short_spec": spec.short, "hash": spec.hash} for spec, _ in self.lacking],
+        }
+
+
+def check(cache: OciCache, url: str, specs: Sequence[Spec], *, thorough: bool = False) -> Rebuilds:
+    """Tell which packages would have to be pushed: one listing; with `thorough` also a look at each package."""
+    present = cache.hashes()
+    reasons = {spec.hash: "absent" for spec in specs if spec.hash not in present}
+    if thorough:
+        there = [spec for spec in specs if spec.hash in present]
+        with ThreadPoolExecutor(READERS) as readers:
+            for spec, reason in zip(there, readers.map(lambda spec: _why_incomplete(cache, spec), there), strict=True):
+                if reason:
+                    reasons[spec.hash] = reason
+    return Rebuilds(cache.name, url, tuple((spec, reasons[spec.hash]) for spec in specs if spec.hash in reasons))
+
+
+def _why_incomplete(cache: OciCache, spec: Spec) -> str:
+    try:
+        entry = cache.find(PackageKey.of(spec))
+    except (NotFoundError, ContentError) as error:
+        return error.message
+    return "" if cache.store.exists(entry.layer.blob.descriptor) else "its layer is gone"

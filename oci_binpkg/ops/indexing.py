@@ -1,0 +1,107 @@
+"""The index of a cache: brought up to date, made anew, compared with what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from oci_binpkg.cache.index import EMPTY, IndexDocument, index_of
+from oci_binpkg.cache.oci import OciCache
+from oci_binpkg.cache.protocol import Entry
+from oci_binpkg.errors import ContentError, NotFoundError
+from oci_binpkg.events import Observer, Warned, ignore
+from oci_binpkg.ops.find import READERS, packages_of
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """How an index compares with its cache, by hash: packages it lacks, and packages it names that are not there.
+
+    `damaged` are tags that are no sound packages; `written` tells whether the index was changed.
+    """
+
+    cache: str
+    packages: int
+    unlisted: tuple[str, ...] = ()
+    vanished: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
+    written: bool = False
+
+    @property
+    def is_true(self) -> bool:
+        """Whether the index tells exactly what is there."""
+        return not (self.unlisted or self.vanished or self.damaged)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return {
+            "cache": self.cache,
+            "packages": self.packages,
+            "unlisted": list(self.unlisted),
+            "vanished": list(self.vanished),
+            "damaged": list(self.damaged),
+            "written": self.written,
+        }
+
+
+def update_index(cache: OciCache, observer: Observer = ignore) -> IndexReport:
+    """Enter the packages that the index lacks. Only those are read; what it names already is not."""
+    tags, index = packages_of(cache), _index(cache)
+    listed = {spec.hash for spec in index.packages()}
+    unlisted = tuple(sorted(set(tags) - listed))
+    entries, damaged = _read(cache, [tags[each] for each in unlisted], observer)
+    written = bool(entries) and cache.merge_index(_document(entries))
+    return IndexReport(cache.name, len(tags), unlisted, tuple(sorted(listed - set(tags))), damaged, written)
+
+
+def rebuild_index(cache: OciCache, observer: Observer = ignore) -> IndexReport:
+    """Read every package and write the index anew; what is gone or damaged is left out and reported."""
+    tags, index = packages_of(cache), _index(cache)
+    entries, damaged = _read(cache, list(tags.values()), observer)
+    cache.replace_index(_document(entries))
+    listed = {spec.hash for spec in index.packages()}
+    found = {entry.key.hash for entry in entries}
+    return IndexReport(
+        cache.name,
+        len(entries),
+        tuple(sorted(found - listed)),
+        tuple(sorted(listed - set(tags))),
+        damaged,
+        written=True,
+    )
+
+
+def check_index(cache: OciCache) -> IndexReport:
+    """Compare the index with one listing of the cache. Nothing is written."""
+    tags, index = packages_of(cache), _index(cache)
+    listed = {spec.hash for spec in index.packages()}
+    return IndexReport(cache.name, len(tags), tuple(sorted(set(tags) - listed)), tuple(sorted(listed - set(tags))))
+
+
+def _index(cache: OciCache) -> IndexDocument:
+    try:
+        return cache.read_index() or EMPTY
+    except NotFoundError:
+        return EMPTY
+
+
+def _document(entries: Sequence[Entry]) -> IndexDocument:
+    return index_of((entry.document.root, entry.document.graph) for entry in entries)
+
+
+def _read(cache: OciCache, tags: Sequence[str], observer: Observer) -> tuple[list[Entry], tuple[str, ...]]:
+    damaged: list[str] = []
+
+    def read(tag: str) -> Entry | None:
+        try:
+            return cache.entry(tag)
+        except (NotFoundError, ContentError) as error:
+            observer(Warned(f"{tag} is passed over: {error.message}"))
+            damaged.append(tag)
+            return None
+
+    with ThreadPoolExecutor(READERS) as readers:
+        entries = [entry for entry in readers.map(read, tags) if entry]
+    return entries, tuple(sorted(damaged))
