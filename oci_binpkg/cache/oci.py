@@ -86,6 +86,7 @@ class OciCache:
             prefix=_prefix_of(image.config.env),
             manifest=image.descriptor.digest,
             stack=tuple(descriptor.digest for descriptor in image.manifest.layers),
+            env=image.config.env,
         )
 
     def upload(self, layer: Layer) -> bool:
@@ -117,8 +118,11 @@ class OciCache:
         data = blob_of(self._store, descriptor).read(limit=MAX_INDEX_BYTES)
         return parse_index(data, f"the index of {self.name}")
 
-    def merge_index(self, added: IndexDocument) -> bool:
+    def merge_index(self, added: IndexDocument, *, replace: bool = False) -> bool:
         """Merge into the index; write, read back, and again if another writer's version replaced ours."""
+        if replace:
+            self._write_index(added)
+            return True
         for attempt in range(MERGE_ROUNDS):
             current = self._current_index()
             if current.digest is not None and _holds(current, added):
@@ -133,10 +137,6 @@ class OciCache:
                 hint="the packages themselves are there; run the command again to index them",
             )
         return True
-
-    def replace_index(self, index: IndexDocument) -> None:
-        """Write an index in place of whatever is there."""
-        self._write_index(index)
 
     def _put_content(self, image: Image) -> None:
         for layer in image.layers:

@@ -37,7 +37,8 @@ class Entry:
     """One package in a cache: its spec document, its layer, and the image that carries it where caches keep images.
 
     `prefix` is where the layer has the package, "" if the cache does not tell without the layer being read. `manifest`
-    is the digest of the manifest it was read from, `stack` those of all layers of its image.
+    is the digest of the manifest it was read from, `stack` those of all layers of its image; `env` is the image's
+    environment.
     """
 
     key: PackageKey
@@ -47,6 +48,7 @@ class Entry:
     prefix: str = ""
     manifest: Digest | None = None
     stack: tuple[Digest, ...] = ()
+    env: tuple[str, ...] = ()
 
 
 class BinaryCache(Protocol):
@@ -81,6 +83,9 @@ class BinaryCache(Protocol):
         """Return the index, or None if its digest is `known`. Raises `NotFoundError` if the cache has none."""
         ...
 
-    def merge_index(self, added: IndexDocument) -> bool:
-        """Merge records into the index; concurrent writers lose nothing. Returns whether it had to be written."""
+    def merge_index(self, added: IndexDocument, *, replace: bool = False) -> bool:
+        """Merge records into the index; concurrent writers lose nothing. Returns whether it had to be written.
+
+        With `replace` the records take the place of all that were there.
+        """
         ...

@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import PackageKey
+from oci_binpkg.cache.protocol import BinaryCache, PackageKey
 from oci_binpkg.errors import ContentError, NotFoundError
 from oci_binpkg.model.spec import Spec
 from oci_binpkg.ops.find import READERS
@@ -31,7 +30,7 @@ class Rebuilds:
         }
 
 
-def check(cache: OciCache, url: str, specs: Sequence[Spec], *, thorough: bool = False) -> Rebuilds:
+def check(cache: BinaryCache, url: str, specs: Sequence[Spec], *, thorough: bool = False) -> Rebuilds:
     """Tell which packages would have to be pushed: one listing; with `thorough` also a look at each package."""
     present = cache.hashes()
     reasons = {spec.hash: "absent" for spec in specs if spec.hash not in present}
@@ -44,9 +43,10 @@ def check(cache: OciCache, url: str, specs: Sequence[Spec], *, thorough: bool = 
     return Rebuilds(cache.name, url, tuple((spec, reasons[spec.hash]) for spec in specs if spec.hash in reasons))
 
 
-def _why_incomplete(cache: OciCache, spec: Spec) -> str:
+def _why_incomplete(cache: BinaryCache, spec: Spec) -> str:
     try:
-        entry = cache.find(PackageKey.of(spec))
+        with cache.find(PackageKey.of(spec)).layer.blob.open() as layer:
+            layer.read(1)
     except (NotFoundError, ContentError) as error:
         return error.message
-    return "" if cache.store.exists(entry.layer.blob.descriptor) else "its layer is gone"
+    return ""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from oci_binpkg.cache.index import index_of
+from oci_binpkg.cache.index import IndexDocument, index_of
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import PackageKey
+from oci_binpkg.cache.protocol import BinaryCache, PackageKey
 from oci_binpkg.errors import BinpkgError
 from oci_binpkg.events import BatchStarted, BytesSent, Event, Observer, PackageFinished, PackageStarted, ignore
 from oci_binpkg.model.query import Query, select
-from oci_binpkg.model.reference import INDEX_TAG, is_package_tag
+from oci_binpkg.model.reference import INDEX_TAG
+from oci_binpkg.model.spec import Spec
+from oci_binpkg.ops.converting import ImageMaker
 from oci_binpkg.ops.find import contents
+from oci_binpkg.ops.progress import counted
 from oci_binpkg.store.copy import copy
 
 
@@ -49,39 +52,94 @@ class CopyReport:
 
 
 def copy_cache(
-    source: OciCache, target: OciCache, queries: Sequence[Query] = (), *, observer: Observer = ignore
+    source: BinaryCache, target: BinaryCache, queries: Sequence[Query] = (), *, observer: Observer = ignore
 ) -> CopyReport:
     """Copy all packages and images, or those packages that match a query with what they link to or run.
 
-    What the target has under the same tag already is left alone. The target's index is brought up to date.
+    Layers travel as they are. Images are copied byte for byte between caches that keep images, and composed where the
+    source keeps none. What the target has already is left alone. The target's index is brought up to date.
     """
     index = contents(source, observer)
-    present = set(target.store.tags())
-    if queries:
-        roots = [spec for query in queries for spec in select(query, list(index.packages()), index.graph)]
-        listed = {spec.hash for spec in index.packages()}
-        wanted = [PackageKey.of(spec).tag for spec in index.graph.closure(roots) if spec.hash in listed]
+    if isinstance(source, OciCache) and isinstance(target, OciCache):
+        work: _Images | _Packages = _Images(source, target, index, queries)
     else:
-        wanted = sorted(tag for tag in source.store.tags() if tag != INDEX_TAG)
-    todo = [tag for tag in wanted if tag not in present]
+        work = _Packages(source, target, index, queries)
+    wanted, present = work.wanted(), work.present()
+    todo = [name for name in wanted if name not in present]
     observer(BatchStarted(len(todo), len(wanted) - len(todo)))
     copied: list[str] = []
     failed: list[tuple[str, BinpkgError]] = []
-    for tag in todo:
-        observer(PackageStarted(tag, tag))
+    for name in todo:
+        observer(PackageStarted(name, name))
         try:
-            copy(source.store, target.store, tag, observer=_under(tag, observer))
-            copied.append(tag)
-            observer(PackageFinished(tag, "copied"))
+            work.copy(name, observer)
+            copied.append(name)
+            observer(PackageFinished(name, "copied"))
         except BinpkgError as error:
-            failed.append((tag, error))
-            observer(PackageFinished(tag, "failed", error.message))
-    broken = {tag for tag, _ in failed}
-    there = [s for s in index.packages() if (tag := PackageKey.of(s).tag) in wanted and tag not in broken]
-    has_packages = any(is_package_tag(tag) for tag in (*copied, *wanted))
-    written = bool(has_packages and there) and target.merge_index(index_of((spec, index.graph) for spec in there))
-    skipped = tuple(tag for tag in wanted if tag in present)
+            failed.append((name, error))
+            observer(PackageFinished(name, "failed", error.message))
+    there = set(wanted) - {name for name, _ in failed}
+    specs = [spec for spec in index.packages() if PackageKey.of(spec).tag in there]
+    written = bool(specs) and target.merge_index(index_of((spec, index.graph) for spec in specs))
+    skipped = tuple(name for name in wanted if name in present)
     return CopyReport(source.name, target.name, tuple(copied), skipped, tuple(failed), written)
+
+
+@dataclass(frozen=True, slots=True)
+class _Images:
+    """Copies tags with all that is under them."""
+
+    source: OciCache
+    target: OciCache
+    index: IndexDocument
+    queries: Sequence[Query]
+
+    def wanted(self) -> list[str]:
+        if self.queries:
+            return [PackageKey.of(spec).tag for spec in _chosen(self.index, self.queries)]
+        return sorted(tag for tag in self.source.store.tags() if tag != INDEX_TAG)
+
+    def present(self) -> set[str]:
+        return set(self.target.store.tags())
+
+    def copy(self, name: str, observer: Observer) -> None:
+        copy(self.source.store, self.target.store, name, observer=_under(name, observer))
+
+
+class _Packages:
+    """Copies packages, one by one, dependencies first."""
+
+    def __init__(
+        self, source: BinaryCache, target: BinaryCache, index: IndexDocument, queries: Sequence[Query]
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._specs = {PackageKey.of(spec).tag: spec for spec in _chosen(index, queries)}
+        self._maker = ImageMaker(target) if isinstance(target, OciCache) else None
+
+    def wanted(self) -> list[str]:
+        return list(self._specs)
+
+    def present(self) -> set[str]:
+        there = self._target.hashes()
+        return {name for name, spec in self._specs.items() if spec.hash in there}
+
+    def copy(self, name: str, observer: Observer) -> None:
+        entry = self._source.find(PackageKey.of(self._specs[name]))
+        if self._maker is not None:
+            entry = self._maker.with_image(entry)
+        layer = replace(entry.layer, blob=counted(entry.layer.blob, name, observer))
+        self._target.upload(layer)
+        self._target.publish(entry)
+
+
+def _chosen(index: IndexDocument, queries: Sequence[Query]) -> list[Spec]:
+    """Return what matches, or everything, with all it links to or runs that is there, dependencies first."""
+    roots = list(index.packages())
+    if queries:
+        roots = [spec for query in queries for spec in select(query, roots, index.graph)]
+    listed = {spec.hash for spec in index.packages()}
+    return [spec for spec in index.graph.closure(roots) if spec.hash in listed]
 
 
 def _under(tag: str, observer: Observer) -> Observer:

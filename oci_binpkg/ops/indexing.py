@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from oci_binpkg.cache.index import EMPTY, IndexDocument, index_of
-from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import Entry
+from oci_binpkg.cache.protocol import BinaryCache, Entry
 from oci_binpkg.errors import ContentError, NotFoundError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.ops.find import READERS, packages_of
@@ -46,7 +45,7 @@ class IndexReport:
         }
 
 
-def update_index(cache: OciCache, observer: Observer = ignore) -> IndexReport:
+def update_index(cache: BinaryCache, observer: Observer = ignore) -> IndexReport:
     """Enter the packages that the index lacks. Only those are read; what it names already is not."""
     tags, index = packages_of(cache), _index(cache)
     listed = {spec.hash for spec in index.packages()}
@@ -56,11 +55,11 @@ def update_index(cache: OciCache, observer: Observer = ignore) -> IndexReport:
     return IndexReport(cache.name, len(tags), unlisted, tuple(sorted(listed - set(tags))), damaged, written)
 
 
-def rebuild_index(cache: OciCache, observer: Observer = ignore) -> IndexReport:
+def rebuild_index(cache: BinaryCache, observer: Observer = ignore) -> IndexReport:
     """Read every package and write the index anew; what is gone or damaged is left out and reported."""
     tags, index = packages_of(cache), _index(cache)
     entries, damaged = _read(cache, list(tags.values()), observer)
-    cache.replace_index(_document(entries))
+    cache.merge_index(_document(entries), replace=True)
     listed = {spec.hash for spec in index.packages()}
     found = {entry.key.hash for entry in entries}
     return IndexReport(
@@ -73,14 +72,14 @@ def rebuild_index(cache: OciCache, observer: Observer = ignore) -> IndexReport:
     )
 
 
-def check_index(cache: OciCache) -> IndexReport:
+def check_index(cache: BinaryCache) -> IndexReport:
     """Compare the index with one listing of the cache. Nothing is written."""
     tags, index = packages_of(cache), _index(cache)
     listed = {spec.hash for spec in index.packages()}
     return IndexReport(cache.name, len(tags), tuple(sorted(set(tags) - listed)), tuple(sorted(listed - set(tags))))
 
 
-def _index(cache: OciCache) -> IndexDocument:
+def _index(cache: BinaryCache) -> IndexDocument:
     try:
         return cache.read_index() or EMPTY
     except NotFoundError:
@@ -91,7 +90,7 @@ def _document(entries: Sequence[Entry]) -> IndexDocument:
     return index_of((entry.document.root, entry.document.graph) for entry in entries)
 
 
-def _read(cache: OciCache, tags: Sequence[str], observer: Observer) -> tuple[list[Entry], tuple[str, ...]]:
+def _read(cache: BinaryCache, tags: Sequence[str], observer: Observer) -> tuple[list[Entry], tuple[str, ...]]:
     damaged: list[str] = []
 
     def read(tag: str) -> Entry | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from oci_binpkg.cache.index import index_of
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import PackageKey
+from oci_binpkg.cache.protocol import BinaryCache, PackageKey
 from oci_binpkg.events import BatchStarted, Observer, Warned, ignore
 from oci_binpkg.installs.protocol import Installs
 from oci_binpkg.ops.report import Outcome, PackageResult, PushReport
@@ -36,7 +36,7 @@ class PushOptions:
 def push(
     installs: Installs,
     selection: Selection,
-    cache: OciCache,
+    cache: BinaryCache,
     packer: Packer,
     *,
     base: BaseImages = no_base,
@@ -63,13 +63,13 @@ def push(
     results += Schedule(stack, todo, publish=True).run(options.jobs)
     written = options.update_index and _update_index(installs, cache, results)
     image = None
-    if options.tag and not any(result.error for result in results):
+    if options.tag and isinstance(cache, OciCache) and not any(result.error for result in results):
         needed = [r for r in stack.closure(selection.roots) if stack.is_present(r.spec.hash)]
         Schedule(stack, [], publish=False, needed=needed).run(options.jobs)
         image = tag_image(stack, cache, selection.roots, options.tag)
     return PushReport(cache.name, tuple(results), image, written)
 
 
-def _update_index(installs: Installs, cache: OciCache, results: Iterable[PackageResult]) -> bool:
+def _update_index(installs: Installs, cache: BinaryCache, results: Iterable[PackageResult]) -> bool:
     there = [r.spec for r in results if r.outcome in (Outcome.PUSHED, Outcome.SKIPPED)]
     return cache.merge_index(index_of((spec, installs.graph) for spec in there))

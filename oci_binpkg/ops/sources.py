@@ -10,8 +10,8 @@ from typing import Final
 
 from oci_binpkg.cache.index import IndexDocument
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import Entry, PackageKey
-from oci_binpkg.errors import BinpkgError, NotFoundError, QueryError
+from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
+from oci_binpkg.errors import BinpkgError, NotFoundError, QueryError, UsageError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.model.query import Query, one
 from oci_binpkg.model.spec import Spec, SpecGraph
@@ -45,7 +45,7 @@ class Resolution:
 class Sources:
     """Caches in the order in which they are asked. Why one was passed over is kept, for the report."""
 
-    caches: Sequence[OciCache]
+    caches: Sequence[BinaryCache]
     observer: Observer = ignore
     _indices: dict[str, IndexDocument | None] = field(default_factory=dict)
     _known: dict[tuple[str, str], Found] = field(default_factory=dict)
@@ -77,6 +77,8 @@ class Sources:
         Raises `NotFoundError` for layers that are no package of the cache, the base image's aside.
         """
         cache = self.caches[0]
+        if not isinstance(cache, OciCache):
+            raise UsageError(f"{cache.name} keeps packages, no images", hint="name a registry or an image layout")
         image = read_image(cache.store, reference, this_platform())
         tags = package_tags(cache, image.config)
         wanted = [tags[layer.digest] for layer in image.manifest.layers if layer.digest in tags]
@@ -126,7 +128,7 @@ class Sources:
             except BinpkgError as error:
                 passed.append(f"{cache.name}: {error.message}")
 
-    def _find(self, cache: OciCache, key: PackageKey) -> Found:
+    def _find(self, cache: BinaryCache, key: PackageKey) -> Found:
         """Return a package of a cache; what was found once in this run is not asked for again."""
         known = self._known.get((cache.name, key.hash))
         if known is None:

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import Entry, PackageKey
+from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
 from oci_binpkg.errors import AuthError, CertificateError, ContentError, NotFoundError, TransferError
 from oci_binpkg.events import Observer, PackageFinished, PackageStarted, Warned
 from oci_binpkg.installs.protocol import Installs, Record
@@ -75,7 +74,7 @@ class Stack:
     def __init__(
         self,
         installs: Installs,
-        cache: OciCache,
+        cache: BinaryCache,
         packer: Packer,
         present: Mapping[str, str],
         *,
