@@ -116,6 +116,18 @@ class RelocationError(BinpkgError):
         self.longest_root = longest_root
 
 
+class SignatureError(ContentError):
+    """A signature that is required is absent, wrong, or made by nobody who is trusted. Never retried."""
+
+    exit_code = 14
+
+
+class KeyringError(BinpkgError):
+    """gpg is absent, or cannot do what it was asked: no such key, no passphrase, a keyring it cannot use."""
+
+    exit_code = 15
+
+
 class TransferError(BinpkgError):
     """The other side could not be asked, or did not answer properly."""
 

@@ -5,11 +5,12 @@ Source: Spack's OCI build caches: tags `NAME-VERSION-HASH.spack`, the index unde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final
 
-from oci_binpkg.cache.index import EMPTY, MAX_INDEX_BYTES, IndexDocument, parse_index
+from oci_binpkg.cache.index import EMPTY, MAX_INDEX_BYTES, IndexDocument, index_of, parse_index
 from oci_binpkg.cache.protocol import Entry, PackageKey
 from oci_binpkg.errors import ContentError, NotFoundError, TransferError
 from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Blob, Descriptor, Digest
@@ -20,20 +21,33 @@ from oci_binpkg.model.reference import INDEX_TAG, hash_of_tag, is_package_tag
 from oci_binpkg.model.spec import parse_spec_document
 from oci_binpkg.store.copy import StoredImage, blob_of, read_image
 from oci_binpkg.store.protocols import Store
+from oci_binpkg.store.referrers import attach_signature, signatures
 
-MERGE_ROUNDS: Final = 5
+MERGE_ROUNDS: Final = 20
+_READERS: Final = 8
 _PREFIXES: Final = "CMAKE_PREFIX_PATH="
 
 
 class OciCache:
     """Packages in a registry repository, an OCI image layout or memory.
 
-    `pause(round)` is called between rounds of an index merge that another writer got in the way of.
+    `pause(round)` is called between rounds of an index merge that another writer got in the way of. With `verify` a
+    package counts only if its manifest's exact bytes are signed: it is given these, the signatures attached to them,
+    and what they are of, and raises if none is good. With `sign` what is published is signed.
     """
 
-    def __init__(self, store: Store, *, pause: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        pause: Callable[[int], None],
+        verify: Callable[[bytes, Sequence[bytes], str], None] | None = None,
+        sign: Callable[[bytes], bytes] | None = None,
+    ) -> None:
         self._store = store
         self._pause = pause
+        self._verify = verify
+        self._sign = sign
 
     @property
     def name(self) -> str:
@@ -78,6 +92,9 @@ class OciCache:
         spec = parse_spec_document({"spec": document["spec"]}, f"{what} config")
         if spec.root.hash != key.hash:
             raise ContentError(f"{what} holds another package: {spec.root.short} ({spec.root.hash})")
+        if self._verify is not None:
+            # configuration and layers are named by digest in these bytes: what is installed is all signed
+            self._verify(image.manifest_bytes, signatures(self._store, image.descriptor), what)
         made = Layer(blob_of(self._store, layer), image.config.diff_ids[-1])
         return Entry(
             key,
@@ -97,8 +114,13 @@ class OciCache:
         """Publish the entry's image under the package's tag."""
         if entry.image is None:
             raise ValueError("a package in an OCI cache is an image")
+        manifest = entry.image.manifest
+        if self._sign is not None:
+            # the signature first: a reader that wants one never sees the tag without it
+            self.put_image(entry.image)
+            attach_signature(self._store, manifest.descriptor, self._sign(manifest.read()), pause=self._pause)
         self.publish_image(entry.image, entry.key.tag)
-        return entry.image.manifest.descriptor.digest
+        return manifest.descriptor.digest
 
     def publish_image(self, image: Image, tag: str) -> None:
         """Store an image and tag it: layers that are not there yet, config, manifest, tag."""
@@ -119,24 +141,53 @@ class OciCache:
         return parse_index(data, f"the index of {self.name}")
 
     def merge_index(self, added: IndexDocument, *, replace: bool = False) -> bool:
-        """Merge into the index; write, read back, and again if another writer's version replaced ours."""
-        if replace:
-            self._write_index(added)
-            return True
+        """Merge into the index; write, read back, and again if another writer's version replaced ours.
+
+        Registries cannot write on a condition: a write may replace entries of a writer that read its own back and is
+        gone. Packages are tagged before they are indexed, so whoever wrote last lists the tags and enters what is
+        missing. Whatever the order of writes, the last one is followed by a look that finds everything there.
+        """
+        unusable: set[str] = set()
         for attempt in range(MERGE_ROUNDS):
-            current = self._current_index()
+            anew = replace and attempt == 0
+            current = EMPTY if anew else self._current_index()
             if current.digest is not None and _holds(current, added):
                 return attempt > 0
-            written = self._write_index(current.merged(added))
-            if self._index_layer().digest == written:
-                return True
-            self._pause(attempt)
+            merged = added if anew else current.merged(added)
+            written = self._write_index(merged)
+            if written == self._index_layer().digest:
+                missing = self._unlisted(merged) - unusable
+                if not missing:
+                    return True
+                self._pause(attempt)
+                # unchanged after a while: nobody is about to enter them
+                if written == self._index_layer().digest:
+                    added = added.merged(self._read_packages(missing, unusable))
+            else:
+                self._pause(attempt)
         if not _holds(self._current_index(), added):
             raise TransferError(
                 f"the index of {self.name} was replaced by other writers {MERGE_ROUNDS} times in a row",
-                hint="the packages themselves are there; run the command again to index them",
+                hint="the packages themselves are there; run `oci-binpkg index update` to enter them",
             )
         return True
+
+    def _unlisted(self, index: IndexDocument) -> set[str]:
+        listed = {spec.hash for spec in index.packages()}
+        return {tag for each, tag in self.hashes().items() if each not in listed}
+
+    def _read_packages(self, tags: Iterable[str], unusable: set[str]) -> IndexDocument:
+        """Read packages by their tags; tags that are no sound packages join `unusable`."""
+
+        def read(tag: str) -> Entry | None:
+            try:
+                return self.entry(tag)
+            except (NotFoundError, ContentError):
+                unusable.add(tag)
+                return None
+
+        with ThreadPoolExecutor(_READERS) as readers:
+            return index_of((one.document.root, one.document.graph) for one in readers.map(read, tags) if one)
 
     def _put_content(self, image: Image) -> None:
         for layer in image.layers:

@@ -4,35 +4,55 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
+from oci_binpkg.cache.mirror import MirrorCache
+from oci_binpkg.cache.mirror_manifest import Verifier, index_path
+from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.errors import UsageError
+from oci_binpkg.cache.protocol import BinaryCache
+from oci_binpkg.errors import NotFoundError, UnsupportedError, UsageError
+from oci_binpkg.events import Observer, ignore
 from oci_binpkg.model.reference import Repository, check_tag, is_loopback, parse_image, parse_reference
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.protocols import Store
+from oci_binpkg.transport.objects import Objects, exists
 
 LAYOUT: Final = "oci-layout:"
+LAYOUT_FILE: Final = "v3/layout.json"
+V2_INDEX: Final = "build_cache/index.json"
 REGISTRY: Final = {"oci://": "https", "oci+http://": "http", "docker://": "https"}
-FORMS: Final = "oci://HOST[:PORT]/NAME, oci+http://HOST[:PORT]/NAME, oci-layout:PATH, or a name from the configuration"
+MIRRORS: Final = ("file://", "https://", "http://", "s3://")
+FORMS: Final = (
+    "oci://HOST[:PORT]/NAME, oci+http://HOST[:PORT]/NAME, oci-layout:PATH, a mirror's URL (file://, https://, s3://), "
+    "or a name from the configuration"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where content is: a repository, or the path of an image layout; with a tag, a digest, or neither."""
+    """Where content is: a repository, the path of an image layout, or the URL of a mirror.
+
+    The first two with a tag, a digest (`sha256:...`), or neither; the last with the name of a view, "" for all of it.
+    """
 
     text: str
     repository: Repository | None = None
     path: str = ""
     reference: str = ""
+    url: str = ""
+    view: str = ""
 
 
 def parse_location(text: str) -> Location:
     """Parse a CACHE or CACHE:TAG. Raises `UsageError` for anything else."""
     if text.startswith(LAYOUT):
         return _layout(text)
+    if text.startswith(MIRRORS):
+        return Location(text, url=_mirror_url(text))
     for prefix, scheme in REGISTRY.items():
         if text.startswith(prefix):
             rest = text.removeprefix(prefix).rstrip("/")
@@ -48,6 +68,16 @@ def parse_base(text: str) -> Location:
         return location if location.reference else Location(text, location.repository, location.path, "latest")
     reference = parse_image(text)
     return Location(text, reference.repository, "", str(reference.digest or reference.tag))
+
+
+def _mirror_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.username or parts.password:
+        raise UsageError("a mirror's URL holds no credentials", hint="logins come from the environment or AWS profiles")
+    is_path = parts.scheme == "file" and not parts.netloc and parts.path.startswith("/")
+    if parts.query or parts.fragment or not (is_path or (parts.scheme != "file" and parts.netloc)):
+        raise UsageError(f"not a mirror's URL: {text[:200]!r}", hint=f"write {FORMS}")
+    return text.rstrip("/")
 
 
 def _layout(text: str) -> Location:
@@ -67,18 +97,39 @@ def _layout(text: str) -> Location:
 
 
 @dataclass(frozen=True, slots=True)
+class Trust:
+    """How signatures are dealt with: on mirrors `verify` unwraps what was signed and `sign` signs what is written.
+
+    On registries and layouts `verify_detached` judges the signatures of a manifest (None: they are not asked for), and
+    `sign_detached` makes one.
+    """
+
+    verify: Verifier
+    sign: Callable[[bytes], bytes] | None = None
+    verify_detached: Callable[[bytes, Sequence[bytes], str], None] | None = None
+    sign_detached: Callable[[bytes], bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Opener:
     """Opens stores and caches. `registry` connects to a repository; `speaks_plain_http` asks a loopback host.
 
-    `pause(round)` waits between rounds of an index merge that other writers got in the way of.
+    `objects` opens the files of a mirror. `pause(round)` waits between rounds of an index merge that other writers got
+    in the way of.
     """
 
     registry: Callable[[Repository], Store]
     speaks_plain_http: Callable[[str], bool]
+    objects: Callable[[str], Objects]
     pause: Callable[[int], None]
+    observer: Observer = ignore
 
     def store(self, location: Location) -> Store:
-        """Open the store at a location."""
+        """Open the store at a location. Raises `UsageError` for a mirror, which keeps no images."""
+        if location.url:
+            raise UsageError(
+                f"{location.text} is a mirror: it keeps packages, no images", hint="name a registry or layout"
+            )
         if location.repository is None:
             return LayoutStore(location.path)
         repository = location.repository
@@ -86,6 +137,32 @@ class Opener:
             repository = Repository("http", repository.host, repository.name)
         return self.registry(repository)
 
-    def cache(self, location: Location) -> OciCache:
-        """Open the cache at a location."""
-        return OciCache(self.store(location), pause=self.pause)
+    def images(self, location: Location, trust: Trust | None = None) -> OciCache:
+        """Open a cache that keeps images. Raises `UsageError` for a mirror."""
+        store = self.store(location)
+        if trust is None:
+            return OciCache(store, pause=self.pause)
+        return OciCache(store, pause=self.pause, verify=trust.verify_detached, sign=trust.sign_detached)
+
+    def cache(self, location: Location, trust: Trust) -> BinaryCache:
+        """Open the cache at a location, whatever its layout."""
+        if not location.url:
+            return self.images(location, trust)
+        objects = self.objects(location.url)
+        if not location.view and _is_old(objects):  # layout 2 has no views
+            return MirrorV2Cache(objects, verify=trust.verify, observer=self.observer)
+        return MirrorCache(objects, verify=trust.verify, sign=trust.sign, view=location.view, pause=self.pause)
+
+
+def _is_old(objects: Objects) -> bool:
+    """Tell whether a mirror has layout 2 and not 3. What is empty or new has layout 3."""
+    if exists(objects, LAYOUT_FILE) or exists(objects, index_path()):
+        return False
+    return exists(objects, V2_INDEX) or _lists(objects, "build_cache/")
+
+
+def _lists(objects: Objects, prefix: str) -> bool:
+    try:
+        return next(iter(objects.list(prefix)), None) is not None
+    except (UnsupportedError, NotFoundError):
+        return False

@@ -11,7 +11,19 @@ from typing import Annotated, Any, Never
 
 import typer
 
-from oci_binpkg.cli.cache_app import check, copy, index_app, save_specs
+from oci_binpkg.cli.cache_app import (
+    CACHE_HELP,
+    CheckOption,
+    KeyOption,
+    UnsignedOption,
+    check,
+    copy,
+    index_app,
+    keys_app,
+    mirror_app,
+    save_specs,
+    search,
+)
 from oci_binpkg.errors import BinpkgError, UsageError
 
 app = typer.Typer(
@@ -23,13 +35,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-CACHE_HELP = "oci://HOST[:PORT]/NAME, oci+http://..., oci-layout:PATH, or a configured name"
 CacheArgument = Annotated[str, typer.Argument(metavar="CACHE", help=CACHE_HELP)]
 ImageArgument = Annotated[str, typer.Argument(metavar="CACHE:TAG", help=f"{CACHE_HELP}, with a tag")]
 QueriesArgument = Annotated[list[str] | None, typer.Argument(metavar="QUERY", help="greet@2.0, /6fyta, zlib +shared")]
-StoreOption = Annotated[
-    str, typer.Option("--store", metavar="DIR", help="install tree: of Spack, or with packages.toml")
-]
+StoreOption = Annotated[str, typer.Option("--store", metavar="DIR", help="install tree, Spack's or our own")]
 BaseOption = Annotated[
     str, typer.Option("--base-image", metavar="REF", help="debian:12, oci://HOST/NAME:TAG or oci-layout:PATH:TAG")
 ]
@@ -46,9 +55,7 @@ FromCaches = Annotated[
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="say what would be pushed, write nothing")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document for scripts")]
 FromOption = Annotated[str, typer.Option("--from", metavar="CACHE", help=CACHE_HELP)]
-EngineOption = Annotated[
-    str, typer.Option("--engine", metavar="ENGINE", help="docker or podman (default: what answers)")
-]
+EngineOption = Annotated[str, typer.Option("--engine", metavar="ENGINE", help="docker or podman (first that answers)")]
 
 
 @app.command()
@@ -65,6 +72,8 @@ def push(
     ] = False,
     compression: CompressionOption = "",
     jobs: JobsOption = 0,
+    key: KeyOption = "",
+    unsigned: UnsignedOption = False,
     dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -78,13 +87,24 @@ def push(
       oci-binpkg push oci-layout:cache greet@2.0 --store ~/spack/opt --base-image debian:12
     """
     from oci_binpkg.cli import commands
+    from oci_binpkg.cli.wiring import TrustFlags
 
     raise typer.Exit(
         commands.push(
             cache,
             queries or [],
             commands.PushFlags(
-                store, base_image, tag, only, force, update_index, compression, jobs, dry_run=dry_run, json=json
+                store,
+                base_image,
+                tag,
+                only,
+                force,
+                update_index,
+                compression,
+                jobs,
+                dry_run=dry_run,
+                json=json,
+                trust=TrustFlags(key=key, unsigned=unsigned),
             ),
         )
     )
@@ -129,6 +149,7 @@ def find(
     queries: QueriesArgument = None,
     store: StoreOption = "",
     from_cache: FromOption = "",
+    check_signature: CheckOption = None,
     json: JsonOption = False,
 ) -> None:
     """List packages of a tree or of a cache.
@@ -142,13 +163,14 @@ def find(
     """
     from oci_binpkg.cli import commands
 
-    raise typer.Exit(commands.find(queries or [], store, from_cache, json=json))
+    raise typer.Exit(commands.find(queries or [], store, from_cache, json=json, check=check_signature))
 
 
 @app.command()
 def show(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="must mean exactly one package")],
     from_cache: FromOption,
+    check_signature: CheckOption = None,
     json: JsonOption = False,
 ) -> None:
     """Show one package of a cache.
@@ -162,7 +184,7 @@ def show(
     """
     from oci_binpkg.cli import commands
 
-    raise typer.Exit(commands.show(query, from_cache, json=json))
+    raise typer.Exit(commands.show(query, from_cache, json=json, check=check_signature))
 
 
 @app.command()
@@ -238,6 +260,7 @@ def install(
     ] = False,
     jobs: JobsOption = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be installed, write nothing")] = False,
+    check_signature: CheckOption = None,
     json: JsonOption = False,
 ) -> None:
     """Install packages from a cache, relocated.
@@ -251,7 +274,9 @@ def install(
     """
     from oci_binpkg.cli import install_commands
 
-    flags = install_commands.InstallFlags(store, force, allow_missing, allow_stale, jobs, dry_run=dry_run, json=json)
+    flags = install_commands.InstallFlags(
+        store, force, allow_missing, allow_stale, jobs, dry_run=dry_run, json=json, check=check_signature
+    )
     raise typer.Exit(install_commands.install(queries, from_cache, flags))
 
 
@@ -322,6 +347,7 @@ def download(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="must mean exactly one package")],
     from_cache: FromCaches,
     destination: Annotated[str, typer.Argument(metavar="DEST", help="folder for the files")] = ".",
+    check_signature: CheckOption = None,
     json: JsonOption = False,
 ) -> None:
     """Fetch a package's spec and archive.
@@ -332,7 +358,7 @@ def download(
     """
     from oci_binpkg.cli import install_commands
 
-    raise typer.Exit(install_commands.download(query, from_cache, destination, json=json))
+    raise typer.Exit(install_commands.download(query, from_cache, destination, json=json, check=check_signature))
 
 
 @app.command()
@@ -370,8 +396,11 @@ def logout(host: Annotated[str, typer.Argument(metavar="HOST", help="the registr
 
 
 app.add_typer(index_app, name="index")
+app.add_typer(keys_app, name="keys")
+app.add_typer(mirror_app, name="mirror")
 app.command()(copy)
 app.command()(check)
+app.command()(search)
 app.command("save-specs")(save_specs)
 
 

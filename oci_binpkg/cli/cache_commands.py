@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from oci_binpkg.cli import render
 from oci_binpkg.cli.commands import installs_at, observed, parse_queries
 from oci_binpkg.cli.settings import load_settings
+from oci_binpkg.cli.wiring import TrustFlags
 from oci_binpkg.errors import ContentError, LocalDiskError, UsageError
 from oci_binpkg.model.query import Query, select
 from oci_binpkg.model.spec import Spec, SpecGraph, spec_document
@@ -19,11 +20,11 @@ from oci_binpkg.ops.find import contents
 from oci_binpkg.ops.indexing import check_index, rebuild_index, update_index
 
 
-def index(cache_text: str, action: str, *, json: bool) -> int:
+def index(cache_text: str, action: str, *, json: bool, verify: bool | None = None) -> int:
     """Update, rebuild or check an index; return the exit code."""
     settings = load_settings()
     with observed(settings, json) as wiring:
-        cache = wiring.cache(cache_text)
+        cache = wiring.cache(cache_text, TrustFlags(verify), writing=action != "check")
         if action == "update":
             report = update_index(cache, wiring.observer)
         elif action == "rebuild":
@@ -53,12 +54,15 @@ def index(cache_text: str, action: str, *, json: bool) -> int:
     return ContentError.exit_code if action == "check" and not report.is_true else 0
 
 
-def copy(source: str, target: str, queries: Sequence[str], *, json: bool) -> int:
+def copy(
+    source: str, target: str, queries: Sequence[str], *, json: bool, verify: bool | None, key: str, unsigned: bool
+) -> int:
     """Copy packages between caches; return the exit code."""
     settings = load_settings()
     parsed = parse_queries(queries)
     with observed(settings, json) as wiring:
-        report = copy_cache(wiring.cache(source), wiring.cache(target), parsed, observer=wiring.observer)
+        target_cache = wiring.target(target, TrustFlags(None, key, unsigned))
+        report = copy_cache(wiring.cache(source, TrustFlags(verify)), target_cache, parsed, observer=wiring.observer)
     if json:
         render.print_json(report.to_json())
     else:
@@ -70,7 +74,16 @@ def copy(source: str, target: str, queries: Sequence[str], *, json: bool) -> int
     return report.exit_code
 
 
-def check(queries: Sequence[str], caches: Sequence[str], store: str, output: str, *, thorough: bool, json: bool) -> int:
+def check(
+    queries: Sequence[str],
+    caches: Sequence[str],
+    store: str,
+    output: str,
+    *,
+    thorough: bool,
+    json: bool,
+    verify: bool | None,
+) -> int:
     """Tell what caches lack; return 1 if they lack anything."""
     settings = load_settings()
     parsed = parse_queries(queries)
@@ -80,7 +93,9 @@ def check(queries: Sequence[str], caches: Sequence[str], store: str, output: str
         installs = installs_at(settings, store)
         installed = [r.spec for r in installs.records() if not r.spec.is_external and r.is_present]
         specs = _chosen(parsed, installed, installs.graph)
-        answers = [check_packages(wiring.cache(text), text, specs, thorough=thorough) for text in caches]
+        answers = [
+            check_packages(wiring.cache(text, TrustFlags(verify)), text, specs, thorough=thorough) for text in caches
+        ]
     document = [answer.to_json() for answer in answers]
     if output:
         _write(output, jsonlib.dumps(document, indent=2) + "\n")

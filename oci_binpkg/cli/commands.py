@@ -7,12 +7,12 @@ import json as jsonlib
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from oci_binpkg.cli import render
 from oci_binpkg.cli.progress import progress
 from oci_binpkg.cli.settings import Settings, load_settings, stderr_is_terminal
-from oci_binpkg.cli.wiring import Wiring
+from oci_binpkg.cli.wiring import TrustFlags, Wiring
 from oci_binpkg.errors import UsageError
 from oci_binpkg.installs.open import open_installs
 from oci_binpkg.installs.protocol import Installs
@@ -44,6 +44,7 @@ class PushFlags:
     jobs: int
     dry_run: bool
     json: bool
+    trust: TrustFlags = field(default_factory=TrustFlags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def push(cache_text: str, queries: Sequence[str], flags: PushFlags) -> int:
     parsed = parse_queries(queries)
     with observed(settings, flags.json) as wiring:
         installs = installs_at(settings, flags.store)
-        cache = wiring.cache(cache_text)
+        cache = wiring.images(cache_text, flags.trust) if tag else wiring.target(cache_text, flags.trust)
         packer = wiring.packer(installs, flags.compression)
         base = wiring.base_images(flags.base_image) if flags.base_image else no_base
         selection = select(installs, parsed, only)
@@ -94,7 +95,7 @@ def image(cache_text: str, queries: Sequence[str], flags: PushFlags, runtime_fla
     parsed = parse_queries(queries)
     with observed(settings, flags.json) as wiring:
         installs = installs_at(settings, flags.store)
-        cache = wiring.cache(cache_text)
+        cache = wiring.images(cache_text)
         report = push_image(
             installs,
             select(installs, parsed),
@@ -110,7 +111,7 @@ def image(cache_text: str, queries: Sequence[str], flags: PushFlags, runtime_fla
     return _finish(report, json=flags.json)
 
 
-def find(queries: Sequence[str], store: str, cache_text: str, *, json: bool) -> int:
+def find(queries: Sequence[str], store: str, cache_text: str, *, json: bool, check: bool | None = None) -> int:
     """List packages of a tree or of a cache."""
     settings = load_settings()
     parsed = parse_queries(queries)
@@ -118,7 +119,7 @@ def find(queries: Sequence[str], store: str, cache_text: str, *, json: bool) -> 
         raise UsageError("--store and --from exclude each other", hint="ask one place at a time")
     with observed(settings, json) as wiring:
         if cache_text:
-            found = find_cached(wiring.cache(cache_text), parsed, wiring.observer)
+            found = find_cached(wiring.cache(cache_text, TrustFlags(check)), parsed, wiring.observer)
         else:
             found = find_installed(installs_at(settings, store), parsed)
     if json:
@@ -128,12 +129,12 @@ def find(queries: Sequence[str], store: str, cache_text: str, *, json: bool) -> 
     return 0
 
 
-def show(query: str, cache_text: str, *, json: bool) -> int:
+def show(query: str, cache_text: str, *, json: bool, check: bool | None = None) -> int:
     """Show one package of a cache."""
     settings = load_settings()
     parsed = Query.parse(query)
     with observed(settings, json) as wiring:
-        shown = show_package(wiring.cache(cache_text), parsed, wiring.observer)
+        shown = show_package(wiring.cache(cache_text, TrustFlags(check)), parsed, wiring.observer)
     if json:
         render.print_json(shown.to_json())
     else:
@@ -146,7 +147,7 @@ def inspect(cache_text: str, *, json: bool) -> int:
     settings = load_settings()
     with observed(settings, json) as wiring:
         location = wiring.location(cache_text)
-        cache = wiring.cache_at(location)
+        cache = wiring.images_at(location)
         if not location.reference:
             info = inspect_cache(cache, wiring.observer)
             if json:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from oci_binpkg.cli import render
 from oci_binpkg.cli.commands import observed, parse_queries
 from oci_binpkg.cli.settings import Settings, load_settings
-from oci_binpkg.cli.wiring import Wiring
+from oci_binpkg.cli.wiring import TrustFlags, Wiring
 from oci_binpkg.errors import ContentError, UsageError
 from oci_binpkg.installs.open import open_installs
 from oci_binpkg.installs.prefixes import has_packages_file
@@ -33,6 +33,7 @@ class InstallFlags:
     jobs: int
     dry_run: bool
     json: bool
+    check: bool | None = None
 
     def options(self, wiring: Wiring) -> InstallOptions:
         """Return the values."""
@@ -48,7 +49,7 @@ def install(queries: Sequence[str], caches: Sequence[str], flags: InstallFlags) 
     parsed = parse_queries(queries)
     with observed(settings, flags.json) as wiring:
         installs = _tree(settings, flags.store)
-        sources = Sources([wiring.cache(cache) for cache in caches], wiring.observer)
+        sources = Sources([wiring.cache(cache, TrustFlags(flags.check)) for cache in caches], wiring.observer)
         report = install_packages(installs, sources, parsed, flags.options(wiring), wiring.observer)
     return _finish(report, json=flags.json)
 
@@ -63,7 +64,7 @@ def install_image(image: str, flags: InstallFlags) -> int:
                 f"{image} names no image: a tag is missing", hint=f"`oci-binpkg inspect {image}` lists them"
             )
         installs = _tree(settings, flags.store)
-        sources = Sources([wiring.cache_at(location)], wiring.observer)
+        sources = Sources([wiring.images_at(location)], wiring.observer)
         resolution = sources.resolve_image(location.reference)
         options = flags.options(wiring)
         report = install_resolved(installs, sources, resolution, options, wiring.observer)
@@ -95,12 +96,12 @@ def verify_store(store: str, queries: Sequence[str], *, json: bool) -> int:
     return 0 if all(each.is_good for each in verified) else ContentError.exit_code
 
 
-def download(query: str, caches: Sequence[str], destination: str, *, json: bool) -> int:
+def download(query: str, caches: Sequence[str], destination: str, *, json: bool, check: bool | None = None) -> int:
     """Fetch a package's spec and archive."""
     settings = load_settings()
     parsed = parse_queries([query])
     with observed(settings, json) as wiring:
-        sources = Sources([wiring.cache(cache) for cache in caches], wiring.observer)
+        sources = Sources([wiring.cache(cache, TrustFlags(check)) for cache in caches], wiring.observer)
         fetched = download_packages(sources, parsed, destination)
     if json:
         render.print_json(

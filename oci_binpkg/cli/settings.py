@@ -6,7 +6,8 @@ The file is `config.toml` in the user's configuration folder (or `$OCI_BINPKG_CO
     compression = "gzip:3"
     jobs = 4
     retries = 5
-    [caches.lab]                        # a CACHE by name
+    spack_mirrors = "/site/mirrors.yaml"  # instead of Spack's own files; "" for none
+    [caches.lab]                        # a CACHE by name: see `mirrors`
     url = "oci://registry.example/lab"
     [registries."registry.example"]
     ca_file = "/etc/ssl/lab.pem"
@@ -23,19 +24,24 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Final
 
+from oci_binpkg.cli.mirrors import CacheSettings, SpackPlaces, parse_caches
+from oci_binpkg.cli.tables import MAX_BYTES, Kinds, check_table, tables
 from oci_binpkg.errors import UsageError
 
 GIB: Final = 1024**3
 DEFAULT_LAYER_CACHE: Final = 20 * GIB
 _UNITS: Final = {"": 1, "B": 1, "KIB": 1024, "MIB": 1024**2, "GIB": GIB, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-_KEYS: Final[Mapping[str, tuple[type, ...]]] = {
+_MAX_FILE_BYTES: Final = 4 * 1024**2
+_KEYS: Final[Mapping[str, Kinds]] = {
     "store": (str,),
     "compression": (str,),
     "jobs": (int,),
     "retries": (int,),
     "spack_prefix": (str,),
+    "spack_mirrors": (str,),
     "caches": (dict,),
     "registries": (dict,),
     "layer_cache": (dict,),
@@ -52,10 +58,13 @@ class Settings:
     jobs: int = 0
     retries: int | None = None
     spack_prefix: str = ""
-    caches: Mapping[str, str] = field(default_factory=dict)
+    config_file: str = ""
+    caches: Mapping[str, CacheSettings] = field(default_factory=dict)
     ca_files: Mapping[str, str] = field(default_factory=dict)
     ca_file: str = ""
     layer_cache: str = ""
+    keyring: str = ""
+    catalog: str = ""
     layer_cache_size: int = DEFAULT_LAYER_CACHE
     docker_config: str = ""
     auth_file: str = ""
@@ -78,10 +87,10 @@ class Settings:
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Read the configuration file and the environment. Raises `UsageError` naming file, key and what is allowed."""
     env = os.environ if environment is None else environment
-    home = env.get("HOME") or os.path.expanduser("~")
-    path = env.get("OCI_BINPKG_CONFIG") or f"{env.get('XDG_CONFIG_HOME') or f'{home}/.config'}/oci-binpkg/config.toml"
-    document = _read(path, required=bool(env.get("OCI_BINPKG_CONFIG")))
-    _check(document, _KEYS, path, "")
+    home = _home(env)
+    path = config_path(env)
+    document = parse_config(_read(path, required=bool(env.get("OCI_BINPKG_CONFIG"))), path)
+    spack_prefix = env.get("SPACK_ROOT") or document.get("spack_prefix", "")
     layer_cache = _table(document, "layer_cache", {"path": (str,), "max_size": (str, int)}, path)
     caches = env.get("XDG_CACHE_HOME") or f"{home}/.cache"
     runtime = env.get("XDG_RUNTIME_DIR", "")
@@ -90,13 +99,16 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         compression=env.get("OCI_BINPKG_COMPRESSION") or document.get("compression", ""),
         jobs=document.get("jobs", 0),
         retries=_count(env["OCI_BINPKG_RETRIES"]) if "OCI_BINPKG_RETRIES" in env else document.get("retries"),
-        spack_prefix=env.get("SPACK_ROOT") or document.get("spack_prefix", ""),
-        caches=_caches(document, path),
+        spack_prefix=spack_prefix,
+        config_file=path,
+        caches=_caches(document, path, SpackPlaces(home, spack_prefix, env)),
         ca_files=_ca_files(document, path, home),
         ca_file=env.get("OCI_BINPKG_CA_FILE") or env.get("REQUESTS_CA_BUNDLE") or env.get("SSL_CERT_FILE") or "",
         layer_cache=env.get("OCI_BINPKG_LAYER_CACHE")
         or _path(layer_cache.get("path", ""), home)
         or f"{caches}/oci-binpkg/layers",
+        catalog=f"{caches}/oci-binpkg/catalog.sqlite",
+        keyring=f"{env.get('XDG_DATA_HOME') or f'{home}/.local/share'}/oci-binpkg/keyring",
         layer_cache_size=_size(layer_cache.get("max_size", DEFAULT_LAYER_CACHE), f"{path}: layer_cache.max_size"),
         docker_config=env.get("DOCKER_CONFIG") or f"{home}/.docker",
         auth_file=env.get("REGISTRY_AUTH_FILE", ""),
@@ -109,74 +121,83 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     )
 
 
-def _read(path: str, *, required: bool) -> dict[str, Any]:
+def config_path(environment: Mapping[str, str] | None = None) -> str:
+    """Return the path of the configuration file, whether it exists or not."""
+    env = os.environ if environment is None else environment
+    folder = env.get("XDG_CONFIG_HOME") or f"{_home(env)}/.config"
+    return env.get("OCI_BINPKG_CONFIG") or f"{folder}/oci-binpkg/config.toml"
+
+
+def parse_config(data: bytes, path: str) -> dict[str, Any]:
+    """Return the tables of a configuration file, whose own keys are checked. Raises `UsageError`."""
+    try:
+        document = tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        # the parser words syntax errors well; what else is a ValueError is a number without end
+        reason = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "not UTF-8, or a number too large"
+        raise UsageError(f"{path}: not valid TOML: {reason}") from None
+    check_table(document, _KEYS, path, "")
+    return document
+
+
+def _home(env: Mapping[str, str]) -> str:
+    return env.get("HOME") or os.path.expanduser("~")
+
+
+def _read(path: str, *, required: bool) -> bytes:
     try:
         with open(path, "rb") as stream:
-            return tomllib.load(stream)
+            data = stream.read(_MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         if required:
             raise UsageError(f"{path}: no such file", hint="OCI_BINPKG_CONFIG names it") from None
-        return {}
+        return b""
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not valid TOML: {error}") from None
-
-
-def _check(table: Mapping[str, Any], allowed: Mapping[str, tuple[type, ...]], path: str, where: str) -> None:
-    for key, value in table.items():
-        if key not in allowed:
-            raise UsageError(f"{path}: unknown key {where + key!r}", hint=f"allowed: {', '.join(allowed)}")
-        kinds = allowed[key]
-        if not isinstance(value, kinds) or isinstance(value, bool):
-            names = " or ".join(kind.__name__ for kind in kinds)
-            raise UsageError(f"{path}: {where + key} must be {names}, not {type(value).__name__}")
-        if isinstance(value, int) and value < 0:
-            raise UsageError(f"{path}: {where + key} must not be negative")
+    if len(data) > _MAX_FILE_BYTES:
+        raise UsageError(f"{path}: larger than {_MAX_FILE_BYTES} bytes")
+    return data
 
 
 def _table(document: Mapping[str, Any], key: str, allowed: Mapping[str, Any], path: str) -> Mapping[str, Any]:
     table = document.get(key, {})
-    _check(table, allowed, path, f"{key}.")
+    check_table(table, allowed, path, f"{key}.")
     return dict(table)
 
 
-def _tables(document: Mapping[str, Any], key: str, allowed: Mapping[str, Any], path: str) -> dict[str, dict[str, Any]]:
-    tables: dict[str, dict[str, Any]] = document.get(key, {})
-    for name, table in tables.items():
-        if not isinstance(table, dict):
-            raise UsageError(f"{path}: {key}.{name} must be a table", hint=f"keys: {', '.join(allowed)}")
-        _check(table, allowed, path, f"{key}.{name}.")
-    return tables
+def _caches(document: Mapping[str, Any], path: str, places: SpackPlaces) -> dict[str, CacheSettings]:
+    """Return our own caches, and Spack's of other names."""
+    own = parse_caches(document, path, places.environment)
+    named = document.get("spack_mirrors")
+    paths = places.files if named is None else [_path(named, places.home)] if named else []
+    if not paths or (named is None and not any(os.path.lexists(path) for path in paths)):
+        return own
+    from oci_binpkg.cli.spack_mirrors import read_spack_mirrors  # noqa: PLC0415 - YAML takes long to import
 
-
-def _caches(document: Mapping[str, Any], path: str) -> dict[str, str]:
-    caches = {}
-    for name, table in _tables(document, "caches", {"url": (str,)}, path).items():
-        if "url" not in table:
-            raise UsageError(f"{path}: caches.{name} has no url")
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
-            raise UsageError(f"{path}: {name!r} cannot be the name of a cache", hint="letters, digits and _ . - only")
-        caches[name] = table["url"]
-    return caches
+    return {**read_spack_mirrors(paths, places, required=named is not None), **own}
 
 
 def _ca_files(document: Mapping[str, Any], path: str, home: str) -> dict[str, str]:
-    tables = _tables(document, "registries", {"ca_file": (str,)}, path)
-    return {host: _path(table["ca_file"], home) for host, table in tables.items() if "ca_file" in table}
+    registries = tables(document, "registries", {"ca_file": (str,)}, path)
+    return {host: _path(table["ca_file"], home) for host, table in registries.items() if "ca_file" in table}
 
 
 def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise UsageError(f"OCI_BINPKG_RETRIES={text[:40]!r}: a number is expected")
+    if not re.fullmatch(r"[0-9]{1,4}", text):
+        raise UsageError(f"OCI_BINPKG_RETRIES={text[:40]!r}: a number is expected", hint="0 to 9999")
     return int(text)
 
 
 def _size(value: str | int, what: str) -> int:
-    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]+)?)\s*([A-Za-z]*)", str(value).strip())
+    match = re.fullmatch(r"([0-9]{1,19}(?:\.[0-9]+)?)\s*([A-Za-z]*)", str(value).strip())
     if match is None or match[2].upper() not in _UNITS:
-        raise UsageError(f"{what}: not a size: {value!r}", hint="write a number with B, KiB, MiB, GiB, kB, MB or GB")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+        raise UsageError(
+            f"{what}: not a size: {str(value)[:40]!r}", hint="write a number with B, KiB, MiB, GiB, kB, MB or GB"
+        )
+    size = int(Decimal(match[1]) * _UNITS[match[2].upper()])
+    if size > MAX_BYTES:
+        raise UsageError(f"{what} is too large", hint=f"at most {MAX_BYTES} bytes")
+    return size
 
 
 def _path(text: str, home: str) -> str:

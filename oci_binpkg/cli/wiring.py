@@ -7,34 +7,56 @@ import random
 import re
 import time
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import BinaryIO, Final
 
 from oci_binpkg.archive.codec import Codec
 from oci_binpkg.archive.layercache import LayerCache
+from oci_binpkg.cache.keyring import Keyring
+from oci_binpkg.cache.mirror import MirrorCache
+from oci_binpkg.cache.mirror_manifest import unsigned
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.open import FORMS, Location, Opener, parse_base, parse_location
+from oci_binpkg.cache.open import FORMS, Location, Opener, Trust, parse_base, parse_location
+from oci_binpkg.cache.protocol import BinaryCache
+from oci_binpkg.cache.signing import sign_clear, sign_detached, verifier, verify_any
+from oci_binpkg.cli.connecting import ANYWHERE, Connections
+from oci_binpkg.cli.mirrors import CacheEndpoint, CacheSettings
 from oci_binpkg.cli.settings import Settings
 from oci_binpkg.errors import EngineError, UsageError
 from oci_binpkg.events import Observer
 from oci_binpkg.installs.protocol import Installs
-from oci_binpkg.model.reference import Repository, check_host, is_loopback
+from oci_binpkg.model.reference import check_host, is_loopback
 from oci_binpkg.ops.bases import BaseImages
 from oci_binpkg.ops.engines import Loaded, load_image, run_image
 from oci_binpkg.ops.packing import LayerPacker
-from oci_binpkg.store.distribution import RegistrySettings
 from oci_binpkg.store.engine import Engine, Kind, connect
-from oci_binpkg.store.registry import RegistryStore
-from oci_binpkg.transport.auth import TokenCache
-from oci_binpkg.transport.client import RegistryHttpClient
-from oci_binpkg.transport.credentials import Credential, CredentialFiles, Keychain
-from oci_binpkg.transport.gate import GateLimits, HostGates
+from oci_binpkg.transport.credentials import Credential
+from oci_binpkg.transport.objects import Objects
 from oci_binpkg.transport.probe import check_login, plain_http_on_loopback
-from oci_binpkg.transport.retry import RetryPolicy
-from oci_binpkg.transport.settings import TransportSettings
 
 DEFAULT_COMPRESSION: Final = "gzip"
 _KINDS: Final[tuple[Kind, ...]] = ("docker", "podman")
+
+
+@dataclass(frozen=True, slots=True)
+class TrustFlags:
+    """What the flags say of signatures: the key to sign with, or that nothing is signed, and whether they are checked.
+
+    `check` None is what is usual for the kind of cache: mirrors are signed, registries and layouts are not.
+    """
+
+    check: bool | None = None
+    key: str = ""
+    unsigned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ConfiguredLocation(Location):
+    """Where a cache with a name is, for reading or for writing."""
+
+    configured: CacheSettings = field(default_factory=lambda: CacheSettings("", ANYWHERE, ANYWHERE))
+    endpoint: CacheEndpoint = ANYWHERE
 
 
 class Wiring:
@@ -43,30 +65,85 @@ class Wiring:
     def __init__(self, settings: Settings, observer: Observer) -> None:
         self._settings = settings
         self.observer = observer
-        self._clients: dict[str, RegistryHttpClient] = {}
 
-    def location(self, text: str) -> Location:
-        """Return where a CACHE or CACHE:TAG is; a configured name stands for its address."""
+    def location(self, text: str, *, writing: bool = False) -> Location:
+        """Return where a CACHE or CACHE:TAG is; a configured name stands for its address to read or to write."""
         name, colon, tag = text.partition(":")
-        if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) and not tag.startswith("//") and name != "oci-layout":
-            if name not in self._settings.caches:
+        named = not tag.startswith("//") and name != "oci-layout"
+        configured = self._settings.caches.get(name) if named else None
+        if configured is None:
+            if named and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
                 known = ", ".join(sorted(self._settings.caches)) or "none"
                 raise UsageError(f"no cache named {name!r}", hint=f"configured names: {known}; or write {FORMS}")
-            return parse_location(self._settings.caches[name] + colon + tag)
-        return parse_location(text)
+            return parse_location(text)
+        endpoint = configured.endpoint(writing=writing)
+        if endpoint.access.unset:
+            self._connections.warn(f"{configured.unset_text(endpoint)}; it is read without a login")
+        try:
+            at = parse_location(endpoint.url + colon + tag)
+        except UsageError as error:
+            raise UsageError(f"{configured.origin_file}: {name}: {error.message}", hint=error.hint) from None
+        return ConfiguredLocation(
+            at.text, at.repository, at.path, at.reference, at.url, endpoint.view, configured, endpoint
+        )
 
-    def cache(self, text: str) -> OciCache:
-        """Open a cache."""
-        location = self.location(text)
+    def cache(self, text: str, flags: TrustFlags | None = None, *, writing: bool = False) -> BinaryCache:
+        """Open a cache of any kind."""
+        location = self._whole(text, writing=writing)
+        trust = self._trust(_agreed(flags or TrustFlags(), location, writing=writing))
+        return self._opener(location).cache(location, trust)
+
+    def target(self, text: str, flags: TrustFlags) -> BinaryCache:
+        """Open a cache to write to. Raises `UsageError` if it is a signed one and nothing is said of signing."""
+        cache = self.cache(text, flags, writing=True)
+        location = self.location(text, writing=True)
+        flags = _agreed(flags, location, writing=True)
+        if (isinstance(cache, MirrorCache) or _signed(location)) and not flags.key and not flags.unsigned:
+            raise UsageError(
+                f"{text} is a mirror, whose packages are signed", hint="add --key KEY to sign them, or --unsigned"
+            )
+        return cache
+
+    def images(self, text: str, flags: TrustFlags | None = None) -> OciCache:
+        """Open a cache to write images to."""
+        location = self._whole(text, writing=True)
+        return self._opener(location).images(
+            location, self._trust(_agreed(flags or TrustFlags(), location, writing=True))
+        )
+
+    def images_at(self, location: Location) -> OciCache:
+        """Open the cache at a location, which must be one that keeps images."""
+        return self._opener(location).images(location)
+
+    def objects(self, text: str, *, writing: bool = False) -> Objects:
+        """Open the files of a mirror. Raises `UsageError` for another kind of cache."""
+        location = self._whole(text, writing=writing)
+        if not location.url:
+            raise UsageError(f"{text} is no mirror: only mirrors publish keys", hint="name one by its URL")
+        return self._opener(location).objects(location.url)
+
+    @cached_property
+    def keyring(self) -> Keyring:
+        """The keys that are trusted: our own, not the user's."""
+        return Keyring(self._settings.keyring)
+
+    def _whole(self, text: str, *, writing: bool) -> Location:
+        location = self.location(text, writing=writing)
         if location.reference:
             raise UsageError(
                 f"{text} names an image, a cache is expected", hint="leave out what follows the last colon"
             )
-        return self.cache_at(location)
+        return location
 
-    def cache_at(self, location: Location) -> OciCache:
-        """Open the cache at a location."""
-        return self._opener.cache(location)
+    def _trust(self, flags: TrustFlags) -> Trust:
+        keyring = self.keyring
+        check = flags.check is not False and not flags.unsigned
+        verify = verifier(keyring) if check else partial(unsigned, strip=True)
+        detached = partial(verify_any, keyring=keyring) if flags.check else None
+        if not flags.key:
+            return Trust(verify, None, detached)
+        sign = partial(sign_clear, key=flags.key, keyring=keyring)
+        return Trust(verify, sign, detached, partial(sign_detached, key=flags.key, keyring=keyring))
 
     def packer(self, installs: Installs, compression: str) -> LayerPacker:
         """Return what makes layers of the packages of a tree."""
@@ -91,12 +168,12 @@ class Wiring:
     def base_images(self, text: str) -> BaseImages:
         """Return the base images under a reference."""
         location = parse_base(text)
-        return BaseImages(self._opener.store(location), location.reference)
+        return BaseImages(self._opener(location).store(location), location.reference)
 
     def load(self, image: str, engine: str) -> Loaded:
         """Load an image into an engine."""
         location = self._image(image)
-        return load_image(self._engine(engine), self._opener.store(location), location.reference)
+        return load_image(self._engine(engine), self._opener(location).store(location), location.reference)
 
     def run(
         self,
@@ -111,7 +188,7 @@ class Wiring:
     ) -> int:
         """Run a command in an image; return its exit code."""
         location = self._image(image)
-        store = self._opener.store(location)
+        store = self._opener(location).store(location)
         return run_image(
             self._engine(engine),
             store,
@@ -128,16 +205,18 @@ class Wiring:
         credential = Credential(username, password)
         plain = plain_http or (is_loopback(host) and plain_http_on_loopback(host))
         scheme = "http" if plain else "https"
-        check_login(f"{scheme}://{check_host(host)}", credential, settings=self._transport(host, plain=plain))
-        self._keychain.store(host, credential)
-        return self._files.writable
+        check_login(
+            f"{scheme}://{check_host(host)}", credential, settings=self._connections.transport(host, plain=plain)
+        )
+        self._connections.keychain.store(host, credential)
+        return self._connections.files.writable
 
     def logout(self, host: str) -> str:
         """Forget a login; return the file it was in, "" if there was none."""
-        if self._keychain.find(host) is None:
+        if self._connections.keychain.find(host) is None:
             return ""
-        self._keychain.erase(host)
-        return self._files.writable
+        self._connections.keychain.erase(host)
+        return self._connections.files.writable
 
     def _image(self, text: str) -> Location:
         location = self.location(text)
@@ -160,56 +239,35 @@ class Wiring:
         raise EngineError("; ".join(error.message for error in failures), hint=failures[-1].hint)
 
     @cached_property
-    def _opener(self) -> Opener:
-        return Opener(self._registry, plain_http_on_loopback, lambda turn: time.sleep(random.uniform(0.2, 2.0)))  # noqa: ARG005, S311 - spreads writers
+    def _connections(self) -> Connections:
+        return Connections(self._settings, self.observer)
 
-    def _registry(self, repository: Repository) -> RegistryStore:
-        host = "registry-1.docker.io" if repository.host == "docker.io" else repository.host
-        origin = f"{repository.scheme}://{host}"
-        if origin not in self._clients:
-            plain = repository.scheme == "http"
-            self._clients[origin] = RegistryHttpClient(
-                origin,
-                credentials=self._keychain,
-                settings=self._transport(host, plain=plain),
-                observer=self.observer,
-                gates=self._gates,
-                tokens=self._tokens,
-            )
-        # without retries an upload as a whole has one try too
-        once = RegistrySettings(unit_delays=(), manifest_delays=(), resume_failures=0)
-        settings = once if self._settings.retries == 0 else RegistrySettings()
-        return RegistryStore(self._clients[origin], repository, settings=settings, observer=self.observer)
-
-    def _transport(self, host: str, *, plain: bool) -> TransportSettings:
-        settings = self._settings
-        ca_file = settings.ca_file_of(host)
-        retry = RetryPolicy() if settings.retries is None else RetryPolicy(retries=settings.retries)
-        return TransportSettings(
-            retry=retry,
-            ca_files={host: ca_file} if ca_file else {},
-            ca_file=settings.ca_file,
-            insecure_hosts=frozenset({host}) if plain else frozenset(),
-            proxies=settings.proxies,
-            no_proxy=tuple(part.strip() for part in settings.no_proxy.split(",") if part.strip()),
+    def _opener(self, location: Location) -> Opener:
+        connections = self._connections
+        endpoint = location.endpoint if isinstance(location, ConfiguredLocation) else ANYWHERE
+        return Opener(
+            partial(connections.registry, endpoint=endpoint),
+            plain_http_on_loopback,
+            partial(connections.objects, endpoint=endpoint),
+            _pause,
+            self.observer,
         )
 
-    @cached_property
-    def _gates(self) -> HostGates:
-        return HostGates(GateLimits(), clock=time.monotonic, sleep=time.sleep)
 
-    @cached_property
-    def _tokens(self) -> TokenCache:
-        return TokenCache(time.monotonic)
+def _signed(location: Location) -> bool | None:
+    return location.configured.signed if isinstance(location, ConfiguredLocation) else None
 
-    @cached_property
-    def _files(self) -> CredentialFiles:
-        settings = self._settings
-        runtime = f"{settings.runtime_dir}/containers/auth.json" if settings.runtime_dir else ""
-        podman = (settings.auth_file, runtime, f"{settings.home}/.config/containers/auth.json")
-        docker = f"{settings.docker_config}/config.json"
-        return CredentialFiles(docker, tuple(path for path in podman if path), settings.auth_file or docker)
 
-    @cached_property
-    def _keychain(self) -> Keychain:
-        return Keychain(self._files, observer=self.observer)
+def _agreed(flags: TrustFlags, location: Location, *, writing: bool) -> TrustFlags:
+    """Let the configuration say whether a cache is signed, where the flags do not."""
+    signed = _signed(location)
+    if signed is None or flags.check is not None:
+        return flags
+    if signed:
+        return flags if writing else replace(flags, check=True)
+    return replace(flags, check=False, unsigned=flags.unsigned or not flags.key)
+
+
+def _pause(_turn: int) -> None:
+    """Wait a random moment, so that writers of one index get out of step."""
+    time.sleep(random.uniform(0.2, 2.0))  # noqa: S311 - spreads writers

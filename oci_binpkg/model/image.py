@@ -31,6 +31,8 @@ MAX_ENGINE_LAYERS: Final = 126
 """Docker refuses images of 127 layers or more ("max depth exceeded")."""
 MISSING_KEY: Final = "io.oci-binpkg.missing"
 """Annotation and label of an image that lacks the layers of some dependencies; the value names them."""
+UNKNOWN_DIFF_ID: Final = Digest("sha256", "0" * 64)
+"""Stands in a layer whose tar nobody has hashed yet: URL mirrors record the digest of the compressed bytes only."""
 _TITLE: Final = "org.opencontainers.image.title"
 _VERSION: Final = "org.opencontainers.image.version"
 _DESCRIPTION: Final = "org.opencontainers.image.description"
@@ -42,6 +44,11 @@ class Layer:
 
     blob: Blob
     diff_id: Digest
+
+
+def known_diff_id(layer: Layer) -> Digest | None:
+    """Return a layer's diff_id, or None where it came from a mirror and has to be computed by who needs it."""
+    return None if layer.diff_id == UNKNOWN_DIFF_ID else layer.diff_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,12 @@ def update_index(cache: BinaryCache, observer: Observer = ignore) -> IndexReport
 
 def rebuild_index(cache: BinaryCache, observer: Observer = ignore) -> IndexReport:
     """Read every package and write the index anew; what is gone or damaged is left out and reported."""
-    tags, index = packages_of(cache), _index(cache)
+    tags = packages_of(cache)
+    try:
+        index = _index(cache)
+    except ContentError as error:
+        observer(Warned(f"the old index is of no use: {error.message}"))
+        index = EMPTY
     entries, damaged = _read(cache, list(tags.values()), observer)
     cache.merge_index(_document(entries), replace=True)
     listed = {spec.hash for spec in index.packages()}

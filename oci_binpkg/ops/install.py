@@ -177,6 +177,11 @@ class _Install:
             reasons = dict(zip(todo, readers.map(self._why_absent, todo), strict=True))
         absent = {spec: reason for spec, reason in reasons.items() if reason}
         if absent and (not self.options.allow_missing or roots & set(absent)):
+            refused = next(
+                (self.sources.failures[spec.hash] for spec in absent if spec.hash in self.sources.failures), None
+            )
+            if refused is not None:
+                raise refused
             listed = "; ".join(f"{spec.short} ({reason})" for spec, reason in absent.items())
             raise NotFoundError(
                 f"not in any cache: {listed}",

@@ -14,6 +14,7 @@ from oci_binpkg.cache.protocol import Entry
 from oci_binpkg.errors import InstallsError, LocalDiskError
 from oci_binpkg.installs.manifest import MANIFEST, manifest_of, read_manifest
 from oci_binpkg.installs.spack import SpackInstalls
+from oci_binpkg.model.image import known_diff_id
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.ops.placing import Place
 from oci_binpkg.ops.receiving import Tee
@@ -63,7 +64,7 @@ def unpack(
             place.staged,
             f"the layer of {place.spec.short}",
             media_type=layer.blob.descriptor.media_type,
-            diff_id=layer.diff_id,
+            diff_id=known_diff_id(layer),
             on_bytes=on_bytes,
         )
     distribution = extracted.distribution

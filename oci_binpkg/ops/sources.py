@@ -43,11 +43,15 @@ class Resolution:
 
 @dataclass(slots=True)
 class Sources:
-    """Caches in the order in which they are asked. Why one was passed over is kept, for the report."""
+    """Caches in the order in which they are asked.
+
+    `failures` holds, by hash, why a package that is there could not be had (damaged, not signed, ...).
+    """
 
     caches: Sequence[BinaryCache]
     observer: Observer = ignore
     _indices: dict[str, IndexDocument | None] = field(default_factory=dict)
+    failures: dict[str, BinpkgError] = field(default_factory=dict)
     _known: dict[tuple[str, str], Found] = field(default_factory=dict)
 
     def resolve(self, queries: Sequence[Query]) -> Resolution:
@@ -126,6 +130,7 @@ class Sources:
             except NotFoundError:
                 passed.append(f"{cache.name} does not have it")
             except BinpkgError as error:
+                self.failures[spec.hash] = error
                 passed.append(f"{cache.name}: {error.message}")
 
     def _find(self, cache: BinaryCache, key: PackageKey) -> Found:

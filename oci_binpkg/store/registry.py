@@ -21,6 +21,7 @@ from oci_binpkg.store.listing import list_tags
 from oci_binpkg.store.manifests import ManifestReader, digest_of
 from oci_binpkg.store.presence import Presence
 from oci_binpkg.store.publish import ManifestPusher, check_manifest
+from oci_binpkg.store.referrers import ask_registry
 from oci_binpkg.store.upload import Uploader
 from oci_binpkg.transport.http import HttpClient
 
@@ -133,6 +134,10 @@ class RegistryStore:
             self._pusher.push(manifest, tag)
         self._presence.remember(manifest.descriptor)
         self._tagged.add(tag)
+
+    def referrers(self, subject: Digest, artifact_type: str) -> tuple[Descriptor, ...] | None:
+        """List what refers to a manifest; None where the registry has no such list."""
+        return ask_registry(self._remote, subject, artifact_type)
 
     def tags(self) -> Iterator[str]:
         """Iterate over all tags, page by page; an absent repository has none."""

@@ -184,7 +184,41 @@ def test_an_endless_rival_is_an_error_that_says_what_to_do():
     cache = OciCache(Rival(100), pause=lambda _: None)
     with pytest.raises(TransferError, match="replaced by other writers") as caught:
         cache.merge_index(index_for(package()))
-    assert "again" in caught.value.hint
+    assert "index update" in caught.value.hint
+
+
+class Overtaken(MemoryStore):
+    """Another writer pushes a package and enters it, and is gone, between our read of the index and our write."""
+
+    def __init__(self, other: Entry) -> None:
+        super().__init__()
+        self.other: Entry | None = other
+
+    def tag(self, manifest: Blob, tag: str) -> None:
+        other, self.other = self.other, None
+        if other is not None:
+            rival = OciCache(self, pause=no_pause)
+            rival.publish(other)
+            assert rival.merge_index(index_for(other))
+        super().tag(manifest, tag)
+
+
+def test_a_write_from_an_old_read_is_made_good_by_the_writer():
+    other, ours = package(PackageKey("zlib", "1.3", "q" * 32)), package()
+    cache = OciCache(Overtaken(other), pause=lambda _: None)
+    assert cache.merge_index(index_for(ours))
+    assert sorted(spec.name for spec in cache.read_index().packages()) == ["greet", "zlib"]
+
+
+@pytest.mark.parametrize("broken", ["image without a spec", "package of another hash"])
+def test_tags_that_are_no_sound_packages_do_not_keep_an_index_from_being_written(broken):
+    cache = OciCache(MemoryStore(), pause=lambda _: None)
+    tag = PackageKey("zlib", "1.3", "q" * 32).tag
+    layers = [PackageLayer("zlib", "1.3", "q" * 32, package().layer)]
+    image = package().image if broken.startswith("package") else compose(layers, Platform("linux", "amd64"))
+    cache.publish_image(image, tag)
+    assert cache.merge_index(index_for(package()))
+    assert [spec.name for spec in cache.read_index().packages()] == ["greet"]
 
 
 def test_an_index_of_the_wrong_shape_is_refused():

@@ -2,11 +2,16 @@
 
 import pytest
 
-from oci_binpkg.cache.open import Opener, parse_base, parse_location
+from oci_binpkg.cache.mirror import MirrorCache
+from oci_binpkg.cache.mirror_manifest import unsigned
+from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
+from oci_binpkg.cache.open import Opener, Trust, parse_base, parse_location
 from oci_binpkg.errors import UsageError
 from oci_binpkg.model.reference import Repository
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.memory import MemoryStore
+from oci_binpkg.transport.objects_file import FileObjects
+from tests.support.golden import GOLDEN
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -42,7 +47,20 @@ def test_layouts(text, path, reference):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "apps", "http://x/y", "oci://", "oci://host", "oci-layout:", "oci-layout:/a:.bad"]
+    "text",
+    [
+        "",
+        "apps",
+        "ftp://x/y",
+        "https://user:pw@x/y",
+        "https://x/y?z",
+        "https:///y",
+        "file://relative",
+        "oci://",
+        "oci://host",
+        "oci-layout:",
+        "oci-layout:/a:.bad",
+    ],
 )
 def test_everything_else_is_refused(text):
     with pytest.raises(UsageError):
@@ -70,14 +88,16 @@ def opener(*, plain):
         opened.append(repository)
         return MemoryStore(str(repository))
 
-    return Opener(registry, lambda _host: plain, lambda _turn: None), opened
+    return Opener(
+        registry, lambda _host: plain, lambda url: FileObjects(url.removeprefix("file://")), lambda _turn: None
+    ), opened
 
 
 def test_only_a_registry_on_this_machine_may_turn_out_to_speak_plain_http():
     found, opened = opener(plain=True)
     found.store(parse_location("oci://127.0.0.1:5000/apps"))
     found.store(parse_location("oci://registry.example/apps"))
-    found.cache(parse_location("oci+http://registry.example/apps"))
+    found.cache(parse_location("oci+http://registry.example/apps"), Trust(unsigned))
     assert [repository.scheme for repository in opened] == ["http", "https", "http"]
     found, opened = opener(plain=False)
     found.store(parse_location("oci://localhost/apps"))
@@ -88,3 +108,19 @@ def test_a_layout_needs_no_registry(tmp_path):
     found, opened = opener(plain=True)
     assert isinstance(found.store(parse_location(f"oci-layout:{tmp_path}")), LayoutStore)
     assert not opened
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("v3-signed", MirrorCache), ("v3-unsigned", MirrorCache), ("v2-signed", MirrorV2Cache), ("new", MirrorCache)],
+)
+def test_the_layout_of_a_mirror_is_seen_from_what_lies_there(tmp_path, name, kind):
+    found, _ = opener(plain=False)
+    root = GOLDEN / name if name != "new" else tmp_path
+    assert isinstance(found.cache(parse_location(f"file://{root}/"), Trust(unsigned)), kind)
+
+
+def test_a_mirror_keeps_no_images(tmp_path):
+    found, _ = opener(plain=False)
+    with pytest.raises(UsageError, match="no images"):
+        found.images(parse_location(f"file://{tmp_path}"))

@@ -40,7 +40,7 @@ def test_the_file_is_read(tmp_path):
     )
     assert found.store == "/home/me/apps"
     assert (found.jobs, found.retries) == (3, 0)
-    assert found.caches == {"lab": "oci://registry.example/lab"}
+    assert found.caches["lab"].fetch_url == "oci://registry.example/lab"
     assert found.ca_file_of("registry.example") == "/home/me/lab.pem"
     assert (found.layer_cache, found.layer_cache_size) == ("/big/layers", int(1.5 * GIB))
 
@@ -84,23 +84,38 @@ def test_certificates_are_found_where_podman_looks(tmp_path):
     ("text", "message"),
     [
         ("stor = 1", "unknown key 'stor'"),
-        ("store = 1", "store must be str, not int"),
-        ("jobs = true", "jobs must be int"),
+        ("store = 1", "store must be text, not a number"),
+        ("jobs = true", "jobs must be a number"),
         ("jobs = -1", "must not be negative"),
         ("[caches]\nlab = 1", "caches.lab must be a table"),
         ("[caches.lab]", "has no url"),
-        ("[caches.lab]\nurl = 1", "caches.lab.url must be str"),
+        ("[caches.lab]\nurl = 1", "caches.lab.url must be text"),
         ("[caches.lab]\nuri = 'x'", "unknown key 'caches.lab.uri'"),
         ("[caches.'a b']\nurl = 'x'", "cannot be the name of a cache"),
         ("[layer_cache]\nmax_size = 'much'", "not a size: 'much'"),
         ("[layer_cache]\nmax_size = '5 XB'", "not a size"),
         ("store = ", "not valid TOML"),
+        ("store = 1979-05-27", "store must be text, not date"),
+        ("jobs = 10001", "jobs is too large\n  at most 10000"),
+        ("retries = 99999999999999999999999999", "retries is too large"),
+        ("retries = " + "9" * 5000, "a number too large"),
+        ("[layer_cache]\nmax_size = 9223372036854775808", "layer_cache.max_size is too large"),
+        ("[layer_cache]\nmax_size = '9999999999 GiB'", "layer_cache.max_size is too large"),
+        ("[layer_cache]\nmax_size = '" + "9" * 5000 + "'", "not a size"),
+        ("a = " + "[" * 100_000, "not valid TOML"),
+        ("#" * (4 * 1024**2 + 1), "larger than 4194304 bytes"),
     ],
 )
 def test_a_mistake_names_file_and_key(tmp_path, text, message):
     with pytest.raises(UsageError, match=r"config\.toml") as caught:
         settings(tmp_path, text)
     assert message in str(caught.value)
+
+
+def test_a_file_that_is_no_text(tmp_path):
+    (tmp_path / "config.toml").write_bytes(b"store = '\xff'")
+    with pytest.raises(UsageError, match=r"config\.toml: not valid TOML: not UTF-8"):
+        load_settings({"HOME": "/x", "OCI_BINPKG_CONFIG": str(tmp_path / "config.toml")})
 
 
 def test_a_file_that_is_named_must_exist(tmp_path):
@@ -110,9 +125,10 @@ def test_a_file_that_is_named_must_exist(tmp_path):
         load_settings({"HOME": "/x", "OCI_BINPKG_CONFIG": str(tmp_path)})
 
 
-def test_a_number_in_the_environment_must_be_one():
+@pytest.mark.parametrize("text", ["many", "-1", "9" * 5000, ""])
+def test_a_number_in_the_environment_must_be_one(text):
     with pytest.raises(UsageError, match="OCI_BINPKG_RETRIES"):
-        load_settings({"HOME": "/x", "OCI_BINPKG_RETRIES": "many"})
+        load_settings({"HOME": "/x", "OCI_BINPKG_RETRIES": text})
 
 
 def test_a_test_is_no_terminal():

@@ -1,0 +1,150 @@
+"""The catalog's file: a SQLite database that is made anew when it is damaged or of another version.
+
+Readers do not wait for the one who writes (write-ahead log); who writes waits for other writers.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from typing import Final
+
+from oci_binpkg.errors import LocalDiskError
+
+SCHEMA_VERSION: Final = 1
+BUSY_SECONDS: Final = 120.0
+_APPLICATION: Final = 0x62706B67  # "bpkg", in the file's header
+_DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_PAGE_BYTES: Final = 16384
+_MEMORY_KIB: Final = 32768
+_SCHEMA: Final = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE caches (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, url TEXT NOT NULL, digest TEXT, has_index INTEGER NOT NULL,
+    checked REAL NOT NULL, confirmed REAL, error TEXT NOT NULL
+);
+CREATE TABLE packages (
+    id INTEGER PRIMARY KEY, hash TEXT NOT NULL UNIQUE, name TEXT NOT NULL, version TEXT NOT NULL,
+    platform TEXT NOT NULL, os TEXT NOT NULL, target TEXT NOT NULL, family TEXT NOT NULL, form INTEGER NOT NULL,
+    node BLOB NOT NULL
+);
+CREATE TABLE holdings (
+    cache INTEGER NOT NULL, package INTEGER NOT NULL, in_cache INTEGER NOT NULL, PRIMARY KEY (package, cache)
+) WITHOUT ROWID;
+CREATE INDEX packages_by_name ON packages (name);
+PRAGMA application_id = {_APPLICATION};
+PRAGMA user_version = {SCHEMA_VERSION};
+COMMIT;
+"""
+
+
+class DamagedCatalogError(LocalDiskError):
+    """The catalog's file is not what was written. Nothing in it is lost for good: the caches have it all."""
+
+
+def open_database(path: str) -> sqlite3.Connection:
+    """Open the database, made anew if it is damaged or of another version. For one thread.
+
+    Raises `LocalDiskError`.
+    """
+    with in_catalog(path):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with _alone(path):
+            try:
+                return _opened(path)
+            except DamagedCatalogError:
+                _remove(path)
+                return _opened(path)
+
+
+def replace_database(path: str) -> None:
+    """Remove a database that turned out to be damaged, unless another process has done so already."""
+    with in_catalog(path), _alone(path):
+        if not _is_whole(path):
+            _remove(path)
+
+
+@contextmanager
+def in_catalog(path: str) -> Iterator[None]:
+    """Say errors of the database in our words: damage, or what is wrong with the disk."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF in _DAMAGE:
+            raise DamagedCatalogError(f"{path} is damaged: {error}", hint="it is made anew from the caches") from error
+        raise LocalDiskError(f"{path}: {error}", hint="the catalog may be deleted: it is made anew") from error
+    except OSError as error:
+        raise LocalDiskError(f"{path}: {error.strerror}", hint="XDG_CACHE_HOME says where it lies") from error
+
+
+@contextmanager
+def writing(database: sqlite3.Connection, path: str) -> Iterator[None]:
+    """Hold the only right to write; what was written becomes visible as a whole, or not at all."""
+    with in_catalog(path):
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            with suppress(sqlite3.Error):
+                database.execute("ROLLBACK")
+            raise
+        database.execute("COMMIT")
+
+
+def _opened(path: str) -> sqlite3.Connection:
+    database = _connect(path)
+    try:
+        with in_catalog(path):
+            _lay_out(database, path)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _lay_out(database: sqlite3.Connection, path: str) -> None:
+    """Make the tables of a new database. Raises `DamagedCatalogError` for one of another version."""
+    state = tuple(database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+    if state == (_APPLICATION, SCHEMA_VERSION):
+        return
+    if state != (0, 0) or database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+        raise DamagedCatalogError(f"{path} is of another version", hint="it is made anew from the caches")
+    database.execute("PRAGMA journal_mode = WAL")
+    database.executescript(_SCHEMA)
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    with in_catalog(path):
+        database = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+        database.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.execute(f"PRAGMA cache_size = -{_MEMORY_KIB}")
+        return database
+
+
+def _is_whole(path: str) -> bool:
+    try:
+        with in_catalog(path), closing(_connect(path)) as database:
+            return bool(database.execute("PRAGMA integrity_check(1)").fetchone() == ("ok",))
+    except DamagedCatalogError:
+        return False
+
+
+def _remove(path: str) -> None:
+    for suffix in ("-wal", "-shm", ""):
+        with suppress(FileNotFoundError):
+            os.unlink(path + suffix)
+
+
+@contextmanager
+def _alone(path: str) -> Iterator[None]:
+    """Keep other processes from making or removing the file meanwhile."""
+    handle = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,71 @@
+"""Reads the index of a cache for the catalog: the bytes and nothing made of them."""
+
+from __future__ import annotations
+
+from oci_binpkg.cache.catalog_reading import IndexBytes
+from oci_binpkg.cache.index import MAX_INDEX_BYTES
+from oci_binpkg.cache.mirror import MirrorCache, open_verified
+from oci_binpkg.cache.mirror_manifest import (
+    MAX_MANIFEST_BYTES,
+    decompressed,
+    index_path,
+    parse_mirror_manifest,
+    unsigned,
+)
+from oci_binpkg.cache.oci import OciCache
+from oci_binpkg.cache.protocol import BinaryCache
+from oci_binpkg.errors import ContentError
+from oci_binpkg.model.content import Blob, Descriptor, Digest
+from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES as MAX_IMAGE_MANIFEST_BYTES
+from oci_binpkg.model.manifest import Manifest, parse_manifest
+from oci_binpkg.model.reference import INDEX_TAG
+from oci_binpkg.store.copy import blob_of
+from oci_binpkg.transport.objects import Objects
+
+_INDEX_TYPES = "application/vnd.spack.db."
+
+
+def index_bytes(cache: BinaryCache, known: Digest | None, view: str = "") -> IndexBytes | None:
+    """Return the bytes of a cache's index; None if its digest is `known`.
+
+    `view` is the part of a mirror whose index is meant. Where the bytes cannot be had, the index is parsed and written
+    again. Raises `NotFoundError` if the cache has no index.
+    """
+    if isinstance(cache, OciCache):
+        return _of_images(cache, known)
+    if isinstance(cache, MirrorCache):
+        return _of_mirror(cache.objects, index_path(view), known)
+    index = cache.read_index(known)
+    if index is None:
+        return None
+    data = index.to_bytes()
+    return IndexBytes(data, index.digest or Digest.of(data))
+
+
+def _of_images(cache: OciCache, known: Digest | None) -> IndexBytes | None:
+    what = f"{cache.name}:{INDEX_TAG}"
+    descriptor = cache.store.resolve(INDEX_TAG)
+    data = blob_of(cache.store, descriptor).read(limit=MAX_IMAGE_MANIFEST_BYTES)
+    manifest = parse_manifest(data, what, media_type=descriptor.media_type)
+    if not isinstance(manifest, Manifest) or len(manifest.layers) != 1:
+        raise ContentError(f"{what} is not an index: a manifest with one layer is expected")
+    layer = manifest.layers[0]
+    if layer.digest == known:
+        return None
+    return IndexBytes(blob_of(cache.store, layer).read(limit=MAX_INDEX_BYTES), layer.digest)
+
+
+def _of_mirror(objects: Objects, path: str, known: Digest | None) -> IndexBytes | None:
+    what = f"{objects.name}/{path}"
+    found = objects.read(path, limit=MAX_MANIFEST_BYTES)
+    assert found is not None  # no version was named
+    # the index is a table of contents, not a promise: packages are verified when they are read
+    record = parse_mirror_manifest(unsigned(found.data, what, strip=True), what).record(_INDEX_TYPES, what)
+    if record.digest == known:
+        return None
+    data = _stored(objects, record.path, record.descriptor()).read(limit=MAX_INDEX_BYTES)
+    return IndexBytes(decompressed(data, record.compression, what, MAX_INDEX_BYTES), record.digest)
+
+
+def _stored(objects: Objects, path: str, descriptor: Descriptor) -> Blob:
+    return Blob(descriptor, lambda: open_verified(objects, path, descriptor))

@@ -1,0 +1,232 @@
+"""The public keys whose signatures count: a keyring of our own, apart from the user's.
+
+A key gets in here by `trust` alone. That a key lies on the mirror whose packages it signs says nothing about it; it can
+be looked at with `inspect` before somebody decides.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Final, Self
+
+from oci_binpkg.cache.gpg import Gpg, Run, run_program, words
+from oci_binpkg.errors import ContentError, KeyringError, LocalDiskError, NotFoundError, UsageError
+
+MAX_KEY_BYTES: Final = 1024 * 1024
+_FINGERPRINT: Final = re.compile(r"(?:[0-9A-F]{40}|[0-9A-F]{64})", re.ASCII)
+_ESCAPE: Final = re.compile(r"\\x([0-9a-f]{2})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A public key. Times in seconds since 1970; `expires` is None where it does not.
+
+    `trusted`: it is in our keyring. `expired` and `revoked` are gpg's word of now; `signs`: its owner means it, or a
+    subkey that is usable, to sign data. The user ids are what its owner claims, made printable.
+    """
+
+    fingerprint: str
+    user_ids: tuple[str, ...]
+    created: int
+    expires: int | None
+    trusted: bool
+    revoked: bool
+    expired: bool
+    signs: bool
+
+
+class Keyring:
+    """The trusted keys in the directory `home`, which is created (for its owner only) when it is first needed.
+
+    Secret keys for signing are the user's own, or with `own_secrets` those in `home`. Thread-safe. A context manager:
+    `close` ends the agents that signing from `home` started. `timeout` is in seconds, for one call of gpg.
+    """
+
+    def __init__(
+        self,
+        home: str,
+        *,
+        gpg: str = "gpg",
+        run: Run = run_program,
+        timeout: float = 60.0,
+        own_secrets: bool = False,
+    ) -> None:
+        self._gpg = Gpg(os.path.abspath(home), gpg, run, timeout)
+        self._signer = self._gpg if own_secrets else Gpg("", gpg, run, timeout)
+        self._lock = threading.Lock()
+        self._trusted: frozenset[str] | None = None
+        self._signed = False
+
+    @property
+    def home(self) -> str:
+        """The directory, absolute."""
+        return self._gpg.home
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the agents that were started for `home`, if any."""
+        if self._signed:
+            self._gpg.end_agents()
+            self._signed = False
+
+    def reader(self) -> Gpg:
+        """Return gpg on this keyring, for verifying."""
+        self._prepare()
+        return self._gpg
+
+    def signer(self) -> Gpg:
+        """Return gpg on the keyring with the secret keys, for signing."""
+        if self._signer is self._gpg:
+            self._prepare()
+            self._signed = True
+        return self._signer
+
+    def keys(self) -> list[Key]:
+        """Return the trusted keys by fingerprint; none if there is no keyring yet."""
+        if not os.path.isdir(self.home):
+            return []
+        listing = self.reader().checked("--with-colons", "--list-keys", task=f"list the keys in {self.home}")
+        return sorted(_parsed(listing, trusted=True), key=lambda key: key.fingerprint)
+
+    def fingerprints(self) -> frozenset[str]:
+        """Return the fingerprints of the trusted keys that are not revoked. Asked of gpg once, and after a change."""
+        with self._lock:
+            if self._trusted is None:
+                self._trusted = frozenset(key.fingerprint for key in self.keys() if not key.revoked)
+            return self._trusted
+
+    def inspect(self, key_bytes: bytes, what: str = "the key file") -> list[Key]:
+        """Return the keys in a file, armored or not, without taking any of them in.
+
+        Raises `ContentError` if it holds none, a secret one, or more than a megabyte.
+        """
+        if len(key_bytes) > MAX_KEY_BYTES:
+            raise ContentError(f"{what}: {len(key_bytes)} bytes; at most {MAX_KEY_BYTES} are read as keys")
+        outcome = self.reader().call("--with-colons", "--show-keys", stdin=key_bytes)
+        if any(line.startswith((b"sec:", b"ssb:")) for line in outcome.stdout.split(b"\n")):
+            raise ContentError(f"{what} holds a secret key", hint="export the public key alone: `gpg --export`")
+        trusted = self._present()
+        keys = [replace(key, trusted=key.fingerprint in trusted) for key in _parsed(outcome.stdout, trusted=False)]
+        if outcome.code != 0 or not keys:
+            raise ContentError(
+                f"{what} holds no public key: {words(outcome)}", hint="a key file is made with `gpg --export --armor`"
+            )
+        return keys
+
+    def trust(self, key_bytes: bytes, what: str = "the key file") -> tuple[str, ...]:
+        """Take all keys of a file in, or what is new in them (user ids, dates, revocations). Returns the fingerprints.
+
+        From then on their signatures count. Raises `ContentError` as `inspect` does.
+        """
+        found = tuple(key.fingerprint for key in self.inspect(key_bytes, what))
+        with self._changing():
+            self._gpg.checked("--import-options", "import-clean", "--import", task=f"import {what}", stdin=key_bytes)
+        missing = set(found) - self._present()
+        if missing:
+            raise ContentError(f"{what}: gpg does not take in {', '.join(sorted(missing))}")
+        return found
+
+    def untrust(self, fingerprint: str) -> None:
+        """Remove a key. Raises `NotFoundError` if it is not there, `KeyringError` if its secret half is here too."""
+        wanted = self._known(fingerprint)
+        with self._changing():
+            self._gpg.checked("--yes", "--delete-keys", wanted, task=f"remove the key {wanted}")
+
+    def export(self, fingerprint: str) -> bytes:
+        """Return a trusted key, armored, as it is published. Raises `NotFoundError`."""
+        wanted = self._known(fingerprint)
+        return self._gpg.checked("--armor", "--export", wanted, task=f"export the key {wanted}")
+
+    def export_signer(self, key: str) -> bytes:
+        """Return the public half of a key that signs, armored; `key` as in signing.
+
+        Raises `KeyringError` if it names no key, or several.
+        """
+        data = self.signer().checked("--armor", "--export", "--", check_key_name(key), task=f"export the key {key}")
+        if not data:
+            raise KeyringError(f"there is no key {key!r}", hint="name a key of `gpg --list-secret-keys`")
+        found = [one.fingerprint for one in self.inspect(data, f"the key {key}")]
+        if len(found) > 1:
+            raise KeyringError(f"{key!r} names several keys: {', '.join(found)}", hint="name one by its fingerprint")
+        return data
+
+    def _present(self) -> set[str]:
+        return {key.fingerprint for key in self.keys()}
+
+    def _known(self, fingerprint: str) -> str:
+        wanted = parse_fingerprint(fingerprint)
+        if wanted not in self._present():
+            raise NotFoundError(f"no trusted key {wanted} in {self.home}", hint="list the trusted keys")
+        return wanted
+
+    def _prepare(self) -> None:
+        try:
+            os.makedirs(self.home, mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise LocalDiskError(f"cannot create the keyring {self.home}: {error.strerror or error}") from error
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Forget what is known about the keyring after a change, even one that failed half way."""
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._trusted = None
+
+
+def parse_fingerprint(text: str) -> str:
+    """Return a whole fingerprint in upper case without blanks. Raises `UsageError`: short ids can be forged."""
+    found = re.sub(r"[ :]", "", text).upper().removeprefix("0X")
+    if not _FINGERPRINT.fullmatch(found):
+        raise UsageError(
+            f"not a fingerprint: {text[:100]!r}", hint="write all 40 digits; a short id may belong to several keys"
+        )
+    return found
+
+
+def check_key_name(key: str) -> str:
+    """Return what names a signing key, a fingerprint or part of a user id. Raises `UsageError` for what is no name."""
+    if not key.strip() or not key.isprintable() or key.startswith("-"):
+        raise UsageError(f"not the name of a key: {key[:100]!r}", hint="write its fingerprint, or its e-mail address")
+    return key
+
+
+def _parsed(listing: bytes, *, trusted: bool) -> Iterator[Key]:
+    """Read gpg's colon format: `pub` begins a key, the first `fpr` after it is the primary key's."""
+    current: Key | None = None
+    for line in listing.decode("utf-8", "replace").split("\n"):
+        fields = [*line.split(":"), *[""] * 12]
+        if fields[0] == "pub":
+            if current is not None:
+                yield current
+            validity, abilities = fields[1], fields[11]
+            # a capital letter speaks for the whole key; D: disabled
+            signs = "S" in abilities and "D" not in abilities
+            expires = int(fields[6]) if fields[6].isdecimal() else None
+            created = int(fields[5]) if fields[5].isdecimal() else 0
+            current = Key("", (), created, expires, trusted, validity == "r", validity == "e", signs)
+        elif current is not None and fields[0] == "fpr" and not current.fingerprint:
+            current = replace(current, fingerprint=fields[9])
+        elif current is not None and fields[0] == "uid":
+            current = replace(current, user_ids=(*current.user_ids, _printable(fields[9])))
+    if current is not None:
+        yield current
+
+
+def _printable(text: str) -> str:
+    plain = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)
+    return "".join(character if character.isprintable() else "?" for character in plain)[:200]

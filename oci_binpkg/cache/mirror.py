@@ -1,0 +1,333 @@
+"""A binary cache on a URL mirror, layout v3.
+
+Source: Spack's build caches, layout 3: a manifest for each package names two blobs, its layer and its spec document.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import BinaryIO, Final
+
+from oci_binpkg.cache.clearsign import is_clearsigned
+from oci_binpkg.cache.index import EMPTY, MAX_INDEX_BYTES, IndexDocument, IndexRecord, parse_index
+from oci_binpkg.cache.mirror_manifest import (
+    GZIP,
+    INDEX_TYPE,
+    INSTALL_TYPE,
+    LAYOUT_BYTES,
+    LAYOUT_PATH,
+    MAX_MANIFEST_BYTES,
+    MAX_SPEC_BYTES,
+    NONE,
+    SPEC_FOLDER,
+    SPEC_TYPE,
+    BlobRecord,
+    MirrorManifest,
+    Verifier,
+    blob_path,
+    compressed,
+    decompressed,
+    hash_of_path,
+    index_path,
+    package_path,
+    parse_mirror_manifest,
+    unsigned,
+)
+from oci_binpkg.cache.protocol import Entry, PackageKey
+from oci_binpkg.errors import ContentError, NotFoundError, TransferError, UnsupportedError, UsageError
+from oci_binpkg.model.content import DOCKER_LAYER_GZIP, OCI_LAYER_GZIP, Blob, Descriptor, Digest
+from oci_binpkg.model.image import UNKNOWN_DIFF_ID, Layer
+from oci_binpkg.model.spec import SpecDocument, parse_spec_document, spec_document
+from oci_binpkg.store.verifying import VerifyingReader
+from oci_binpkg.transport.objects import Objects, exists
+
+MERGE_ROUNDS: Final = 20
+_ARCHIVE_FORMAT: Final = 2
+"""What Spack writes as `buildcache_layout_version` into spec documents, also in layout 3: how the archive is made."""
+_INSTALL_PREFIX: Final = "application/vnd.spack.install."
+_SPEC_PREFIX: Final = "application/vnd.spack.spec."
+_INDEX_PREFIX: Final = "application/vnd.spack.db."
+_LAYERS: Final = frozenset({OCI_LAYER_GZIP, DOCKER_LAYER_GZIP})
+
+
+@dataclass(frozen=True, slots=True)
+class _KnownIndex:
+    """The index manifest as it was last read, and its version."""
+
+    etag: str
+    record: BlobRecord
+
+
+class MirrorCache:
+    """Packages below `v3` of a mirror. Layers that are found have no known diff_id: mirrors do not record it.
+
+    `verify` unwraps the manifests of packages and decides which to believe; `sign` (bytes in, a clear-signed message
+    out) signs those that are published. `view` names an index over a part of the mirror. `pause(round)` is called
+    between rounds of an index merge that another writer got in the way of.
+    """
+
+    def __init__(
+        self,
+        objects: Objects,
+        *,
+        verify: Verifier = unsigned,
+        sign: Callable[[bytes], bytes] | None = None,
+        view: str = "",
+        pause: Callable[[int], None],
+    ) -> None:
+        self._objects = objects
+        self._verify = verify
+        self._sign = sign
+        self._index = index_path(view)
+        self._pause = pause
+        self._known: _KnownIndex | None = None
+        self._laid_out = False
+        self._merging = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """The mirror's URL."""
+        return self._objects.name
+
+    @property
+    def objects(self) -> Objects:
+        """The files of the mirror, for its keys."""
+        return self._objects
+
+    def hashes(self) -> Mapping[str, str]:
+        """Return hash and manifest path of every package: one listing, or the index where nothing can be listed."""
+        try:
+            paths = list(self._objects.list(SPEC_FOLDER))
+        except UnsupportedError:
+            return self._indexed_hashes()
+        return {found: path for path in paths if (found := hash_of_path(path))}
+
+    def find(self, key: PackageKey) -> Entry:
+        """Return a package: its spec document and layer. Manifest and spec are read, the layer is not."""
+        return self._entry_at(package_path(key), key.hash)
+
+    def entry(self, locator: str) -> Entry:
+        """Return the package whose manifest lies at a path, which names its hash."""
+        return self._entry_at(locator, hash_of_path(locator) or "")
+
+    def upload(self, layer: Layer) -> bool:
+        """Store a layer. Returns whether bytes were sent. Raises `UsageError` for one that is not gzip."""
+        if layer.blob.descriptor.media_type not in _LAYERS:
+            raise UsageError(
+                f"{self.name} holds gzip layers, and this one is {layer.blob.descriptor.media_type}",
+                hint="use --compression gzip for a mirror",
+            )
+        return self._put(layer.blob)
+
+    def publish(self, entry: Entry) -> Digest:
+        """Publish a package: layer, spec document, and last its manifest, which alone makes it visible."""
+        self._lay_out()
+        self.upload(entry.layer)
+        spec = Blob.from_bytes(compressed(_spec_bytes(entry.document)), SPEC_TYPE)
+        self._put(spec)
+        layer = entry.layer.blob.descriptor
+        manifest = MirrorManifest((_record(layer, INSTALL_TYPE, GZIP), _record(spec.descriptor, SPEC_TYPE, GZIP)))
+        return self._put_manifest(package_path(entry.key), manifest.to_bytes())
+
+    def read_index(self, known: Digest | None = None) -> IndexDocument | None:
+        """Return the index; None if the digest of its document is `known`. Raises `NotFoundError` without an index."""
+        record = self._index_record().record
+        return None if record.digest == known else self._read_index(record)
+
+    def merge_index(self, added: IndexDocument, *, replace: bool = False) -> bool:
+        """Merge into the index; concurrent writers lose nothing. Returns whether it had to be written.
+
+        `replace` writes `added` in its place, whatever state it is in; who merges meanwhile merges into the new one.
+        """
+        if replace:
+            with self._merging:
+                self._replace_index(added, None)
+            return True
+
+        def change(current: IndexDocument) -> IndexDocument | None:
+            return None if current.digest is not None and _holds(current, added) else current.merged(added)
+
+        return self._change_index(change)
+
+    def remove(self, key: PackageKey) -> None:
+        """Remove a package's manifest, and its mark in the index. Its blobs stay: other manifests may name them.
+
+        Raises `NotFoundError`.
+        """
+
+        def change(current: IndexDocument) -> IndexDocument | None:
+            record = current.records.get(key.hash)
+            if record is None or not record.in_cache:
+                return None
+            records = {**current.records, key.hash: IndexRecord(record.spec, in_cache=False, raw=record.raw)}
+            return replace(current, records=records, digest=None)
+
+        self._objects.remove(package_path(key))
+        self._change_index(change)
+
+    def _entry_at(self, path: str, package_hash: str) -> Entry:
+        what = f"{self.name}/{path}"
+        data = self._document(path)
+        found = parse_mirror_manifest(self._verify(data, what), what)
+        document = self._spec_document(found.record(_SPEC_PREFIX, what), what)
+        if document.root.hash != package_hash:
+            raise ContentError(f"{what} holds another package: {document.root.short} ({document.root.hash})")
+        layer = found.record(_INSTALL_PREFIX, what)
+        if layer.compression != GZIP:
+            raise ContentError(f"{what}: the archive is not compressed with gzip")
+        blob = self._blob(layer, OCI_LAYER_GZIP)
+        key = PackageKey.of(document.root)
+        return Entry(key, document, Layer(blob, UNKNOWN_DIFF_ID), manifest=Digest.of(data))
+
+    def _indexed_hashes(self) -> dict[str, str]:
+        index = self.read_index()
+        return {} if index is None else {spec.hash: package_path(PackageKey.of(spec)) for spec in index.packages()}
+
+    def _document(self, path: str) -> bytes:
+        found = self._objects.read(path, limit=MAX_MANIFEST_BYTES)
+        assert found is not None  # no version was named
+        return found.data
+
+    def _spec_document(self, record: BlobRecord, what: str) -> SpecDocument:
+        return parse_spec_document(self._content(record, f"{what}: the spec", MAX_SPEC_BYTES), f"{what}: the spec")
+
+    def _content(self, record: BlobRecord, what: str, limit: int) -> bytes:
+        try:
+            data = self._blob(record).read(limit=limit)
+        except NotFoundError as error:
+            # a manifest without its blobs is damage, not absence
+            raise ContentError(f"{what} is not there: {error.message}", hint="push it again") from None
+        return decompressed(data, record.compression, what, limit)
+
+    def _blob(self, record: BlobRecord, media_type: str = "") -> Blob:
+        descriptor = record.descriptor(media_type)
+        return Blob(descriptor, partial(open_verified, self._objects, record.path, descriptor))
+
+    def _put(self, blob: Blob) -> bool:
+        descriptor = blob.descriptor
+        path = blob_path(descriptor.digest)
+        if exists(self._objects, path, size=descriptor.size):
+            return False
+        where = f"put into {self.name}"
+        self._objects.write(path, Blob(descriptor, partial(_checked, blob, where)))
+        return True
+
+    def _lay_out(self) -> None:
+        if not self._laid_out:
+            if not exists(self._objects, LAYOUT_PATH):
+                self._objects.write(LAYOUT_PATH, LAYOUT_BYTES)
+            self._laid_out = True
+
+    def _put_manifest(self, path: str, data: bytes) -> Digest:
+        """Write a package's manifest unless it is there already, signed if it is to be."""
+        try:
+            present = self._document(path)
+        except NotFoundError:
+            present = b""
+        if self._says(present, data, path):
+            return Digest.of(present)
+        signed = self._sign(data) if self._sign else data
+        self._objects.write(path, signed)
+        return Digest.of(signed)
+
+    def _says(self, present: bytes, data: bytes, path: str) -> bool:
+        """Whether what is there already says the same, and is signed if we sign."""
+        if not present or (self._sign is not None and not is_clearsigned(present)):
+            return False
+        try:
+            what = f"{self.name}/{path}"
+            said = self._verify(present, what) if self._sign else unsigned(present, what, strip=True)
+        except ContentError:
+            return False
+        return said.strip() == data
+
+    def _index_record(self) -> _KnownIndex:
+        """Return what the index manifest names; it is sent again only if it is new, where the server knows versions."""
+        known = self._known
+        found = self._objects.read(self._index, known_etag=known.etag if known else "", limit=MAX_MANIFEST_BYTES)
+        if found is None and known is not None:
+            return known
+        assert found is not None
+        what = f"{self.name}/{self._index}"
+        # the index is a table of contents, not a promise: packages are verified when they are read
+        record = parse_mirror_manifest(unsigned(found.data, what, strip=True), what).record(_INDEX_PREFIX, what)
+        known = self._known = _KnownIndex(found.etag, record)
+        return known
+
+    def _read_index(self, record: BlobRecord) -> IndexDocument:
+        what = f"the index of {self.name}"
+        # known by the digest of the stored bytes, as the manifest has it
+        return replace(parse_index(self._content(record, what, MAX_INDEX_BYTES), what), digest=record.digest)
+
+    def _current_index(self) -> tuple[IndexDocument, str | None]:
+        """Return the index and its manifest's version (None: it has none); an empty one and "" where there is none."""
+        try:
+            known = self._index_record()
+        except NotFoundError:
+            return EMPTY, ""
+        return self._read_index(known.record), known.etag or None
+
+    def _change_index(self, change: Callable[[IndexDocument], IndexDocument | None]) -> bool:
+        """Read, change, write if nobody else wrote meanwhile, read back; again if another writer was faster.
+
+        Reading back is for servers that do not know conditions.
+        """
+        with self._merging:
+            for attempt in range(MERGE_ROUNDS):
+                current, etag = self._current_index()
+                changed = change(current)
+                if changed is None:
+                    return attempt > 0
+                if self._replace_index(changed, etag):
+                    return True
+                self._pause(attempt)
+            if change(self._current_index()[0]) is None:
+                return True
+        raise TransferError(
+            f"the index of {self.name} was replaced by other writers {MERGE_ROUNDS} times in a row",
+            hint="the packages themselves are there; run the command again to index them",
+        )
+
+    def _replace_index(self, index: IndexDocument, etag: str | None) -> bool:
+        self._lay_out()
+        document = Blob.from_bytes(index.to_bytes(), INDEX_TYPE)
+        self._put(document)
+        manifest = MirrorManifest((_record(document.descriptor, INDEX_TYPE, NONE),))
+        if not self._objects.write(self._index, manifest.to_bytes(), if_match=etag):
+            return False
+        return self._index_record().record.digest == document.descriptor.digest
+
+
+@contextmanager
+def open_verified(objects: Objects, path: str, descriptor: Descriptor) -> Iterator[BinaryIO]:
+    """Open an object that must have the size and digest of `descriptor` by the time its last byte is given out."""
+    with objects.open(path) as stream, VerifyingReader(stream, descriptor, f"{objects.name}/{path}") as reader:
+        yield reader
+
+
+@contextmanager
+def _checked(blob: Blob, where: str) -> Iterator[BinaryIO]:
+    with blob.open() as stream:
+        yield VerifyingReader(stream, blob.descriptor, where)
+
+
+def _record(descriptor: Descriptor, media_type: str, compression: str) -> BlobRecord:
+    return BlobRecord(media_type, compression, descriptor.digest, descriptor.size)
+
+
+def _spec_bytes(document: SpecDocument) -> bytes:
+    spec = spec_document(document.root, document.graph)
+    # escapes as Spack writes them, so that the same package is the same blob whoever pushes it
+    return json.dumps({**spec, "buildcache_layout_version": _ARCHIVE_FORMAT}, separators=(",", ":")).encode("ascii")
+
+
+def _holds(index: IndexDocument, wanted: IndexDocument) -> bool:
+    known = {package_hash for package_hash, record in index.records.items() if record.in_cache}
+    return set(wanted.records) <= set(index.records) and all(
+        package_hash in known for package_hash, record in wanted.records.items() if record.in_cache
+    )

@@ -1,0 +1,214 @@
+"""Signing documents and verifying them with gpg.
+
+gpg's exit code alone says too little: one good signature among several, a signature by an expired key, text around the
+signed block all end well for some way of asking. So a document counts as signed only if gpg reports exactly one valid
+signature by a trusted key and nothing that speaks against it; and what it gives out is what is used.
+Source: GnuPG's doc/DETAILS (status lines), and what has been done to programs that asked for less.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from oci_binpkg.cache.armor import STRONG_HASHES, read_signature
+from oci_binpkg.cache.clearsign import UNSIGNED_HINT, check_text, split
+from oci_binpkg.cache.gpg import Outcome, Status, statuses, words
+from oci_binpkg.cache.keyring import Keyring, check_key_name
+from oci_binpkg.errors import KeyringError, LocalDiskError, SignatureError
+
+_DIGEST: Final = ("--digest-algo", "SHA512", "--no-emit-version", "--no-comments")
+_BINARY_CLASS: Final = 0
+_TEXT_CLASS: Final = 1
+_VALID_FIELDS: Final = 10
+_HASH_FIELD, _CLASS_FIELD, _PRIMARY_FIELD = 7, 8, 9
+_CODE_FIELD, _KEY_FIELD = 5, 6
+"""Of ERRSIG: libgpg-error's code, and the fingerprint where gpg knows it (`-` where not)."""
+_NO_PUBLIC_KEY: Final = "9"
+_WRONG_KEY_USAGE: Final = "125"
+
+_EXPECTED: Final = frozenset({"NEWSIG", "GOODSIG", "VALIDSIG"})
+_HARMLESS: Final = frozenset(
+    {
+        *("KEY_CONSIDERED", "SIG_ID", "PLAINTEXT", "PLAINTEXT_LENGTH", "PROGRESS", "VERIFICATION_COMPLIANCE_MODE"),
+        *("NOTATION_NAME", "NOTATION_FLAGS", "NOTATION_DATA", "POLICY_URL"),
+        # of another subkey of the same key: the one that signed would have given EXPKEYSIG
+        *("KEYEXPIRED", "SIGEXPIRED"),
+        *("TRUST_UNDEFINED", "TRUST_NEVER", "TRUST_MARGINAL", "TRUST_FULLY", "TRUST_ULTIMATE"),
+    }
+)
+"""All other status lines refuse the document; an unknown one of a later gpg too."""
+
+_REASONS: Final[Mapping[str, tuple[str, str]]] = {
+    "BADSIG": ("its content is not what was signed", "it was changed after signing; fetch it from another source"),
+    "EXPKEYSIG": (
+        "the key that signed it has expired",
+        "get the key again if its owner has prolonged it, and trust it",
+    ),
+    "REVKEYSIG": ("the key that signed it has been revoked", "do not use it; ask for a new signature"),
+    "EXPSIG": ("the signature has expired", "ask for a new signature"),
+    "NODATA": ("gpg finds no signature", "sign it again"),
+}
+"""Status lines that name the reason, the plainest first."""
+
+
+def verify_clearsigned(data: bytes, what: str, keyring: Keyring) -> bytes:
+    """Return the text of a clear-signed document, exactly as gpg checked it.
+
+    What it says must still be compared with what was asked for: a good signature on another package's document is good.
+    Raises `SignatureError` unless it is one block in the plainest form with one valid signature by a key in `keyring`.
+    """
+    text, _ = split(data, what)
+    with _workplace() as directory:
+        output = os.path.join(directory, "text")
+        document = _written(directory, "document", data)
+        outcome = _verify(keyring, "--output", output, "--verify", document)
+        _judge(outcome, what, keyring, frozenset({_TEXT_CLASS}))
+        checked = _read(output, len(data))
+    if checked != text:
+        raise SignatureError(f"{what}: gpg checked another text than the one that stands there")
+    return checked
+
+
+def verify_detached(data: bytes, signature: bytes, what: str, keyring: Keyring) -> None:
+    """Verify an armored signature over exactly these bytes. Raises `SignatureError`."""
+    facts = read_signature(signature, what)
+    if facts.signature_class != _BINARY_CLASS:
+        raise SignatureError(f"{what}: not a signature over exact bytes (class {facts.signature_class})")
+    with _workplace() as directory:
+        signed = _written(directory, "data", data)
+        outcome = _verify(keyring, "--verify", _written(directory, "signature", signature), signed)
+    _judge(outcome, what, keyring, frozenset({_BINARY_CLASS}))
+
+
+def verify_any(data: bytes, signatures: Sequence[bytes], what: str, keyring: Keyring) -> None:
+    """Verify that one of the armored signatures attached to these bytes is good; anybody may have attached others.
+
+    Raises `SignatureError`, with the reason of the last one, or because there is none.
+    """
+    failure = SignatureError(f"{what} is not signed", hint=UNSIGNED_HINT)
+    for signature in signatures:
+        try:
+            verify_detached(data, signature, what, keyring)
+        except SignatureError as error:
+            failure = error
+        else:
+            return
+    raise failure
+
+
+def verifier(keyring: Keyring) -> Callable[[bytes, str], bytes]:
+    """Return `verify(data, what) -> text` for caches that need every document clear-signed by a key in `keyring`."""
+
+    def verify(data: bytes, what: str) -> bytes:
+        return verify_clearsigned(data, what, keyring)
+
+    return verify
+
+
+def sign_clear(data: bytes, key: str, keyring: Keyring) -> bytes:
+    """Return a text clear-signed, in the form that Spack and `verify_clearsigned` read. A last line end is added.
+
+    `key` is a fingerprint or part of a user id. Raises `SignatureError` for text that this form cannot hold faithfully,
+    `KeyringError` if there is no such secret key or its passphrase is not given.
+    """
+    what = "the document to sign"
+    check_text(data, what)
+    signed = _sign(data, key, keyring, "--clearsign")
+    text, _ = split(signed, what)
+    if text != data.removesuffix(b"\n") + b"\n":
+        raise KeyringError("gpg signed another text than the one it was given")
+    return signed
+
+
+def sign_detached(data: bytes, key: str, keyring: Keyring) -> bytes:
+    """Return an armored signature over exactly these bytes. Raises `KeyringError`."""
+    signature = _sign(data, key, keyring, "--no-textmode", "--detach-sign")
+    read_signature(signature, "the new signature")
+    return signature
+
+
+def _sign(data: bytes, key: str, keyring: Keyring, *mode: str) -> bytes:
+    name = check_key_name(key)
+    return keyring.signer().checked(
+        *(*_DIGEST, "--armor", "--local-user", name, "--output", "-", *mode),
+        task=f"sign with the key {name!r}",
+        stdin=data,
+        agent=True,
+    )
+
+
+def _verify(keyring: Keyring, *arguments: str) -> Outcome:
+    return keyring.reader().call("--status-fd", "1", "--trust-model", "always", *arguments)
+
+
+def _judge(outcome: Outcome, what: str, keyring: Keyring, classes: frozenset[int]) -> None:
+    found = statuses(outcome.stdout)
+    given = [status.keyword for status in found]
+    against = [keyword for keyword in given if keyword not in _EXPECTED | _HARMLESS]
+    once = all(given.count(keyword) == 1 for keyword in _EXPECTED)
+    if outcome.code != 0 or against or not once:
+        raise _refusal(outcome, found, against, what)
+    _check_valid(next(status for status in found if status.keyword == "VALIDSIG"), what, keyring, classes)
+
+
+def _check_valid(valid: Status, what: str, keyring: Keyring, classes: frozenset[int]) -> None:
+    fields = valid.arguments
+    if len(fields) < _VALID_FIELDS:
+        raise SignatureError(f"{what}: gpg does not tell whose signature it is", hint="GnuPG 2.2 or newer is needed")
+    if not fields[_HASH_FIELD].isdecimal() or int(fields[_HASH_FIELD]) not in STRONG_HASHES:
+        raise SignatureError(f"{what}: signed with a weak hash (algorithm {fields[_HASH_FIELD]})")
+    if int(fields[_CLASS_FIELD], 16) not in classes:
+        raise SignatureError(f"{what}: a signature of another kind (class {fields[_CLASS_FIELD]})")
+    if fields[_PRIMARY_FIELD] not in keyring.fingerprints():
+        raise _untrusted(what, fields[_PRIMARY_FIELD])
+
+
+def _refusal(outcome: Outcome, found: Sequence[Status], against: Sequence[str], what: str) -> SignatureError:
+    unchecked = next((status.arguments for status in found if status.keyword == "ERRSIG"), ())
+    code = unchecked[_CODE_FIELD] if len(unchecked) > _CODE_FIELD else ""
+    if code == _NO_PUBLIC_KEY:
+        return _untrusted(what, (*unchecked, "")[_KEY_FIELD].strip("-") or unchecked[0])
+    if code == _WRONG_KEY_USAGE:
+        return SignatureError(
+            f"{what}: signed with a key that is not meant for signing data", hint="ask for a signature by another key"
+        )
+    for keyword, (reason, hint) in _REASONS.items():
+        if keyword in against:
+            return SignatureError(f"{what}: {reason}", hint=hint)
+    told = f"{', '.join(dict.fromkeys(against)) or 'no valid signature'}: {words(outcome)}"
+    return SignatureError(f"{what}: gpg does not accept the signature ({told})")
+
+
+def _untrusted(what: str, key: str) -> SignatureError:
+    return SignatureError(
+        f"{what}: signed by the key {key}, which is not trusted",
+        hint="get that key from its owner, not from where the package lies, compare its fingerprint, and trust it",
+    )
+
+
+def _workplace() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="oci-binpkg-verify-")
+    except OSError as error:
+        raise LocalDiskError(f"no place for temporary files: {error.strerror or error}") from error
+
+
+def _written(directory: str, name: str, data: bytes) -> str:
+    path = os.path.join(directory, name)
+    try:
+        with open(path, "xb") as file:
+            file.write(data)
+    except OSError as error:
+        raise LocalDiskError(f"cannot write {path}: {error.strerror or error}") from error
+    return path
+
+
+def _read(path: str, limit: int) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(limit + 1)
+    except OSError as error:
+        raise LocalDiskError(f"cannot read {path}: {error.strerror or error}") from error

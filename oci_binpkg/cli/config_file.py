@@ -1,0 +1,140 @@
+"""Changes our configuration file, which people edit too: comments, order and everything else stay as they are."""
+
+from __future__ import annotations
+
+import copy
+import fcntl
+import os
+import stat
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+
+from oci_binpkg.cache.open import parse_location
+from oci_binpkg.cli.mirrors import parse_caches
+from oci_binpkg.cli.settings import parse_config
+from oci_binpkg.errors import LocalDiskError, UsageError
+
+Change = Callable[[dict[str, Any]], None]
+_SECRET_MODE: Final = 0o600
+
+
+def change_cache(path: str, name: str, change: Change) -> None:
+    """Let `change` edit the keys of the cache `name`; one left without keys is removed.
+
+    Writers exclude one another through a lock file; readers see the old or the new file. A new file has mode 0600, an
+    old one keeps its mode. Raises `UsageError` if what is there is not valid, or would not be; nothing is written then.
+    """
+    target = os.path.realpath(path)  # a link into a folder of dotfiles stays one
+    try:
+        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+        with _locked(f"{target}.lock"):
+            old, mode = _read(target)
+            new = _changed(old, path, name, change)
+            if new != old:
+                _replace(target, new, mode)
+    except OSError as error:
+        raise LocalDiskError(f"{path} cannot be changed: {error.strerror}") from error
+
+
+def _changed(old: bytes, path: str, name: str, change: Change) -> bytes:
+    document = parse_config(old, path)
+    parse_caches(document, path)
+    before: dict[str, Any] = document.get("caches", {}).get(name, {})
+    after = copy.copy(before)
+    change(after)
+    wanted = {**document, "caches": {**document.get("caches", {}), name: after}}
+    if before and not after:
+        del wanted["caches"][name]
+    found = parse_caches(wanted, path).get(name)
+    for endpoint in (found.fetch, found.push) if found else ():
+        _check_address(endpoint.url, f"{path}: {name}")
+    for new_table in (tomlkit.table, tomlkit.inline_table):
+        text = _edited(old.decode(), name, before, after, new_table)
+        if text is not None and _means(text, wanted):
+            return text.encode()
+    raise UsageError(f"{path} is written in a way that this command cannot change", hint="edit it by hand")
+
+
+def _check_address(url: str, what: str) -> None:
+    if not url:
+        return
+    try:
+        location = parse_location(url)
+    except UsageError as error:
+        raise UsageError(f"{what}: {error.message}", hint=error.hint) from None
+    if location.reference:
+        raise UsageError(f"{what}: {url} names an image, a cache is expected", hint="leave out what follows the last :")
+
+
+def _means(text: str, wanted: Mapping[str, Any]) -> bool:
+    """Tell whether another parser reads what was meant: what went wrong in the editing is not written."""
+    try:
+        return _plain(tomllib.loads(text)) == _plain(wanted)
+    except tomllib.TOMLDecodeError:
+        return False
+
+
+def _plain(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if key != "caches" or value}
+
+
+def _edited(
+    text: str, name: str, before: Mapping[str, Any], after: Mapping[str, Any], new_table: Callable[[], Any]
+) -> str | None:
+    """Return the text with the keys of a cache changed; None if the library cannot do that to what is there."""
+    try:
+        document: Any = tomlkit.parse(text)
+        if not after:
+            del document["caches"][name]
+            return tomlkit.dumps(document)
+        if "caches" not in document:
+            document["caches"] = tomlkit.table(is_super_table=True)
+        if name not in document["caches"]:
+            document["caches"][name] = new_table()
+        table = document["caches"][name]
+        for key in before.keys() - after.keys():
+            del table[key]
+        for key, value in after.items():
+            if before.get(key) != value:
+                table[key] = value
+        return tomlkit.dumps(document)
+    except (TOMLKitError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _read(path: str) -> tuple[bytes, int]:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(), stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
+    except FileNotFoundError:
+        return b"", _SECRET_MODE
+
+
+@contextmanager
+def _locked(path: str) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _SECRET_MODE)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _replace(path: str, data: bytes, mode: int) -> None:
+    descriptor, staged = tempfile.mkstemp(prefix=".config-", dir=os.path.dirname(path))
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            os.fchmod(stream.fileno(), mode)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(staged, path)
+    except BaseException:
+        os.unlink(staged)
+        raise

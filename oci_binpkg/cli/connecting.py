@@ -1,0 +1,132 @@
+"""Connections to registries and mirrors, made from the settings; one client for each origin."""
+
+from __future__ import annotations
+
+import time
+from functools import cached_property
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from oci_binpkg.cli.mirrors import Access, CacheEndpoint
+from oci_binpkg.cli.settings import Settings
+from oci_binpkg.events import Observer, Warned
+from oci_binpkg.model.reference import Repository, is_loopback
+from oci_binpkg.store.distribution import RegistrySettings
+from oci_binpkg.store.registry import RegistryStore
+from oci_binpkg.transport.auth import TokenCache
+from oci_binpkg.transport.client import RegistryHttpClient
+from oci_binpkg.transport.credentials import Credential, CredentialFiles, Keychain
+from oci_binpkg.transport.gate import GateLimits, HostGates
+from oci_binpkg.transport.objects import Objects
+from oci_binpkg.transport.objects_file import FileObjects
+from oci_binpkg.transport.objects_http import HttpObjects
+from oci_binpkg.transport.objects_s3 import S3Settings, open_s3
+from oci_binpkg.transport.retry import RetryPolicy
+from oci_binpkg.transport.settings import TransportSettings
+
+ANYWHERE: Final = CacheEndpoint()
+"""Nothing in particular is configured."""
+
+
+class Connections:
+    """Everything that leads elsewhere, for one run of the command line."""
+
+    def __init__(self, settings: Settings, observer: Observer) -> None:
+        self._settings = settings
+        self._observer = observer
+        self._clients: dict[tuple[str, Access], RegistryHttpClient] = {}
+        self._warned: set[str] = set()
+
+    def registry(self, repository: Repository, endpoint: CacheEndpoint = ANYWHERE) -> RegistryStore:
+        """Connect to a repository of a registry; the login of a configured cache goes before what is in files."""
+        host = "registry-1.docker.io" if repository.host == "docker.io" else repository.host
+        # without retries an upload as a whole has one try too
+        once = RegistrySettings(unit_delays=(), manifest_delays=(), resume_failures=0)
+        settings = once if self._settings.retries == 0 else RegistrySettings()
+        client = self._client(f"{repository.scheme}://{host}", endpoint.access)
+        return RegistryStore(client, repository, settings=settings, observer=self._observer)
+
+    def objects(self, url: str, endpoint: CacheEndpoint = ANYWHERE) -> Objects:
+        """Open the files of a mirror at a `file://`, `http(s)://` or `s3://` URL."""
+        parts = urlsplit(url)
+        if parts.scheme == "file":
+            return FileObjects(unquote(parts.path))
+        if parts.scheme == "s3":
+            return open_s3(url, s3_settings(endpoint))
+        access = endpoint.access
+        if parts.scheme == "http" and not is_loopback(parts.netloc):
+            self.warn(f"{url} is read without encryption: what is not signed may have been changed on the way")
+            access = Access()  # a login would be readable by everybody on the way
+        return HttpObjects(url, self._client(f"{parts.scheme}://{parts.netloc}", access))
+
+    def warn(self, text: str) -> None:
+        """Tell the user something, once."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self._observer(Warned(text))
+
+    def transport(self, host: str, *, plain: bool) -> TransportSettings:
+        """Return how to reach `host[:port]`; `plain` allows http."""
+        settings = self._settings
+        ca_file = settings.ca_file_of(host)
+        retry = RetryPolicy() if settings.retries is None else RetryPolicy(retries=settings.retries)
+        return TransportSettings(
+            retry=retry,
+            ca_files={host: ca_file} if ca_file else {},
+            ca_file=settings.ca_file,
+            insecure_hosts=frozenset({host}) if plain else frozenset(),
+            proxies=settings.proxies,
+            no_proxy=tuple(part.strip() for part in settings.no_proxy.split(",") if part.strip()),
+        )
+
+    @cached_property
+    def _gates(self) -> HostGates:
+        return HostGates(GateLimits(), clock=time.monotonic, sleep=time.sleep)
+
+    @cached_property
+    def _tokens(self) -> TokenCache:
+        return TokenCache(time.monotonic)
+
+    @cached_property
+    def files(self) -> CredentialFiles:
+        """Where docker and podman keep logins."""
+        settings = self._settings
+        runtime = f"{settings.runtime_dir}/containers/auth.json" if settings.runtime_dir else ""
+        podman = (settings.auth_file, runtime, f"{settings.home}/.config/containers/auth.json")
+        docker = f"{settings.docker_config}/config.json"
+        return CredentialFiles(docker, tuple(path for path in podman if path), settings.auth_file or docker)
+
+    @cached_property
+    def keychain(self) -> Keychain:
+        """The logins."""
+        return Keychain(self.files, observer=self._observer)
+
+    def _keychain_with(self, host: str, access: Access) -> Keychain:
+        if not access.is_known:
+            return self.keychain
+        login = access.key_id and access.secret
+        credential = Credential(access.key_id, access.secret) if login else Credential(registry_token=access.token)
+        return Keychain(self.files, explicit={host: credential}, observer=self._observer)
+
+    def _client(self, origin: str, access: Access) -> RegistryHttpClient:
+        key = (origin, access)
+        if key not in self._clients:
+            scheme, _, host = origin.partition("://")
+            self._clients[key] = RegistryHttpClient(
+                origin,
+                credentials=self._keychain_with(host, access),
+                settings=self.transport(host, plain=scheme == "http"),
+                observer=self._observer,
+                gates=self._gates,
+                tokens=self._tokens,
+            )
+        return self._clients[key]
+
+
+def s3_settings(endpoint: CacheEndpoint) -> S3Settings:
+    """Return how to reach a bucket: as configured for the cache, what is left out as the AWS tools have it."""
+    access = endpoint.access
+    key_id, secret = (access.key_id, access.secret) if access.key_id and access.secret else ("", "")
+    return S3Settings(
+        endpoint_url=endpoint.endpoint_url, profile=endpoint.profile, key=key_id, secret=secret, token=access.token
+    )

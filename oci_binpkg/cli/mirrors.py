@@ -1,0 +1,222 @@
+"""Caches by name: where each is read and written, whether it is signed, and how to log in there.
+
+In our configuration file a name is a table:
+
+    [caches.lab]
+    url = "s3://bucket/apps"              # or fetch and push, where they differ
+    push = "s3://bucket/incoming"
+    signed = false                        # nothing is checked, and what is written is signed only with --key
+    view = "stable"                       # the part of a mirror whose index is used
+    endpoint_url = "https://s3.lab.example"
+    profile = "lab"
+    access_key_id_variable = "LAB_ID"     # names of environment variables: secrets themselves are never in the file
+    access_key_secret_variable = "LAB_SECRET"
+    access_token_variable = "LAB_TOKEN"
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from oci_binpkg.cli.tables import Kinds, tables
+from oci_binpkg.errors import UsageError
+
+KEYS: Final[Mapping[str, Kinds]] = {
+    "url": (str,),
+    "fetch": (str,),
+    "push": (str,),
+    "signed": (bool,),
+    "view": (str,),
+    "endpoint_url": (str,),
+    "profile": (str,),
+    "access_key_id_variable": (str,),
+    "access_key_secret_variable": (str,),
+    "access_token_variable": (str,),
+}
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_RESERVED: Final = "oci-layout"
+_LOGIN: Final = "use access_key_id_variable and its like"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A login. `unset` names the variables that it is to come from and that the environment lacks."""
+
+    key_id: str = field(default="", repr=False)
+    secret: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
+    unset: tuple[str, ...] = ()
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is anything to log in with: an id with its secret, or a token."""
+        return bool((self.key_id and self.secret) or self.token)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEndpoint:
+    """One direction of a cache: its address and how to get in. What is "" is left to the usual defaults."""
+
+    url: str = ""
+    view: str = ""
+    endpoint_url: str = ""
+    profile: str = ""
+    access: Access = field(default_factory=Access)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """A cache by name. `signed` is None where nothing is said; `origin_file` is the file that it comes from."""
+
+    name: str
+    fetch: CacheEndpoint
+    push: CacheEndpoint
+    signed: bool | None = None
+    origin_file: str = ""
+
+    @property
+    def fetch_url(self) -> str:
+        """Where it is read."""
+        return self.fetch.url
+
+    @property
+    def push_url(self) -> str:
+        """Where it is written."""
+        return self.push.url
+
+    def endpoint(self, *, writing: bool) -> CacheEndpoint:
+        """Return where to read or write. Raises `UsageError` if that is not configured.
+
+        Also where a variable of the login is not set and the cache is written; many are read without a login.
+        """
+        found = self.push if writing else self.fetch
+        purpose, key = ("write to", "push") if writing else ("read from", "fetch")
+        if not found.url:
+            raise UsageError(
+                f"{self.origin_file}: the cache {self.name} has no address to {purpose}", hint=f"set url or {key}"
+            )
+        if writing and found.access.unset:
+            raise UsageError(self.unset_text(found), hint=f"set them, or change {self.origin_file}")
+        return found
+
+    def unset_text(self, endpoint: CacheEndpoint) -> str:
+        """Return what is wrong if variables of the login are not set."""
+        names = ", ".join(endpoint.access.unset)
+        return f"the login of the cache {self.name} comes from variables that are not set: {names}"
+
+
+@dataclass(frozen=True, slots=True)
+class SpackPlaces:
+    """What Spack's paths refer to: the home directory, Spack's own prefix ("" if unknown), and the environment."""
+
+    home: str
+    spack_root: str
+    environment: Mapping[str, str]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files in which Spack keeps mirrors, those that win first."""
+        env = self.environment
+        user = env.get("SPACK_USER_CONFIG_PATH") or f"{self.home}/.spack"
+        folders = [] if env.get("SPACK_DISABLE_LOCAL_CONFIG") else [f"{user}/linux", user]
+        if self.spack_root:
+            folders += [f"{self.spack_root}/etc/spack/linux", f"{self.spack_root}/etc/spack"]
+        return tuple(f"{folder}/mirrors.yaml" for folder in folders)
+
+
+def parse_caches(
+    document: Mapping[str, Any], path: str, environment: Mapping[str, str] | None = None
+) -> dict[str, CacheSettings]:
+    """Return the caches of a configuration file by name. Raises `UsageError` naming file and key."""
+    env = environment or {}
+    found = {}
+    for name, table in tables(document, "caches", KEYS, path).items():
+        check_name(name, path)
+        _check_variables(table, f"{path}: caches.{name}")
+        for key in ("url", "fetch", "push", "endpoint_url"):
+            if has_login(table.get(key, "")):
+                raise UsageError(f"{path}: caches.{name}.{key}: an address holds no login", hint=_LOGIN)
+        if not any(table.get(key) for key in ("url", "fetch", "push")):
+            raise UsageError(f"{path}: caches.{name} has no url", hint="set url, or fetch and push")
+        _check_endpoint(table.get("endpoint_url", ""), f"{path}: caches.{name}.endpoint_url")
+        found[name] = CacheSettings(
+            name, _endpoint(table, "fetch", env), _endpoint(table, "push", env), table.get("signed"), path
+        )
+    return found
+
+
+def check_name(name: str, path: str) -> None:
+    """Check the name of a cache: it must not look like an address. Raises `UsageError`."""
+    if not _NAME.fullmatch(name) or name == _RESERVED:
+        raise UsageError(f"{path}: {name[:200]!r} cannot be the name of a cache", hint="letters, digits and _ . - only")
+
+
+def from_variables(env: Mapping[str, str], key_id: str, secret: str, token: str) -> Access:
+    """Read a login from variables; "" is no variable."""
+    named = (key_id, secret, token)
+    values = [env.get(name, "") if name else "" for name in named]
+    return Access(values[0], values[1], values[2], tuple(name for name in named if name and not env.get(name)))
+
+
+def has_login(url: str) -> bool:
+    """Tell whether a URL has a user name or password in it."""
+    _, separator, rest = url.partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0] if separator else ""
+    return "@" in authority
+
+
+def shown(url: str) -> str:
+    """Return a URL as it may be shown: without what stands before the host."""
+    if not has_login(url):
+        return url
+    scheme, _, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}://***@{authority.rpartition('@')[2]}{slash}{path}"
+
+
+def _endpoint(table: Mapping[str, Any], direction: str, env: Mapping[str, str]) -> CacheEndpoint:
+    return CacheEndpoint(
+        table.get(direction) or table.get("url", ""),
+        table.get("view", ""),
+        table.get("endpoint_url", ""),
+        table.get("profile", ""),
+        from_variables(
+            env,
+            table.get("access_key_id_variable", ""),
+            table.get("access_key_secret_variable", ""),
+            table.get("access_token_variable", ""),
+        ),
+    )
+
+
+def _check_variables(table: Mapping[str, Any], where: str) -> None:
+    for key in KEYS:
+        if key.endswith("_variable") and key in table:
+            check_variable(table[key], f"{where}.{key}")
+    if ("access_key_id_variable" in table) != ("access_key_secret_variable" in table):
+        raise UsageError(f"{where}: access_key_id_variable and access_key_secret_variable go together")
+
+
+def check_variable(name: str, what: str) -> None:
+    """Check the name of a variable. Raises `UsageError` that does not repeat it: it may be the secret itself."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise UsageError(
+            f"{what} is not the name of an environment variable",
+            hint="the variable holds the secret, the file only its name",
+        )
+
+
+def _check_endpoint(url: str, what: str) -> None:
+    if not url:
+        return
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        parts = None
+    if parts is None or parts.scheme not in ("http", "https") or not parts.netloc:
+        raise UsageError(f"{what} must be a URL", hint="as https://s3.example")

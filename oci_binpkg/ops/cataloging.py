@@ -1,0 +1,163 @@
+"""Search all configured caches at once, asking them as seldom as possible."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from oci_binpkg.cache.catalog import CacheState, Catalog
+from oci_binpkg.cache.catalog_database import DamagedCatalogError, replace_database
+from oci_binpkg.cache.catalog_reading import IndexReader, parse_raw_index
+from oci_binpkg.cache.catalog_search import Match, near_names, search
+from oci_binpkg.errors import BinpkgError, ContentError, NoMatchError, NotFoundError
+from oci_binpkg.events import Observer, Warned, ignore
+from oci_binpkg.model.content import Digest
+from oci_binpkg.model.query import Query
+from oci_binpkg.model.spec import Spec
+
+_Result = TypeVar("_Result")
+DEFAULT_TTL: Final = 600.0
+FAILURE_TTL: Final = 60.0
+"""Seconds for which a cache that could not be read is left alone: a moment, since somebody may be mending it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogMatch:
+    """A package in at least one cache; `caches` are their names in the order of the configuration."""
+
+    spec: Spec
+    caches: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        spec = self.spec
+        return {
+            "name": spec.name,
+            "version": spec.version,
+            "hash": spec.hash,
+            "arch": {"platform": spec.arch.platform, "os": spec.arch.os, "target": spec.arch.target},
+            "spec": spec.describe(),
+            "caches": list(self.caches),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """Brings the catalog at `path` up to date.
+
+    `caches` are the configured ones, name -> URL. `read` gets the index of one of them. What was read less than `ttl`
+    seconds ago is believed; `offline` believes all that there is.
+    """
+
+    path: str
+    caches: Mapping[str, str]
+    read: IndexReader
+    clock: Callable[[], float]
+    ttl: float = DEFAULT_TTL
+    offline: bool = False
+    observer: Observer = ignore
+
+    def run(self) -> dict[str, CacheState]:
+        """Refresh and return what is known of each cache. A cache that fails is reported; its old entries stay.
+
+        Raises `LocalDiskError`.
+        """
+        return self.then(Catalog.states)
+
+    def then(self, use: Callable[[Catalog], _Result]) -> _Result:
+        """Refresh the catalog and use it; once more with a new one if the file turns out to be damaged."""
+        try:
+            return self._once(use)
+        except DamagedCatalogError as error:
+            self.observer(Warned(f"{error.message}; {error.hint}"))
+            replace_database(self.path)
+            return self._once(use)
+
+    def _once(self, use: Callable[[Catalog], _Result]) -> _Result:
+        with Catalog(self.path) as catalog:
+            catalog.keep_only(self.caches)
+            states = catalog.states()
+            for name, url in self.caches.items():
+                state = states.get(name)
+                if not self.offline and not self._is_fresh(state):
+                    self._ask(catalog, name, url, state.digest if state else None)
+            self._report(catalog.states())
+            return use(catalog)
+
+    def _is_fresh(self, state: CacheState | None) -> bool:
+        if state is None:
+            return False
+        # a clock that was set back makes the last check lie in the future: that says nothing about its age
+        return 0 <= self.clock() - state.checked < (min(self.ttl, FAILURE_TTL) if state.error else self.ttl)
+
+    def _ask(self, catalog: Catalog, name: str, url: str, known: Digest | None) -> None:
+        """Read the index of one cache into the catalog, whatever becomes of it."""
+        try:
+            index = self.read(name, known)
+            raw = parse_raw_index(index.data, f"the index of {name}") if index else None
+        except NotFoundError:
+            catalog.note_absent(name, url, self.clock())
+            return
+        except BinpkgError as error:
+            catalog.note_failure(name, url, self.clock(), error.message)
+            return
+        if index is None or raw is None:
+            assert known is not None  # only a known index can be unchanged
+            catalog.note_unchanged(name, url, self.clock(), known)
+            return
+        try:
+            catalog.store(name, url, self.clock(), raw, index.digest, known=known)
+        except ContentError as error:
+            catalog.note_failure(name, url, self.clock(), error.message)
+
+    def _report(self, states: Mapping[str, CacheState]) -> None:
+        for name in self.caches:
+            state = states.get(name)
+            if state is None:
+                self.observer(Warned(f"{name} was never read: run once without --offline"))
+            elif state.error:
+                self.observer(Warned(f"{name} could not be read{_since(state)}: {state.error}"))
+            elif not state.has_index:
+                self.observer(Warned(f"{name} has no index: its packages are not searched (`oci-binpkg index update`)"))
+
+
+def find_in_catalog(refresh: Refresh, queries: Sequence[Query], *, family: str = "") -> list[CatalogMatch]:
+    """Return the packages of all configured caches that match any query (all, without one).
+
+    `family` is the only architecture to look at, as image manifests name it; "" is all. Raises `NoMatchError` with
+    names that are near if there are queries and nothing matches, `LocalDiskError`.
+    """
+
+    def look(catalog: Catalog) -> list[Match]:
+        found = search(catalog, queries, family=family, observer=refresh.observer)
+        if queries and not found:
+            raise _no_match(catalog, queries, family)
+        return found
+
+    position = {name: place for place, name in enumerate(refresh.caches)}
+    return [
+        CatalogMatch(match.spec, tuple(sorted(match.caches, key=lambda name: position.get(name, len(position)))))
+        for match in refresh.then(look)
+    ]
+
+
+def _no_match(catalog: Catalog, queries: Sequence[Query], family: str) -> NoMatchError:
+    asked = " or ".join(repr(query.text) for query in queries)
+    elsewhere = search(catalog, queries) if family and all(query.constraint.name for query in queries) else []
+    if elsewhere:
+        others = ", ".join(sorted({match.spec.arch.go_architecture for match in elsewhere}))
+        return NoMatchError(f"no package for {family} matches {asked}", hint=f"with --all-arch there is: {others}")
+    near = near_names(catalog, queries)
+    return NoMatchError(
+        f"no package in the configured caches matches {asked}",
+        hint=f"did you mean {' or '.join(near)}?" if near else "`oci-binpkg search` lists what there is",
+    )
+
+
+def _since(state: CacheState) -> str:
+    if state.confirmed is None:
+        return ""
+    moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.confirmed))
+    return f"; its entries are those of {moment}"

@@ -1,0 +1,241 @@
+"""Artifacts that refer to a manifest, such as its signature: attached beside it, found from it.
+
+A registry lists them itself (the referrers API), or the clients keep the list under a tag made of the subject's digest.
+Source: OCI distribution-spec 1.1 (listing referrers, referrers tag schema) and image-spec 1.1 (subject, artifactType).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Final, Protocol, runtime_checkable
+from urllib.parse import urljoin
+
+from oci_binpkg.errors import ContentError, NotFoundError, TransferError
+from oci_binpkg.model.content import OCI_EMPTY, OCI_INDEX, OCI_MANIFEST, Blob, Descriptor, Digest
+from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, Index, Manifest, parse_descriptor, parse_manifest
+from oci_binpkg.store.copy import blob_of
+from oci_binpkg.store.distribution import Remote, origin_of, with_query
+from oci_binpkg.store.protocols import Store
+
+SIGNATURE_ARTIFACT: Final = "application/vnd.oci-binpkg.signature.v1"
+PGP_SIGNATURE: Final = "application/pgp-signature"
+MAX_ARTIFACT_BYTES: Final = 64 * 1024
+MERGE_ROUNDS: Final = 5
+
+_EMPTY_CONFIG: Final = b"{}"
+_UNSUPPORTED: Final = frozenset({400, 404, 405, 406, 501})
+_ARTIFACT_TYPE: Final = "artifactType"
+_NOTHING: Final = Index(OCI_INDEX, ())
+_MOST_PAGES: Final = 100
+_MOST_ASKED: Final = 100
+_NEXT: Final = re.compile(r'\s*<([^<>,\s]+)>\s*;\s*rel\s*=\s*"?next"?', re.IGNORECASE)
+
+
+@runtime_checkable
+class ListsReferrers(Protocol):
+    """A store whose other side can list what refers to a manifest."""
+
+    def referrers(self, subject: Digest, artifact_type: str) -> tuple[Descriptor, ...] | None:
+        """Return what is listed for `subject`, perhaps of other types too; None where there is no such list."""
+        ...
+
+
+def artifact_of(
+    subject: Descriptor, artifact_type: str, content: Blob, annotations: Mapping[str, str] | None = None
+) -> Blob:
+    """Return the manifest of an artifact with one piece of content that refers to `subject`."""
+    pointer = Descriptor(subject.media_type, subject.digest, subject.size)
+    manifest = Manifest(
+        OCI_MANIFEST,
+        Blob.from_bytes(_EMPTY_CONFIG, OCI_EMPTY).descriptor,
+        (content.descriptor,),
+        annotations or {},
+        {_ARTIFACT_TYPE: artifact_type, "subject": pointer.to_json()},
+    )
+    return Blob.from_bytes(manifest.to_bytes(), OCI_MANIFEST)
+
+
+def attach(
+    store: Store, subject: Descriptor, artifact_type: str, content: Blob, *, pause: Callable[[int], None]
+) -> Descriptor:
+    """Store `content` as an artifact of the manifest `subject`, and make it findable. The same again changes nothing.
+
+    `pause(round)` is called between rounds of changing the list under the tag that other writers got in the way of.
+    Raises `TransferError` if they did so every time; then the artifact is there, and another call lists it.
+    """
+    artifact = artifact_of(subject, artifact_type, content)
+    store.put(content)
+    store.put(Blob.from_bytes(_EMPTY_CONFIG, OCI_EMPTY))
+    store.put(artifact)
+    listed = _listed_by_store(store, subject.digest, artifact_type)
+    if listed is None or all(one.digest != artifact.descriptor.digest for one in listed):
+        _list_under_tag(store, subject, replace(artifact.descriptor, extra={_ARTIFACT_TYPE: artifact_type}), pause)
+    return artifact.descriptor
+
+
+def attach_signature(store: Store, subject: Descriptor, armored: bytes, *, pause: Callable[[int], None]) -> Descriptor:
+    """Attach an armored detached signature over the bytes of the manifest `subject`. Raises as `attach`."""
+    return attach(store, subject, SIGNATURE_ARTIFACT, Blob.from_bytes(armored, PGP_SIGNATURE), pause=pause)
+
+
+def referrers(store: Store, subject: Descriptor, artifact_type: str) -> list[Descriptor]:
+    """Return the artifacts of one type that refer to `subject`, in the order they are listed, each once.
+
+    The registry's list first; where it has none of them, the list under the tag. A list that cannot be read is none.
+    What is listed is not proven: `read_artifact` checks that an artifact really refers to the subject.
+    """
+    listed = _of_type(store, _listed_by_store(store, subject.digest, artifact_type) or (), artifact_type)
+    if listed:
+        return listed
+    try:
+        tagged = _tagged(store, subject.digest)
+    except ContentError:
+        return []
+    return _of_type(store, tagged.manifests, artifact_type)
+
+
+def read_artifact(
+    store: Store, artifact: Descriptor, subject: Descriptor, artifact_type: str, *, limit: int = MAX_ARTIFACT_BYTES
+) -> bytes:
+    """Return the one piece of content of an artifact, verified.
+
+    Raises `ContentError` if the artifact is of another type or refers to another manifest, if it does not have exactly
+    one piece, or one above `limit` bytes; `NotFoundError`.
+    """
+    what = f"artifact {artifact.digest} of {store.name}"
+    manifest = _artifact_manifest(store, artifact)
+    if manifest.extra.get(_ARTIFACT_TYPE) != artifact_type:
+        raise ContentError(f"{what} is not of type {artifact_type}")
+    pointer = parse_descriptor(manifest.extra.get("subject"), f"{what}.subject")
+    if (pointer.digest, pointer.size) != (subject.digest, subject.size):
+        raise ContentError(f"{what} refers to {pointer.digest}, not to {subject.digest}")
+    if len(manifest.layers) != 1:
+        raise ContentError(f"{what} has {len(manifest.layers)} pieces of content; one is expected")
+    return blob_of(store, manifest.layers[0]).read(limit)
+
+
+def signatures(store: Store, subject: Descriptor, *, most: int = 16) -> list[bytes]:
+    """Return the armored signatures of the manifest `subject`, at most `most`; anybody may have attached some.
+
+    Those that are damaged, too large or of another manifest are passed over: they sign nothing, and must not hide a
+    good one.
+    """
+    found = []
+    for artifact in referrers(store, subject, SIGNATURE_ARTIFACT)[:most]:
+        try:
+            found.append(read_artifact(store, artifact, subject, SIGNATURE_ARTIFACT))
+        except (ContentError, NotFoundError):
+            continue
+    return found
+
+
+def fallback_tag(subject: Digest) -> str:
+    """Return the tag under which clients keep the list: `sha256-<hex>`, cut as the specification says."""
+    return f"{subject.algorithm[:32]}-{subject.hex[:64]}"
+
+
+def ask_registry(remote: Remote, subject: Digest, artifact_type: str) -> tuple[Descriptor, ...] | None:
+    """Ask a registry's referrers API, page by page. None where there is none: it answers 404 or so, or another type.
+
+    An answer that is no index lists nothing. Raises `TransferError` for every other failure.
+    """
+    url = with_query(remote.url(f"referrers/{subject}"), artifactType=artifact_type)
+    found: list[Descriptor] = []
+    asked: set[str] = set()
+    while url and url not in asked and len(asked) < _MOST_PAGES:
+        asked.add(url)
+        page, url = _ask_page(remote, url, f"list what refers to {subject} in {remote.name}")
+        if page is None:
+            return None
+        found.extend(page)
+    return tuple(found)
+
+
+def _ask_page(remote: Remote, url: str, operation: str) -> tuple[tuple[Descriptor, ...] | None, str]:
+    """Return a page, None if the registry has no such API, and the address of the next one, "" after the last."""
+    with remote.send("GET", url, operation, headers={"Accept": OCI_INDEX}, accept=_UNSUPPORTED) as response:
+        kind = response.headers.get("Content-Type", "").split(";")[0].strip().lower()
+        if response.status != HTTPStatus.OK or kind != OCI_INDEX:
+            return None, ""
+        data = response.read(remote.settings.page_limit)
+        link = _NEXT.search(response.headers.get("Link", ""))
+        following = str(urljoin(response.url, link[1])) if link else ""
+    return _index(data, operation).manifests, following if origin_of(following) == origin_of(remote.api) else ""
+
+
+def _listed_by_store(store: Store, subject: Digest, artifact_type: str) -> tuple[Descriptor, ...] | None:
+    return store.referrers(subject, artifact_type) if isinstance(store, ListsReferrers) else None
+
+
+def _list_under_tag(store: Store, subject: Descriptor, entry: Descriptor, pause: Callable[[int], None]) -> None:
+    """Add an entry to the list under the tag: read, add, write, read back, and again if it is not there."""
+    tag = fallback_tag(subject.digest)
+    for attempt in range(MERGE_ROUNDS):
+        index = _tagged(store, subject.digest)
+        if any(one.digest == entry.digest for one in index.manifests):
+            return
+        changed = replace(index, manifests=(*index.manifests, entry))
+        store.tag(Blob.from_bytes(changed.to_bytes(), changed.media_type), tag)
+        if any(one.digest == entry.digest for one in _tagged(store, subject.digest).manifests):
+            return
+        pause(attempt)
+    raise TransferError(
+        f"the list of what refers to {subject.digest} in {store.name} was replaced by other writers "
+        f"{MERGE_ROUNDS} times in a row",
+        hint="run the command again; nothing needs to be sent anew",
+    )
+
+
+def _tagged(store: Store, subject: Digest) -> Index:
+    """Return the list under the tag, an empty one if there is none. Raises `ContentError` for something else there."""
+    tag = fallback_tag(subject)
+    try:
+        descriptor = store.resolve(tag)
+    except NotFoundError:
+        return _NOTHING
+    what = f"{store.name}:{tag}"
+    found = parse_manifest(blob_of(store, descriptor).read(MAX_MANIFEST_BYTES), what, media_type=descriptor.media_type)
+    if not isinstance(found, Index):
+        raise ContentError(
+            f"{what} is not a list of what refers to {subject}",
+            hint="another tool uses that tag; remove it if it is not needed",
+        )
+    return found
+
+
+def _index(data: bytes, what: str) -> Index:
+    try:
+        found = parse_manifest(data, what, media_type=OCI_INDEX)
+    except ContentError:
+        return _NOTHING
+    return found if isinstance(found, Index) else _NOTHING
+
+
+def _of_type(store: Store, listed: Sequence[Descriptor], artifact_type: str) -> list[Descriptor]:
+    """Keep the entries of a type. Registries leave the type out at times; then the artifact itself is asked."""
+    unique = {one.digest: one for one in listed if one.media_type == OCI_MANIFEST}
+    untold = [one for one in unique.values() if one.extra.get(_ARTIFACT_TYPE) is None]
+    asked = {one.digest: _type_of(store, one) for one in untold[:_MOST_ASKED]}
+    return [
+        Descriptor(one.media_type, one.digest, one.size)
+        for one in unique.values()
+        if (asked.get(one.digest) or one.extra.get(_ARTIFACT_TYPE)) == artifact_type
+    ]
+
+
+def _type_of(store: Store, artifact: Descriptor) -> object:
+    try:
+        return _artifact_manifest(store, artifact).extra.get(_ARTIFACT_TYPE)
+    except (ContentError, NotFoundError):
+        return None
+
+
+def _artifact_manifest(store: Store, artifact: Descriptor) -> Manifest:
+    what = f"artifact {artifact.digest} of {store.name}"
+    found = parse_manifest(blob_of(store, artifact).read(MAX_MANIFEST_BYTES), what, media_type=artifact.media_type)
+    if not isinstance(found, Manifest):
+        raise ContentError(f"{what} is an index")
+    return found

@@ -1,0 +1,190 @@
+"""Objects in a directory: mirrors under `file://`."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import stat
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import BinaryIO, Final
+
+from oci_binpkg.errors import ContentError, LocalDiskError, NotFoundError
+from oci_binpkg.model.content import Blob
+from oci_binpkg.transport.objects import MAX_DOCUMENT_BYTES, Object, checked_path, chunks
+
+_HIDDEN: Final = "."
+_TEMPORARY: Final = ".tmp-"
+_LOCK_SUFFIX: Final = ".lock"
+_HINTS: Final = {
+    errno.ENOSPC: "free some space, or name a mirror on another disk",
+    errno.EDQUOT: "your quota is used up: remove something, or name a mirror on another disk",
+    errno.EACCES: "check the permissions of the mirror",
+    errno.EROFS: "the file system is read-only: name another directory",
+    errno.ENOLCK: "the file system does not lock files: name a mirror on another one",
+}
+
+
+class FileObjects:
+    """Files below `root`, which need not exist: the first write creates it.
+
+    A file is written under a hidden name, synced and renamed. A conditional write holds a `flock` of a hidden file
+    beside the object, so that of several writers on one machine (or one file system with locks) none is lost. The
+    version of a file is the digest of its bytes. Hidden files are not objects.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = os.path.abspath(root)
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """`file://` and the path."""
+        return f"file://{self._root}"
+
+    def read(self, path: str, *, known_etag: str = "", limit: int = MAX_DOCUMENT_BYTES) -> Object | None:
+        """Read a file; None if its version is `known_etag`. Raises `NotFoundError`, or `ContentError` above `limit`."""
+        with self.open(path) as stream, _mapped("read", self._path(path)):
+            data = stream.read(limit + 1)
+        if len(data) > limit:
+            raise ContentError(f"{self._path(path)} is larger than {limit} bytes")
+        etag = hashlib.sha256(data).hexdigest()
+        return None if etag == known_etag else Object(data, etag)
+
+    @contextmanager
+    def open(self, path: str) -> Iterator[BinaryIO]:
+        """Open a file. Raises `NotFoundError`, `LocalDiskError`."""
+        full = self._path(path)
+        with _mapped("open", full), self._present(path):
+            # a FIFO under the name of an object must not block us
+            descriptor = os.open(full, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise ContentError(f"{full} is not a file", hint="remove it and write the object again")
+        with os.fdopen(descriptor, "rb") as stream:
+            yield stream
+
+    def size(self, path: str) -> int:
+        """Return a file's size in bytes. Raises `NotFoundError`."""
+        full = self._path(path)
+        with _mapped("look at", full), self._present(path):
+            found = os.stat(full)
+        if not stat.S_ISREG(found.st_mode):
+            raise NotFoundError(f"{full} is not a file")
+        return found.st_size
+
+    def write(self, path: str, content: Blob | bytes, *, if_match: str | None = None) -> bool:
+        """Write a file, whole or not at all. Returns False if it is not the version `if_match`."""
+        full = self._path(path)
+        directory = os.path.dirname(full)
+        with _mapped("create", directory):
+            os.makedirs(directory, exist_ok=True)
+        if if_match is None:
+            _replace(full, content)
+            return True
+        with self._locked(full):
+            if self._version(path) != if_match:
+                return False
+            _replace(full, content)
+        return True
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Iterate over the files below a directory, sorted."""
+        start = self._path(prefix.rstrip("/")) if prefix.strip("/") else self._root
+        found = []
+        for directory, folders, files in os.walk(start, onerror=_refuse):
+            folders[:] = [folder for folder in folders if not folder.startswith(_HIDDEN)]
+            base = os.path.relpath(directory, self._root)
+            found += [os.path.normpath(os.path.join(base, file)) for file in files if not file.startswith(_HIDDEN)]
+        return iter(sorted(found))
+
+    def remove(self, path: str) -> None:
+        """Remove a file. Raises `NotFoundError`."""
+        full = self._path(path)
+        with _mapped("remove", full), self._present(path):
+            os.unlink(full)
+
+    def _path(self, path: str) -> str:
+        return os.path.join(self._root, checked_path(path))
+
+    def _version(self, path: str) -> str:
+        try:
+            found = self.read(path)
+        except NotFoundError:
+            return ""
+        return found.etag if found else ""
+
+    @contextmanager
+    def _present(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFoundError(f"{self.name} does not hold {path}") from None
+
+    @contextmanager
+    def _locked(self, full: str) -> Iterator[None]:
+        directory, name = os.path.split(full)
+        lock = os.path.join(directory, f"{_HIDDEN}{name}{_LOCK_SUFFIX}")
+        with self._lock:
+            with _mapped("open", lock):
+                descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                with _mapped("lock", lock):
+                    # flock, not lockf: it also holds between two of these objects in one process
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(descriptor)
+
+
+def _replace(full: str, content: Blob | bytes) -> None:
+    """Write a new file beside `full`, sync it and rename it; if anything goes wrong, nothing stays."""
+    directory = os.path.dirname(full)
+    temporary = os.path.join(directory, f"{_TEMPORARY}{uuid.uuid4().hex}")
+    with _mapped("write", full):
+        # not tempfile: its files are private, and a mirror is as public as the umask allows
+        file = open(temporary, "xb")  # noqa: SIM115 - closed below
+    try:
+        with file:
+            for chunk in chunks(content):
+                with _mapped("write", full):
+                    file.write(chunk)
+            with _mapped("write", full):
+                file.flush()
+                os.fsync(file.fileno())
+        with _mapped("write", full):
+            os.replace(temporary, full)
+            _sync_directory(directory)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _sync_directory(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _refuse(error: OSError) -> None:
+    """Raise for a directory that cannot be listed; one that is absent, or gone meanwhile, holds nothing."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        with _mapped("list", str(error.filename)):
+            raise error
+
+
+@contextmanager
+def _mapped(action: str, path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise LocalDiskError(
+            f"cannot {action} {path}: {error.strerror or error}", hint=_HINTS.get(error.errno or 0, "")
+        ) from error

@@ -1,0 +1,251 @@
+"""Objects in a bucket: mirrors under `s3://`, through fsspec's s3fs (the extra `s3`)."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Final, cast
+
+from oci_binpkg.errors import (
+    AuthError,
+    BinpkgError,
+    ContentError,
+    DeniedError,
+    NetworkError,
+    NotFoundError,
+    ServerError,
+    UsageError,
+)
+from oci_binpkg.model.content import Blob
+from oci_binpkg.transport.objects import MAX_DOCUMENT_BYTES, Object, checked_path, chunks
+
+
+@dataclass(frozen=True, slots=True)
+class S3Settings:
+    """How to reach S3. What is "" is left to the usual configuration of the AWS tools; `anonymous` sends no login."""
+
+    endpoint_url: str = ""
+    profile: str = ""
+    region: str = ""
+    key: str = field(default="", repr=False)
+    secret: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
+    anonymous: bool = False
+
+
+def open_s3(location: str, settings: S3Settings | None = None) -> S3Objects:
+    """Open `BUCKET[/PREFIX]`. Raises `UsageError` if s3fs is not installed, or for a location without a bucket."""
+    settings = settings or S3Settings()
+    bucket, _, prefix = location.removeprefix("s3://").strip("/").partition("/")
+    if not bucket:
+        raise UsageError(f"no bucket in {location[:200]!r}", hint="write s3://BUCKET/PREFIX")
+    try:
+        s3fs = importlib.import_module("s3fs")
+    except ImportError:
+        raise UsageError(
+            f"s3://{bucket} needs the Python package s3fs, which is not installed",
+            hint="pip install 'oci-binpkg[s3]'",
+        ) from None
+    client = {"region_name": settings.region} if settings.region else {}
+    filesystem = s3fs.S3FileSystem(
+        anon=settings.anonymous,
+        endpoint_url=settings.endpoint_url or None,
+        profile=settings.profile or None,
+        key=settings.key or None,
+        secret=settings.secret or None,
+        token=settings.token or None,
+        client_kwargs=client,
+        use_listings_cache=False,
+        skip_instance_cache=True,
+    )
+    return S3Objects(bucket, prefix, filesystem)
+
+
+class S3Objects:
+    """Objects below `prefix` in a bucket. `filesystem` is an `s3fs.S3FileSystem`.
+
+    An object becomes visible when its upload is complete; an upload that fails is aborted. Conditional writes are
+    S3's own (`If-Match`, `If-None-Match`); a server that ignores these headers writes unconditionally.
+    """
+
+    def __init__(self, bucket: str, prefix: str, filesystem: Any) -> None:
+        self._bucket = bucket
+        self._prefix = f"{checked_path(prefix)}/" if prefix else ""
+        self._filesystem = filesystem
+
+    @property
+    def name(self) -> str:
+        """`s3://BUCKET/PREFIX`."""
+        return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
+
+    def read(self, path: str, *, known_etag: str = "", limit: int = MAX_DOCUMENT_BYTES) -> Object | None:
+        """Read an object whole; None if its version is `known_etag`."""
+        condition = {"IfNoneMatch": known_etag} if known_etag else {}
+        try:
+            with self._mapped(f"read {path}"):
+                answer = self._filesystem.call_s3("get_object", **self._address(path), **condition)
+                body = self._body(answer, f"{self.name}/{path}", limit)
+        except _UnchangedError:
+            return None
+        return Object(body, str(answer.get("ETag", "")))
+
+    @contextmanager
+    def open(self, path: str) -> Iterator[BinaryIO]:
+        """Open an object; it is read ahead in blocks."""
+        operation = f"read {path}"
+        with self._mapped(operation):
+            stream = self._filesystem.open(self._full(path), "rb", cache_type="readahead")
+        with stream:
+            yield cast("BinaryIO", _Mapped(stream, self, operation))
+
+    def size(self, path: str) -> int:
+        """Return an object's size in bytes. Raises `NotFoundError`."""
+        return self._look(path, f"look at {path}")[0]
+
+    def write(self, path: str, content: Blob | bytes, *, if_match: str | None = None) -> bool:
+        """Put an object in place; a large one in parts. Returns False if it is not the version `if_match`."""
+        if if_match is None and isinstance(content, Blob):
+            self._stream(path, content)
+            return True
+        data = content.read() if isinstance(content, Blob) else content
+        condition = {} if if_match is None else ({"IfMatch": if_match} if if_match else {"IfNoneMatch": "*"})
+        try:
+            with self._mapped(f"write {path}"):
+                self._filesystem.call_s3("put_object", **self._address(path), Body=data, **condition)
+        except _ChangedError:
+            return False
+        except NotFoundError:
+            if not if_match:
+                raise
+            return False  # the version that was to be replaced is gone
+        return True
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Iterate over the objects below a prefix, sorted."""
+        base = f"{self._bucket}/{self._prefix}"
+        start = base + (f"{prefix.strip('/')}/" if prefix.strip("/") else "")
+        try:
+            with self._mapped(f"list {prefix}"):
+                found = self._filesystem.find(start.rstrip("/"))
+        except NotFoundError:
+            return iter(())
+        return iter(sorted(key.removeprefix(base) for key in found if key.startswith(start)))
+
+    def remove(self, path: str) -> None:
+        """Remove an object. Raises `NotFoundError`."""
+        self._look(path, f"remove {path}")
+        with self._mapped(f"remove {path}"):
+            self._filesystem.call_s3("delete_object", **self._address(path))
+
+    def _body(self, answer: Any, what: str, limit: int) -> bytes:
+        """Read the body of an answer, in the loop that s3fs runs."""
+        if int(answer["ContentLength"]) > limit:
+            answer["Body"].close()
+            raise ContentError(f"{what} is larger than {limit} bytes")
+        asyn = importlib.import_module("fsspec.asyn")
+        return bytes(asyn.sync(self._filesystem.loop, answer["Body"].read))
+
+    def _stream(self, path: str, blob: Blob) -> None:
+        with self._mapped(f"write {path}"):
+            file = self._filesystem.open(self._full(path), "wb")
+        try:
+            for chunk in chunks(blob):
+                with self._mapped(f"write {path}"):
+                    file.write(chunk)
+            with self._mapped(f"write {path}"):
+                file.close()
+        except BaseException:
+            file.discard()
+            # closing what was discarded would upload it after all
+            file.closed = True
+            raise
+
+    def _look(self, path: str, operation: str) -> tuple[int, str]:
+        with self._mapped(operation):
+            answer = self._filesystem.call_s3("head_object", **self._address(path))
+        return int(answer["ContentLength"]), str(answer.get("ETag", ""))
+
+    def _address(self, path: str) -> dict[str, str]:
+        return {"Bucket": self._bucket, "Key": self._prefix + checked_path(path)}
+
+    def _full(self, path: str) -> str:
+        return f"{self._bucket}/{self._prefix}{checked_path(path)}"
+
+    @contextmanager
+    def _mapped(self, operation: str) -> Iterator[None]:
+        exceptions = importlib.import_module("botocore.exceptions")
+        broken = importlib.import_module("aiohttp").ClientError
+        try:
+            yield
+        except exceptions.NoCredentialsError:
+            raise AuthError(
+                f"{operation}: there is no login for {self.name}",
+                hint="name a profile or keys in the settings; public buckets are read without a login",
+            ) from None
+        except (OSError, exceptions.BotoCoreError, exceptions.ClientError, broken) as error:
+            raise self._explained(error, operation) from error
+
+    def _explained(self, error: BaseException, operation: str) -> BinpkgError:
+        """Return our error for one of s3fs, which wraps the client's and keeps it as its cause."""
+        code = _code_of(error)
+        message = f"{operation}: {self.name}: {code or type(error).__name__}"
+        if not code and isinstance(error, FileNotFoundError | PermissionError):
+            code = "404" if isinstance(error, FileNotFoundError) else "403"
+        for codes, kind, hint in _ANSWERS:
+            if code in codes:
+                return kind(message, hint=hint)
+        if code:
+            return ServerError(message, hint="the fault is on the server's side: try again later")
+        return NetworkError(message, hint="check the endpoint and the network")
+
+
+class _ChangedError(ServerError):
+    """The object is another than the one that was to be replaced."""
+
+
+class _UnchangedError(ServerError):
+    """The object is still the version that is known."""
+
+
+_ANSWERS: Final[tuple[tuple[frozenset[str], type[BinpkgError], str], ...]] = (
+    (frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}), _ChangedError, "try again"),
+    (frozenset({"NotModified", "304"}), _UnchangedError, ""),
+    (frozenset({"NoSuchKey", "404", "NotFound"}), NotFoundError, ""),
+    (frozenset({"NoSuchBucket"}), NotFoundError, "create the bucket, or check its name"),
+    (
+        frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "401"}),
+        AuthError,
+        "check the profile or the keys in the settings",
+    ),
+    (frozenset({"AccessDenied", "403", "AllAccessDisabled"}), DeniedError, "ask for permission on this bucket"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Mapped:
+    """A file of s3fs whose failures are ours."""
+
+    stream: Any
+    objects: S3Objects
+    operation: str
+
+    def read(self, size: int = -1) -> bytes:
+        """Read the next `size` bytes, all if negative."""
+        with self.objects._mapped(self.operation):  # noqa: SLF001 - of the same module
+            return bytes(self.stream.read(size))
+
+    def close(self) -> None:
+        """Close the file."""
+        self.stream.close()
+
+
+def _code_of(error: BaseException | None) -> str:
+    """Return the code of S3's answer that an error, or what it was made from, carries; "" without an answer."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):
+            return str(response.get("Error", {}).get("Code", ""))
+        error = error.__cause__ or error.__context__
+    return ""

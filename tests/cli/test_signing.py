@@ -1,0 +1,135 @@
+"""Signed packages on the command line: on mirrors as Spack signs them, on registries and layouts beside the manifest."""
+
+import gzip
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from oci_binpkg.store.layout import LayoutStore
+from tests.support.command_line import binpkg
+from tests.support.fake_registry import FakeRegistry, Profile
+from tests.support.gpg_keys import Home
+from tests.support.spack_trees import Sketch, spack_tree
+
+
+@pytest.fixture
+def home(monkeypatch):
+    """The user's own keyring, with a key of hers."""
+    with tempfile.TemporaryDirectory(prefix="g", dir="/tmp") as folder:
+        Path(folder).chmod(0o700)
+        monkeypatch.setenv("GNUPGHOME", folder)
+        own = Home(folder)
+        yield own
+        own.end()
+
+
+@pytest.fixture
+def tree(tmp_path):
+    sketches = [
+        Sketch("zlib", "1.3", files={"lib/z": b"z"}),
+        Sketch("app", "2.0", files={"bin/a": b"a"}, depends=["zlib"]),
+    ]
+    return spack_tree(tmp_path / "store", sketches)
+
+
+@pytest.fixture(params=["mirror", "layout", "registry", "registry without a list of referrers"])
+def cache(request, tmp_path, monkeypatch):
+    monkeypatch.setenv("OCI_BINPKG_RETRIES", "0")
+    if request.param == "mirror":
+        yield f"file://{tmp_path}/cache"
+    elif request.param == "layout":
+        yield f"oci-layout:{tmp_path}/cache"
+    else:
+        with FakeRegistry(profile=Profile()) as registry:
+            if "without" in request.param:
+                registry.fault("GET", "/referrers/", times=10**6, status=404)
+            yield f"oci://{registry.host}/apps"
+
+
+def test_what_was_signed_is_believed_with_the_key_and_refused_without(home, tree, cache, tmp_path):
+    key = home.make("alice")
+    pushed = binpkg("push", cache, "--store", tree.root, "--key", key, "--update-index")
+    assert pushed.code == 0, pushed.err
+    install = ["install", "app", "--from", cache, "--check-signature", "--store"]
+    refused = binpkg(*install, tmp_path / "a")
+    assert refused.code == 14, refused.err
+    assert key in refused.err
+    assert not list((tmp_path / "a").glob("linux*/*"))
+    (tmp_path / "alice.asc").write_bytes(home.public(key))
+    assert binpkg("keys", "trust", tmp_path / "alice.asc").code == 0
+    trusted = binpkg(*install, tmp_path / "b")
+    assert trusted.code == 0, trusted.err
+    assert binpkg("show", "app", "--from", cache, "--check-signature").code == 0
+    binpkg("keys", "untrust", key)
+    assert binpkg("show", "app", "--from", cache, "--check-signature").code == 14
+    assert binpkg("show", "app", "--from", cache, "--no-check-signature").code == 0
+
+
+def test_what_was_not_signed_is_refused_where_it_must_be(tree, cache, tmp_path):
+    assert binpkg("push", cache, "--store", tree.root, "--unsigned", "--update-index").code == 0
+    refused = binpkg("install", "app", "--from", cache, "--check-signature", "--store", tmp_path / "a")
+    assert refused.code == 14
+    assert "not signed" in refused.err
+    usual = binpkg("show", "app", "--from", cache)
+    assert usual.code == (14 if cache.startswith("file:") else 0)
+
+
+def test_a_key_that_is_not_there_fails_before_anything_is_visible(home, tree, cache):
+    ended = binpkg("push", cache, "--store", tree.root, "--key", "nobody@example.org")
+    assert ended.code in {1, 15}, ended.err
+    assert "nobody@example.org" in ended.err
+    assert binpkg("find", "--from", cache, "--no-check-signature").code == 6
+
+
+def test_other_content_under_a_signed_tag_is_refused(home, tree, tmp_path):
+    """Another manifest under the tag of a signed package has no signature of its own."""
+    key = home.make("alice")
+    cache = f"oci-layout:{tmp_path}/cache"
+    assert binpkg("push", cache, "--store", tree.root, "--key", key, "--update-index").code == 0
+    (tmp_path / "alice.asc").write_bytes(home.public(key))
+    binpkg("keys", "trust", tmp_path / "alice.asc")
+    store = LayoutStore(f"{tmp_path}/cache")
+    tags = {tag.split("-")[0]: tag for tag in store.tags() if tag.endswith(".spack")}
+    from oci_binpkg.model.content import OCI_MANIFEST, Blob
+    from oci_binpkg.store.copy import blob_of
+
+    manifest = json.loads(blob_of(store, store.resolve(tags["app"])).read())
+    manifest["annotations"] = {"changed": "by somebody"}
+    store.tag(Blob.from_bytes(json.dumps(manifest).encode(), OCI_MANIFEST), tags["app"])
+    ended = binpkg("show", "app", "--from", cache, "--check-signature")
+    assert ended.code == 14, ended.err
+    assert binpkg("show", "zlib", "--from", cache, "--check-signature").code == 0
+
+
+def test_keys_are_published_for_others_to_look_at(home, tmp_path):
+    key = home.make("alice")
+    mirror = f"file://{tmp_path}/m"
+    ended = binpkg("keys", "publish", mirror, "--key", key)
+    assert ended.code == 0, ended.err
+    found = binpkg("keys", "fetch", mirror, "--json").json
+    assert [(each["fingerprint"], each["trusted"]) for each in found] == [(key, False)]
+    other = home.make("bob")
+    assert binpkg("keys", "publish", mirror, "--key", other).code == 0
+    assert {each["fingerprint"] for each in binpkg("keys", "fetch", mirror, "--json").json} == {key, other}
+    assert "PRIVATE" not in "".join(path.read_text() for path in (tmp_path / "m").rglob("*") if path.is_file())
+
+
+def test_gpg_agrees_with_the_clear_signed_manifests_we_write(home, tree, tmp_path):
+    key = home.make("alice")
+    mirror = tmp_path / "m"
+    assert binpkg("push", f"file://{mirror}", "zlib", "--store", tree.root, "--key", key).code == 0
+    (manifest,) = mirror.glob("v3/manifests/spec/zlib/*")
+    text = home.gpg("--output", "-", "--decrypt", str(manifest))
+    records = json.loads(text)["data"]
+    (spec,) = (record for record in records if "spec" in record["mediaType"].split(".")[2])
+    blob = mirror / "blobs" / "sha256" / spec["checksum"][:2] / spec["checksum"]
+    assert json.loads(gzip.decompress(blob.read_bytes()))["spec"]["nodes"][0]["name"] == "zlib"
+    assert (
+        subprocess.run(
+            ["gpg", "--homedir", home.path, "--verify", manifest], capture_output=True, check=False
+        ).returncode
+        == 0
+    )

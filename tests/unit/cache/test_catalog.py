@@ -1,0 +1,166 @@
+"""What the catalog finds, what it touches for that, and where its bytes come from."""
+
+import shutil
+
+import pytest
+
+from oci_binpkg.cache.catalog import Catalog
+from oci_binpkg.cache.catalog_reading import parse_raw_index
+from oci_binpkg.cache.catalog_search import CatalogGraph, near_names, search
+from oci_binpkg.cache.catalog_sources import index_bytes
+from oci_binpkg.cache.mirror import MirrorCache
+from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
+from oci_binpkg.cache.oci import OciCache
+from oci_binpkg.errors import ContentError, NotFoundError
+from oci_binpkg.model.content import Digest
+from oci_binpkg.model.query import Query
+from oci_binpkg.store.layout import LayoutStore
+from oci_binpkg.store.memory import MemoryStore
+from oci_binpkg.transport.objects_file import FileObjects
+from tests.support.catalog_indices import hash_of, index, node
+from tests.support.golden import FIXTURES, LAYOUT
+
+NEEDED = node("gcc-runtime", "12.2.0")
+PACKAGES = (
+    node("greet", "2.0", "greetlib@1.2"),
+    node("greet", "10.0", "greetlib@1.3"),
+    node("greetlib", "1.2", "gcc-runtime@12.2.0"),
+    node("greetlib", "1.3", "gone@1.0"),
+)
+
+
+@pytest.fixture
+def catalog(tmp_path):
+    with Catalog(str(tmp_path / "catalog.sqlite")) as opened:
+        fill(opened, index(*PACKAGES, only_needed=(NEEDED,)))
+        yield opened
+
+
+def fill(catalog, data, name="lab"):
+    assert catalog.store(name, f"url of {name}", 1.0, parse_raw_index(data, "index"), Digest.of(data), known=None)
+
+
+def found(catalog, *queries, **options):
+    matches = search(catalog, [Query.parse(each) for each in queries], **options)
+    return [f"{match.spec.name}@{match.spec.version}" for match in matches]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("greet", ["greet@2.0", "greet@10.0"]),
+        ("greet@3:", ["greet@10.0"]),
+        ("greet ^greetlib@1.2", ["greet@2.0"]),
+        ("^gcc-runtime@12", ["greet@2.0", "greetlib@1.2"]),
+        ("*%gone", ["greetlib@1.3"]),
+        ("*%gone@1", []),
+        (f"/{hash_of('greet@2.0')[:7]}", ["greet@2.0"]),
+        (f"greetlib/{hash_of('greet@2.0')[:7]}", []),
+        ("gcc-runtime", []),
+        ("greet os=debian11", []),
+        ("greet platform=linux os=debian12 +shared", ["greet@2.0", "greet@10.0"]),
+        ("*~shared", []),
+    ],
+)
+def test_queries(catalog, query, expected):
+    assert found(catalog, query) == expected
+
+
+def test_any_of_several_queries_and_each_package_once(catalog):
+    assert found(catalog, "greet@2.0", "greet", "greetlib@1.3") == ["greet@2.0", "greet@10.0", "greetlib@1.3"]
+    assert len(found(catalog)) == 4
+
+
+@pytest.mark.parametrize("query", ["greet", f"/{hash_of('greet@2.0')[:7]}"])
+def test_a_name_or_hash_is_looked_up_and_not_searched_for(catalog, query):
+    steps = []
+    catalog._database.set_trace_callback(steps.append)
+    found(catalog, query)
+    plans = [row[3] for row in catalog._database.execute("EXPLAIN QUERY PLAN " + steps[0])]
+    assert any(plan.startswith("SEARCH p USING INDEX") for plan in plans)
+
+
+def test_only_dependencies_that_are_asked_for_are_read(catalog):
+    graph = CatalogGraph(catalog)
+    [match] = search(catalog, [Query.parse("greet@2.0")])
+    assert len(graph) == 0
+    assert [child.name for child in graph.children(match.spec)] == ["greetlib"]
+    assert [spec.name for spec in graph.closure([match.spec])] == ["gcc-runtime", "greetlib", "greet"]
+    assert graph.get(hash_of("gone@1.0")) is None
+    assert hash_of("greet@10.0") in graph
+
+
+def test_a_node_that_cannot_be_read_is_passed_over(catalog):
+    said = []
+    fill(catalog, index(node("bad", dependencies="none"), node("fine")), "other")
+    assert found(catalog, "bad", "fine", observer=said.append) == ["fine@1.0"]
+    assert "dependencies" in said[0].text
+
+
+def test_packages_that_are_there_are_not_written_again(catalog):
+    before = catalog._database.total_changes
+    fill(catalog, index(*PACKAGES, only_needed=(NEEDED,)), "second")
+    assert catalog._database.total_changes - before == 2 + 5  # the cache, and that it holds the five
+
+
+def test_what_was_only_needed_may_come_to_be_in_the_cache(catalog):
+    data = index(*PACKAGES, NEEDED)
+    known = catalog.states()["lab"].digest
+    assert catalog.store("lab", "url of lab", 2.0, parse_raw_index(data, "index"), Digest.of(data), known=known)
+    assert found(catalog, "gcc-runtime") == ["gcc-runtime@12.2.0"]
+
+
+def test_near_names_leave_out_what_is_only_needed(catalog):
+    assert near_names(catalog, [Query.parse("gret"), Query.parse("/abc")]) == ["greet", "greetlib"]
+    assert near_names(catalog, [Query.parse("gcc")]) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "index: "),
+        (b"[" * 100_000, "index: "),
+        (index(version="5"), "versions 6 to 8"),
+        (b'{"database": {"version": "8", "installs": {"a": {}}}}', "spec"),
+    ],
+)
+def test_an_index_that_is_none_is_refused(data, message):
+    with pytest.raises(ContentError, match=message):
+        parse_raw_index(data, "index")
+
+
+def test_a_record_without_an_architecture_is_refused():
+    raw = parse_raw_index(index(node("a", arch=None)), "index")
+    with pytest.raises(ContentError, match=rf"index\.installs\.{hash_of('a@1.0')}\.spec"):
+        list(raw.rows(raw.records))
+
+
+def golden_mirror(tmp_path, name):
+    shutil.copytree(FIXTURES / "golden" / name, tmp_path / name)
+    return FileObjects(str(tmp_path / name))
+
+
+def test_the_indices_that_spack_wrote_are_read_as_bytes(tmp_path):
+    caches = [
+        OciCache(LayoutStore(str(LAYOUT)), pause=lambda _: None),
+        MirrorCache(golden_mirror(tmp_path, "v3-unsigned"), pause=lambda _: None),
+        MirrorV2Cache(golden_mirror(tmp_path, "v2-unsigned")),
+    ]
+    for number, cache in enumerate(caches):
+        read = index_bytes(cache, None)
+        assert read is not None
+        assert read.digest == cache.read_index().digest
+        assert index_bytes(cache, read.digest) is None
+        with Catalog(str(tmp_path / f"{number}.sqlite")) as catalog:
+            raw = parse_raw_index(read.data, cache.name)
+            catalog.store("golden", "url", 1.0, raw, read.digest, known=None)
+            assert found(catalog, "greet ^greetlib@1.2") == ["greet@2.0"]
+            assert len(found(catalog)) == len(list(cache.read_index().packages()))
+
+
+def test_a_cache_without_an_index_says_so(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NotFoundError):
+        index_bytes(OciCache(MemoryStore("empty"), pause=lambda _: None), None)
+    with pytest.raises(NotFoundError):
+        index_bytes(MirrorCache(FileObjects(str(tmp_path / "empty")), pause=lambda _: None), None)
