@@ -86,6 +86,7 @@ class MirrorCache:
         self._index = index_path(view)
         self._pause = pause
         self._known: _KnownIndex | None = None
+        self._last_index = EMPTY
         self._laid_out = False
         self._merging = threading.Lock()
 
@@ -260,9 +261,13 @@ class MirrorCache:
         return known
 
     def _read_index(self, record: BlobRecord) -> IndexDocument:
-        what = f"the index of {self.name}"
-        # known by the digest of the stored bytes, as the manifest has it
-        return replace(parse_index(self._content(record, what, MAX_INDEX_BYTES), what), digest=record.digest)
+        index = self._last_index
+        if index.digest != record.digest:
+            what = f"the index of {self.name}"
+            # known by the digest of the stored bytes, as the manifest has it
+            index = replace(parse_index(self._content(record, what, MAX_INDEX_BYTES), what), digest=record.digest)
+            self._last_index = index
+        return index
 
     def _current_index(self) -> tuple[IndexDocument, str | None]:
         """Return the index and its manifest's version (None: it has none); an empty one and "" where there is none."""

@@ -48,6 +48,7 @@ class OciCache:
         self._pause = pause
         self._verify = verify
         self._sign = sign
+        self._last_index = EMPTY
 
     @property
     def name(self) -> str:
@@ -137,8 +138,11 @@ class OciCache:
         descriptor = self._index_layer()
         if descriptor.digest == known:
             return None
-        data = blob_of(self._store, descriptor).read(limit=MAX_INDEX_BYTES)
-        return parse_index(data, f"the index of {self.name}")
+        index = self._last_index
+        if index.digest != descriptor.digest:
+            data = blob_of(self._store, descriptor).read(limit=MAX_INDEX_BYTES)
+            index = self._last_index = parse_index(data, f"the index of {self.name}")
+        return index
 
     def merge_index(self, added: IndexDocument, *, replace: bool = False) -> bool:
         """Merge into the index; write, read back, and again if another writer's version replaced ours.
@@ -217,6 +221,7 @@ class OciCache:
         self._store.put(document)
         self._store.put(config)
         self._store.tag(Blob.from_bytes(manifest.to_bytes(), OCI_MANIFEST), INDEX_TAG)
+        self._last_index = replace(index, digest=document.descriptor.digest)
         return document.descriptor.digest
 
 

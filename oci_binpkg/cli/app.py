@@ -12,10 +12,6 @@ from typing import Annotated, Any, Never
 import typer
 
 from oci_binpkg.cli.cache_app import (
-    CACHE_HELP,
-    CheckOption,
-    KeyOption,
-    UnsignedOption,
     check,
     copy,
     index_app,
@@ -23,6 +19,26 @@ from oci_binpkg.cli.cache_app import (
     mirror_app,
     save_specs,
     search,
+)
+from oci_binpkg.cli.options import (
+    CACHE_HELP,
+    BaseOption,
+    CacheArgument,
+    CheckOption,
+    CompressionOption,
+    DryRunOption,
+    EngineOption,
+    FromCaches,
+    FromOption,
+    ImageArgument,
+    JobsOption,
+    JsonOption,
+    KeyOption,
+    NeededQueries,
+    QueriesArgument,
+    SkipPresentOption,
+    StoreOption,
+    UnsignedOption,
 )
 from oci_binpkg.errors import BinpkgError, UsageError
 
@@ -34,28 +50,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-CacheArgument = Annotated[str, typer.Argument(metavar="CACHE", help=CACHE_HELP)]
-ImageArgument = Annotated[str, typer.Argument(metavar="CACHE:TAG", help=f"{CACHE_HELP}, with a tag")]
-QueriesArgument = Annotated[list[str] | None, typer.Argument(metavar="QUERY", help="greet@2.0, /6fyta, zlib +shared")]
-StoreOption = Annotated[str, typer.Option("--store", metavar="DIR", help="install tree, Spack's or our own")]
-BaseOption = Annotated[
-    str, typer.Option("--base-image", metavar="REF", help="debian:12, oci://HOST/NAME:TAG or oci-layout:PATH:TAG")
-]
-CompressionOption = Annotated[
-    str, typer.Option("--compression", metavar="CODEC", help="gzip[:N] or zstd[:N]; gzip runs everywhere")
-]
-JobsOption = Annotated[
-    int, typer.Option("--jobs", "-j", metavar="N", min=0, help="packages packed at a time (0: cores)")
-]
-NeededQueries = Annotated[list[str], typer.Argument(metavar="QUERY", help="greet@2.0, /6fyta, zlib +shared")]
-FromCaches = Annotated[
-    list[str], typer.Option("--from", metavar="CACHE", help=f"{CACHE_HELP}; repeat for more, best first")
-]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="say what would be pushed, write nothing")]
-JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document for scripts")]
-FromOption = Annotated[str, typer.Option("--from", metavar="CACHE", help=CACHE_HELP)]
-EngineOption = Annotated[str, typer.Option("--engine", metavar="ENGINE", help="docker or podman (first that answers)")]
 
 
 @app.command()
@@ -70,6 +64,7 @@ def push(
     update_index: Annotated[
         bool, typer.Option("--update-index", help="enter the packages in the cache's index")
     ] = False,
+    skip_present_in: SkipPresentOption = None,
     compression: CompressionOption = "",
     jobs: JobsOption = 0,
     key: KeyOption = "",
@@ -105,6 +100,7 @@ def push(
                 dry_run=dry_run,
                 json=json,
                 trust=TrustFlags(key=key, unsigned=unsigned),
+                skip_present_in=skip_present_in or (),
             ),
         )
     )

@@ -6,17 +6,16 @@ from typing import Annotated
 
 import typer
 
-CACHE_HELP = "oci://HOST[:PORT]/NAME, oci+http://..., oci-layout:PATH, a mirror's URL, or a configured name"
-CacheArgument = Annotated[str, typer.Argument(metavar="CACHE", help=CACHE_HELP)]
-QueriesArgument = Annotated[list[str] | None, typer.Argument(metavar="QUERY", help="greet@2.0, /6fyta, zlib +shared")]
-StoreOption = Annotated[str, typer.Option("--store", metavar="DIR", help="install tree")]
-CheckOption = Annotated[
-    bool | None,
-    typer.Option("--check-signature/--no-check-signature", help="whether packages must be signed (mirrors: yes)"),
-]
-KeyOption = Annotated[str, typer.Option("--key", metavar="KEY", help="sign for a mirror with this key of yours")]
-UnsignedOption = Annotated[bool, typer.Option("--unsigned", help="write to a mirror without signing")]
-JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document for scripts")]
+from oci_binpkg.cli.options import (
+    CACHE_HELP,
+    CacheArgument,
+    CheckOption,
+    JsonOption,
+    KeyOption,
+    QueriesArgument,
+    StoreOption,
+    UnsignedOption,
+)
 
 index_app = typer.Typer(
     help="Look after the index of a cache.", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False

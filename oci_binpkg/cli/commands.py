@@ -6,7 +6,7 @@ import getpass
 import json as jsonlib
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from oci_binpkg.cli import render
@@ -14,6 +14,7 @@ from oci_binpkg.cli.progress import progress
 from oci_binpkg.cli.settings import Settings, load_settings, stderr_is_terminal
 from oci_binpkg.cli.wiring import TrustFlags, Wiring
 from oci_binpkg.errors import UsageError
+from oci_binpkg.events import Warned
 from oci_binpkg.installs.open import open_installs
 from oci_binpkg.installs.protocol import Installs
 from oci_binpkg.model.image import Runtime
@@ -45,6 +46,7 @@ class PushFlags:
     dry_run: bool
     json: bool
     trust: TrustFlags = field(default_factory=TrustFlags)
+    skip_present_in: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +84,20 @@ def push(cache_text: str, queries: Sequence[str], flags: PushFlags) -> int:
         packer = wiring.packer(installs, flags.compression)
         base = wiring.base_images(flags.base_image) if flags.base_image else no_base
         selection = select(installs, parsed, only)
-        options = PushOptions(flags.force, flags.update_index, flags.dry_run, tag, wiring.jobs(flags.jobs))
+        elsewhere = frozenset().union(*(_hashes_of(wiring, text) for text in flags.skip_present_in))
+        options = PushOptions(
+            flags.force, flags.update_index, flags.dry_run, tag, wiring.jobs(flags.jobs), elsewhere=elsewhere
+        )
         report = push_packages(installs, selection, cache, packer, base=base, options=options, observer=wiring.observer)
     return _finish(report, json=flags.json)
+
+
+def _hashes_of(wiring: Wiring, cache_text: str) -> Collection[str]:
+    cache = wiring.cache(cache_text)
+    hashes = cache.hashes()
+    if not hashes:
+        wiring.observer(Warned(f"{cache.name} holds no packages: it is empty or does not exist"))
+    return hashes
 
 
 def image(cache_text: str, queries: Sequence[str], flags: PushFlags, runtime_flags: RuntimeFlags) -> int:

@@ -61,6 +61,7 @@ def push_summary(report: PushReport) -> str:
     if count[Outcome.PLANNED]:
         parts = [f"{count[Outcome.PLANNED]} would be pushed", f"{count[Outcome.SKIPPED]} are there already"]
     parts += [f"{count[Outcome.FAILED]} failed"] if count[Outcome.FAILED] else []
+    parts += [f"{count[Outcome.ELSEWHERE]} left out (elsewhere)"] if count[Outcome.ELSEWHERE] else []
     parts += [f"{count[Outcome.GONE]} left out (prefix gone)"] if count[Outcome.GONE] else []
     text = f"{report.cache}: {', '.join(parts)}"
     if count[Outcome.PUSHED]:

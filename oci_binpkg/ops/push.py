@@ -24,13 +24,17 @@ from oci_binpkg.ops.tagging import tag_image
 
 @dataclass(frozen=True, slots=True)
 class PushOptions:
-    """How to push. `jobs` packages are packed at a time; `tag` also tags one image of all roots."""
+    """How to push. `jobs` packages are packed at a time; `tag` also tags one image of all roots.
+
+    What is `elsewhere` (hashes) is not published; where others need it, their images have its layer all the same.
+    """
 
     force: bool = False
     update_index: bool = False
     dry_run: bool = False
     tag: str = ""
     jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
+    elsewhere: frozenset[str] = frozenset()
 
 
 def push(
@@ -46,20 +50,26 @@ def push(
     """Push the selected packages that are not in the cache yet, and (if asked) put them all in its index."""
     options = options or PushOptions()
     present = cache.hashes()
-    todo = [record for record in selection.wanted if options.force or record.spec.hash not in present]
+    absent = [record for record in selection.wanted if options.force or record.spec.hash not in present]
+    todo = [record for record in absent if record.spec.hash not in options.elsewhere]
+    left = [record for record in absent if record.spec.hash in options.elsewhere]
     there = [record for record in selection.wanted if not options.force and record.spec.hash in present]
     results = [PackageResult(record.spec, Outcome.GONE) for record in selection.gone]
     results += [PackageResult(record.spec, Outcome.SKIPPED, present[record.spec.hash]) for record in there]
+    results += [PackageResult(record.spec, Outcome.ELSEWHERE) for record in left]
     for record in selection.gone:
         observer(Warned(f"{record.spec.short} is left out: its prefix {record.prefix} is gone"))
     require_base(base, todo)
     if there and base is not no_base:
         observer(Warned(f"{len(there)} packages are there already and keep their images; --force stacks them anew"))
-    observer(BatchStarted(len(todo), len(there)))
+    observer(BatchStarted(len(todo), len(there) + len(left)))
     if options.dry_run:
         results += [PackageResult(r.spec, Outcome.PLANNED, PackageKey.of(r.spec).tag) for r in todo]
         return PushReport(cache.name, tuple(results))
     stack = Stack(installs, cache, packer, present, base=base, observer=observer)
+    if isinstance(cache, OciCache):
+        stacked = {record.spec.hash for record in stack.closure(record.spec for record in todo)}
+        Schedule(stack, [r for r in left if r.spec.hash in stacked], publish=False).run(options.jobs)
     results += Schedule(stack, todo, publish=True).run(options.jobs)
     written = options.update_index and _update_index(installs, cache, results)
     image = None

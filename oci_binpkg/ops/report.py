@@ -19,6 +19,7 @@ class Outcome(StrEnum):
     PLANNED = "planned"
     FAILED = "failed"
     GONE = "gone"
+    ELSEWHERE = "elsewhere"
 
 
 @dataclass(frozen=True, slots=True)

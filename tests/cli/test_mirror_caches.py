@@ -134,6 +134,31 @@ def test_push_to_a_mirror_wants_to_be_told_of_signing(tree, tmp_path):
     assert binpkg("push", address("v2-unsigned"), "--store", tree.root, "--unsigned").code == 26
 
 
+def test_what_another_cache_has_is_left_out_but_stacked(tree, tmp_path):
+    site = f"file://{tmp_path}/site"
+    assert binpkg("push", site, "zlib", "--store", tree.root, "--unsigned").code == 0
+    mirror, layout = f"file://{tmp_path}/m", f"oci-layout:{tmp_path}/l"
+    for cache in (mirror, layout):
+        flags = ["--store", tree.root, "--unsigned", "--update-index", "--skip-present-in", site]
+        planned = binpkg("push", cache, "app", *flags, "--dry-run", "--json")
+        assert {(p["name"], p["outcome"]) for p in planned.json["packages"]} == {
+            ("zlib", "elsewhere"),
+            ("app", "planned"),
+        }
+        ended = binpkg("push", cache, "app", *flags)
+        assert ended.code == 0, ended.err
+        assert "1 pushed" in ended.err
+        assert "1 left out (elsewhere)" in ended.err
+        assert {name for name, _, _ in packages(cache)} == {"app"}
+    tag = binpkg("show", "app", "--from", layout, "--json").json["tag"]
+    assert len(binpkg("inspect", f"{layout}:{tag}", "--json").json[0]["layers"]) == 2
+    nowhere = binpkg(
+        "push", mirror, "app", "--store", tree.root, "--unsigned", "--skip-present-in", f"file://{tmp_path}/no"
+    )
+    assert nowhere.code == 0
+    assert "empty or does not exist" in nowhere.err
+
+
 def test_check_answers_for_several_kinds_of_caches(tree, tmp_path):
     mirror, layout = f"file://{tmp_path}/m", f"oci-layout:{tmp_path}/l"
     binpkg("push", mirror, "zlib", "--store", tree.root, "--unsigned")

@@ -1,0 +1,40 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+CACHE_HELP = "oci://HOST[:PORT]/NAME, oci+http://..., oci-layout:PATH, a mirror's URL, or a configured name"
+CacheArgument = Annotated[str, typer.Argument(metavar="CACHE", help=CACHE_HELP)]
+ImageArgument = Annotated[str, typer.Argument(metavar="CACHE:TAG", help=f"{CACHE_HELP}, with a tag")]
+QueriesArgument = Annotated[list[str] | None, typer.Argument(metavar="QUERY", help="greet@2.0, /6fyta, zlib +shared")]
+StoreOption = Annotated[str, typer.Option("--store", metavar="DIR", help="install tree, Spack's or our own")]
+BaseOption = Annotated[
+    str, typer.Option("--base-image", metavar="REF", help="debian:12, oci://HOST/NAME:TAG or oci-layout:PATH:TAG")
+]
+CompressionOption = Annotated[
+    str, typer.Option("--compression", metavar="CODEC", help="gzip[:N] or zstd[:N]; gzip runs everywhere")
+]
+JobsOption = Annotated[
+    int, typer.Option("--jobs", "-j", metavar="N", min=0, help="packages packed at a time (0: cores)")
+]
+NeededQueries = Annotated[list[str], typer.Argument(metavar="QUERY", help="greet@2.0, /6fyta, zlib +shared")]
+FromCaches = Annotated[
+    list[str], typer.Option("--from", metavar="CACHE", help=f"{CACHE_HELP}; repeat for more, best first")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="say what would be pushed, write nothing")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document for scripts")]
+FromOption = Annotated[str, typer.Option("--from", metavar="CACHE", help=CACHE_HELP)]
+EngineOption = Annotated[str, typer.Option("--engine", metavar="ENGINE", help="docker or podman (first that answers)")]
+CheckOption = Annotated[
+    bool | None,
+    typer.Option("--check-signature/--no-check-signature", help="whether packages must be signed (mirrors: yes)"),
+]
+KeyOption = Annotated[str, typer.Option("--key", metavar="KEY", help="sign for a mirror with this key of yours")]
+UnsignedOption = Annotated[bool, typer.Option("--unsigned", help="write to a mirror without signing")]
+SkipPresentOption = Annotated[
+    list[str] | None,
+    typer.Option("--skip-present-in", metavar="CACHE", help="leave out what that cache has (repeatable)"),
+]
