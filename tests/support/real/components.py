@@ -39,6 +39,7 @@ COMPONENTS = (
     Component("patchelf", ("patchelf",), ("patchelf",)),
     Component("binutils", ("readelf",), ("binutils",)),
     Component("qemu-user", ("qemu-s390x", "qemu-aarch64"), ("qemu-user",)),
+    Component("gnupg", ("gpg", "gpg-agent"), ("gnupg",)),
     Component("nginx", ("nginx",), ("nginx-light",)),
     Component("debian-packages", ("apt-get", "dpkg-deb"), ()),
 )
