@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from oci_binpkg.cache.index import EMPTY, IndexDocument, index_of
 from oci_binpkg.cache.protocol import BinaryCache, Entry
-from oci_binpkg.errors import ContentError, NotFoundError
+from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.ops.find import READERS, packages_of
 
@@ -47,7 +47,7 @@ class IndexReport:
 
 def update_index(cache: BinaryCache, observer: Observer = ignore) -> IndexReport:
     """Enter the packages that the index lacks. Only those are read; what it names already is not."""
-    tags, index = packages_of(cache), _index(cache)
+    tags, index = _tags_and_index(cache)
     listed = {spec.hash for spec in index.packages()}
     unlisted = tuple(sorted(set(tags) - listed))
     entries, damaged = _read(cache, [tags[each] for each in unlisted], observer)
@@ -79,9 +79,21 @@ def rebuild_index(cache: BinaryCache, observer: Observer = ignore) -> IndexRepor
 
 def check_index(cache: BinaryCache) -> IndexReport:
     """Compare the index with one listing of the cache. Nothing is written."""
-    tags, index = packages_of(cache), _index(cache)
+    tags, index = _tags_and_index(cache)
     listed = {spec.hash for spec in index.packages()}
     return IndexReport(cache.name, len(tags), tuple(sorted(set(tags) - listed)), tuple(sorted(listed - set(tags))))
+
+
+def _tags_and_index(cache: BinaryCache) -> tuple[Mapping[str, str], IndexDocument]:
+    """Ask for both at once: a listing keeps the other side busy, an index this one."""
+    with ThreadPoolExecutor(1) as lister:
+        listing = lister.submit(packages_of, cache)
+        try:
+            index = _index(cache)
+        except BinpkgError:
+            listing.result()  # no packages at all is the better answer
+            raise
+        return listing.result(), index
 
 
 def _index(cache: BinaryCache) -> IndexDocument:
