@@ -96,20 +96,23 @@ class Wiring:
     def target(self, text: str, flags: TrustFlags) -> BinaryCache:
         """Open a cache to write to. Raises `UsageError` if it is a signed one and nothing is said of signing."""
         cache = self.cache(text, flags, writing=True)
-        location = self.location(text, writing=True)
-        flags = _agreed(flags, location, writing=True)
-        if (isinstance(cache, MirrorCache) or _signed(location)) and not flags.key and not flags.unsigned:
-            raise UsageError(
-                f"{text} is a mirror, whose packages are signed", hint="add --key KEY to sign them, or --unsigned"
-            )
+        self._signing_is_settled(text, flags, usual=isinstance(cache, MirrorCache))
         return cache
 
     def images(self, text: str, flags: TrustFlags | None = None) -> OciCache:
-        """Open a cache to write images to."""
+        """Open a cache to write images to; with `flags` also packages, of which the same is asked as by `target`."""
         location = self._whole(text, writing=True)
-        return self._opener(location).images(
-            location, self._trust(_agreed(flags or TrustFlags(), location, writing=True))
-        )
+        trust = self._trust(_agreed(flags or TrustFlags(), location, writing=True))
+        cache = self._opener(location).images(location, trust)
+        if flags is not None:
+            self._signing_is_settled(text, flags, usual=False)
+        return cache
+
+    def _signing_is_settled(self, text: str, flags: TrustFlags, *, usual: bool) -> None:
+        location = self.location(text, writing=True)
+        flags = _agreed(flags, location, writing=True)
+        if (usual or _signed(location)) and not flags.key and not flags.unsigned:
+            raise UsageError(f"{text} holds packages that are signed", hint="add --key KEY to sign them, or --unsigned")
 
     def images_at(self, location: Location) -> OciCache:
         """Open the cache at a location, which must be one that keeps images."""

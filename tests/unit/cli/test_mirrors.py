@@ -366,11 +366,13 @@ def test_a_view_and_a_login_reach_the_cache(home, monkeypatch):
 @pytest.mark.parametrize("url", ["file://{home}/m", "oci-layout:{home}/l"])
 def test_whether_a_cache_is_signed_need_not_be_said_each_time(home, url, signed, flags, message):
     own(home, f'[caches.lab]\nurl = "{url.format(home=home)}"\nsigned = {signed}\n')
-    if message:
-        with pytest.raises(UsageError, match=message):
-            wiring(home).target("lab", flags)
-    else:
-        assert wiring(home).target("lab", flags)
+    verbs = [wiring(home).target, *([wiring(home).images] if url.startswith("oci") else [])]
+    for verb in verbs:
+        if message:
+            with pytest.raises(UsageError, match=message):
+                verb("lab", flags)
+        else:
+            assert verb("lab", flags)
 
 
 def test_each_login_has_a_client_of_its_own_and_goes_before_files():
