@@ -86,6 +86,17 @@ def download(count: int, *, cache: Path, roots: Sequence[str] = ROOTS) -> list[D
     return [_read_control(cache / file) for file in files]
 
 
+def fetch(names: Sequence[str], *, cache: Path) -> list[Path]:
+    """The archives of exactly these packages, without what they need. Kept in `cache` for next time."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "packages.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        chosen = set(names)
+        files = [file for file in _print_uris(names) if file.split("_")[0] in chosen]
+        _fetch([file for file in files if not (cache / file).exists()], cache)
+    return [cache / file for file in files]
+
+
 def _closure(count: int, roots: Sequence[str]) -> list[str]:
     """File names as apt writes them, `NAME_VERSION_ARCH.deb` with the version's colon escaped."""
     files: list[str] = []
@@ -111,10 +122,12 @@ def _print_uris(roots: Sequence[str]) -> list[str]:
 
 
 def _fetch(files: Iterable[str], cache: Path) -> None:
-    wanted = []
+    wanted: list[str] = []
     for file in files:
         name, version, _ = file.split("_")
         wanted.append(f"{name}={unquote(version)}")
+    if not wanted:
+        return
     done = _apt("download", *wanted, cwd=cache)
     if done.returncode != 0:
         message = f"apt-get download failed: {done.stderr.strip()[-500:]}"
