@@ -5,6 +5,7 @@ Source: what Spack writes into its archives since layout version 2: YAML, one fl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +18,11 @@ from oci_binpkg.model.documents import all_text, list_of, object_of, text_of
 MEMBER: Final = ".spack/binary_distribution"
 """Where the document stands, relative to the prefix."""
 MAX_BYTES: Final = 64 * 1024 * 1024
+_PLAIN: Final = re.compile(r"[A-Za-z/_][A-Za-z0-9/_.+-]*", re.ASCII)
+"""Text that is a plain scalar in YAML, unless it is one of the words below."""
+_WORDS: Final = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null"))
+_KEY: Final = re.compile(r"(?=[0-9]*[g-w])[a-z2-7]{32}|[a-z]+(?:_[a-z]+)+", re.ASCII)
+"""A hash that no reader of YAML takes for a number, because its first letter is in none; or a name of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +78,7 @@ class Distribution:
             "relocate_links": list(found.links),
             "relocate_textfiles": list(found.textfiles),
         }
-        text = yaml.dump(
-            document,
-            Dumper=yaml.SafeDumper,
-            default_flow_style=True,
-            sort_keys=False,
-            allow_unicode=True,
-            width=float("inf"),
-        )
-        return text.encode("utf-8")
+        return f"{_flow(document)}\n".encode()
 
     @classmethod
     def parse(cls, data: bytes, what: str) -> Distribution:
@@ -102,6 +100,29 @@ class Distribution:
             _paths(document, "relocate_textfiles", what),
             document.get("hardlinks_deduped") in ("true", "True", "TRUE"),
         )
+
+
+def _flow(value: object) -> str:
+    """Return what `yaml.dump` makes of a value on one line, a hundred times faster for the scalars that are common."""
+    if isinstance(value, str):
+        return value if _PLAIN.fullmatch(value) and value.lower() not in _WORDS else _dumped([value])[1:-1]
+    if isinstance(value, list):
+        return f"[{', '.join(map(_flow, value))}]"
+    if isinstance(value, dict) and all(map(_KEY.fullmatch, value)):
+        return f"{{{', '.join(f'{key}: {_flow(each)}' for key, each in value.items())}}}"
+    return _dumped(value)
+
+
+def _dumped(value: object) -> str:
+    text = yaml.dump(
+        value,
+        Dumper=yaml.SafeDumper,
+        default_flow_style=True,
+        sort_keys=False,
+        allow_unicode=True,
+        width=float("inf"),
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def _load(data: bytes, what: str) -> dict[Any, Any]:

@@ -11,9 +11,9 @@ import errno
 import fcntl
 import hashlib
 import os
+import secrets
 import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from threading import Lock
@@ -201,14 +201,14 @@ class LayerCache:
     def _staged(self) -> Iterator[str]:
         """Give the path of a new file; what is left of it at the end is removed."""
         directory = os.path.join(self._root, "staging")
+        path = os.path.join(directory, secrets.token_hex(16))
         with _disk(directory):
             os.makedirs(directory, exist_ok=True)
-            place = tempfile.mkdtemp(dir=directory)
         try:
-            yield os.path.join(place, "new")
+            yield path
         finally:
             with suppress(OSError):
-                _remove(place)
+                os.unlink(path)
 
     def _evict(self, added: int) -> None:
         """Drop the blobs used least recently until the rest fits. The directory is looked through only when needed."""

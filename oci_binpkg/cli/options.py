@@ -15,7 +15,10 @@ BaseOption = Annotated[
     str, typer.Option("--base-image", metavar="REF", help="debian:12, oci://HOST/NAME:TAG or oci-layout:PATH:TAG")
 ]
 CompressionOption = Annotated[
-    str, typer.Option("--compression", metavar="CODEC", help="gzip[:N] or zstd[:N]; gzip runs everywhere")
+    str,
+    typer.Option(
+        "--compression", metavar="CODEC", help="fast, balanced or small (gzip, runs everywhere), gzip:N, zstd[:N]"
+    ),
 ]
 JobsOption = Annotated[
     int, typer.Option("--jobs", "-j", metavar="N", min=0, help="packages packed at a time (0: cores)")

@@ -3,7 +3,7 @@
 The file is `config.toml` in the user's configuration folder (or `$OCI_BINPKG_CONFIG`):
 
     store = "/opt/spack/opt"            # default of --store
-    compression = "gzip:3"
+    compression = "balanced"
     jobs = 4
     retries = 5
     spack_mirrors = "/site/mirrors.yaml"  # instead of Spack's own files; "" for none

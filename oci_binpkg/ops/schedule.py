@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
 from typing import Any, Final
 
 from oci_binpkg.cache.protocol import PackageKey
@@ -56,18 +58,26 @@ class Schedule:
         """Run everything; return a result for each package, in order. An interrupt cancels what has not begun."""
         packers = ThreadPoolExecutor(max(1, jobs), "pack")
         senders = ThreadPoolExecutor(max(SENDERS, jobs), "send")
-        running: dict[Future[Any], tuple[str, str]] = {}
+        # a queue, because looking through thousands of futures each time costs more than the steps themselves
+        done: SimpleQueue[tuple[str, str, Future[Any]]] = SimpleQueue()
+        running = 0
+
+        def begin(pool: ThreadPoolExecutor, step: str, package_hash: str, call: Callable[[], Any]) -> None:
+            pool.submit(call).add_done_callback(lambda future: done.put((step, package_hash, future)))
+
         try:
             for package_hash, record in self._lookups.items():
-                running[senders.submit(self._stack.find_or_miss, record)] = ("find", package_hash)
+                begin(senders, "find", package_hash, partial(self._stack.find_or_miss, record))
+                running += 1
             for package_hash, progress in self._progress.items():
-                running[packers.submit(self._stack.pack, progress.record)] = ("pack", package_hash)
+                begin(packers, "pack", package_hash, partial(self._stack.pack, progress.record))
+                running += 1
             while running:
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    step, package_hash = running.pop(future)
-                    for call, following, subject in self._after(step, package_hash, future):
-                        running[senders.submit(call)] = (following, subject)
+                step, package_hash, future = done.get()
+                running -= 1
+                for call, following, subject in self._after(step, package_hash, future):
+                    begin(senders, following, subject, call)
+                    running += 1
         finally:
             packers.shutdown(wait=False, cancel_futures=True)
             senders.shutdown(wait=False, cancel_futures=True)

@@ -58,6 +58,7 @@ class RegistryStore:
         self._flights = _Flights()
         self._sent: dict[Digest, Blob] = {}
         self._tagged: set[str] = set()
+        self._listed: set[str] | None = None
 
     @property
     def name(self) -> str:
@@ -126,14 +127,12 @@ class RegistryStore:
         check_manifest(manifest)
         digest = manifest.descriptor.digest
         self._sent[digest] = manifest
-        try:
-            now = self.head(tag)
-        except (AuthError, DeniedError):
-            now = None  # some registries deny what is absent; the push itself tells
-        if now is None or now.digest != digest:
+        if not self._points_at(tag, digest):
             self._pusher.push(manifest, tag)
         self._presence.remember(manifest.descriptor)
         self._tagged.add(tag)
+        if self._listed is not None:
+            self._listed.add(tag)
 
     def referrers(self, subject: Digest, artifact_type: str) -> tuple[Descriptor, ...] | None:
         """List what refers to a manifest; None where the registry has no such list."""
@@ -141,7 +140,11 @@ class RegistryStore:
 
     def tags(self) -> Iterator[str]:
         """Iterate over all tags, page by page; an absent repository has none."""
-        return list_tags(self._remote)
+        listed = set()
+        for tag in list_tags(self._remote):
+            listed.add(tag)
+            yield tag
+        self._listed = listed
 
     def remove(self, tag: str) -> None:
         """Remove a tag. Where only whole manifests can be deleted, that is done if no other tag shares the manifest.
@@ -178,6 +181,18 @@ class RegistryStore:
             accept=_NO_DELETE,
         ) as response:
             return response.status not in _NO_DELETE
+
+    def _points_at(self, tag: str, digest: Digest) -> bool:
+        """Tell whether a tag is known to point at a manifest. A tag that was not listed a moment ago is not asked for.
+
+        Should somebody else have made it meanwhile, it is replaced or refused: both are what would happen anyway.
+        """
+        if self._listed is not None and tag not in self._listed:
+            return False
+        try:
+            return self._names(tag, digest)
+        except (AuthError, DeniedError):
+            return False  # some registries deny what is absent; the push itself tells
 
     def _names(self, tag: str, digest: Digest) -> bool:
         found = self.head(tag)

@@ -23,6 +23,7 @@ _AUTHORIZATION: Final = re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}",
 _NUMERIC_HOST: Final = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)(?:\.(?:0x[0-9a-f]*|[0-9]+)){0,3}", re.ASCII | re.IGNORECASE)
 _SHORTEST_SECRET: Final = 3
 MAX_SHOWN: Final = 300
+_VISIBLE: Final = re.compile(r"[!-~]*")
 
 
 class UnsafeAddressError(ValueError):
@@ -40,7 +41,7 @@ class Origin:
     @classmethod
     def parse(cls, url: str) -> Origin:
         """Return the origin of an absolute http(s) URL without a login in it. Raises `UnsafeAddressError`."""
-        if not url.isascii() or any(character <= " " or character == "\x7f" for character in url):
+        if not _VISIBLE.fullmatch(url):
             raise UnsafeAddressError("it holds characters that no address has")
         try:
             parts = urlsplit(url)
