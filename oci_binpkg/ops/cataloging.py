@@ -131,7 +131,7 @@ def find_in_catalog(refresh: Refresh, queries: Sequence[Query], *, family: str =
     """
 
     def look(catalog: Catalog) -> list[Match]:
-        found = search(catalog, queries, family=family, observer=refresh.observer)
+        found = search(catalog, queries, family=family)
         if queries and not found:
             raise _no_match(catalog, queries, family)
         return found
