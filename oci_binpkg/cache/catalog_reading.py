@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from oci_binpkg.cache.index import FORMAT_OF_VERSION
+from oci_binpkg.cache.index import FORMAT_OF_VERSION, IndexBytes
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.arch import Arch
 from oci_binpkg.model.content import Digest
@@ -24,14 +24,6 @@ from oci_binpkg.model.spec import Spec, parse_node
 
 _HASH: Final = re.compile(r"[a-z0-9]{1,64}", re.ASCII)
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class IndexBytes:
-    """An index as it was read; `digest` is what the cache calls this state of it."""
-
-    data: bytes
-    digest: Digest
 
 
 IndexReader = Callable[[str, Digest | None], IndexBytes | None]

@@ -31,6 +31,10 @@ _HELD_BY: Final = (
     "(SELECT group_concat(c.name) FROM holdings h JOIN caches c ON c.id = h.cache"
     " WHERE h.package = p.id AND h.in_cache)"
 )
+_HELD: Final = (
+    "EXISTS (SELECT 1 FROM holdings h JOIN caches c ON c.id = h.cache"
+    " WHERE h.package = p.id AND h.in_cache AND c.name = ?)"
+)
 _LISTED: Final = "(SELECT value FROM json_each(?))"
 
 
@@ -55,15 +59,15 @@ class _Condition:
         return _Condition(f"{self.text} AND {other.text}", (*self.values, *other.values))
 
 
-def search(catalog: Catalog, queries: Sequence[Query], *, family: str = "") -> list[Match]:
+def search(catalog: Catalog, queries: Sequence[Query], *, family: str = "", cache: str = "") -> list[Match]:
     """Return the packages in any cache that match any query (all, without one), by name, version and hash.
 
-    `family` is the only architecture to look at, as image manifests name it; "" is all.
+    `family` is the only architecture to look at, as image manifests name it, `cache` the only cache; "" is all.
     """
     reader = _Reader(catalog)
     found: dict[str, Match] = {}
     for constraint in [query.constraint for query in queries] or [Constraint()]:
-        found |= {match.spec.hash: match for match in reader.matches(constraint, family)}
+        found |= {match.spec.hash: match for match in reader.matches(constraint, family, cache)}
     versions = {text: Version.parse(text) for text in {match.spec.version for match in found.values()}}
     return sorted(found.values(), key=lambda match: (match.spec.name, versions[match.spec.version], match.spec.hash))
 
@@ -92,11 +96,13 @@ class _Reader:
         self._parameters: dict[int, Mapping[str, Any]] = {}
         self._virtuals: dict[int, frozenset[str]] | None = None
 
-    def matches(self, constraint: Constraint, family: str) -> list[Match]:
-        """Return the packages in any cache that fit."""
+    def matches(self, constraint: Constraint, family: str, cache: str) -> list[Match]:
+        """Return the packages that fit in a cache, "" for any."""
         name = "" if constraint.name == _ANY else constraint.name
         scope = _Condition("p.name = ?", (name,)) if name else _Condition()
         fits = scope & self._fitting(constraint, scope, family)
+        if cache:
+            fits &= _Condition(_HELD, (cache,))
         rows = self._catalog.select(
             f"SELECT p.hash, p.name, p.version, p.kind, p.parameters, {_HELD_BY} AS held"
             f" FROM packages p WHERE {fits.text} AND held IS NOT NULL",

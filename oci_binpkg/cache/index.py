@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from oci_binpkg.errors import ContentError
@@ -32,6 +32,14 @@ def _collector_paused() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+@dataclass(frozen=True, slots=True)
+class IndexBytes:
+    """An index as it was read; `digest` is what the cache calls this state of it."""
+
+    data: bytes
+    digest: Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,29 @@ class IndexDocument:
 
 
 EMPTY: Final = IndexDocument("8", {})
+
+
+class LastIndex:
+    """The index of a cache as it was last parsed or written, so that the same one is not parsed again.
+
+    `what` is how errors call it.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._index = EMPTY
+
+    def of(self, digest: Digest, read: Callable[[], bytes]) -> IndexDocument:
+        """Return the index that the cache knows by a digest; its bytes are read if it is another than the last."""
+        index = self._index
+        if index.digest != digest:
+            index = self.keep(parse_index(read(), self._what), digest)
+        return index
+
+    def keep(self, index: IndexDocument, digest: Digest) -> IndexDocument:
+        """Keep an index that the cache knows by a digest, and return it with that."""
+        self._index = kept = replace(index, digest=digest)
+        return kept
 
 
 def index_of(packages: Iterable[tuple[Spec, SpecGraph]]) -> IndexDocument:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import BinaryIO, Final
 
 from oci_binpkg.cache.clearsign import is_clearsigned
-from oci_binpkg.cache.index import EMPTY, MAX_INDEX_BYTES, IndexDocument, IndexRecord, parse_index
+from oci_binpkg.cache.index import EMPTY, MAX_INDEX_BYTES, IndexBytes, IndexDocument, IndexRecord, LastIndex
 from oci_binpkg.cache.mirror_manifest import (
     GZIP,
     INDEX_TYPE,
@@ -86,7 +86,7 @@ class MirrorCache:
         self._index = index_path(view)
         self._pause = pause
         self._known: _KnownIndex | None = None
-        self._last_index = EMPTY
+        self._last_index = LastIndex(f"the index of {objects.name}")
         self._laid_out = False
         self._merging = threading.Lock()
 
@@ -134,6 +134,11 @@ class MirrorCache:
         layer = entry.layer.blob.descriptor
         manifest = MirrorManifest((_record(layer, INSTALL_TYPE, GZIP), _record(spec.descriptor, SPEC_TYPE, GZIP)))
         return self._put_manifest(package_path(entry.key), manifest.to_bytes())
+
+    def index_bytes(self, known: Digest | None = None) -> IndexBytes | None:
+        """Return the index as it stands there; None if the digest of its document is `known`."""
+        record = self._index_record().record
+        return None if record.digest == known else IndexBytes(self._index_document(record), record.digest)
 
     def read_index(self, known: Digest | None = None) -> IndexDocument | None:
         """Return the index; None if the digest of its document is `known`. Raises `NotFoundError` without an index."""
@@ -261,13 +266,11 @@ class MirrorCache:
         return known
 
     def _read_index(self, record: BlobRecord) -> IndexDocument:
-        index = self._last_index
-        if index.digest != record.digest:
-            what = f"the index of {self.name}"
-            # known by the digest of the stored bytes, as the manifest has it
-            index = replace(parse_index(self._content(record, what, MAX_INDEX_BYTES), what), digest=record.digest)
-            self._last_index = index
-        return index
+        # known by the digest of the stored bytes, as the manifest has it
+        return self._last_index.of(record.digest, partial(self._index_document, record))
+
+    def _index_document(self, record: BlobRecord) -> bytes:
+        return self._content(record, f"the index of {self.name}", MAX_INDEX_BYTES)
 
     def _current_index(self) -> tuple[IndexDocument, str | None]:
         """Return the index and its manifest's version (None: it has none); an empty one and "" where there is none."""

@@ -46,13 +46,12 @@ print(json.dumps([taken, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 10
 """
 REFRESH = """
 from oci_binpkg.cache.catalog import Catalog
-from oci_binpkg.cache.catalog_sources import index_bytes
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.ops.cataloging import Refresh
 from oci_binpkg.store.layout import LayoutStore
 layout, path = sys.argv[1:]
 cache = OciCache(LayoutStore(layout), pause=lambda turn: None)
-refresh = Refresh(path, {"bench": layout}, lambda name, known: index_bytes(cache, known), time.time, ttl=0)
+refresh = Refresh(path, {"bench": layout}, lambda name, known: cache.index_bytes(known), time.time, ttl=0)
 """
 
 

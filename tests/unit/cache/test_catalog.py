@@ -7,7 +7,6 @@ import pytest
 from oci_binpkg.cache.catalog import Catalog
 from oci_binpkg.cache.catalog_reading import parse_raw_index
 from oci_binpkg.cache.catalog_search import near_names, search
-from oci_binpkg.cache.catalog_sources import index_bytes
 from oci_binpkg.cache.mirror import MirrorCache
 from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
 from oci_binpkg.cache.oci import OciCache
@@ -179,10 +178,10 @@ def test_the_indices_that_spack_wrote_are_read_as_bytes(tmp_path):
         MirrorV2Cache(golden_mirror(tmp_path, "v2-unsigned")),
     ]
     for number, cache in enumerate(caches):
-        read = index_bytes(cache, None)
+        read = cache.index_bytes()
         assert read is not None
         assert read.digest == cache.read_index().digest
-        assert index_bytes(cache, read.digest) is None
+        assert cache.index_bytes(read.digest) is None
         with Catalog(str(tmp_path / f"{number}.sqlite")) as catalog:
             raw = parse_raw_index(read.data, cache.name)
             catalog.store("golden", "url", 1.0, raw, read.digest, known=None)
@@ -193,6 +192,6 @@ def test_the_indices_that_spack_wrote_are_read_as_bytes(tmp_path):
 def test_a_cache_without_an_index_says_so(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(NotFoundError):
-        index_bytes(OciCache(MemoryStore("empty"), pause=lambda _: None), None)
+        OciCache(MemoryStore("empty"), pause=lambda _: None).index_bytes()
     with pytest.raises(NotFoundError):
-        index_bytes(MirrorCache(FileObjects(str(tmp_path / "empty")), pause=lambda _: None), None)
+        MirrorCache(FileObjects(str(tmp_path / "empty")), pause=lambda _: None).index_bytes()

@@ -289,5 +289,6 @@ def test_the_answer_as_json(lab):
         "hash": hash_of("greet@2.0"),
         "arch": {"platform": "linux", "os": "debian12", "target": "x86_64"},
         "spec": "greet@=2.0+shared platform=linux os=debian12 target=x86_64",
+        "state": "cached",
         "caches": ["lab"],
     }
