@@ -107,7 +107,7 @@ class MirrorV2Cache:
         found = self._objects.read(_INDEX, limit=MAX_INDEX_BYTES)
         assert found is not None  # no version was named
         digest = Digest.of(found.data)
-        return None if digest == known else IndexBytes(found.data, digest)
+        return None if digest == known else IndexBytes(found.data, digest, f"the index of {self.name}")
 
     def read_index(self, known: Digest | None = None) -> IndexDocument | None:
         """Return the index; None if its digest is `known`. `index.json.hash` tells, where there is one.
