@@ -3,7 +3,8 @@
     python registry-test/bench/catalog.py [--packages 1000 10000 100000] [--work DIR]
 
 Makes indices of that many packages, each with a node of about 1.6 kB and some dependencies, in an image layout; the
-catalog reads them from there. Every figure is the best of three, each in a process of its own. Memory is the peak of the
+catalog reads them from there. Every figure is the best of three, each in a process of its own
+(what takes more than a second is run once). Memory is the peak of the
 whole process; what the interpreter itself takes is printed for comparison.
 """
 
@@ -31,6 +32,7 @@ ROOT = Path(__file__).parents[2]
 
 
 ROUNDS = 3
+LONG = 1.0
 EDGES = 7
 OPTIONS = 6
 SHARED = 20
@@ -205,7 +207,7 @@ def commands(count: int, layout: str, work: Path) -> None:
     config = work / f"config-{count}.toml"
     config.write_text(f'[caches.bench]\nurl = "oci-layout:{layout}"\n')
     env = {**os.environ, "OCI_BINPKG_CONFIG": str(config), "XDG_CACHE_HOME": str(work / f"xdg-{count}")}
-    wall(["search"], "nowhere-at-all", env=env)
+    wall(["find"], "nowhere-at-all", env=env)
     middle, shared = package_name(count // 2), package_name(0)
     for words in (
         [middle],
@@ -227,8 +229,10 @@ def commands(count: int, layout: str, work: Path) -> None:
         ["@1.2:"],
         [],
     ):
-        taken, lines = min(wall(["search", "--all-arch"], *words, env=env) for _ in range(ROUNDS))
-        print(f"  search {' '.join(words):<38}{taken:7.3f} s wall  {lines:6} found")
+        taken, lines = wall(["find", "--all-arch"], *words, env=env)
+        if taken < LONG:
+            taken = min(taken, *(wall(["find", "--all-arch"], *words, env=env)[0] for _ in range(ROUNDS)))
+        print(f"  find {' '.join(words):<38}{taken:7.3f} s wall  {lines:6} found")
 
 
 def wall(command: list[str], *words: str, env: dict[str, str]) -> tuple[float, int]:
