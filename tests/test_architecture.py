@@ -18,6 +18,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LONGEST_FUNCTION = 60
 LONGEST_MODULE = 450
+MOST_METHODS = 7
 BROAD_HANDLERS = 2
 # "helper" in the singular is the field's own word for a credential helper.
 WORDS_THAT_SAY_NOTHING = {"utils", "util", "helpers", "common", "manager", "misc"}
@@ -62,6 +63,18 @@ def test_functions_stay_short() -> None:
 def test_modules_hold_one_subject() -> None:
     long = {str(module.relative_to(ROOT)): len(module.read_text(encoding="utf-8").splitlines()) for module in MODULES}
     assert {name: lines for name, lines in long.items() if lines > LONGEST_MODULE} == {}
+
+
+def test_protocols_ask_for_little() -> None:
+    wide = [
+        f"{where(module, node)} {node.name}"
+        for module, node in nodes()
+        if isinstance(node, ast.ClassDef)
+        and any(isinstance(base, ast.Name) and base.id == "Protocol" for base in node.bases)
+        and sum(isinstance(member, ast.FunctionDef) and not member.decorator_list for member in node.body)
+        > MOST_METHODS
+    ]
+    assert wide == []
 
 
 def test_names_say_what_is_inside() -> None:

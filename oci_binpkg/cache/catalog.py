@@ -6,20 +6,17 @@ since queries ask for them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
 from oci_binpkg.cache.catalog_database import in_catalog, open_database, writing
-from oci_binpkg.cache.catalog_reading import RawIndex
+from oci_binpkg.cache.catalog_reading import Kind, RawIndex
+from oci_binpkg.cache.catalog_writing import drop_orphans, read_kinds, replace_holdings
 from oci_binpkg.model.content import Digest
 
 _STATE: Final = "name, url, digest, has_index, checked, confirmed, error"
-_HELD_BY: Final = (
-    "(SELECT group_concat(c.name) FROM holdings h JOIN caches c ON c.id = h.cache"
-    " WHERE h.package = p.id AND h.in_cache)"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,27 +41,6 @@ class CacheState:
         return bool(self.error)
 
 
-@dataclass(frozen=True, slots=True)
-class CatalogRow:
-    """A node as it stands in an index, its spec format, and the names of the caches that have the package."""
-
-    hash: str
-    form: int
-    node: bytes
-    caches: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class RowFilter:
-    """Which packages to read; what is empty allows all. `hash` is a prefix, `family` is as in image manifests."""
-
-    name: str = ""
-    hash: str = ""
-    family: str = ""
-    platforms: Sequence[str] = ()
-    systems: Sequence[str] = ()
-
-
 class Catalog:
     """The catalog in one file. For one thread; any number of threads and processes may each have it open.
 
@@ -85,7 +61,7 @@ class Catalog:
 
     def states(self) -> dict[str, CacheState]:
         """Return what is known of each cache, by its name."""
-        found = self._read(f"SELECT {_STATE} FROM caches ORDER BY id")  # noqa: S608 - a constant
+        found = self.select(f"SELECT {_STATE} FROM caches ORDER BY id")  # noqa: S608 - a constant
         return {row[0]: _state_of(row) for row in found}
 
     def keep_only(self, caches: Mapping[str, str]) -> tuple[str, ...]:
@@ -98,7 +74,7 @@ class Catalog:
                         "DELETE FROM holdings WHERE cache = (SELECT id FROM caches WHERE name = ?)", (name,)
                     )
                     self._database.execute("DELETE FROM caches WHERE name = ?", (name,))
-                self._drop_orphans()
+                drop_orphans(self._database)
         return dropped
 
     def note_unchanged(self, name: str, url: str, now: float, digest: Digest) -> None:
@@ -115,7 +91,7 @@ class Catalog:
             cache = self._cache(name, url, now, confirmed=True)
             self._database.execute("UPDATE caches SET digest = NULL, has_index = 0 WHERE id = ?", (cache,))
             if self._database.execute("DELETE FROM holdings WHERE cache = ?", (cache,)).rowcount:
-                self._drop_orphans()
+                drop_orphans(self._database)
 
     def note_failure(self, name: str, url: str, now: float, error: str) -> None:
         """Remember that a cache could not be read; the entries it had stay."""
@@ -134,34 +110,27 @@ class Catalog:
                 return False
             cache = self._cache(name, url, now, confirmed=True)
             self._database.execute("UPDATE caches SET digest = ?, has_index = 1 WHERE id = ?", (str(digest), cache))
-            self._replace(cache, index)
+            if replace_holdings(self._database, cache, index):
+                drop_orphans(self._database)
         return True
 
-    def rows(self, wanted: RowFilter) -> Iterator[CatalogRow]:
-        """Yield the packages that are in a cache. With a name or hash only those rows are touched."""
-        conditions, values = _conditions(wanted)
-        where = " AND ".join([*conditions, "held IS NOT NULL"])
-        query = f"SELECT p.hash, p.form, p.node, {_HELD_BY} AS held FROM packages p WHERE {where}"  # noqa: S608 - constants
-        for package_hash, form, node, held in self._read(query, values):
-            yield CatalogRow(package_hash, form, node, tuple(sorted(held.split(","))))
+    def select(self, query: str, values: Sequence[object] = ()) -> list[Any]:
+        """Return what a statement selects: for searches, which know the tables."""
+        with in_catalog(self._path):
+            return self._database.execute(query, values).fetchall()
 
-    def nodes(self, hashes: Sequence[str]) -> list[CatalogRow]:
-        """Return those of the nodes that are known, whether their packages are in a cache or not."""
-        marks = ",".join("?" * len(hashes))
-        query = f"SELECT hash, form, node FROM packages WHERE hash IN ({marks})"  # noqa: S608 - only question marks
-        return [CatalogRow(*row) for row in self._read(query, hashes)]
+    def kinds(self) -> dict[int, Kind]:
+        """Return what the packages have in common, by the numbers with which they name it."""
+        with in_catalog(self._path):
+            return read_kinds(self._database)
 
     def names(self) -> list[str]:
         """Return the names of all packages that are in a cache, sorted."""
         query = (
-            "SELECT DISTINCT name FROM packages INDEXED BY packages_by_name"
-            " WHERE id IN (SELECT package FROM holdings WHERE in_cache) ORDER BY name"
+            "SELECT n.name FROM (SELECT DISTINCT name FROM packages) n WHERE EXISTS (SELECT 1 FROM packages p"
+            " JOIN holdings h ON h.package = p.id WHERE p.name = n.name AND h.in_cache) ORDER BY n.name"
         )
-        return [row[0] for row in self._read(query)]
-
-    def _read(self, query: str, values: Sequence[object] = ()) -> Iterator[Any]:
-        with in_catalog(self._path):
-            yield from self._database.execute(query, values)
+        return [row[0] for row in self.select(query)]
 
     def _cache(self, name: str, url: str, now: float, *, confirmed: bool = False, error: str = "") -> int:
         """Enter that a cache was asked; return its id. Under another URL it is another cache."""
@@ -173,59 +142,6 @@ class Catalog:
             (name, url, now, confirmed, error),
         )
         return int(self._database.execute("SELECT id FROM caches WHERE name = ?", (name,)).fetchone()[0])
-
-    def _replace(self, cache: int, index: RawIndex) -> None:
-        execute, execute_many = self._database.execute, self._database.executemany
-        ids: dict[str, int] = dict(execute("SELECT hash, id FROM packages"))
-        held: dict[int, int] = dict(execute("SELECT package, in_cache FROM holdings WHERE cache = ?", (cache,)))
-        # in the order of the hashes, in which the index over them is written quickest
-        added = sorted(index.records.keys() - ids.keys())
-        first = 1 + max(ids.values(), default=0)
-        ids |= {package_hash: first + place for place, package_hash in enumerate(added)}
-        execute_many(
-            "INSERT INTO packages VALUES (?,?,?,?,?,?,?,?,?,?)",
-            (
-                (first + place, r.hash, r.name, r.version, r.platform, r.os, r.target, r.family, index.form, r.node)
-                for place, r in enumerate(index.rows(added))
-            ),
-        )
-        wanted = {ids[package_hash]: int(present) for package_hash, present in index.in_cache().items()}
-        gone = held.keys() - wanted.keys()
-        execute_many("DELETE FROM holdings WHERE package = ? AND cache = ?", ((package, cache) for package in gone))
-        execute_many(
-            "INSERT INTO holdings (package, cache, in_cache) VALUES (?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET in_cache = excluded.in_cache",
-            ((package, cache, wanted[package]) for package in _differing(wanted, held)),
-        )
-        if gone:
-            self._drop_orphans()
-
-    def _drop_orphans(self) -> None:
-        self._database.execute(
-            "DELETE FROM packages WHERE id IN"
-            " (SELECT id FROM packages INDEXED BY packages_by_name EXCEPT SELECT package FROM holdings)"
-        )
-
-
-def _differing(wanted: Mapping[int, int], held: Mapping[int, int]) -> Iterable[int]:
-    return sorted(package for package, present in wanted.items() if held.get(package) != present)
-
-
-def _conditions(wanted: RowFilter) -> tuple[list[str], list[str]]:
-    conditions, values = [], []
-    for column, value in (("name", wanted.name), ("family", wanted.family)):
-        if value:
-            conditions.append(f"p.{column} = ?")
-            values.append(value)
-    if wanted.hash:
-        conditions.append("p.hash >= ? AND p.hash < ?")
-        # "{" comes after "z", the last character of a hash
-        values += [wanted.hash, wanted.hash + "{"]
-    for column, allowed in (("platform", wanted.platforms), ("os", wanted.systems)):
-        if allowed:
-            conditions.append(f"p.{column} IN ({','.join('?' * len(allowed))})")
-            values += allowed
-    return conditions, values
 
 
 def _state_of(row: Sequence[Any]) -> CacheState:

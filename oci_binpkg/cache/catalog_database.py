@@ -14,7 +14,7 @@ from typing import Final
 
 from oci_binpkg.errors import LocalDiskError
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 BUSY_SECONDS: Final = 120.0
 _APPLICATION: Final = 0x62706B67  # "bpkg", in the file's header
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -26,15 +26,29 @@ CREATE TABLE caches (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, url TEXT NOT NULL, digest TEXT, has_index INTEGER NOT NULL,
     checked REAL NOT NULL, confirmed REAL, error TEXT NOT NULL
 );
+CREATE TABLE kinds (
+    id INTEGER PRIMARY KEY, namespace TEXT NOT NULL, arch TEXT NOT NULL, family TEXT NOT NULL, compiler TEXT NOT NULL,
+    UNIQUE (namespace, arch, compiler)
+);
+CREATE TABLE parameters (id INTEGER PRIMARY KEY, document TEXT NOT NULL UNIQUE);
 CREATE TABLE packages (
     id INTEGER PRIMARY KEY, hash TEXT NOT NULL UNIQUE, name TEXT NOT NULL, version TEXT NOT NULL,
-    platform TEXT NOT NULL, os TEXT NOT NULL, target TEXT NOT NULL, family TEXT NOT NULL, form INTEGER NOT NULL,
-    node BLOB NOT NULL
+    kind INTEGER NOT NULL, parameters INTEGER NOT NULL
 );
+CREATE INDEX packages_by_name ON packages (name);
+CREATE INDEX packages_by_version ON packages (version);
+CREATE TABLE virtuals (id INTEGER PRIMARY KEY, names TEXT NOT NULL UNIQUE);
+CREATE TABLE targets (
+    id INTEGER PRIMARY KEY, hash TEXT NOT NULL, name TEXT NOT NULL, virtuals INTEGER NOT NULL,
+    UNIQUE (hash, name, virtuals)
+);
+CREATE INDEX targets_by_name ON targets (name);
+CREATE INDEX targets_by_virtuals ON targets (virtuals);
+CREATE TABLE edges (target INTEGER NOT NULL, parent INTEGER NOT NULL, PRIMARY KEY (target, parent)) WITHOUT ROWID;
+CREATE INDEX edges_by_parent ON edges (parent);
 CREATE TABLE holdings (
     cache INTEGER NOT NULL, package INTEGER NOT NULL, in_cache INTEGER NOT NULL, PRIMARY KEY (package, cache)
 ) WITHOUT ROWID;
-CREATE INDEX packages_by_name ON packages (name);
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;

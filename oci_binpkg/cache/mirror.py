@@ -14,7 +14,7 @@ from functools import partial
 from typing import BinaryIO, Final
 
 from oci_binpkg.cache.clearsign import is_clearsigned
-from oci_binpkg.cache.index import EMPTY, MAX_INDEX_BYTES, IndexDocument, IndexRecord, parse_index
+from oci_binpkg.cache.index import EMPTY, MAX_INDEX_BYTES, IndexBytes, IndexDocument, LastIndex
 from oci_binpkg.cache.mirror_manifest import (
     GZIP,
     INDEX_TYPE,
@@ -86,7 +86,7 @@ class MirrorCache:
         self._index = index_path(view)
         self._pause = pause
         self._known: _KnownIndex | None = None
-        self._last_index = EMPTY
+        self._last_index = LastIndex(f"the index of {objects.name}")
         self._laid_out = False
         self._merging = threading.Lock()
 
@@ -135,10 +135,21 @@ class MirrorCache:
         manifest = MirrorManifest((_record(layer, INSTALL_TYPE, GZIP), _record(spec.descriptor, SPEC_TYPE, GZIP)))
         return self._put_manifest(package_path(entry.key), manifest.to_bytes())
 
+    def index_bytes(self, known: Digest | None = None) -> IndexBytes | None:
+        """Return the index as it stands there; None if the digest of its document is `known`."""
+        record = self._index_record().record
+        return (
+            None
+            if record.digest == known
+            else self._last_index.read(record.digest, partial(self._index_document, record))
+        )
+
     def read_index(self, known: Digest | None = None) -> IndexDocument | None:
         """Return the index; None if the digest of its document is `known`. Raises `NotFoundError` without an index."""
         record = self._index_record().record
-        return None if record.digest == known else self._read_index(record)
+        if record.digest == known:
+            return None
+        return self._last_index.parsed(record.digest, partial(self._index_document, record))
 
     def merge_index(self, added: IndexDocument, *, replace: bool = False) -> bool:
         """Merge into the index; concurrent writers lose nothing. Returns whether it had to be written.
@@ -151,7 +162,7 @@ class MirrorCache:
             return True
 
         def change(current: IndexDocument) -> IndexDocument | None:
-            return None if current.digest is not None and _holds(current, added) else current.merged(added)
+            return None if current.digest is not None and current.holds(added) else current.merged(added)
 
         return self._change_index(change)
 
@@ -165,7 +176,7 @@ class MirrorCache:
             record = current.records.get(key.hash)
             if record is None or not record.in_cache:
                 return None
-            records = {**current.records, key.hash: IndexRecord(record.spec, in_cache=False, raw=record.raw)}
+            records = {**current.records, key.hash: record.marked(in_cache=False)}
             return replace(current, records=records, digest=None)
 
         self._objects.remove(package_path(key))
@@ -260,14 +271,8 @@ class MirrorCache:
         known = self._known = _KnownIndex(found.etag, record)
         return known
 
-    def _read_index(self, record: BlobRecord) -> IndexDocument:
-        index = self._last_index
-        if index.digest != record.digest:
-            what = f"the index of {self.name}"
-            # known by the digest of the stored bytes, as the manifest has it
-            index = replace(parse_index(self._content(record, what, MAX_INDEX_BYTES), what), digest=record.digest)
-            self._last_index = index
-        return index
+    def _index_document(self, record: BlobRecord) -> bytes:
+        return self._content(record, f"the index of {self.name}", MAX_INDEX_BYTES)
 
     def _current_index(self) -> tuple[IndexDocument, str | None]:
         """Return the index and its manifest's version (None: it has none); an empty one and "" where there is none."""
@@ -275,7 +280,9 @@ class MirrorCache:
             known = self._index_record()
         except NotFoundError:
             return EMPTY, ""
-        return self._read_index(known.record), known.etag or None
+        record = known.record
+        index = self._last_index.opened(record.digest, partial(self._index_document, record))
+        return index, known.etag or None
 
     def _change_index(self, change: Callable[[IndexDocument], IndexDocument | None]) -> bool:
         """Read, change, write if nobody else wrote meanwhile, read back; again if another writer was faster.
@@ -329,10 +336,3 @@ def _spec_bytes(document: SpecDocument) -> bytes:
     spec = spec_document(document.root, document.graph)
     # escapes as Spack writes them, so that the same package is the same blob whoever pushes it
     return json.dumps({**spec, "buildcache_layout_version": _ARCHIVE_FORMAT}, separators=(",", ":")).encode("ascii")
-
-
-def _holds(index: IndexDocument, wanted: IndexDocument) -> bool:
-    known = {package_hash for package_hash, record in index.records.items() if record.in_cache}
-    return set(wanted.records) <= set(index.records) and all(
-        package_hash in known for package_hash, record in wanted.records.items() if record.in_cache
-    )

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final, Never
 
-from oci_binpkg.cache.index import MAX_INDEX_BYTES, IndexDocument, parse_index
+from oci_binpkg.cache.index import MAX_INDEX_BYTES, IndexBytes, IndexDocument, parse_index
 from oci_binpkg.cache.mirror import open_verified
 from oci_binpkg.cache.mirror_manifest import MAX_SPEC_BYTES, Verifier, unsigned
 from oci_binpkg.cache.protocol import Entry, PackageKey
@@ -98,6 +98,16 @@ class MirrorV2Cache:
     def publish(self, entry: Entry) -> Digest:  # noqa: ARG002
         """Raise `UnsupportedError`."""
         self._refuse()
+
+    def index_bytes(self, known: Digest | None = None) -> IndexBytes | None:
+        """Return the index as it stands there; None if its digest is `known`. Raises like `read_index`."""
+        self._warn()
+        if known is not None and self._index_hash() == known.hex:
+            return None
+        found = self._objects.read(_INDEX, limit=MAX_INDEX_BYTES)
+        assert found is not None  # no version was named
+        digest = Digest.of(found.data)
+        return None if digest == known else IndexBytes(found.data, digest, f"the index of {self.name}")
 
     def read_index(self, known: Digest | None = None) -> IndexDocument | None:
         """Return the index; None if its digest is `known`. `index.json.hash` tells, where there is one.

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
-from oci_binpkg.cache.index import EMPTY, MAX_INDEX_BYTES, IndexDocument, index_of, parse_index
+from oci_binpkg.cache.index import EMPTY, MAX_INDEX_BYTES, IndexBytes, IndexDocument, LastIndex, index_of
 from oci_binpkg.cache.protocol import Entry, PackageKey
 from oci_binpkg.errors import ContentError, NotFoundError, TransferError
 from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Blob, Descriptor, Digest
@@ -48,7 +49,7 @@ class OciCache:
         self._pause = pause
         self._verify = verify
         self._sign = sign
-        self._last_index = EMPTY
+        self._last_index = LastIndex(f"the index of {store.name}")
 
     @property
     def name(self) -> str:
@@ -133,16 +134,15 @@ class OciCache:
         self._put_content(image)
         self._store.put(image.manifest)
 
+    def index_bytes(self, known: Digest | None = None) -> IndexBytes | None:
+        """Return the index as it stands there; None if the digest of its document is `known`."""
+        layer = self._index_layer()
+        return None if layer.digest == known else self._last_index.read(layer.digest, partial(self._document, layer))
+
     def read_index(self, known: Digest | None = None) -> IndexDocument | None:
         """Return the index; None if the digest of its document is `known`. Two requests, one when it is known."""
-        descriptor = self._index_layer()
-        if descriptor.digest == known:
-            return None
-        index = self._last_index
-        if index.digest != descriptor.digest:
-            data = blob_of(self._store, descriptor).read(limit=MAX_INDEX_BYTES)
-            index = self._last_index = parse_index(data, f"the index of {self.name}")
-        return index
+        layer = self._index_layer()
+        return None if layer.digest == known else self._last_index.parsed(layer.digest, partial(self._document, layer))
 
     def merge_index(self, added: IndexDocument, *, replace: bool = False) -> bool:
         """Merge into the index; write, read back, and again if another writer's version replaced ours.
@@ -155,7 +155,7 @@ class OciCache:
         for attempt in range(MERGE_ROUNDS):
             anew = replace and attempt == 0
             current = EMPTY if anew else self._current_index()
-            if current.digest is not None and _holds(current, added):
+            if current.digest is not None and current.holds(added):
                 return attempt > 0
             merged = added if anew else current.merged(added)
             written = self._write_index(merged)
@@ -169,7 +169,7 @@ class OciCache:
                     added = added.merged(self._read_packages(missing, unusable))
             else:
                 self._pause(attempt)
-        if not _holds(self._current_index(), added):
+        if not self._current_index().holds(added):
             raise TransferError(
                 f"the index of {self.name} was replaced by other writers {MERGE_ROUNDS} times in a row",
                 hint="the packages themselves are there; run `oci-binpkg index update` to enter them",
@@ -177,7 +177,7 @@ class OciCache:
         return True
 
     def _unlisted(self, index: IndexDocument) -> set[str]:
-        listed = {spec.hash for spec in index.packages()}
+        listed = index.present()
         return {tag for each, tag in self.hashes().items() if each not in listed}
 
     def _read_packages(self, tags: Iterable[str], unusable: set[str]) -> IndexDocument:
@@ -208,9 +208,13 @@ class OciCache:
             raise ContentError(f"{what} is not an index: a manifest with one layer is expected")
         return manifest.layers[0]
 
+    def _document(self, layer: Descriptor) -> bytes:
+        return blob_of(self._store, layer).read(limit=MAX_INDEX_BYTES)
+
     def _current_index(self) -> IndexDocument:
         try:
-            return self.read_index() or EMPTY
+            layer = self._index_layer()
+            return self._last_index.opened(layer.digest, partial(self._document, layer))
         except NotFoundError:
             return EMPTY
 
@@ -221,7 +225,7 @@ class OciCache:
         self._store.put(document)
         self._store.put(config)
         self._store.tag(Blob.from_bytes(manifest.to_bytes(), OCI_MANIFEST), INDEX_TAG)
-        self._last_index = replace(index, digest=document.descriptor.digest)
+        self._last_index.keep(index, document.descriptor.digest)
         return document.descriptor.digest
 
 
@@ -229,10 +233,3 @@ def _prefix_of(env: Sequence[str]) -> str:
     """Return the package's own prefix: its image puts it in front of all others."""
     paths = next((text.removeprefix(_PREFIXES) for text in env if text.startswith(_PREFIXES)), "")
     return paths.partition(":")[0]
-
-
-def _holds(index: IndexDocument, wanted: IndexDocument) -> bool:
-    known = {package_hash for package_hash, record in index.records.items() if record.in_cache}
-    return set(wanted.records) <= set(index.records) and all(
-        package_hash in known for package_hash, record in wanted.records.items() if record.in_cache
-    )

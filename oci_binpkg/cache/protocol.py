@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from oci_binpkg.cache.index import IndexDocument
+from oci_binpkg.cache.index import IndexBytes, IndexDocument
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.image import Image, Layer
 from oci_binpkg.model.reference import package_tag
@@ -51,7 +51,19 @@ class Entry:
     env: tuple[str, ...] = ()
 
 
-class BinaryCache(Protocol):
+class IndexSource(Protocol):
+    """Something with an index. Its states have digests, so that one that is known need not be read again."""
+
+    def index_bytes(self, known: Digest | None = None) -> IndexBytes | None:
+        """Return the index as it stands there, or None if its digest is `known`. Raises `NotFoundError` without one."""
+        ...
+
+    def read_index(self, known: Digest | None = None) -> IndexDocument | None:
+        """Return the index, or None if its digest is `known`. Raises `NotFoundError` if the cache has none."""
+        ...
+
+
+class BinaryCache(IndexSource, Protocol):
     """Packages kept in a store or on a URL mirror. Thread-safe."""
 
     @property
@@ -77,10 +89,6 @@ class BinaryCache(Protocol):
 
     def publish(self, entry: Entry) -> Digest:
         """Make a package visible, everything it needs first. Returns the digest of its manifest."""
-        ...
-
-    def read_index(self, known: Digest | None = None) -> IndexDocument | None:
-        """Return the index, or None if its digest is `known`. Raises `NotFoundError` if the cache has none."""
         ...
 
     def merge_index(self, added: IndexDocument, *, replace: bool = False) -> bool:

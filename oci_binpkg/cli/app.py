@@ -18,7 +18,6 @@ from oci_binpkg.cli.cache_app import (
     keys_app,
     mirror_app,
     save_specs,
-    search,
 )
 from oci_binpkg.cli.options import (
     CACHE_HELP,
@@ -40,6 +39,7 @@ from oci_binpkg.cli.options import (
     StoreOption,
     UnsignedOption,
 )
+from oci_binpkg.cli.search_app import find, search
 from oci_binpkg.errors import BinpkgError, UsageError
 
 app = typer.Typer(
@@ -140,26 +140,7 @@ def image(
     raise typer.Exit(commands.image(cache, queries, flags, runtime))
 
 
-@app.command()
-def find(
-    queries: QueriesArgument = None,
-    store: StoreOption = "",
-    from_cache: FromOption = "",
-    check_signature: CheckOption = None,
-    json: JsonOption = False,
-) -> None:
-    """List packages of a tree or of a cache.
-
-    --store names an install tree, --from a cache.
-
-    \b
-    Examples:
-      oci-binpkg find --store /opt/spack/opt 'zlib@1.2: +shared'
-      oci-binpkg find --from oci://registry.example/apps '^mpich'
-    """
-    from oci_binpkg.cli import commands
-
-    raise typer.Exit(commands.find(queries or [], store, from_cache, json=json, check=check_signature))
+app.command()(find)
 
 
 @app.command()

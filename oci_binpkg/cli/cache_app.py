@@ -173,29 +173,6 @@ def copy(
     )
 
 
-def search(
-    queries: QueriesArgument = None,
-    ttl: Annotated[
-        float, typer.Option("--ttl", metavar="SECONDS", min=0, help="how long what was read of a cache is believed")
-    ] = 600,
-    offline: Annotated[bool, typer.Option("--offline", help="ask no cache: search what was read before")] = False,
-    all_arch: Annotated[bool, typer.Option("--all-arch", help="packages for other machines, too")] = False,
-    json: JsonOption = False,
-) -> None:
-    """Search all configured caches.
-
-    Their indices are kept on this machine, so that most searches ask nobody.
-
-    \b
-    Examples:
-      oci-binpkg search 'zlib@1.2: +shared'
-      oci-binpkg search greet --all-arch --offline --json
-    """
-    from oci_binpkg.cli import catalog_commands
-
-    raise typer.Exit(catalog_commands.search(queries or [], ttl=ttl, offline=offline, all_arch=all_arch, json=json))
-
-
 def check(
     queries: QueriesArgument = None,
     on: Annotated[list[str] | None, typer.Option("--on", metavar="CACHE", help=f"{CACHE_HELP} (repeatable)")] = None,

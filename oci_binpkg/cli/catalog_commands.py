@@ -1,4 +1,4 @@
-"""From words to values to operations: the search over all configured caches.
+"""From words to values to operations: the search over configured caches.
 
 What speaks to caches is imported when one has to be asked: mostly the catalog is fresh, and the answer comes at once.
 """
@@ -11,20 +11,57 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 
-from oci_binpkg.cache.catalog_reading import IndexBytes
+from oci_binpkg.cache.index import IndexBytes
 from oci_binpkg.cli.progress import printable, progress
-from oci_binpkg.cli.settings import load_settings, stderr_is_terminal
+from oci_binpkg.cli.settings import Settings, load_settings, stderr_is_terminal
 from oci_binpkg.errors import UsageError
 from oci_binpkg.model.arch import Arch
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.query import Query
-from oci_binpkg.ops.cataloging import CatalogMatch, Refresh, find_in_catalog
+from oci_binpkg.ops.cataloging import DEFAULT_TTL, CatalogMatch, Refresh, find_in_catalog
 
 
-def search(queries: Sequence[str], *, ttl: float, offline: bool, all_arch: bool, json: bool) -> int:
-    """List packages of all configured caches."""
+@dataclass(frozen=True, slots=True)
+class CatalogFlags:
+    """The flags of a search, as written."""
+
+    ttl: float | None = None
+    offline: bool = False
+    all_arch: bool = False
+    json: bool = False
+
+    @property
+    def are_given(self) -> bool:
+        """Whether any of them says that caches are to be searched as they are known here."""
+        return self.ttl is not None or self.offline or self.all_arch
+
+
+def find(queries: Sequence[str], store: str, cache: str, flags: CatalogFlags, *, check: bool | None = None) -> int:
+    """List packages of a tree, of a cache, or of all configured caches."""
     settings = load_settings()
+    if store and flags.are_given:
+        raise UsageError("--ttl, --offline and --all-arch are about caches", hint="leave them out, or --store")
+    if cache and flags.are_given and cache not in settings.caches:
+        raise UsageError(
+            f"{cache} is not a configured name: nothing is kept of its index",
+            hint="leave out --ttl, --offline and --all-arch, or give it a name with `oci-binpkg mirror add`",
+        )
+    named = bool(store or cache or settings.store or not settings.caches)
+    if flags.are_given or not named:
+        return _search(settings, queries, flags, cache)
+    from oci_binpkg.cli import commands  # noqa: PLC0415
+
+    return commands.find(queries, store, cache, json=flags.json, check=check)
+
+
+def search(queries: Sequence[str], flags: CatalogFlags) -> int:
+    """List packages of all configured caches."""
+    return _search(load_settings(), queries, flags, "")
+
+
+def _search(settings: Settings, queries: Sequence[str], flags: CatalogFlags, only: str) -> int:
     parsed = [Query.parse(text) for text in queries]
     # one of which two parts are configured is two caches
     caches = {
@@ -34,19 +71,21 @@ def search(queries: Sequence[str], *, ttl: float, offline: bool, all_arch: bool,
     }
     if not caches:
         raise UsageError("no caches are configured", hint='write [caches.NAME] with url = "..." into the configuration')
-    family = "" if all_arch else Arch("", "", os.uname().machine.lower()).go_architecture
+    if only:
+        settings.caches[only].endpoint(writing=False)  # a cache that is only written has no index here
+    family = "" if flags.all_arch else Arch("", "", os.uname().machine.lower()).go_architecture
     with ExitStack() as stack:
-        observer = stack.enter_context(progress(live=stderr_is_terminal() and not json, color=settings.color))
+        observer = stack.enter_context(progress(live=stderr_is_terminal() and not flags.json, color=settings.color))
 
         def read(name: str, known: Digest | None) -> IndexBytes | None:
-            from oci_binpkg.cache.catalog_sources import index_bytes  # noqa: PLC0415
             from oci_binpkg.cli.wiring import Wiring  # noqa: PLC0415
 
-            return index_bytes(Wiring(settings, observer).cache(name), known, settings.caches[name].fetch.view)
+            return Wiring(settings, observer).cache(name).index_bytes(known)
 
-        refresh = Refresh(settings.catalog, caches, read, time.time, ttl, offline, observer)
+        ttl = DEFAULT_TTL if flags.ttl is None else flags.ttl
+        refresh = Refresh(settings.catalog, caches, read, time.time, ttl, flags.offline, only, observer)
         found = find_in_catalog(refresh, parsed, family=family)
-    if json:
+    if flags.json:
         sys.stdout.write(jsonlib.dumps([each.to_json() for each in found], indent=2, ensure_ascii=False) + "\n")
     else:
         _print(found)
@@ -58,5 +97,7 @@ def _print(found: Sequence[CatalogMatch]) -> None:
     rows = [(f"{each.spec.name}@{each.spec.version}", ",".join(each.caches), each.spec) for each in found]
     names = max((len(name) for name, _, _ in rows), default=0)
     caches = max((len(held) for _, held, _ in rows), default=0)
-    for name, held, spec in rows:
-        sys.stdout.write(printable(f"{spec.hash[:7]}  {name:{names}}  {held:{caches}}  {spec.describe()}") + "\n")
+    sys.stdout.writelines(
+        printable(f"{spec.hash[:7]}  {name:{names}}  {held:{caches}}  {spec.describe()}") + "\n"
+        for name, held, spec in rows
+    )

@@ -130,6 +130,11 @@ def find(queries: Sequence[str], store: str, cache_text: str, *, json: bool, che
     parsed = parse_queries(queries)
     if store and cache_text:
         raise UsageError("--store and --from exclude each other", hint="ask one place at a time")
+    if not (store or cache_text or settings.store):
+        raise UsageError(
+            "no install tree, no cache, and none in the configuration",
+            hint="use --store DIR or --from CACHE, or name caches with `oci-binpkg mirror add`",
+        )
     with observed(settings, json) as wiring:
         if cache_text:
             found = find_cached(wiring.cache(cache_text, TrustFlags(check)), parsed, wiring.observer)

@@ -121,4 +121,6 @@ def _to_stderr(text: str) -> None:
 
 def printable(text: str) -> str:
     """Return text from elsewhere with control characters (terminal escapes) made visible."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() or char == "\n" else f"\\x{ord(char):02x}" for char in text)

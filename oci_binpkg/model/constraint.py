@@ -102,9 +102,17 @@ class Needed:
     constraint: Constraint
     virtuals: tuple[str, ...] = ()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that its package may have if it goes by its own; none if any will do."""
+        name = self.constraint.name
+        if name in ("", _ANY):
+            return ()
+        return (name, _COMPILER_PACKAGES[name]) if name in _COMPILER_PACKAGES else (name,)
+
     def is_direct_in(self, spec: Spec, graph: SpecGraph) -> bool:
         """Tell whether `spec` has it as a dependency of any type, or as its compiler."""
-        return self._is_compiler_of(spec) or any(self._is(edge, graph) for edge in spec.dependencies)
+        return self.is_compiler_of(spec) or any(self._is(edge, graph) for edge in spec.dependencies)
 
     def is_below(self, spec: Spec, graph: SpecGraph) -> bool:
         """Tell whether `spec` or anything below it has it as a dependency."""
@@ -112,16 +120,16 @@ class Needed:
 
     def _is(self, edge: Dependency, graph: SpecGraph) -> bool:
         constraint = self.constraint
-        named = constraint.name in ("", _ANY, edge.name) or _COMPILER_PACKAGES.get(constraint.name) == edge.name
-        if not (named or constraint.name in edge.virtuals) or not set(self.virtuals) <= set(edge.virtuals):
+        named = not self.names or edge.name in self.names or constraint.name in edge.virtuals
+        if not named or not set(self.virtuals) <= set(edge.virtuals):
             return False
         child = graph.get(edge.hash)
         if child is None:
             return constraint.is_bare and edge.hash.startswith(constraint.hash)
         return constraint.matches_but_name(child, graph)
 
-    def _is_compiler_of(self, spec: Spec) -> bool:
-        """Spack before 1.0 has one compiler for all languages, known by name and version only."""
+    def is_compiler_of(self, spec: Spec) -> bool:
+        """Tell whether it is the compiler of a package of Spack before 1.0: one for all languages, and no package."""
         if spec.compiler is None or not set(self.virtuals) <= _LANGUAGES:
             return False
         name, version = spec.compiler

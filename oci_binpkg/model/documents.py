@@ -14,6 +14,7 @@ from typing import Any, Final, Never
 
 from oci_binpkg.errors import ContentError
 
+_COMPACT: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -121,7 +122,7 @@ def canonical_json(document: Mapping[str, Any]) -> bytes:
     Raises `ContentError` for a document, taken over from somewhere else, that is nested too deeply.
     """
     try:
-        return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+        return _COMPACT.encode(document).encode("utf-8")
     except RecursionError:
         raise ContentError("a JSON document is nested too deeply to be written") from None
 

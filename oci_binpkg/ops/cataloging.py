@@ -39,6 +39,7 @@ class CatalogMatch:
             "hash": spec.hash,
             "arch": {"platform": spec.arch.platform, "os": spec.arch.os, "target": spec.arch.target},
             "spec": spec.describe(),
+            "state": "cached",
             "caches": list(self.caches),
         }
 
@@ -48,7 +49,7 @@ class Refresh:
     """Brings the catalog at `path` up to date.
 
     `caches` are the configured ones, name -> URL. `read` gets the index of one of them. What was read less than `ttl`
-    seconds ago is believed; `offline` believes all that there is.
+    seconds ago is believed; `offline` believes all that there is. `only` is the one cache that matters, "" for all.
     """
 
     path: str
@@ -57,6 +58,7 @@ class Refresh:
     clock: Callable[[], float]
     ttl: float = DEFAULT_TTL
     offline: bool = False
+    only: str = ""
     observer: Observer = ignore
 
     def run(self) -> dict[str, CacheState]:
@@ -79,12 +81,16 @@ class Refresh:
         with Catalog(self.path) as catalog:
             catalog.keep_only(self.caches)
             states = catalog.states()
-            for name, url in self.caches.items():
+            for name, url in self._wanted.items():
                 state = states.get(name)
                 if not self.offline and not self._is_fresh(state):
                     self._ask(catalog, name, url, state.digest if state else None)
             self._report(catalog.states())
             return use(catalog)
+
+    @property
+    def _wanted(self) -> Mapping[str, str]:
+        return {self.only: self.caches[self.only]} if self.only else self.caches
 
     def _is_fresh(self, state: CacheState | None) -> bool:
         if state is None:
@@ -113,7 +119,7 @@ class Refresh:
             catalog.note_failure(name, url, self.clock(), error.message)
 
     def _report(self, states: Mapping[str, CacheState]) -> None:
-        for name in self.caches:
+        for name in self._wanted:
             state = states.get(name)
             if state is None:
                 self.observer(Warned(f"{name} was never read: run once without --offline"))
@@ -131,9 +137,9 @@ def find_in_catalog(refresh: Refresh, queries: Sequence[Query], *, family: str =
     """
 
     def look(catalog: Catalog) -> list[Match]:
-        found = search(catalog, queries, family=family, observer=refresh.observer)
+        found = search(catalog, queries, family=family, cache=refresh.only)
         if queries and not found:
-            raise _no_match(catalog, queries, family)
+            raise _no_match(catalog, queries, family, refresh.only)
         return found
 
     position = {name: place for place, name in enumerate(refresh.caches)}
@@ -143,15 +149,15 @@ def find_in_catalog(refresh: Refresh, queries: Sequence[Query], *, family: str =
     ]
 
 
-def _no_match(catalog: Catalog, queries: Sequence[Query], family: str) -> NoMatchError:
+def _no_match(catalog: Catalog, queries: Sequence[Query], family: str, cache: str) -> NoMatchError:
     asked = " or ".join(repr(query.text) for query in queries)
-    elsewhere = search(catalog, queries) if family and all(query.constraint.name for query in queries) else []
+    elsewhere = search(catalog, queries, cache=cache) if family else []
     if elsewhere:
         others = ", ".join(sorted({match.spec.arch.go_architecture for match in elsewhere}))
         return NoMatchError(f"no package for {family} matches {asked}", hint=f"with --all-arch there is: {others}")
     near = near_names(catalog, queries)
     return NoMatchError(
-        f"no package in the configured caches matches {asked}",
+        f"no package in {cache or 'the configured caches'} matches {asked}",
         hint=f"did you mean {' or '.join(near)}?" if near else "`oci-binpkg search` lists what there is",
     )
 

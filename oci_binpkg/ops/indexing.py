@@ -48,7 +48,7 @@ class IndexReport:
 def update_index(cache: BinaryCache, observer: Observer = ignore) -> IndexReport:
     """Enter the packages that the index lacks. Only those are read; what it names already is not."""
     tags, index = _tags_and_index(cache)
-    listed = {spec.hash for spec in index.packages()}
+    listed = index.present()
     unlisted = tuple(sorted(set(tags) - listed))
     entries, damaged = _read(cache, [tags[each] for each in unlisted], observer)
     written = bool(entries) and cache.merge_index(_document(entries))
@@ -65,7 +65,7 @@ def rebuild_index(cache: BinaryCache, observer: Observer = ignore) -> IndexRepor
         index = EMPTY
     entries, damaged = _read(cache, list(tags.values()), observer)
     cache.merge_index(_document(entries), replace=True)
-    listed = {spec.hash for spec in index.packages()}
+    listed = index.present()
     found = {entry.key.hash for entry in entries}
     return IndexReport(
         cache.name,
@@ -80,7 +80,7 @@ def rebuild_index(cache: BinaryCache, observer: Observer = ignore) -> IndexRepor
 def check_index(cache: BinaryCache) -> IndexReport:
     """Compare the index with one listing of the cache. Nothing is written."""
     tags, index = _tags_and_index(cache)
-    listed = {spec.hash for spec in index.packages()}
+    listed = index.present()
     return IndexReport(cache.name, len(tags), tuple(sorted(set(tags) - listed)), tuple(sorted(listed - set(tags))))
 
 
@@ -98,9 +98,10 @@ def _tags_and_index(cache: BinaryCache) -> tuple[Mapping[str, str], IndexDocumen
 
 def _index(cache: BinaryCache) -> IndexDocument:
     try:
-        return cache.read_index() or EMPTY
+        found = cache.index_bytes()
     except NotFoundError:
-        return EMPTY
+        found = None
+    return found.opened if found else EMPTY
 
 
 def _document(entries: Sequence[Entry]) -> IndexDocument:

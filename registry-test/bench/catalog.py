@@ -3,7 +3,8 @@
     python registry-test/bench/catalog.py [--packages 1000 10000 100000] [--work DIR]
 
 Makes indices of that many packages, each with a node of about 1.6 kB and some dependencies, in an image layout; the
-catalog reads them from there. Every figure is the best of three, each in a process of its own. Memory is the peak of the
+catalog reads them from there. Every figure is the best of three, each in a process of its own
+(what takes more than a second is run once). Memory is the peak of the
 whole process; what the interpreter itself takes is printed for comparison.
 """
 
@@ -31,7 +32,10 @@ ROOT = Path(__file__).parents[2]
 
 
 ROUNDS = 3
+LONG = 1.0
 EDGES = 7
+OPTIONS = 6
+SHARED = 20
 ENVIRONMENT = 100
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 CHILD = """
@@ -44,13 +48,12 @@ print(json.dumps([taken, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 10
 """
 REFRESH = """
 from oci_binpkg.cache.catalog import Catalog
-from oci_binpkg.cache.catalog_sources import index_bytes
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.ops.cataloging import Refresh
 from oci_binpkg.store.layout import LayoutStore
 layout, path = sys.argv[1:]
 cache = OciCache(LayoutStore(layout), pause=lambda turn: None)
-refresh = Refresh(path, {"bench": layout}, lambda name, known: index_bytes(cache, known), time.time, ttl=0)
+refresh = Refresh(path, {"bench": layout}, lambda name, known: cache.index_bytes(known), time.time, ttl=0)
 """
 
 
@@ -79,6 +82,8 @@ def node(number: int, rng: random.Random) -> dict[str, object]:
     # what a package needs is within a hundred others, as in an environment that was installed together
     first = number - number % ENVIRONMENT
     below = sorted({rng.randrange(first, number) for _ in range(EDGES)}) if number > first else []
+    # what everything is built with: one of the first packages, all of one name
+    below += [rng.randrange(SHARED)] if number >= ENVIRONMENT else []
     target = rng.choice(["x86_64_v3", "zen4", "neoverse_v1"])
     return {
         "name": package_name(number),
@@ -98,11 +103,13 @@ def node(number: int, rng: random.Random) -> dict[str, object]:
         "namespace": "builtin",
         "parameters": {
             "build_system": "cmake",
-            "build_type": "Release",
-            "generator": "make",
+            "build_type": rng.choice(["Release", "Debug"]),
+            "generator": rng.choice(["make", "ninja"]),
             "ipo": False,
-            "shared": True,
-            "pic": True,
+            "shared": rng.random() < 0.5,
+            "pic": rng.random() < 0.5,
+            **{f"with_{LETTERS[at]}": rng.random() < 0.5 for at in range(OPTIONS)},
+            "unusual": number % 1000 == 7,
             "cflags": [],
             "cppflags": [],
             "cxxflags": [],
@@ -115,9 +122,9 @@ def node(number: int, rng: random.Random) -> dict[str, object]:
             {
                 "name": package_name(n),
                 "hash": package_hash(n),
-                "parameters": {"deptypes": ["build", "link"], "virtuals": ["c"] if i == 0 else []},
+                "parameters": {"deptypes": ["build", "link"], "virtuals": ["c"] if n < SHARED else []},
             }
-            for i, n in enumerate(below)
+            for n in below
         ],
         "annotations": {"original_specfile_version": 5},
         "hash": package_hash(number),
@@ -200,25 +207,41 @@ def commands(count: int, layout: str, work: Path) -> None:
     config = work / f"config-{count}.toml"
     config.write_text(f'[caches.bench]\nurl = "oci-layout:{layout}"\n')
     env = {**os.environ, "OCI_BINPKG_CONFIG": str(config), "XDG_CACHE_HOME": str(work / f"xdg-{count}")}
-    name = package_name(count // 2)
-    wall(["search"], "nowhere-at-all", env=env)
-    for title, words in (
-        ("search NAME", [name]),
-        ("search /HASH", [f"/{package_hash(count // 2)[:7]}"]),
-        ("search NAME ^DEP", [f"{package_name(count // 2 + 60)} ^{name}"]),
-        ("search NO-SUCH-NAME", ["no-such-name"]),
+    wall(["find"], "nowhere-at-all", env=env)
+    middle, shared = package_name(count // 2), package_name(0)
+    for words in (
+        [middle],
+        [f"/{package_hash(count // 2)[:7]}"],
+        [f"{package_name(count // 2 + 60)} ^{middle}"],
+        [f"{middle} ^{shared}@2:"],
+        [f"^{middle}"],
+        [f"^{middle}@3: +shared"],
+        [f"%c={shared} +unusual"],
+        [f"^{shared}@=99"],
+        ["@8.29.1"],
+        ["@8.29.1 +shared~pic ^c"],
+        ["+unusual"],
+        ["os=debian12"],
+        ["no-such-name"],
+        [f"^{shared}"],
+        [f"^{shared}@0: ~pic"],
+        ["+shared"],
+        ["@1.2:"],
+        [],
     ):
-        taken = min(wall(["search", "--all-arch"], *words, env=env) for _ in range(ROUNDS))
-        print(f"  {title:<24}{taken:5.3f} s wall")
+        taken, lines = wall(["find", "--all-arch"], *words, env=env)
+        if taken < LONG:
+            taken = min(taken, *(wall(["find", "--all-arch"], *words, env=env)[0] for _ in range(ROUNDS)))
+        print(f"  find {' '.join(words):<38}{taken:7.3f} s wall  {lines:6} found")
 
 
-def wall(command: list[str], *words: str, env: dict[str, str]) -> float:
-    """Run the command line; return seconds."""
+def wall(command: list[str], *words: str, env: dict[str, str]) -> tuple[float, int]:
+    """Run the command line; return seconds and lines printed."""
     started = time.perf_counter()
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "oci_binpkg", *command, *words], capture_output=True, check=False, env=env, cwd=ROOT
     )
-    return time.perf_counter() - started
+    return time.perf_counter() - started, done.stdout.count(b"\n")
 
 
 def main() -> None:

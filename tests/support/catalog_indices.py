@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from oci_binpkg.cache.catalog_reading import IndexBytes
+from oci_binpkg.cache.index import IndexBytes
 from oci_binpkg.model.content import Digest
 
 

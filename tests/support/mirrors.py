@@ -207,7 +207,8 @@ class Split:
 
     def __init__(self, written: MirrorCache, read: MirrorCache) -> None:
         self.name = read.name
-        self.hashes, self.find, self.entry, self.read_index = read.hashes, read.find, read.entry, read.read_index
+        self.hashes, self.find, self.entry = read.hashes, read.find, read.entry
+        self.read_index, self.index_bytes = read.read_index, read.index_bytes
         self.upload, self.publish, self.merge_index = written.upload, written.publish, written.merge_index
         self.remove = written.remove
 

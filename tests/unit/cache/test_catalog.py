@@ -6,8 +6,7 @@ import pytest
 
 from oci_binpkg.cache.catalog import Catalog
 from oci_binpkg.cache.catalog_reading import parse_raw_index
-from oci_binpkg.cache.catalog_search import CatalogGraph, near_names, search
-from oci_binpkg.cache.catalog_sources import index_bytes
+from oci_binpkg.cache.catalog_search import near_names, search
 from oci_binpkg.cache.mirror import MirrorCache
 from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
 from oci_binpkg.cache.oci import OciCache
@@ -76,25 +75,32 @@ def test_a_name_or_hash_is_looked_up_and_not_searched_for(catalog, query):
     steps = []
     catalog._database.set_trace_callback(steps.append)
     found(catalog, query)
-    plans = [row[3] for row in catalog._database.execute("EXPLAIN QUERY PLAN " + steps[0])]
+    catalog._database.set_trace_callback(None)
+    plans = [row[3] for step in steps for row in catalog._database.execute("EXPLAIN QUERY PLAN " + step)]
     assert any(plan.startswith("SEARCH p USING INDEX") for plan in plans)
+    assert not any(plan.startswith("SCAN p") for plan in plans if plan != "SCAN parameters")
 
 
-def test_only_dependencies_that_are_asked_for_are_read(catalog):
-    graph = CatalogGraph(catalog)
-    [match] = search(catalog, [Query.parse("greet@2.0")])
-    assert len(graph) == 0
-    assert [child.name for child in graph.children(match.spec)] == ["greetlib"]
-    assert [spec.name for spec in graph.closure([match.spec])] == ["gcc-runtime", "greetlib", "greet"]
-    assert graph.get(hash_of("gone@1.0")) is None
-    assert hash_of("greet@10.0") in graph
+@pytest.mark.parametrize("query", ["@2.0", "^greetlib@1.2", "%gcc-runtime", "^gone", "greet ^gcc-runtime"])
+def test_no_query_looks_through_the_dependencies_of_all_packages(catalog, query):
+    steps = []
+    catalog._database.set_trace_callback(steps.append)
+    found(catalog, query)
+    catalog._database.set_trace_callback(None)
+    plans = [row[3] for step in steps for row in catalog._database.execute("EXPLAIN QUERY PLAN " + step)]
+    assert [plan for plan in plans if plan.startswith(("SCAN e", "SCAN edges", "SCAN t", "SCAN h"))] == []
 
 
-def test_a_node_that_cannot_be_read_is_passed_over(catalog):
-    said = []
-    fill(catalog, index(node("bad", dependencies="none"), node("fine")), "other")
-    assert found(catalog, "bad", "fine", observer=said.append) == ["fine@1.0"]
-    assert "dependencies" in said[0].text
+def test_what_goes_takes_along_what_only_it_named(catalog):
+    known = catalog.states()["lab"].digest
+    data = index(PACKAGES[3])
+    assert catalog.store("lab", "url of lab", 2.0, parse_raw_index(data, "index"), Digest.of(data), known=known)
+    assert found(catalog) == ["greetlib@1.3"]
+    assert found(catalog, "^gone") == ["greetlib@1.3"]
+    assert catalog.select("SELECT count(*) FROM edges") == catalog.select("SELECT count(*) FROM targets") == [(1,)]
+    catalog.keep_only({})
+    tables = ("packages", "edges", "targets", "kinds", "parameters", "holdings", "caches")
+    assert [catalog.select(f"SELECT count(*) FROM {table}") for table in tables] == [[(0,)]] * len(tables)
 
 
 def test_packages_that_are_there_are_not_written_again(catalog):
@@ -129,10 +135,35 @@ def test_an_index_that_is_none_is_refused(data, message):
         parse_raw_index(data, "index")
 
 
-def test_a_record_without_an_architecture_is_refused():
-    raw = parse_raw_index(index(node("a", arch=None)), "index")
-    with pytest.raises(ContentError, match=rf"index\.installs\.{hash_of('a@1.0')}\.spec"):
+@pytest.mark.parametrize(
+    ("members", "where"),
+    [
+        ({"arch": None}, "arch"),
+        ({"dependencies": "none"}, "dependencies"),
+        ({"parameters": []}, "parameters"),
+        ({"compiler": {"name": "gcc"}}, "compiler"),
+        ({"name": "../up"}, "name"),
+    ],
+)
+def test_a_record_that_is_wrong_is_refused_naming_the_place(members, where):
+    raw = parse_raw_index(index(node("fine"), node("a") | members), "index")
+    with pytest.raises(ContentError, match=rf"index\.installs\.{hash_of('a@1.0')}\.spec\.{where}"):
         list(raw.rows(raw.records))
+
+
+def test_nodes_of_older_forms_are_read_too(tmp_path):
+    old = node("old") | {
+        "compiler": {"name": "gcc", "version": "12.2.0"},
+        "arch": "linux-debian12-zen4",
+        "dependencies": [{"name": "greetlib", "build_hash": hash_of("greetlib@1.2"), "type": ["build"]}],
+    }
+    oldest = node("oldest") | {"dependencies": {"greetlib": [hash_of("greetlib@1.2"), ["build"]]}}
+    with Catalog(str(tmp_path / "catalog.sqlite")) as catalog:
+        fill(catalog, index(old, oldest, PACKAGES[2], version="6"))
+        assert found(catalog, "^greetlib@1.2") == ["old@1.0", "oldest@1.0"]
+        assert found(catalog, "target=zen4 %gcc@12") == ["old@1.0"]
+        [match] = search(catalog, [Query.parse("old")])
+        assert "%gcc@=12.2.0+shared platform=linux os=debian12 target=zen4" in match.spec.describe()
 
 
 def golden_mirror(tmp_path, name):
@@ -147,10 +178,10 @@ def test_the_indices_that_spack_wrote_are_read_as_bytes(tmp_path):
         MirrorV2Cache(golden_mirror(tmp_path, "v2-unsigned")),
     ]
     for number, cache in enumerate(caches):
-        read = index_bytes(cache, None)
+        read = cache.index_bytes()
         assert read is not None
         assert read.digest == cache.read_index().digest
-        assert index_bytes(cache, read.digest) is None
+        assert cache.index_bytes(read.digest) is None
         with Catalog(str(tmp_path / f"{number}.sqlite")) as catalog:
             raw = parse_raw_index(read.data, cache.name)
             catalog.store("golden", "url", 1.0, raw, read.digest, known=None)
@@ -161,6 +192,6 @@ def test_the_indices_that_spack_wrote_are_read_as_bytes(tmp_path):
 def test_a_cache_without_an_index_says_so(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(NotFoundError):
-        index_bytes(OciCache(MemoryStore("empty"), pause=lambda _: None), None)
+        OciCache(MemoryStore("empty"), pause=lambda _: None).index_bytes()
     with pytest.raises(NotFoundError):
-        index_bytes(MirrorCache(FileObjects(str(tmp_path / "empty")), pause=lambda _: None), None)
+        MirrorCache(FileObjects(str(tmp_path / "empty")), pause=lambda _: None).index_bytes()

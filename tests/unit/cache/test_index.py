@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from oci_binpkg.cache.index import EMPTY, IndexDocument, index_of, parse_index
+from oci_binpkg.cache.index import EMPTY, IndexDocument, index_of, open_index, parse_index
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.spec import SpecGraph, parse_spec_document
 
@@ -47,14 +47,55 @@ def all_indices() -> list[Path]:
     return v2 + v3
 
 
+READERS = pytest.mark.parametrize("read", [parse_index, open_index])
+
+
+@READERS
 @pytest.mark.parametrize("path", all_indices(), ids=lambda path: path.relative_to(GOLDEN).parts[0])
-def test_every_golden_index_parses_and_is_written_equal(path):
-    index = parse_index(path.read_bytes(), "index")
+def test_every_golden_index_is_read_and_written_equal(path, read):
+    index = read(path.read_bytes(), "index")
+    assert {spec.hash for spec in index.packages()} == index.present()
     assert json.loads(index.to_bytes()) == json.loads(path.read_bytes())
 
 
-def test_the_registry_index_is_written_byte_for_byte():
-    assert parse_index(golden_bytes(), "index").to_bytes() == golden_bytes()
+@READERS
+def test_the_registry_index_is_written_byte_for_byte(read):
+    assert read(golden_bytes(), "index").to_bytes() == golden_bytes()
+
+
+def test_an_opened_index_is_changed_like_a_parsed_one():
+    packages = golden_packages()
+    some, others = index_of(packages[:2]), index_of(packages[2:])
+    opened, parsed = open_index(some.to_bytes(), "index"), parse_index(some.to_bytes(), "index")
+    assert opened.merged(others).to_bytes() == parsed.merged(others).to_bytes()
+    assert others.merged(opened).to_bytes() == others.merged(parsed).to_bytes()
+    assert opened.holds(some)
+    assert not opened.holds(others)
+    assert [spec.describe() for spec in opened.packages()] == [spec.describe() for spec in parsed.packages()]
+
+
+def test_nodes_of_an_opened_index_stay_as_somebody_wrote_them():
+    spaced = json.dumps(json.loads(golden_bytes()), indent=1).encode()
+    node = json.dumps(json.loads(golden_bytes())["database"]["installs"][GREET_20]["spec"], indent=1)
+    written = open_index(spaced, "index").merged(EMPTY).to_bytes()
+    assert json.loads(written) == json.loads(golden_bytes())
+    assert node.replace("\n", "\n   " + " ").encode() in written
+
+
+@pytest.mark.parametrize("members", [{"dependencies": {"lib": ["b" * 32, ["build"]]}}, {"dependencies": None}])
+def test_nodes_of_unusual_shape_are_opened_too(members):
+    node = json.loads(golden_bytes())["database"]["installs"][GREET_20]["spec"] | members
+    opened = open_index(change(version="6", installs={GREET_20: {"spec": node}}), "index")
+    assert opened.records[GREET_20].spec.hash == GREET_20
+    assert list(opened.records[GREET_20].needs) == (["b" * 32] if members["dependencies"] else [])
+    assert opened.present() == set()
+
+
+def test_what_is_wrong_with_a_node_shows_when_it_is_asked_for():
+    node = json.loads(golden_bytes())["database"]["installs"][GREET_20]["spec"] | {"arch": 1}
+    opened = open_index(change(installs={GREET_20: {"spec": node}}), "index")
+    with pytest.raises(ContentError, match=rf"index\.installs\.{GREET_20}.*arch"):
+        _ = opened.records[GREET_20].spec
 
 
 def test_an_index_made_from_the_packages_equals_the_one_spack_made():
@@ -80,11 +121,12 @@ def test_a_dependency_that_arrives_later_becomes_a_package():
     assert sorted(spec.name for spec in after.packages()) == ["greet", "greetlib"]
 
 
-def test_unknown_members_survive():
+@READERS
+def test_unknown_members_survive(read):
     document = json.loads(golden_bytes())
     document["database"]["new"] = {"a": 1}
     document["database"]["installs"][GREET_20]["note"] = "kept"
-    index = parse_index(json.dumps(document).encode(), "index")
+    index = read(json.dumps(document).encode(), "index")
     written = json.loads(index.merged(EMPTY).to_bytes())["database"]
     assert written["new"] == {"a": 1}
     assert written["installs"][GREET_20]["note"] == "kept"
@@ -96,6 +138,7 @@ def change(**changes):
     return json.dumps(document).encode()
 
 
+@READERS
 @pytest.mark.parametrize(
     ("data", "text"),
     [
@@ -109,9 +152,9 @@ def change(**changes):
         (change(installs={"a" * 32: json.loads(golden_bytes())["database"]["installs"][GREET_20]}), "holds the spec"),
     ],
 )
-def test_a_damaged_index_is_refused_naming_the_place(data, text):
+def test_a_damaged_index_is_refused_naming_the_place(data, text, read):
     with pytest.raises(ContentError, match=text):
-        parse_index(data, "index")
+        read(data, "index")
 
 
 def test_an_empty_graph_has_no_packages():
