@@ -98,7 +98,8 @@ class Action:
     `drop` hangs up without a word. `silent` keeps the connection and says nothing. `status`, `headers` (None removes),
     `edit` and `body` change the answer; `more` adds headers, also repeated ones. `sized=False` sends no
     Content-Length. `first_line` replaces the status line, bytes and line end as given. `drip` waits so long before
-    each byte of the body. `cut_after` hangs up after so many bytes of it. `close` closes the connection afterwards.
+    each byte of the body. `cut_after` hangs up after so many bytes of it, or with `stall` says no more. `close` closes the
+    connection afterwards.
 
     `reset` hangs up by a TCP reset instead of an orderly close.
     """
@@ -120,6 +121,7 @@ class Action:
     first_line: bytes = b""
     drip: float = 0.0
     cut_after: int = -1
+    stall: bool = False
     close: bool = False
     reset: bool = False
 

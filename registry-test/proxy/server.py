@@ -348,8 +348,8 @@ class _Turn:
         self.connection.sendall(self._head(answer, sized=sized))
         if self.asked.method != "HEAD" and answer.status not in NO_BODY:
             self._send(body, cut, drip)
-        elif cut >= 0:
-            raise _HungUpError(reset=reset)
+        if cut >= 0 and any(action.stall for action in actions):
+            self._stay_silent()
         if cut >= 0 or reset or left_over:
             if left_over and not reset:
                 self._linger()
