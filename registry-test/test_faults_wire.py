@@ -272,4 +272,3 @@ def test_F12_stalled_body(bench: FaultBench, kind: str) -> None:
     offset = int(second.headers["range"].removeprefix("bytes=").partition("-")[0])
     assert first.headers.get("range") is None
     assert offset == 50_000 if kind == "stalls" else 0 < offset < 200
-

@@ -453,7 +453,9 @@ def one_stream() -> Quirk:
         session = asked.path.rpartition("/")[2]
         known = session in seen
         seen.add(session)
-        return refusal(416, "BLOB_UPLOAD_INVALID", "Stream uploads after first write are not allowed") if known else None
+        return (
+            refusal(416, "BLOB_UPLOAD_INVALID", "Stream uploads after first write are not allowed") if known else None
+        )
 
     return rule(Action(answer=check), "PATCH", UPLOAD, times=0)
 

@@ -95,8 +95,8 @@ class Action:
     query for the server. `forward=False` with neither: the request is swallowed.
 
     After the server answered (in this order):
-    `drop` hangs up without a word. `silent` keeps the connection and says nothing. `status`, `headers` (None removes),
-    `edit` and `body` change the answer; `more` adds headers, also repeated ones. `sized=False` sends no
+    `status`, `edit`, `body` and `headers` (None removes) change the answer; `more` adds headers, also repeated ones.
+    `silent` keeps the connection and says nothing. `drop` hangs up without a word. `sized=False` sends no
     Content-Length. `first_line` replaces the status line, bytes and line end as given. `drip` waits so long before
     each byte of the body. `cut_after` hangs up after so many bytes of it, or with `stall` says no more. `close` closes the
     connection afterwards.

@@ -215,9 +215,11 @@ class _Turn:
             self.proxy.pause(seconds)
         limit = max((action.read_only for action in self.actions), default=-1)
         body = self._body(limit)
-        if limit >= 0 or self._size() <= KEPT:
+        if self._size() <= KEPT:
             asked.body = b"".join(body)
             body = iter([asked.body])
+        elif limit >= 0:
+            self._drain(body)
         for action in self.actions:
             if action.prepare is not None:
                 action.prepare(asked)
@@ -333,13 +335,13 @@ class _Turn:
         """Change an answer as the actions want it, and send it. `left_over`: a part of the request was not read."""
         actions = self.actions
         reset = any(action.reset for action in actions)
+        answer = self._changed(answer, pieces)
         if any(action.silent for action in actions):
             self._log(0)
             self._stay_silent()
         if any(action.drop for action in actions):
             self._log(0)
             raise _HungUpError(reset=reset)
-        answer = self._changed(answer, pieces)
         self._log(answer.status)
         cut = min((action.cut_after for action in actions if action.cut_after >= 0), default=-1)
         drip = max((action.drip for action in actions), default=0.0)
@@ -423,5 +425,3 @@ class _Turn:
                 self.hasher.hexdigest(), status, self.forwarded, self.number, time.monotonic(), self.why,
             )
         )  # fmt: skip
-
-

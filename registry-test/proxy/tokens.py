@@ -96,6 +96,11 @@ class Tokens:
         with self._lock:
             self._known.clear()
 
+    def revoke(self, asked: Asked) -> None:
+        """Let the token of a request be worth nothing."""
+        with self._lock:
+            self._known.pop(asked.headers.get("authorization", "").partition(" ")[2], None)
+
     def _make(self, user: str, scopes: tuple[str, ...], way: str) -> Token:
         access: dict[str, frozenset[str]] = {}
         for scope in scopes:
