@@ -54,7 +54,7 @@ class Profile:
 DOCKER_HUB = Profile(
     "Docker Hub",
     login="bearer",
-    tokens=TokenPolicy(service="registry.docker.io", post=True),
+    tokens=TokenPolicy(service="docker-hub", post=True),
     own_realm=False,
     storage=True,
     quirks=(
@@ -70,7 +70,7 @@ DOCKER_HUB = Profile(
 GHCR = Profile(
     "GitHub Container Registry",
     login="bearer",
-    tokens=TokenPolicy(service="ghcr.io", names=("token",), told=None, post=False),
+    tokens=TokenPolicy(service="ghcr", names=("token",), told=None, post=False),
     storage=True,
     quirks=(
         ("a commit is slow, and its answer lost", q.rule(Action(drop=True), "PUT", q.COMMIT, nth=2)),
@@ -87,7 +87,7 @@ GHCR = Profile(
 QUAY = Profile(
     "Quay",
     login="bearer",
-    tokens=TokenPolicy(service="quay.io", names=("token",), told=None, post=False),
+    tokens=TokenPolicy(service="quay", names=("token",), told=None, post=False),
     realm="/v2/auth",
     storage=True,
     quirks=(

@@ -265,11 +265,19 @@ def no_tags_is_null() -> Quirk:
 # ---- pushing manifests
 
 
+def _document(asked: Asked) -> dict[str, Any]:
+    try:
+        document = json.loads(asked.body)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
 def manifest_types(status: int, configs: Collection[str], layers: Collection[str] | None, *, artifacts: bool) -> Quirk:
     """Take manifests with listed types only, and only under the type that stands in them."""
 
     def check(asked: Asked) -> Answer | None:
-        document = json.loads(asked.body)
+        document = _document(asked)
         kind = document.get("config", {}).get("mediaType")
         others = [one["mediaType"] for one in document.get("layers", []) if layers and one["mediaType"] not in layers]
         if document.get("mediaType", asked.headers.get("content-type")) != asked.headers.get("content-type"):
@@ -310,8 +318,10 @@ def collects_garbage(*, nth: int, status: int = 0, code: str = "", ghost: bool =
         lost: set[str] = set()
 
         def collect(asked: Asked) -> None:
-            document = json.loads(asked.body)
-            digest = (document.get("layers") or [document.get("config")])[-1]["digest"]
+            parts = _document(asked).get("layers")
+            if not parts:
+                return
+            digest = parts[-1]["digest"]
             stage.ask("DELETE", f"/v2/{asked.repository}/blobs/{digest}")
             lost.add(digest)
 

@@ -20,7 +20,7 @@ from proxy.log import Log, Logged, fingerprint
 from proxy.rules import Action, Answer, Asked, Rule
 
 PIECE = 64 * 1024
-KEPT = 1024 * 1024
+KEPT = 5 * 1024 * 1024
 LONGEST_HEAD = 128 * 1024
 IDLE_SECONDS = 60.0
 NO_BODY = frozenset({204, 304})
