@@ -531,6 +531,16 @@ def test_F39_a_registry_that_takes_part_of_a_chunk_gets_the_rest(bench: Bench):
 
 
 @pytest.mark.covers("R31", "F39")
+def test_F39_a_range_that_lies_is_not_believed_twice(bench: Bench):
+    blob = layer(250 * KIB)
+    bench.registry.fault("PATCH", SESSION, times=0, headers={"Range": "0-9"})
+    bench.registry.fault("PUT", "digest=", answer=Answer.error(400, "DIGEST_INVALID"))
+    assert bench.store(settings=chunked()).put(blob)
+    assert holds(bench, blob)
+    assert [text.partition("-")[0] for text in offsets(bench)[-3:]] == ["0", "102400", "204800"]
+
+
+@pytest.mark.covers("R31", "F39")
 def test_R31_each_new_location_is_followed_and_an_absent_one_changes_nothing(bench: Bench):
     blob = layer(250 * KIB)
     serial = iter(range(100))
