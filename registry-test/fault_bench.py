@@ -28,8 +28,25 @@ from tests.support.real.registry import RealRegistry
 from tests.support.registry_store import content, digest_text, fetch, image, layer
 
 __all__ = [
-    *("BLOB", "COMMIT", "MANIFEST", "TAG", "TAGS", "UPLOAD", "MIB", "USER", "Action", "Answer", "Asked", "FaultBench"),
-    *("Rule", "TokenPolicy", "content", "digest_text", "fetch", "image", "layer", "refusal"),
+    "BLOB",
+    "COMMIT",
+    "MANIFEST",
+    "MIB",
+    "TAG",
+    "TAGS",
+    "UPLOAD",
+    "USER",
+    "Action",
+    "Answer",
+    "Asked",
+    "FaultBench",
+    "Rule",
+    "content",
+    "digest_text",
+    "fetch",
+    "image",
+    "layer",
+    "refusal",
 ]
 
 MIB = 1024 * 1024

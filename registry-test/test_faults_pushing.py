@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import BinaryIO
+from collections.abc import Callable
 
 import pytest
 from fault_bench import (
@@ -27,8 +25,8 @@ from fault_bench import (
 from proxy import quirks
 from proxy.quirks import Stage
 
-from oci_binpkg.errors import BinpkgError, NetworkError, NotFoundError, ServerError
-from oci_binpkg.model.content import OCI_LAYER_GZIP, Blob
+from oci_binpkg.errors import BinpkgError, ServerError
+from oci_binpkg.model.content import Blob
 from oci_binpkg.transport.settings import Timeouts
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
@@ -49,32 +47,7 @@ def whole(blob: Blob) -> tuple[int, str]:
 
 def test_F34_reset_in_the_body(bench: FaultBench) -> None:
     """A reset in the middle of the body -> HEAD, a new session, the whole blob again; memory stays flat."""
-    data = layer(32 * MIB).read()
-    descriptor = layer(32 * MIB).descriptor
-
-    class Source:
-        def __init__(self) -> None:
-            self.at = 0
-
-        def read(self, size: int = -1) -> bytes:
-            piece = data[self.at : self.at + (size if size >= 0 else len(data))]
-            self.at += len(piece)
-            return piece
-
-        def close(self) -> None:
-            pass
-
-        def __enter__(self) -> Source:
-            return self
-
-        def __exit__(self, *exc: object) -> None:
-            pass
-
-    @contextmanager
-    def opened() -> Iterator[BinaryIO]:
-        yield Source()  # type: ignore[misc]
-
-    blob = Blob(descriptor, opened)
+    blob = layer(32 * MIB)
     bench.on(Action(forward=False, drop=True, reset=True, read_only=20 * MIB), "PUT", COMMIT)
     store = bench.store()
     tracemalloc.start()

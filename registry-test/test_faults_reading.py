@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,15 +17,13 @@ from fault_bench import (
     Rule,
     digest_text,
     fetch,
-    image,
     layer,
 )
 from proxy.quirks import Stage, blobs_elsewhere
 from proxy.server import FaultProxy
 
-from oci_binpkg.errors import BinpkgError, ContentError, ServerError
-from oci_binpkg.model.content import OCI_INDEX, OCI_MANIFEST, Blob
-from oci_binpkg.transport.http import Request
+from oci_binpkg.errors import ContentError, ServerError
+from oci_binpkg.model.content import OCI_INDEX, OCI_MANIFEST
 from oci_binpkg.transport.retry import RetryPolicy
 from tests.support.command_line import binpkg
 from tests.support.golden import LAYOUT

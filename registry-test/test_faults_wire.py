@@ -245,7 +245,7 @@ def test_F11_no_answer(bench: FaultBench) -> None:
     bench.on(Action(forward=False, silent=True), "GET", MANIFEST, times=3)
     client = bench.client(timeouts=Timeouts(idle=0.2), retry=QUICK)
     started = time.monotonic()
-    with pytest.raises(NetworkError, match="no answer in time .*after 2 attempts"):
+    with pytest.raises(NetworkError, match=r"no answer in time .*after 2 attempts"):
         client.send(bench.get("/manifests/1.0"))
     client.send(bench.get("/manifests/1.0")).close()
     assert time.monotonic() - started < 10

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import itertools
 import json
-import io
 import secrets
 import shutil
 import time

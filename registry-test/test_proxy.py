@@ -132,12 +132,16 @@ def test_the_first_line_is_sent_as_it_is_given(proxy: FaultProxy) -> None:
 def test_connections_end_as_told(proxy: FaultProxy, action: Action, error: type[Exception]) -> None:
     proxy.add(HELLO, Rule(action))
     connection = http.client.HTTPConnection(proxy.host, timeout=0.3)
-    with contextlib.closing(connection), pytest.raises(error):
+
+    def read() -> None:
         connection.request("GET", "/")
         answer = connection.getresponse()
         assert answer.read(2) == b"he"
         time.sleep(0.05)
         answer.read()
+
+    with contextlib.closing(connection), pytest.raises(error):
+        read()
     assert len(proxy.log.seen()) == 1
 
 

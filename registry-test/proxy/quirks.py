@@ -67,7 +67,10 @@ def _fresh(make: Callable[..., Quirk]) -> Callable[..., Quirk]:
 
     @functools.wraps(make)
     def later(*args: Any, **kwargs: Any) -> Quirk:
-        return lambda stage: make(*args, **kwargs)(stage)
+        def rules(stage: Stage) -> tuple[Rule, ...]:
+            return make(*args, **kwargs)(stage)
+
+        return rules
 
     return later
 
