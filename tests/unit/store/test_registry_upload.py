@@ -127,10 +127,11 @@ def test_R37_a_registry_that_creates_no_repositories_says_so(bench: Bench):
 @pytest.mark.covers("R37", "F45")
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 @pytest.mark.parametrize("status", [403, 413])
-def test_F45_a_full_quota_is_final(bench: Bench, method, status):
-    bench.registry.fault(
-        method, UPLOADS, times=0, answer=Answer.error(status, "DENIED", "adding 5 GiB exceeds the quota")
-    )
+@pytest.mark.parametrize(
+    "said", ["adding 5 GiB exceeds the quota", "will exceed the configured upper limit of 10.0 MiB."]
+)
+def test_F45_a_full_quota_is_final(bench: Bench, method, status, said):
+    bench.registry.fault(method, UPLOADS, times=0, answer=Answer.error(status, "DENIED", said))
     with pytest.raises(DeniedError) as caught:
         bench.store().put(layer())
     assert "quota" in caught.value.hint
