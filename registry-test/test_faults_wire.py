@@ -243,7 +243,7 @@ def test_F11_no_answer(bench: FaultBench) -> None:
     """No answer for ever -> given up after the time for headers, tried again, then a network error; never a hang."""
     bench.published()
     bench.on(Action(forward=False, silent=True), "GET", MANIFEST, times=3)
-    client = bench.client(timeouts=Timeouts(idle=0.2), retry=QUICK)
+    client = bench.client(timeouts=Timeouts(idle=0.5), retry=QUICK)
     started = time.monotonic()
     with pytest.raises(NetworkError, match=r"no answer in time .*after 2 attempts"):
         client.send(bench.get("/manifests/1.0"))
@@ -263,7 +263,7 @@ def test_F12_stalled_body(bench: FaultBench, kind: str) -> None:
         bench.on(Action(cut_after=50_000, stall=True), "GET", BLOB)
     else:
         bench.on(Action(drip=0.02), "GET", BLOB)
-    waits = Timeouts(idle=0.3, slow_window=0.3, slow_bytes=100_000)
+    waits = Timeouts(idle=1.0, slow_window=0.3, slow_bytes=100_000)
     client = bench.client(timeouts=waits, clock=time.monotonic)
     started = time.monotonic()
     assert digest_text(fetch(bench.store(client=client), blob.descriptor)) == str(blob.descriptor.digest)

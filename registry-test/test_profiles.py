@@ -18,7 +18,7 @@ from urllib.parse import parse_qs
 
 import pytest
 from proxy.profiles import DEFAULT_USERS, MIB, PROFILES, Profile, Standing, standing
-from proxy.quirks import COMMIT, MANIFEST, pull_quota
+from proxy.quirks import COMMIT, MANIFEST, pull_quota, storage_quota
 
 from oci_binpkg.errors import TransferError, UnsupportedError
 from oci_binpkg.model.reference import Repository
@@ -39,6 +39,20 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 _NUMBERS = itertools.count()
 MOST_REQUESTS_TO_FIND_NOTHING_NEW = 12
 MOST_REQUESTS = 160
+
+
+SIGNS = {
+    "docker-hub": ("GET", "/storage/.*sig="),
+    "ghcr": ("HEAD", "/storage/.*sig="),
+    "quay": ("GET", "next_page=.{300}"),
+    "ecr": ("PUT", r"/manifests/both$"),
+    "gar": ("PUT", r"^/artifacts-uploads/.*upload_id=.{1500}"),
+    "acr": ("PUT", "_nouploadcache=false&digest="),
+    "gitlab": ("GET", r"^/jwt/auth\?.*scope="),
+    "harbor": ("GET", r"^/service/token\?.*scope="),
+    "gitea": ("GET", r"^/v2/token\?.*scope="),
+}
+"""A request that only this registry leads to."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +166,7 @@ def test_push_index_image_install(played: Played, tree: Path, tmp_path: Path) ->
     assert max(one.length for one in layers.values()) > 5 * 1024 * 1024
     assert all(parse_qs(one.query)["digest"] == [f"sha256:{sha256}"] for sha256, one in layers.items())
     assert len(done("find", "--from", played.cache).lines) == 4
+    assert played.name not in SIGNS or log.seen(*SIGNS[played.name])
     asked = len(log.entries)
 
     log.forget()
@@ -237,3 +252,14 @@ def test_a_quota_that_is_used_up_ends_the_run_at_once(plain_registry: RealRegist
         assert ended.code == 24
         assert "21600 s" in ended.err
         assert len(stage.log.seen("GET", MANIFEST)) == 2, "one for the challenge"
+
+
+def test_a_full_quota_ends_in_an_error_that_says_so(plain_registry: RealRegistry, tree: Path) -> None:
+    small = replace(PROFILES["harbor"], login="", quirks=(("a quota of a megabyte", storage_quota(MIB)),))
+    with standing(small, plain_registry.url) as stage:
+        cache = f"oci://{stage.proxy.host}/quota/apps"
+        ended = binpkg("push", cache, "--store", tree)
+        assert ended.code == 1
+        assert "the quota is used up" in ended.out + ended.err
+        assert len(stage.log.seen("PUT", COMMIT)) == len({one.sha256 for one in stage.log.seen("PUT", COMMIT)})
+        assert len(done("find", "--from", cache).lines) == 2, "what does not need the large package is there"

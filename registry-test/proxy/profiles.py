@@ -173,6 +173,7 @@ HARBOR = Profile(
         ("a rule keeps released tags", q.immutable(412, "PRECONDITION", "Failed to process request due to '{tag}' "
                                                    "configured as immutable.", but=r"index\.spack|.*latest")),
         ("manifests side by side fail", q.crowded()),
+        ("a project has a quota", q.storage_quota(10 * 1024 * MIB)),
     ),
 )  # fmt: skip
 
@@ -206,6 +207,8 @@ DISTRIBUTION = Profile(
          q.always(405, "UNSUPPORTED", "The operation is unsupported.", "DELETE", q.MANIFEST + "|" + q.BLOB)),
         ("another replica does not know the session",
          q.once(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry", "PUT", q.COMMIT, nth=2)),
+        ("on Azure, a commit fails when another one of the same blob is under way",
+         q.once(500, "UNKNOWN", "unknown error", "PUT", q.COMMIT, nth=4)),
         ("the state of an upload is told wrong", q.upload_range("0-0", "GET")),
         ("a collected blob still looks present", q.collects_garbage(nth=2, ghost=True)),
         ("2.x takes a subject in a manifest of Docker's type for a missing blob",

@@ -25,7 +25,6 @@ COMMIT = r"[?&]digest="
 MANIFEST = r"/manifests/"
 TAG = r"/manifests/(?!sha256:)"
 TAGS = r"/tags/list"
-_LAST = re.compile(r"[?&]last=([^&>]*)")
 _SESSION = "/uploads/"
 
 
@@ -130,6 +129,26 @@ def busy_text(*, nth: int) -> Quirk:
 
 
 @_fresh
+def storage_quota(limit: int) -> Quirk:
+    """Take only so many bytes of blobs, and say when they are used up what was to be added to what."""
+    used = [0]
+
+    def check(asked: Asked) -> Answer | None:
+        size = int(asked.headers.get("content-length", "0"))
+        text = (
+            f"adding {size} B of storage resource, which when updated to current usage of {used[0]} B will exceed the"
+        )
+        over = used[0] + size > limit
+        return refusal(403, "DENIED", f"{text} configured upper limit of {limit} B.") if over else None
+
+    def count(asked: Asked, answer: Answer) -> Answer:
+        used[0] += int(asked.headers.get("content-length", "0")) if answer.status == 201 else 0
+        return answer
+
+    return rule(Action(answer=check, edit=count), "PUT", COMMIT, times=0)
+
+
+@_fresh
 def crowded(times: int = 3) -> Quirk:
     """Fail with 500 when manifests are pushed side by side."""
     inside: set[int] = set()
@@ -225,29 +244,29 @@ def absent_is_denied(code: str, message: str) -> Quirk:
 
 
 def tag_pages(*, opaque: bool = False, bare_nth: int = 0) -> Quirk:
-    """Give tags on small pages. `opaque`: the next one is known by a long word; page `bare_nth` has a Link without <>."""
+    """Give tags on small pages. `opaque`: the next one is known by a long word; link `bare_nth` is without <>."""
 
     def rules(stage: Stage) -> tuple[Rule, ...]:
-        pages = [0]
+        links = [0]
 
-        def target(asked: Asked) -> str:
+        def answer(asked: Asked) -> Answer | None:
+            status, _, body = stage.ask("GET", asked.path)
+            if status != 200:
+                return None
+            document = json.loads(body)
             word = asked.parameters.get("next_page", [""])[0]
             last = base64.urlsafe_b64decode(word).decode().strip() if word else asked.parameters.get("last", [""])[0]
-            size = min(stage.page, int(asked.parameters.get("n", ["1000"])[0] or 0))
-            return f"{asked.path}?n={size}" + (f"&last={quote(last)}" if last else "")
+            left = sorted(tag for tag in document["tags"] or () if tag > last)
+            page = left[: min(stage.page, int(asked.parameters.get("n", [stage.page])[0]))]
+            shown = Answer(200, (("Content-Type", "application/json"),), json.dumps(document | {"tags": page}).encode())
+            if not page or page == left:
+                return shown
+            links[0] += 1
+            word = base64.urlsafe_b64encode(page[-1].ljust(300).encode()).decode()
+            url = f"{asked.path}?n={len(page)}&" + (f"next_page={quote(word)}" if opaque else f"last={quote(page[-1])}")
+            return shown.with_headers(Link=f'{url}; rel="next"' if links[0] == bare_nth else f'<{url}>; rel="next"')
 
-        def edit(asked: Asked, answer: Answer) -> Answer:
-            pages[0] += 1
-            found = _LAST.search(answer.header("Link"))
-            if not found or answer.status != 200:
-                return answer
-            last = found[1].ljust(300) if opaque else found[1]
-            word = base64.urlsafe_b64encode(last.encode()).decode()
-            url = f"{asked.path}?n={stage.page}&" + (f"next_page={quote(word)}" if opaque else f"last={last}")
-            link = f'{url}; rel="next"' if pages[0] == bare_nth else f'<{url}>; rel="next"'
-            return answer.with_headers(Link=link)
-
-        return (Rule(Action(target=target, edit=edit), "GET", TAGS, times=0),)
+        return (Rule(Action(answer=answer), "GET", TAGS, times=0),)
 
     return rules
 
