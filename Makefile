@@ -10,7 +10,7 @@ FAST := tests -n 2
 CHECKED := oci_binpkg tests registry-test
 MINIMUM := 90
 
-.PHONY: help venv parts demo test lint unit real coverage clean
+.PHONY: help venv parts demo test lint unit real coverage proxy clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ coverage: $(VENV)/.installed ## The fast tests with a coverage report in htmlcov
 	$(PYTEST) $(FAST) --cov --cov-report=
 	$(BIN)/coverage html --quiet
 	$(BIN)/coverage report --fail-under=$(MINIMUM)
+
+proxy: $(VENV)/.installed ## A registry with another's quirks: PROFILE=ghcr UPSTREAM=http://127.0.0.1:5000 PORT=5001
+	@cd registry-test && exec ../$(BIN)/python -m proxy $(if $(PROFILE),--profile $(PROFILE)) \
+		$(if $(UPSTREAM),--upstream $(UPSTREAM)) $(if $(PORT),--port $(PORT))
 
 # Everything runs even when an earlier step fails; the last lines say how each step ended.
 test: parts ## Lint and all tests, the real ones included, with branch coverage

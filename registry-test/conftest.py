@@ -10,6 +10,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+from fault_bench import FaultBench
 
 from tests.support.isolation import isolated_home, isolated_session
 from tests.support.real import base_images, debian_packages, golden_store
@@ -19,6 +20,7 @@ from tests.support.real.engines import DockerEngine, PodmanEngine, docker_engine
 from tests.support.real.process import StartError, clean_environment, run_tool, short_directory
 from tests.support.real.registry import RealRegistry, RegistryOptions, real_registry
 from tests.support.real.token_server import TokenServer, token_server
+from tests.support.self_signed import Certificates
 
 __all__ = ["isolated_home", "isolated_session"]
 
@@ -202,3 +204,19 @@ def debian_corpus(parts: RealParts, tmp_path: Path) -> Callable[[int], debian_pa
             parts.give_up("debian-packages", str(error))
 
     return build
+
+
+@pytest.fixture
+def bench(plain_registry: RealRegistry) -> Iterator[FaultBench]:
+    """The real registry behind the fault proxy."""
+    with contextlib.ExitStack() as stack:
+        yield FaultBench(plain_registry, stack)
+
+
+@pytest.fixture(scope="session")
+def certificates(parts: RealParts, workroot: Path) -> Certificates:
+    """Certificates that nobody signed but themselves."""
+    parts.require("openssl")
+    directory = workroot / "self-signed"
+    directory.mkdir()
+    return Certificates(directory)

@@ -48,7 +48,7 @@ MIB: Final = 1024 * 1024
 _HUB_API: Final = "https://registry-1.docker.io"
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}(?![0-9a-f])", re.ASCII)
 _QUOTA: Final = re.compile(
-    r"quota|storage (?:limit|is full)|insufficient storage|not enough (?:space|storage)", re.IGNORECASE
+    r"quota|upper limit|storage (?:limit|is full)|insufficient storage|not enough (?:space|storage)", re.IGNORECASE
 )
 
 

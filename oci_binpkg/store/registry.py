@@ -11,7 +11,14 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from typing import BinaryIO, Final, TypeVar
 
-from oci_binpkg.errors import AuthError, DeniedError, NotFoundError, UnsupportedError
+from oci_binpkg.errors import (
+    AuthError,
+    ContentError,
+    DeniedError,
+    NotFoundError,
+    TransferError,
+    UnsupportedError,
+)
 from oci_binpkg.events import Observer, ignore
 from oci_binpkg.model.content import Blob, Descriptor, Digest
 from oci_binpkg.model.reference import Repository, check_tag
@@ -89,7 +96,19 @@ class RegistryStore:
         """
         wanted = digest_of(reference)
         recent = reference in self._tagged or (wanted is not None and self._presence.knows(wanted))
-        return self._patiently(recent, lambda: self._reader.fetch(reference))[0]
+        try:
+            return self._patiently(recent, lambda: self._reader.fetch(reference))[0]
+        except DeniedError as error:
+            if wanted is None and self._is_unlisted(reference):
+                raise NotFoundError(f"{self.name}:{reference} is denied, and it is not among the tags") from error
+            raise
+
+    def _is_unlisted(self, tag: str) -> bool:
+        """Tell whether a tag that is denied is simply not there: some registries (Artifactory) say 403 for both."""
+        try:
+            return tag not in self.tags()
+        except (TransferError, ContentError):
+            return False
 
     @contextmanager
     def open(self, descriptor: Descriptor) -> Iterator[BinaryIO]:

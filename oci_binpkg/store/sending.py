@@ -110,10 +110,11 @@ class SentBody:
 
 
 class Chunks:
-    """Sends the body of one session in chunks."""
+    """Sends the body of one session in chunks. `counting`: a chunk that was taken counts whole, whatever Range says."""
 
-    def __init__(self, remote: Remote, session: Session, descriptor: Descriptor) -> None:
+    def __init__(self, remote: Remote, session: Session, descriptor: Descriptor, *, counting: bool = False) -> None:
         self._remote = remote
+        self._counting = counting
         self._session = session
         self._descriptor = descriptor
         self._operation = f"upload a chunk of {descriptor.digest} to {remote.name}"
@@ -170,7 +171,7 @@ class Chunks:
             if response.status not in JUDGED:
                 self._session.url = self._remote.location(response, self._session.url)
                 # a Range that stands still or speaks of one chunk only is common (ECR, zot): then our own count holds
-                return _advance(response, len(piece), offset) or len(piece)
+                return len(piece) if self._counting else _advance(response, len(piece), offset) or len(piece)
             refusal = Refusal.of(response)
         if refusal.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or (
             refusal.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and _SIZE_WORDS.search(refusal.text)

@@ -29,7 +29,7 @@ from oci_binpkg.transport.retry import TOO_MANY_REQUESTS, Failure, parse_http_da
 MAX_ERROR_BODY: Final = 64 * 1024
 _MAX_PROBLEMS: Final = 20
 _CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)
-_QUOTA: Final = re.compile(r"quota|storage limit|exceeded the (?:limit|allowed)", re.IGNORECASE)
+_QUOTA: Final = re.compile(r"quota|upper limit|storage limit|exceeded the (?:limit|allowed)", re.IGNORECASE)
 _EXHAUSTED: Final = re.compile(r"\s*0\s*;\s*w\s*=\s*([0-9]{1,9})\s*", re.ASCII)
 _WARNING: Final = re.compile(r'\b299\s+\S+\s+"((?:[^"\\]|\\.)*)"')
 _MAX_WARNING: Final = 4096

@@ -353,6 +353,19 @@ def test_F44_a_registry_that_stores_something_else_is_an_error(bench: Bench):
     assert len(bench.registry.requests("PUT", MANIFESTS)) == 1
 
 
+@pytest.mark.covers("F33")
+def test_F33_a_tag_that_is_denied_and_not_listed_is_absent(bench: Bench):
+    published(bench, "1.0")
+    bench.registry.fault("GET", MANIFESTS, times=0, answer=Answer(403))
+    with pytest.raises(NotFoundError):
+        bench.store().resolve("2.0")
+    with pytest.raises(DeniedError):
+        bench.store().resolve("1.0")
+    bench.registry.fault("GET", "/tags/list", times=0, answer=Answer(403))
+    with pytest.raises(DeniedError):
+        bench.store().resolve("2.0")
+
+
 @pytest.mark.covers("R16", "F33")
 def test_F33_one_may_push_what_one_may_not_read(bench: Bench):
     manifest = published(bench)

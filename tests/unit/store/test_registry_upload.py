@@ -127,10 +127,11 @@ def test_R37_a_registry_that_creates_no_repositories_says_so(bench: Bench):
 @pytest.mark.covers("R37", "F45")
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 @pytest.mark.parametrize("status", [403, 413])
-def test_F45_a_full_quota_is_final(bench: Bench, method, status):
-    bench.registry.fault(
-        method, UPLOADS, times=0, answer=Answer.error(status, "DENIED", "adding 5 GiB exceeds the quota")
-    )
+@pytest.mark.parametrize(
+    "said", ["adding 5 GiB exceeds the quota", "will exceed the configured upper limit of 10.0 MiB."]
+)
+def test_F45_a_full_quota_is_final(bench: Bench, method, status, said):
+    bench.registry.fault(method, UPLOADS, times=0, answer=Answer.error(status, "DENIED", said))
     with pytest.raises(DeniedError) as caught:
         bench.store().put(layer())
     assert "quota" in caught.value.hint
@@ -528,6 +529,16 @@ def test_F39_a_registry_that_takes_part_of_a_chunk_gets_the_rest(bench: Bench):
     bench.registry.fault("PATCH", SESSION, nth=2, answer=half)
     assert bench.store(settings=chunked()).put(blob)
     assert holds(bench, blob)
+
+
+@pytest.mark.covers("R31", "F39")
+def test_F39_a_range_that_lies_is_not_believed_twice(bench: Bench):
+    blob = layer(250 * KIB)
+    bench.registry.fault("PATCH", SESSION, times=0, headers={"Range": "0-9"})
+    bench.registry.fault("PUT", "digest=", answer=Answer.error(400, "DIGEST_INVALID"))
+    assert bench.store(settings=chunked()).put(blob)
+    assert holds(bench, blob)
+    assert [text.partition("-")[0] for text in offsets(bench)[-3:]] == ["0", "102400", "204800"]
 
 
 @pytest.mark.covers("R31", "F39")

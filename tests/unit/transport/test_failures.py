@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from email.utils import formatdate
 
@@ -130,8 +131,9 @@ def test_a_storage_servers_refusal_is_not_about_the_login() -> None:
 def test_missing_repositories_and_quotas() -> None:
     assert "create the repository first" in status(404, ("NAME_UNKNOWN", ""), method="POST").hint
     assert "create" not in status(404, ("NAME_UNKNOWN", ""), method="GET").hint
-    for code in (403, 413):
-        quota = status(code, ("DENIED", "Quota exceeded"), method="PUT")
+    harbor = "adding 29 MiB of storage resource, which when updated to current usage of 152 MiB will exceed the configured upper limit of 10 MiB."
+    for code, text in itertools.product((403, 413), ("Quota exceeded", harbor)):
+        quota = status(code, ("DENIED", text), method="PUT")
         assert type(quota) is DeniedError
         assert "quota" in quota.hint
     assert type(status(413)) is ServerError
