@@ -5,24 +5,12 @@ from __future__ import annotations
 from oci_binpkg.cache.catalog_reading import IndexBytes
 from oci_binpkg.cache.index import MAX_INDEX_BYTES
 from oci_binpkg.cache.mirror import MirrorCache, open_verified
-from oci_binpkg.cache.mirror_manifest import (
-    MAX_MANIFEST_BYTES,
-    decompressed,
-    index_path,
-    parse_mirror_manifest,
-    unsigned,
-)
+from oci_binpkg.cache.mirror_manifest import MAX_MANIFEST_BYTES, decompressed, index_path
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import BinaryCache
-from oci_binpkg.errors import ContentError
 from oci_binpkg.model.content import Blob, Descriptor, Digest
-from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES as MAX_IMAGE_MANIFEST_BYTES
-from oci_binpkg.model.manifest import Manifest, parse_manifest
-from oci_binpkg.model.reference import INDEX_TAG
 from oci_binpkg.store.copy import blob_of
 from oci_binpkg.transport.objects import Objects
-
-_INDEX_TYPES = "application/vnd.spack.db."
 
 
 def index_bytes(cache: BinaryCache, known: Digest | None, view: str = "") -> IndexBytes | None:
@@ -34,7 +22,7 @@ def index_bytes(cache: BinaryCache, known: Digest | None, view: str = "") -> Ind
     if isinstance(cache, OciCache):
         return _of_images(cache, known)
     if isinstance(cache, MirrorCache):
-        return _of_mirror(cache.objects, index_path(view), known)
+        return _of_mirror(cache, index_path(view), known)
     index = cache.read_index(known)
     if index is None:
         return None
@@ -43,24 +31,18 @@ def index_bytes(cache: BinaryCache, known: Digest | None, view: str = "") -> Ind
 
 
 def _of_images(cache: OciCache, known: Digest | None) -> IndexBytes | None:
-    what = f"{cache.name}:{INDEX_TAG}"
-    descriptor = cache.store.resolve(INDEX_TAG)
-    data = blob_of(cache.store, descriptor).read(limit=MAX_IMAGE_MANIFEST_BYTES)
-    manifest = parse_manifest(data, what, media_type=descriptor.media_type)
-    if not isinstance(manifest, Manifest) or len(manifest.layers) != 1:
-        raise ContentError(f"{what} is not an index: a manifest with one layer is expected")
-    layer = manifest.layers[0]
+    layer = cache.index_layer()
     if layer.digest == known:
         return None
     return IndexBytes(blob_of(cache.store, layer).read(limit=MAX_INDEX_BYTES), layer.digest)
 
 
-def _of_mirror(objects: Objects, path: str, known: Digest | None) -> IndexBytes | None:
+def _of_mirror(cache: MirrorCache, path: str, known: Digest | None) -> IndexBytes | None:
+    objects = cache.objects
     what = f"{objects.name}/{path}"
     found = objects.read(path, limit=MAX_MANIFEST_BYTES)
     assert found is not None  # no version was named
-    # the index is a table of contents, not a promise: packages are verified when they are read
-    record = parse_mirror_manifest(unsigned(found.data, what, strip=True), what).record(_INDEX_TYPES, what)
+    record, _ = cache.opened_index(found.data)
     if record.digest == known:
         return None
     data = _stored(objects, record.path, record.descriptor()).read(limit=MAX_INDEX_BYTES)

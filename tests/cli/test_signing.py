@@ -3,50 +3,12 @@
 import gzip
 import json
 import subprocess
-import tempfile
-from pathlib import Path
-
-import pytest
 
 from oci_binpkg.store.layout import LayoutStore
 from tests.support.command_line import binpkg
-from tests.support.fake_registry import FakeRegistry, Profile
-from tests.support.gpg_keys import Home
-from tests.support.spack_trees import Sketch, spack_tree
+from tests.support.signed_caches import cache, home, tree
 
-
-@pytest.fixture
-def home(monkeypatch):
-    """The user's own keyring, with a key of hers."""
-    with tempfile.TemporaryDirectory(prefix="g", dir="/tmp") as folder:
-        Path(folder).chmod(0o700)
-        monkeypatch.setenv("GNUPGHOME", folder)
-        own = Home(folder)
-        yield own
-        own.end()
-
-
-@pytest.fixture
-def tree(tmp_path):
-    sketches = [
-        Sketch("zlib", "1.3", files={"lib/z": b"z"}),
-        Sketch("app", "2.0", files={"bin/a": b"a"}, depends=["zlib"]),
-    ]
-    return spack_tree(tmp_path / "store", sketches)
-
-
-@pytest.fixture(params=["mirror", "layout", "registry", "registry without a list of referrers"])
-def cache(request, tmp_path, monkeypatch):
-    monkeypatch.setenv("OCI_BINPKG_RETRIES", "0")
-    if request.param == "mirror":
-        yield f"file://{tmp_path}/cache"
-    elif request.param == "layout":
-        yield f"oci-layout:{tmp_path}/cache"
-    else:
-        with FakeRegistry(profile=Profile()) as registry:
-            if "without" in request.param:
-                registry.fault("GET", "/referrers/", times=10**6, status=404)
-            yield f"oci://{registry.host}/apps"
+__all__ = ["cache", "home", "tree"]  # fixtures
 
 
 def test_what_was_signed_is_believed_with_the_key_and_refused_without(home, tree, cache, tmp_path):
