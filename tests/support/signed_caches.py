@@ -25,6 +25,9 @@ from tests.support.fake_registry import FakeRegistry, Profile
 from tests.support.gpg_keys import Home
 from tests.support.spack_trees import Sketch, spack_tree
 
+REGISTRIES: dict[str, FakeRegistry] = {}
+"""Those that are running, by their address."""
+
 KINDS = ["mirror", "layout", "registry", "registry without a list of referrers"]
 
 
@@ -61,7 +64,9 @@ def cache(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         with FakeRegistry(profile=Profile()) as registry:
             if "without" in request.param:
                 registry.fault("GET", "/referrers/", times=10**6, status=404)
+            REGISTRIES[registry.host] = registry
             yield f"oci://{registry.host}/apps"
+            del REGISTRIES[registry.host]
 
 
 def ran(*arguments: object) -> Any:
@@ -171,3 +176,16 @@ def blobs_named_by(cache: str, place: str) -> list[Descriptor]:
         ]
     named = [document["config"], *document["layers"]]
     return [Descriptor(one["mediaType"], Digest.parse(one["digest"]), one["size"]) for one in named]
+
+
+def damage(cache: str, digest: Digest, change: Callable[[bytes], bytes]) -> None:
+    """Change what is stored under a digest, behind everybody's back."""
+    if cache.startswith("oci://"):
+        host, _, name = cache.removeprefix("oci://").partition("/")
+        blobs = REGISTRIES[host].repos[name].blobs
+        blobs[str(digest)] = change(blobs[str(digest)])
+        return
+    folder = f"{digest.hex[:2]}/" if is_mirror(cache) else ""
+    root = root_of(cache) if is_mirror(cache) else Path(cache.removeprefix("oci-layout:"))
+    path = root / "blobs" / "sha256" / f"{folder}{digest.hex}"
+    path.write_bytes(change(path.read_bytes()))
