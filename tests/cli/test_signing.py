@@ -4,6 +4,8 @@ import gzip
 import json
 import subprocess
 
+import pytest
+
 from oci_binpkg.store.layout import LayoutStore
 from tests.support.command_line import binpkg
 from tests.support.signed_caches import cache, home, package_at, ran, sign_manifest, tree, trust
@@ -101,7 +103,7 @@ def test_gpg_agrees_with_the_clear_signed_manifests_we_write(home, tree, tmp_pat
 def test_a_key_that_lies_beside_the_packages_is_not_trusted_for_that(tree, home, tmp_path):
     mirror = f"file://{tmp_path}/cache"
     key = home.make("mallory")
-    ran("push", mirror, "--store", tree.root, "--key", key)
+    ran("push", mirror, "--store", tree.root, "--key", key, "--update-index")
     ran("keys", "publish", mirror, "--key", key)
     assert [each["trusted"] for each in ran("keys", "fetch", mirror, "--json").json] == [False]
     ended = binpkg("install", "zlib", "--from", mirror, "--store", tmp_path / "i")
@@ -114,7 +116,7 @@ def test_a_key_that_lies_beside_the_packages_is_not_trusted_for_that(tree, home,
 def test_a_good_signature_is_found_among_some_that_others_attached(cache, tree, home, tmp_path):
     key, mallory = home.make("alice"), home.make("mallory")
     trust(home, key, tmp_path)
-    ran("push", cache, "zlib", "--store", tree.root)
+    ran("push", cache, "zlib", "--store", tree.root, "--update-index")
     place = package_at(cache, "zlib")
     for number in range(4):
         sign_manifest(cache, place, bytes, lambda data, n=number: home.detached(data + bytes([n]), mallory))
