@@ -180,6 +180,7 @@ class MirrorCache:
             records = {**current.records, key.hash: IndexRecord(record.spec, in_cache=False, raw=record.raw)}
             return replace(current, records=records, digest=None)
 
+        self._trust.check_writer(self._index_name, signs=self._sign is not None)
         self._objects.remove(package_path(key))
         self._change_index(change)
 

@@ -30,10 +30,11 @@ def write(
     """Update or rebuild an index, or views; return the exit code."""
     settings = load_settings()
     parsed = parse_queries(queries)
-    if parsed and not views:
-        raise UsageError("a QUERY chooses what a view holds, and no view is named", hint="add --view NAME")
     flags = TrustFlags(check, key)
     with observed(settings, json) as wiring:
+        views = views or _configured(wiring, cache_text, writing=True)
+        if parsed and not views:
+            raise UsageError("a QUERY chooses what a view holds, and no view is named", hint="add --view NAME")
         wiring.index_is_settled(cache_text, flags)
         if views:
             whole, named = _opened(wiring, cache_text, views, flags, writing=True)
@@ -52,6 +53,7 @@ def check(cache_text: str, views: Sequence[str], *, check: bool | None, json: bo
     # nothing but the index is read here: that is what has to be signed
     flags = TrustFlags(check, index=check is True)
     with observed(settings, json) as wiring:
+        views = views or _configured(wiring, cache_text, writing=False)
         if views:
             whole, named = _opened(wiring, cache_text, views, flags, writing=False)
             reports = check_views(whole, named)
@@ -60,6 +62,12 @@ def check(cache_text: str, views: Sequence[str], *, check: bool | None, json: bo
     states = [{False: "true" if report.is_true else "differs"} for report in reports]
     _show(reports, *states, views=bool(views), json=json, listing=True)
     return 0 if all(report.is_true for report in reports) else ContentError.exit_code
+
+
+def _configured(wiring: Wiring, text: str, *, writing: bool) -> list[str]:
+    """Return the view that a mirror's name stands for, if it does."""
+    location = wiring.location(text, writing=writing)
+    return [location.view] if location.url and location.view else []
 
 
 def _opened(
@@ -97,5 +105,5 @@ def _signed(report: IndexReport) -> str:
     """Say who signed an index."""
     signature = report.signature
     if signature.problem:
-        return f"signature not good: {signature.problem}"
+        return f"signature not verified: {signature.problem}"
     return f"signed by {signature.signer}" if signature.signer else "not signed"

@@ -10,7 +10,7 @@ from typing import Any
 from oci_binpkg.cache.index import EMPTY, IndexDocument, index_of
 from oci_binpkg.cache.index_signature import NOT_SIGNED, IndexSignature
 from oci_binpkg.cache.protocol import BinaryCache, Entry
-from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError
+from oci_binpkg.errors import BinpkgError, ContentError, KeyringError, NotFoundError, TransferError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.ops.find import READERS, packages_of
 
@@ -89,11 +89,16 @@ def check_index(cache: BinaryCache) -> IndexReport:
 
 
 def signature_of(cache: BinaryCache) -> IndexSignature:
-    """Tell who signed the index of a cache; nobody signed one that is not there."""
+    """Tell who signed the index of a cache; nobody signed one that is not there.
+
+    That it cannot be found out is told, too: what was to be done to the index does not fail for that.
+    """
     try:
         return cache.index_signature()
     except NotFoundError:
         return NOT_SIGNED
+    except (TransferError, KeyringError) as error:
+        return IndexSignature(problem=error.message)
 
 
 def old_hashes(cache: BinaryCache, observer: Observer = ignore) -> set[str]:

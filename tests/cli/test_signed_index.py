@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.support.command_line import binpkg
+from tests.support.fake_registry import FakeRegistry, Profile
 from tests.support.signed_caches import (
     blobs_named_by,
     cache,
@@ -77,7 +78,7 @@ def test_an_index_by_somebody_else_is_refused_where_signatures_are_checked(signe
     refused(binpkg("index", "check", cache, "--check-signature"), key)
     if not is_mirror(cache):  # whose signatures are checked only when asked for
         told = ran("index", "check", cache)
-        assert f"signature not good: the index of {cache.replace('oci:', 'oci:')}"[:20] in told.out
+        assert "signature not verified: the index of " in told.out
         assert key in told.out
         assert ran("index", "check", cache, "--json").json["signed_by"] is None
 
@@ -218,3 +219,15 @@ def test_spack_finds_the_index_in_the_signed_manifest(tmp_path, tree, home):
     assert record["mediaType"] == "application/vnd.spack.db.v8+json"
     blob = tmp_path / "m" / "blobs" / "sha256" / record["checksum"][:2] / record["checksum"]
     assert len(json.loads(blob.read_bytes())["database"]["installs"]) == 2
+
+
+def test_what_was_done_to_an_index_does_not_fail_because_its_signature_cannot_be_looked_at(tree, monkeypatch):
+    monkeypatch.setenv("OCI_BINPKG_RETRIES", "0")
+    with FakeRegistry(profile=Profile()) as registry:
+        cache = f"oci://{registry.host}/apps"
+        ran("push", cache, "--store", tree.root)
+        registry.fault("GET", "/referrers/", times=10**6, status=403)
+        updated = ran("index", "update", cache)
+        assert "index written, 2 packages, signature not verified: " in updated.out
+        assert ran("find", "--from", cache).code == 0
+        assert binpkg("find", "--from", cache, "--check-signature").code == 23

@@ -116,6 +116,17 @@ def test_a_view_is_signed_by_who_signs(mirror, home, tmp_path):
     assert f"the view stable of {mirror}: signed by the key {key}, which is not trusted" in refused.err
 
 
+def test_a_name_that_stands_for_a_view_means_that_view(mirror, viewed):
+    ran("index", "update", mirror, "app", "--view", "stable", ANY)
+    assert viewed("stable") == ["app@2.0", "zlib@1.3"]
+    assert ran("index", "check", "lab").lines == [f"{mirror}: view stable true, 2 packages, not signed"]
+    ran("index", "update", "lab", "tool")
+    assert viewed("stable") == ["app@2.0", "tool@1.0", "zlib@1.3"]
+    ran("index", "rebuild", "lab", "gadget", "--view", "other")
+    assert viewed("stable") == ["app@2.0", "tool@1.0", "zlib@1.3"]
+    assert viewed("other") == ["gadget@1.1"]
+
+
 @pytest.mark.parametrize("view", ["..", "a/../b", "/a", "a/", "a//b", "", ".hidden", "a b", "x" * 300, "a\\b", "é"])
 @pytest.mark.parametrize("action", ["update", "rebuild", "check"])
 def test_what_cannot_be_the_name_of_a_view_is_refused(mirror, tmp_path, view, action):

@@ -209,7 +209,7 @@ class Split:
         self.name = read.name
         self.hashes, self.find, self.entry, self.read_index = read.hashes, read.find, read.entry, read.read_index
         self.upload, self.publish, self.merge_index = written.upload, written.publish, written.merge_index
-        self.remove = written.remove
+        self.remove, self.index_signature = written.remove, read.index_signature
 
 
 @dataclass(frozen=True)
