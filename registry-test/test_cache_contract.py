@@ -8,14 +8,20 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
 
+from oci_binpkg.cache.index_signature import IndexTrust
+from oci_binpkg.cache.keyring import Keyring
 from oci_binpkg.cache.mirror import MirrorCache
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import BinaryCache
+from oci_binpkg.cache.signing import sign_detached
+from oci_binpkg.errors import SignatureError
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.reference import Repository
 from oci_binpkg.ops.indexing import check_index
@@ -25,10 +31,13 @@ from oci_binpkg.transport.objects_http import HttpObjects
 from oci_binpkg.transport.retry import RetryPolicy
 from oci_binpkg.transport.settings import TransportSettings
 from tests.contract.test_cache_contract import *  # noqa: F403 - the same tests, with the fixture below
+from tests.support.gpg_keys import Keys, gpg_keys
 from tests.support.mirrors import CacheCase, Split, damage_in, file_mirror, index_for, made_up, patient
 from tests.support.real.components import RealParts
 from tests.support.real.registry import RealRegistry
 from tests.support.real.web_server import WebServer, web_server
+
+__all__ = ["gpg_keys"]  # a fixture
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
@@ -153,3 +162,33 @@ def test_sixteen_writers_of_one_registry_lose_nothing(plain_registry: RealRegist
 
 def test_sixteen_writers_of_one_mirror_lose_nothing(tmp_path: Path) -> None:
     _all_present(lambda turn: file_mirror(tmp_path / str(turn), pause=_wait_a_moment), ROUNDS["mirror"])
+
+
+def test_signers_at_once_leave_a_signed_index_on_a_registry(
+    plain_registry: RealRegistry, gpg_keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GNUPGHOME", gpg_keys.home.path)
+    keyring = Keyring(os.fspath(tmp_path / "keys"))
+    keyring.trust(gpg_keys.home.public(gpg_keys.good))
+    trust = IndexTrust((keyring,), check=True, require=True)
+    repository = Repository("http", plain_registry.host, f"signed/{next(_NUMBERS)}")
+    with RegistryHttpClient(plain_registry.url, settings=SETTINGS) as client:
+        store = RegistryStore(client, repository)
+        sign = partial(sign_detached, key=gpg_keys.good, keyring=keyring)
+
+        def push(name: str) -> None:
+            cache = OciCache(store, pause=_wait_a_moment, sign=sign, trust=trust)
+            cache.publish(made_up(name))
+            cache.merge_index(index_for(made_up(name)))
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(push, [f"package-{n}" for n in range(8)]))
+        reader = OciCache(store, pause=_wait_a_moment, trust=trust)
+        index = reader.read_index()
+        assert index is not None
+        assert {spec.name for spec in index.packages()} == {f"package-{n}" for n in range(8)}
+        assert reader.index_signature().signer == gpg_keys.good
+        # an index that nobody signed in its place, which the signature of the good one does not cover
+        OciCache(store, pause=patient).merge_index(index_for(made_up("evil")), replace=True)
+        with pytest.raises(SignatureError, match="not signed, and a signed index is asked for"):
+            OciCache(store, pause=patient, trust=trust).read_index()

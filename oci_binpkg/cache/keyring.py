@@ -6,6 +6,7 @@ be looked at with `inspect` before somebody decides.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import threading
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from oci_binpkg.cache.gpg import Gpg, Run, run_program, words
 from oci_binpkg.errors import ContentError, KeyringError, LocalDiskError, NotFoundError, UsageError
@@ -39,6 +40,18 @@ class Key:
     revoked: bool
     expired: bool
     signs: bool
+
+
+class Trusted(Protocol):
+    """Keys whose signatures count."""
+
+    def reader(self) -> Gpg:
+        """Return gpg on a keyring that has them, for verifying."""
+        ...
+
+    def fingerprints(self) -> frozenset[str]:
+        """Return the fingerprints of those that count."""
+        ...
 
 
 class Keyring:
@@ -163,6 +176,10 @@ class Keyring:
             raise KeyringError(f"{key!r} names several keys: {', '.join(found)}", hint="name one by its fingerprint")
         return data
 
+    def own(self, key: str) -> OwnKeys:
+        """Return the keys one signs with as keys that count: who signs believes what she signed herself."""
+        return OwnKeys(self.signer(), check_key_name(key))
+
     def _present(self) -> set[str]:
         return {key.fingerprint for key in self.keys()}
 
@@ -186,6 +203,27 @@ class Keyring:
         finally:
             with self._lock:
                 self._trusted = None
+
+
+@dataclass(frozen=True, slots=True)
+class OwnKeys:
+    """The secret keys that a name means, of which signatures are made."""
+
+    gpg: Gpg
+    key: str
+
+    def reader(self) -> Gpg:
+        """Return gpg on the keyring with the secret keys."""
+        return self.gpg
+
+    def fingerprints(self) -> frozenset[str]:
+        """Return the fingerprints of their primary keys. Raises `KeyringError` if there are none."""
+        listing = self.gpg.checked(
+            "--with-colons", "--list-secret-keys", "--", self.key, task=f"find the key {self.key!r}", agent=True
+        )
+        lines = [line.split(b":") for line in listing.split(b"\n") if line.startswith((b"sec:", b"fpr:"))]
+        pairs = itertools.pairwise(lines)
+        return frozenset(after[9].decode("ascii", "replace") for line, after in pairs if line[0] == b"sec")
 
 
 def parse_fingerprint(text: str) -> str:

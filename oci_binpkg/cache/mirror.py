@@ -15,6 +15,7 @@ from typing import BinaryIO, Final
 
 from oci_binpkg.cache.clearsign import is_clearsigned
 from oci_binpkg.cache.index import EMPTY, MAX_INDEX_BYTES, IndexBytes, IndexDocument, LastIndex
+from oci_binpkg.cache.index_signature import BELIEVED, IndexSignature, IndexTrust, looked_at, unvouched
 from oci_binpkg.cache.mirror_manifest import (
     GZIP,
     INDEX_TYPE,
@@ -57,18 +58,20 @@ _LAYERS: Final = frozenset({OCI_LAYER_GZIP, DOCKER_LAYER_GZIP})
 
 @dataclass(frozen=True, slots=True)
 class _KnownIndex:
-    """The index manifest as it was last read, and its version."""
+    """The index manifest as it was last read: its version, what it names, and who signed it ("": nobody)."""
 
     etag: str
     record: BlobRecord
+    signer: str = ""
 
 
 class MirrorCache:
     """Packages below `v3` of a mirror. Layers that are found have no known diff_id: mirrors do not record it.
 
     `verify` unwraps the manifests of packages and decides which to believe; `sign` (bytes in, a clear-signed message
-    out) signs those that are published. `view` names an index over a part of the mirror. `pause(round)` is called
-    between rounds of an index merge that another writer got in the way of.
+    out) signs those that are published, and indices; `trust` says what is asked of an index's signature. `view` names
+    an index over a part of the mirror. `pause(round)` is called between rounds of an index merge that another writer
+    got in the way of.
     """
 
     def __init__(
@@ -77,13 +80,16 @@ class MirrorCache:
         *,
         verify: Verifier = unsigned,
         sign: Callable[[bytes], bytes] | None = None,
+        trust: IndexTrust = BELIEVED,
         view: str = "",
         pause: Callable[[int], None],
     ) -> None:
         self._objects = objects
         self._verify = verify
         self._sign = sign
+        self._trust = trust
         self._index = index_path(view)
+        self._index_name = f"the view {view} of {objects.name}" if view else f"the index of {objects.name}"
         self._pause = pause
         self._known: _KnownIndex | None = None
         self._last_index = LastIndex(f"the index of {objects.name}")
@@ -151,14 +157,20 @@ class MirrorCache:
             return None
         return self._last_index.parsed(record.digest, partial(self._index_document, record))
 
+    def index_signature(self) -> IndexSignature:
+        """Tell who signed the index. Raises `NotFoundError` without an index."""
+        data = self._document(self._index)
+        return looked_at(lambda: replace(self._trust, check=True, require=False).opened(data, self._index_name)[1])
+
     def merge_index(self, added: IndexDocument, *, replace: bool = False) -> bool:
         """Merge into the index; concurrent writers lose nothing. Returns whether it had to be written.
 
         `replace` writes `added` in its place, whatever state it is in; who merges meanwhile merges into the new one.
         """
+        self._trust.check_writer(self._index_name, signs=self._sign is not None)
         if replace:
             with self._merging:
-                self._replace_index(added, None)
+                self._replace_index(added, None, vouched=True)
             return True
 
         def change(current: IndexDocument) -> IndexDocument | None:
@@ -179,6 +191,7 @@ class MirrorCache:
             records = {**current.records, key.hash: record.marked(in_cache=False)}
             return replace(current, records=records, digest=None)
 
+        self._trust.check_writer(self._index_name, signs=self._sign is not None)
         self._objects.remove(package_path(key))
         self._change_index(change)
 
@@ -265,24 +278,30 @@ class MirrorCache:
         if found is None and known is not None:
             return known
         assert found is not None
-        what = f"{self.name}/{self._index}"
-        # the index is a table of contents, not a promise: packages are verified when they are read
-        record = parse_mirror_manifest(unsigned(found.data, what, strip=True), what).record(_INDEX_PREFIX, what)
-        known = self._known = _KnownIndex(found.etag, record)
+        known = self._known = _KnownIndex(found.etag, *self.opened_index(found.data))
         return known
 
     def _index_document(self, record: BlobRecord) -> bytes:
         return self._content(record, f"the index of {self.name}", MAX_INDEX_BYTES)
 
-    def _current_index(self) -> tuple[IndexDocument, str | None]:
-        """Return the index and its manifest's version (None: it has none); an empty one and "" where there is none."""
+    def opened_index(self, data: bytes) -> tuple[BlobRecord, str]:
+        """Return what an index manifest names and who signed it. Raises `SignatureError` if that does not count."""
+        text, signer = self._trust.opened(data, self._index_name)
+        what = f"{self.name}/{self._index}"
+        return parse_mirror_manifest(text, what).record(_INDEX_PREFIX, what), signer
+
+    def _current_index(self) -> tuple[IndexDocument, str | None, bool]:
+        """Return the index, its manifest's version (None: it has none), and whether a signature vouches for it.
+
+        Where there is none: an empty one and "".
+        """
         try:
             known = self._index_record()
         except NotFoundError:
-            return EMPTY, ""
+            return EMPTY, "", True
         record = known.record
         index = self._last_index.opened(record.digest, partial(self._index_document, record))
-        return index, known.etag or None
+        return index, known.etag or None, bool(known.signer)
 
     def _change_index(self, change: Callable[[IndexDocument], IndexDocument | None]) -> bool:
         """Read, change, write if nobody else wrote meanwhile, read back; again if another writer was faster.
@@ -291,11 +310,11 @@ class MirrorCache:
         """
         with self._merging:
             for attempt in range(MERGE_ROUNDS):
-                current, etag = self._current_index()
+                current, etag, vouched = self._current_index()
                 changed = change(current)
                 if changed is None:
                     return attempt > 0
-                if self._replace_index(changed, etag):
+                if self._replace_index(changed, etag, vouched=vouched):
                     return True
                 self._pause(attempt)
             if change(self._current_index()[0]) is None:
@@ -305,13 +324,19 @@ class MirrorCache:
             hint="the packages themselves are there; run the command again to index them",
         )
 
-    def _replace_index(self, index: IndexDocument, etag: str | None) -> bool:
+    def _replace_index(self, index: IndexDocument, etag: str | None, *, vouched: bool) -> bool:
+        """Write an index, signed if we sign; one made of what nobody `vouched` for is not, and that is told."""
         self._lay_out()
         document = Blob.from_bytes(index.to_bytes(), INDEX_TYPE)
         self._put(document)
         manifest = MirrorManifest((_record(document.descriptor, INDEX_TYPE, NONE),))
-        if not self._objects.write(self._index, manifest.to_bytes(), if_match=etag):
+        data = manifest.to_bytes()
+        if self._sign is not None and vouched:
+            data = self._sign(data)
+        if not self._objects.write(self._index, data, if_match=etag):
             return False
+        if self._sign is not None and not vouched:
+            self._trust.warn(unvouched(self.name))
         return self._index_record().record.digest == document.descriptor.digest
 
 

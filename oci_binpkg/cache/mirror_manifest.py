@@ -20,6 +20,7 @@ from oci_binpkg.cache.protocol import PackageKey
 from oci_binpkg.errors import ContentError, SignatureError
 from oci_binpkg.model.content import Descriptor, Digest
 from oci_binpkg.model.documents import integer_of, list_of, parse_json, text_of
+from oci_binpkg.model.reference import check_view
 
 Verifier = Callable[[bytes, str], bytes]
 """`verify(data, what)` returns the document inside a message, or raises `ContentError` if it must not be believed."""
@@ -125,8 +126,8 @@ def package_path(key: PackageKey) -> str:
 
 
 def index_path(view: str = "") -> str:
-    """Return where the manifest of the index lies; `view` names an index over a part of the mirror."""
-    return f"v3/manifests/index/{f'{view}/' if view else ''}index.manifest.json"
+    """Return where the manifest of the index lies; `view` names one over a part of the mirror. Raises `UsageError`."""
+    return f"v3/manifests/index/{f'{check_view(view)}/' if view else ''}index.manifest.json"
 
 
 def hash_of_path(path: str) -> str | None:

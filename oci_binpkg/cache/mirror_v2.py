@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Final, Never
 
 from oci_binpkg.cache.index import MAX_INDEX_BYTES, IndexBytes, IndexDocument, parse_index
+from oci_binpkg.cache.index_signature import NOT_SIGNED, IndexSignature
 from oci_binpkg.cache.mirror import open_verified
 from oci_binpkg.cache.mirror_manifest import MAX_SPEC_BYTES, Verifier, unsigned
 from oci_binpkg.cache.protocol import Entry, PackageKey
@@ -126,6 +127,10 @@ class MirrorV2Cache:
                 self._index = have
         assert have is not None
         return None if have[1].digest == known else have[1]
+
+    def index_signature(self) -> IndexSignature:
+        """Tell that nobody signed the index: this layout knows no signatures of indices."""
+        return NOT_SIGNED
 
     def merge_index(self, added: IndexDocument, *, replace: bool = False) -> bool:  # noqa: ARG002
         """Raise `UnsupportedError`."""

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 
 from oci_binpkg.cache.index import EMPTY, MAX_INDEX_BYTES, IndexBytes, IndexDocument, LastIndex, index_of
+from oci_binpkg.cache.index_signature import BELIEVED, IndexSignature, IndexTrust, looked_at, unvouched
 from oci_binpkg.cache.protocol import Entry, PackageKey
 from oci_binpkg.errors import ContentError, NotFoundError, TransferError
 from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Blob, Descriptor, Digest
@@ -25,6 +26,8 @@ from oci_binpkg.store.protocols import Store
 from oci_binpkg.store.referrers import attach_signature, signatures
 
 MERGE_ROUNDS: Final = 20
+_LOOKS: Final = 3
+"""How often a signature is looked for that has to be there: registries list what was attached with a delay at times."""
 _READERS: Final = 8
 _PREFIXES: Final = "CMAKE_PREFIX_PATH="
 
@@ -34,7 +37,8 @@ class OciCache:
 
     `pause(round)` is called between rounds of an index merge that another writer got in the way of. With `verify` a
     package counts only if its manifest's exact bytes are signed: it is given these, the signatures attached to them,
-    and what they are of, and raises if none is good. With `sign` what is published is signed.
+    and what they are of, and raises if none is good. With `sign` what is published is signed, and the index; `trust`
+    says what is asked of an index's signature.
     """
 
     def __init__(
@@ -42,13 +46,16 @@ class OciCache:
         store: Store,
         *,
         pause: Callable[[int], None],
-        verify: Callable[[bytes, Sequence[bytes], str], None] | None = None,
+        verify: Callable[[bytes, Sequence[bytes], str], object] | None = None,
         sign: Callable[[bytes], bytes] | None = None,
+        trust: IndexTrust = BELIEVED,
     ) -> None:
         self._store = store
         self._pause = pause
         self._verify = verify
         self._sign = sign
+        self._trust = trust
+        self._vouched: set[Digest] = set()
         self._last_index = LastIndex(f"the index of {store.name}")
 
     @property
@@ -136,13 +143,19 @@ class OciCache:
 
     def index_bytes(self, known: Digest | None = None) -> IndexBytes | None:
         """Return the index as it stands there; None if the digest of its document is `known`."""
-        layer = self._index_layer()
+        layer = self.index_layer()
         return None if layer.digest == known else self._last_index.read(layer.digest, partial(self._document, layer))
 
     def read_index(self, known: Digest | None = None) -> IndexDocument | None:
         """Return the index; None if the digest of its document is `known`. Two requests, one when it is known."""
-        layer = self._index_layer()
+        layer = self.index_layer()
         return None if layer.digest == known else self._last_index.parsed(layer.digest, partial(self._document, layer))
+
+    def index_signature(self) -> IndexSignature:
+        """Tell who signed the index. Raises `NotFoundError` without an index."""
+        descriptor, data, _ = self._stored_index()
+        found = signatures(self._store, descriptor)
+        return looked_at(lambda: replace(self._trust, require=False).judged(data, found, self._index_name))
 
     def merge_index(self, added: IndexDocument, *, replace: bool = False) -> bool:
         """Merge into the index; write, read back, and again if another writer's version replaced ours.
@@ -151,25 +164,26 @@ class OciCache:
         gone. Packages are tagged before they are indexed, so whoever wrote last lists the tags and enters what is
         missing. Whatever the order of writes, the last one is followed by a look that finds everything there.
         """
+        self._trust.check_writer(self._index_name, signs=self._sign is not None)
         unusable: set[str] = set()
         for attempt in range(MERGE_ROUNDS):
             anew = replace and attempt == 0
-            current = EMPTY if anew else self._current_index()
+            current, vouched = (EMPTY, True) if anew else self._current_index()
             if current.digest is not None and current.holds(added):
                 return attempt > 0
             merged = added if anew else current.merged(added)
-            written = self._write_index(merged)
-            if written == self._index_layer().digest:
+            written = self._write_index(merged, vouched=vouched)
+            if written == self.index_layer().digest:
                 missing = self._unlisted(merged) - unusable
                 if not missing:
                     return True
                 self._pause(attempt)
                 # unchanged after a while: nobody is about to enter them
-                if written == self._index_layer().digest:
+                if written == self.index_layer().digest:
                     added = added.merged(self._read_packages(missing, unusable))
             else:
                 self._pause(attempt)
-        if not self._current_index().holds(added):
+        if not self._current_index()[0].holds(added):
             raise TransferError(
                 f"the index of {self.name} was replaced by other writers {MERGE_ROUNDS} times in a row",
                 hint="the packages themselves are there; run `oci-binpkg index update` to enter them",
@@ -198,33 +212,72 @@ class OciCache:
             self._store.put(layer.blob)
         self._store.put(image.config)
 
-    def _index_layer(self) -> Descriptor:
+    @property
+    def _index_name(self) -> str:
+        return f"the index of {self.name}"
+
+    def index_layer(self) -> Descriptor:
+        """Return the layer that is the index. Raises `SignatureError` if it must not be believed, `NotFoundError`."""
+        return self._believed_index()[0]
+
+    def _believed_index(self) -> tuple[Descriptor, bool]:
+        """Return the layer that is the index, and whether a signature vouches for it.
+
+        Raises `SignatureError` if the index must not be believed, `NotFoundError`.
+        """
+        for look in range(_LOOKS):
+            descriptor, data, layer = self._stored_index()
+            if not self._trust.asks:
+                return layer, False
+            if descriptor.digest in self._vouched:
+                return layer, True
+            found = signatures(self._store, descriptor)
+            if found or not self._trust.require:
+                break
+            if look < _LOOKS - 1:
+                self._pause(look)
+        signer = self._trust.judged(data, found, self._index_name)
+        if signer:
+            self._vouched.add(descriptor.digest)
+        return layer, bool(signer)
+
+    def _stored_index(self) -> tuple[Descriptor, bytes, Descriptor]:
+        """Return the index's manifest: its descriptor, its bytes, and its only layer."""
         descriptor = self._store.resolve(INDEX_TAG)
         what = f"{self.name}:{INDEX_TAG}"
-        manifest = parse_manifest(
-            blob_of(self._store, descriptor).read(limit=MAX_MANIFEST_BYTES), what, media_type=descriptor.media_type
-        )
+        data = blob_of(self._store, descriptor).read(limit=MAX_MANIFEST_BYTES)
+        manifest = parse_manifest(data, what, media_type=descriptor.media_type)
         if not isinstance(manifest, Manifest) or len(manifest.layers) != 1:
             raise ContentError(f"{what} is not an index: a manifest with one layer is expected")
-        return manifest.layers[0]
+        return descriptor, data, manifest.layers[0]
 
     def _document(self, layer: Descriptor) -> bytes:
         return blob_of(self._store, layer).read(limit=MAX_INDEX_BYTES)
 
-    def _current_index(self) -> IndexDocument:
+    def _current_index(self) -> tuple[IndexDocument, bool]:
+        """Return the index, an empty one if there is none, and whether a signature vouches for it."""
         try:
-            layer = self._index_layer()
-            return self._last_index.opened(layer.digest, partial(self._document, layer))
+            layer, vouched = self._believed_index()
+            return self._last_index.opened(layer.digest, partial(self._document, layer)), vouched
         except NotFoundError:
-            return EMPTY
+            return EMPTY, True
 
-    def _write_index(self, index: IndexDocument) -> Digest:
+    def _write_index(self, index: IndexDocument, *, vouched: bool = True) -> Digest:
+        """Write an index, signed if we sign; one made of what nobody `vouched` for is not, and that is told."""
         document = Blob.from_bytes(index.to_bytes(), OCI_LAYER_GZIP)
         config = Blob.from_bytes(b"{}", OCI_CONFIG)
         manifest = Manifest(OCI_MANIFEST, config.descriptor, (document.descriptor,))
         self._store.put(document)
         self._store.put(config)
-        self._store.tag(Blob.from_bytes(manifest.to_bytes(), OCI_MANIFEST), INDEX_TAG)
+        stored = Blob.from_bytes(manifest.to_bytes(), OCI_MANIFEST)
+        if self._sign is not None and vouched:
+            # the signature first, as for packages: there is no moment in which the index is there without it
+            self._store.put(stored)
+            attach_signature(self._store, stored.descriptor, self._sign(stored.read()), pause=self._pause)
+            self._vouched.add(stored.descriptor.digest)
+        elif self._sign is not None:
+            self._trust.warn(unvouched(self.name))
+        self._store.tag(stored, INDEX_TAG)
         self._last_index.keep(index, document.descriptor.digest)
         return document.descriptor.digest
 

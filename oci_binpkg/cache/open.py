@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+from oci_binpkg.cache.index_signature import BELIEVED, IndexTrust, missing
 from oci_binpkg.cache.mirror import MirrorCache
 from oci_binpkg.cache.mirror_manifest import Verifier, index_path
 from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
@@ -101,13 +102,15 @@ class Trust:
     """How signatures are dealt with: on mirrors `verify` unwraps what was signed and `sign` signs what is written.
 
     On registries and layouts `verify_detached` judges the signatures of a manifest (None: they are not asked for), and
-    `sign_detached` makes one.
+    `sign_detached` makes one. `mirror_index` and `image_index` say what is asked of the signature of an index there.
     """
 
     verify: Verifier
     sign: Callable[[bytes], bytes] | None = None
-    verify_detached: Callable[[bytes, Sequence[bytes], str], None] | None = None
+    verify_detached: Callable[[bytes, Sequence[bytes], str], object] | None = None
     sign_detached: Callable[[bytes], bytes] | None = None
+    mirror_index: IndexTrust = BELIEVED
+    image_index: IndexTrust = BELIEVED
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,9 @@ class Opener:
         store = self.store(location)
         if trust is None:
             return OciCache(store, pause=self.pause)
-        return OciCache(store, pause=self.pause, verify=trust.verify_detached, sign=trust.sign_detached)
+        return OciCache(
+            store, pause=self.pause, verify=trust.verify_detached, sign=trust.sign_detached, trust=trust.image_index
+        )
 
     def cache(self, location: Location, trust: Trust) -> BinaryCache:
         """Open the cache at a location, whatever its layout."""
@@ -150,8 +155,17 @@ class Opener:
             return self.images(location, trust)
         objects = self.objects(location.url)
         if not location.view and _is_old(objects):  # layout 2 has no views
+            if trust.mirror_index.require:
+                raise missing(f"the index of {objects.name} (layout 2)")
             return MirrorV2Cache(objects, verify=trust.verify, observer=self.observer)
-        return MirrorCache(objects, verify=trust.verify, sign=trust.sign, view=location.view, pause=self.pause)
+        return MirrorCache(
+            objects,
+            verify=trust.verify,
+            sign=trust.sign,
+            trust=trust.mirror_index,
+            view=location.view,
+            pause=self.pause,
+        )
 
 
 def _is_old(objects: Objects) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from oci_binpkg.cache.index import IndexBytes, IndexDocument
+from oci_binpkg.cache.index_signature import IndexSignature
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.image import Image, Layer
 from oci_binpkg.model.reference import package_tag
@@ -59,7 +60,14 @@ class IndexSource(Protocol):
         ...
 
     def read_index(self, known: Digest | None = None) -> IndexDocument | None:
-        """Return the index, or None if its digest is `known`. Raises `NotFoundError` if the cache has none."""
+        """Return the index, or None if its digest is `known`. Raises `NotFoundError` if the cache has none.
+
+        Raises `SignatureError` if a signature is asked for and there is none that is good.
+        """
+        ...
+
+    def index_signature(self) -> IndexSignature:
+        """Tell who signed the index, whatever is asked of its signature. Raises `NotFoundError` without an index."""
         ...
 
 

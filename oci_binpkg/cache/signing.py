@@ -16,7 +16,7 @@ from typing import Final
 from oci_binpkg.cache.armor import STRONG_HASHES, read_signature
 from oci_binpkg.cache.clearsign import UNSIGNED_HINT, check_text, split
 from oci_binpkg.cache.gpg import Outcome, Status, statuses, words
-from oci_binpkg.cache.keyring import Keyring, check_key_name
+from oci_binpkg.cache.keyring import Keyring, Trusted, check_key_name
 from oci_binpkg.errors import KeyringError, LocalDiskError, SignatureError
 
 _DIGEST: Final = ("--digest-algo", "SHA512", "--no-emit-version", "--no-comments")
@@ -54,8 +54,13 @@ _REASONS: Final[Mapping[str, tuple[str, str]]] = {
 """Status lines that name the reason, the plainest first."""
 
 
-def verify_clearsigned(data: bytes, what: str, keyring: Keyring) -> bytes:
-    """Return the text of a clear-signed document, exactly as gpg checked it.
+def verify_clearsigned(data: bytes, what: str, keyring: Trusted) -> bytes:
+    """Return the text of a clear-signed document, exactly as gpg checked it. Raises as `read_clearsigned`."""
+    return read_clearsigned(data, what, keyring)[0]
+
+
+def read_clearsigned(data: bytes, what: str, keyring: Trusted) -> tuple[bytes, str]:
+    """Return the text of a clear-signed document, exactly as gpg checked it, and the fingerprint of its signer.
 
     What it says must still be compared with what was asked for: a good signature on another package's document is good.
     Raises `SignatureError` unless it is one block in the plainest form with one valid signature by a key in `keyring`.
@@ -65,37 +70,35 @@ def verify_clearsigned(data: bytes, what: str, keyring: Keyring) -> bytes:
         output = os.path.join(directory, "text")
         document = _written(directory, "document", data)
         outcome = _verify(keyring, "--output", output, "--verify", document)
-        _judge(outcome, what, keyring, frozenset({_TEXT_CLASS}))
+        signer = _judge(outcome, what, keyring, frozenset({_TEXT_CLASS}))
         checked = _read(output, len(data))
     if checked != text:
         raise SignatureError(f"{what}: gpg checked another text than the one that stands there")
-    return checked
+    return checked, signer
 
 
-def verify_detached(data: bytes, signature: bytes, what: str, keyring: Keyring) -> None:
-    """Verify an armored signature over exactly these bytes. Raises `SignatureError`."""
+def verify_detached(data: bytes, signature: bytes, what: str, keyring: Trusted) -> str:
+    """Verify an armored signature over exactly these bytes; return who made it. Raises `SignatureError`."""
     facts = read_signature(signature, what)
     if facts.signature_class != _BINARY_CLASS:
         raise SignatureError(f"{what}: not a signature over exact bytes (class {facts.signature_class})")
     with _workplace() as directory:
         signed = _written(directory, "data", data)
         outcome = _verify(keyring, "--verify", _written(directory, "signature", signature), signed)
-    _judge(outcome, what, keyring, frozenset({_BINARY_CLASS}))
+    return _judge(outcome, what, keyring, frozenset({_BINARY_CLASS}))
 
 
-def verify_any(data: bytes, signatures: Sequence[bytes], what: str, keyring: Keyring) -> None:
+def verify_any(data: bytes, signatures: Sequence[bytes], what: str, keyring: Trusted) -> str:
     """Verify that one of the armored signatures attached to these bytes is good; anybody may have attached others.
 
-    Raises `SignatureError`, with the reason of the last one, or because there is none.
+    Returns its signer's fingerprint. Raises `SignatureError`: the reason of the last one, or that there is none.
     """
     failure = SignatureError(f"{what} is not signed", hint=UNSIGNED_HINT)
     for signature in signatures:
         try:
-            verify_detached(data, signature, what, keyring)
+            return verify_detached(data, signature, what, keyring)
         except SignatureError as error:
             failure = error
-        else:
-            return
     raise failure
 
 
@@ -140,21 +143,22 @@ def _sign(data: bytes, key: str, keyring: Keyring, *mode: str) -> bytes:
     )
 
 
-def _verify(keyring: Keyring, *arguments: str) -> Outcome:
-    return keyring.reader().call("--status-fd", "1", "--trust-model", "always", *arguments)
+def _verify(keyring: Trusted, *arguments: str) -> Outcome:
+    return keyring.reader().call("--status-fd", "1", "--trust-model", "always", "--no-auto-key-retrieve", *arguments)
 
 
-def _judge(outcome: Outcome, what: str, keyring: Keyring, classes: frozenset[int]) -> None:
+def _judge(outcome: Outcome, what: str, keyring: Trusted, classes: frozenset[int]) -> str:
+    """Return the fingerprint of the signer's primary key, or raise `SignatureError`."""
     found = statuses(outcome.stdout)
     given = [status.keyword for status in found]
     against = [keyword for keyword in given if keyword not in _EXPECTED | _HARMLESS]
     once = all(given.count(keyword) == 1 for keyword in _EXPECTED)
     if outcome.code != 0 or against or not once:
         raise _refusal(outcome, found, against, what)
-    _check_valid(next(status for status in found if status.keyword == "VALIDSIG"), what, keyring, classes)
+    return _signer(next(status for status in found if status.keyword == "VALIDSIG"), what, keyring, classes)
 
 
-def _check_valid(valid: Status, what: str, keyring: Keyring, classes: frozenset[int]) -> None:
+def _signer(valid: Status, what: str, keyring: Trusted, classes: frozenset[int]) -> str:
     fields = valid.arguments
     if len(fields) < _VALID_FIELDS:
         raise SignatureError(f"{what}: gpg does not tell whose signature it is", hint="GnuPG 2.2 or newer is needed")
@@ -164,6 +168,7 @@ def _check_valid(valid: Status, what: str, keyring: Keyring, classes: frozenset[
         raise SignatureError(f"{what}: a signature of another kind (class {fields[_CLASS_FIELD]})")
     if fields[_PRIMARY_FIELD] not in keyring.fingerprints():
         raise _untrusted(what, fields[_PRIMARY_FIELD])
+    return fields[_PRIMARY_FIELD]
 
 
 def _refusal(outcome: Outcome, found: Sequence[Status], against: Sequence[str], what: str) -> SignatureError:

@@ -10,11 +10,13 @@ from oci_binpkg.cli.options import (
     CACHE_HELP,
     CacheArgument,
     CheckOption,
+    IndexKeyOption,
     JsonOption,
     KeyOption,
     QueriesArgument,
     StoreOption,
     UnsignedOption,
+    ViewsOption,
 )
 
 index_app = typer.Typer(
@@ -23,42 +25,81 @@ index_app = typer.Typer(
 
 
 @index_app.command("update")
-def index_update(cache: CacheArgument, check_signature: CheckOption = None, json: JsonOption = False) -> None:
+def index_update(
+    cache: CacheArgument,
+    queries: QueriesArgument = None,
+    view: ViewsOption = None,
+    check_signature: CheckOption = None,
+    key: IndexKeyOption = "",
+    json: JsonOption = False,
+) -> None:
     """Enter packages that the index lacks; only those are read.
 
-    \b
-    Example:
-      oci-binpkg index update oci://registry.example/apps
-    """
-    from oci_binpkg.cli import cache_commands
+    With --view: enter the packages that match a QUERY (all, without one) and what they link to or run in the index of
+    that part of a mirror.
 
-    raise typer.Exit(cache_commands.index(cache, "update", json=json, verify=check_signature))
+    \b
+    Examples:
+      oci-binpkg index update oci://registry.example/apps
+      oci-binpkg index update file:///srv/mirror 'greet@2:' --view stable --key ci@example.org
+    """
+    from oci_binpkg.cli import index_commands
+
+    raise typer.Exit(
+        index_commands.write("update", cache, queries or [], view or [], check=check_signature, key=key, json=json)
+    )
 
 
 @index_app.command("rebuild")
-def index_rebuild(cache: CacheArgument, check_signature: CheckOption = None, json: JsonOption = False) -> None:
+def index_rebuild(
+    cache: CacheArgument,
+    queries: QueriesArgument = None,
+    view: ViewsOption = None,
+    check_signature: CheckOption = None,
+    key: IndexKeyOption = "",
+    json: JsonOption = False,
+) -> None:
     """Read every package and write the index anew.
 
-    \b
-    Example:
-      oci-binpkg index rebuild oci-layout:cache
-    """
-    from oci_binpkg.cli import cache_commands
+    With --view: make the index of that part of a mirror of exactly the packages that match a QUERY (all, without one)
+    and what they link to or run.
 
-    raise typer.Exit(cache_commands.index(cache, "rebuild", json=json, verify=check_signature))
+    \b
+    Examples:
+      oci-binpkg index rebuild oci-layout:cache
+      oci-binpkg index rebuild file:///srv/mirror greet zlib --view stable --view tested
+    """
+    from oci_binpkg.cli import index_commands
+
+    raise typer.Exit(
+        index_commands.write("rebuild", cache, queries or [], view or [], check=check_signature, key=key, json=json)
+    )
 
 
 @index_app.command("check")
-def index_check(cache: CacheArgument, json: JsonOption = False) -> None:
+def index_check(
+    cache: CacheArgument,
+    view: ViewsOption = None,
+    check_signature: Annotated[
+        bool | None,
+        typer.Option(
+            "--check-signature/--no-check-signature", help="whether the index must be signed (told otherwise)"
+        ),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
     """Compare the index with what is there; exits with 10 if they differ.
 
-    \b
-    Example:
-      oci-binpkg index check oci://registry.example/apps
-    """
-    from oci_binpkg.cli import cache_commands
+    Tells also whether the index is signed, and by whom.
 
-    raise typer.Exit(cache_commands.index(cache, "check", json=json))
+    \b
+    Examples:
+      oci-binpkg index check oci://registry.example/apps
+      oci-binpkg index check file:///srv/mirror --view stable --check-signature
+    """
+    from oci_binpkg.cli import index_commands
+
+    raise typer.Exit(index_commands.check(cache, view or [], check=check_signature, json=json))
 
 
 keys_app = typer.Typer(
@@ -226,6 +267,9 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="letters, digi
 FetchUrlOption = Annotated[str | None, typer.Option("--fetch", metavar="URL", help="read from there instead")]
 PushUrlOption = Annotated[str | None, typer.Option("--push", metavar="URL", help="write to there instead")]
 SignedOption = Annotated[bool | None, typer.Option("--signed/--unsigned", help="whether its packages are signed")]
+SignedIndexOption = Annotated[
+    bool | None, typer.Option("--signed-index/--any-index", help="whether its index must be signed")
+]
 ViewOption = Annotated[str | None, typer.Option("--view", metavar="NAME", help="use the index of this part of it")]
 EndpointOption = Annotated[str | None, typer.Option("--endpoint-url", metavar="URL", help="the S3 server")]
 ProfileOption = Annotated[str | None, typer.Option("--profile", metavar="NAME", help="profile of the AWS tools")]
@@ -247,6 +291,7 @@ def mirror_add(
     fetch: FetchUrlOption = None,
     push: PushUrlOption = None,
     signed: SignedOption = None,
+    signed_index: SignedIndexOption = None,
     view: ViewOption = None,
     endpoint_url: EndpointOption = None,
     profile: ProfileOption = None,
@@ -268,6 +313,7 @@ def mirror_add(
         "fetch": fetch,
         "push": push,
         "signed": signed,
+        "signed_index": signed_index,
         "view": view,
         "endpoint_url": endpoint_url,
         "profile": profile,
@@ -287,6 +333,7 @@ def mirror_set(
     fetch: FetchUrlOption = None,
     push: PushUrlOption = None,
     signed: SignedOption = None,
+    signed_index: SignedIndexOption = None,
     view: ViewOption = None,
     endpoint_url: EndpointOption = None,
     profile: ProfileOption = None,
@@ -306,6 +353,7 @@ def mirror_set(
         "fetch": fetch,
         "push": push,
         "signed": signed,
+        "signed_index": signed_index,
         "view": view,
         "endpoint_url": endpoint_url,
         "profile": profile,

@@ -11,47 +11,12 @@ from oci_binpkg.cli import render
 from oci_binpkg.cli.commands import installs_at, observed, parse_queries
 from oci_binpkg.cli.settings import load_settings
 from oci_binpkg.cli.wiring import TrustFlags
-from oci_binpkg.errors import ContentError, LocalDiskError, UsageError
+from oci_binpkg.errors import LocalDiskError, UsageError
 from oci_binpkg.model.query import Query, select
 from oci_binpkg.model.spec import Spec, SpecGraph, spec_document
 from oci_binpkg.ops.checking import check as check_packages
 from oci_binpkg.ops.copying import copy_cache
 from oci_binpkg.ops.find import contents
-from oci_binpkg.ops.indexing import check_index, rebuild_index, update_index
-
-
-def index(cache_text: str, action: str, *, json: bool, verify: bool | None = None) -> int:
-    """Update, rebuild or check an index; return the exit code."""
-    settings = load_settings()
-    with observed(settings, json) as wiring:
-        cache = wiring.cache(cache_text, TrustFlags(verify), writing=action != "check")
-        if action == "update":
-            report = update_index(cache, wiring.observer)
-        elif action == "rebuild":
-            report = rebuild_index(cache, wiring.observer)
-        else:
-            report = check_index(cache)
-    if json:
-        render.print_json(report.to_json())
-    else:
-        state = (
-            "written"
-            if report.written
-            else "unchanged"
-            if action != "check"
-            else "true"
-            if report.is_true
-            else "differs"
-        )
-        render.print_lines(
-            [
-                f"{report.cache}: index {state}, {report.packages} packages",
-                *(f"    not listed: {each}" for each in report.unlisted if action == "check"),
-                *(f"    listed, and not there: {each}" for each in report.vanished),
-                *(f"    damaged: {each}" for each in report.damaged),
-            ]
-        )
-    return ContentError.exit_code if action == "check" and not report.is_true else 0
 
 
 def copy(
@@ -61,6 +26,7 @@ def copy(
     settings = load_settings()
     parsed = parse_queries(queries)
     with observed(settings, json) as wiring:
+        wiring.index_is_settled(target, TrustFlags(key=key))
         target_cache = wiring.target(target, TrustFlags(None, key, unsigned))
         report = copy_cache(wiring.cache(source, TrustFlags(verify)), target_cache, parsed, observer=wiring.observer)
     if json:

@@ -80,6 +80,8 @@ def push(cache_text: str, queries: Sequence[str], flags: PushFlags) -> int:
     parsed = parse_queries(queries)
     with observed(settings, flags.json) as wiring:
         installs = installs_at(settings, flags.store)
+        if flags.update_index:
+            wiring.index_is_settled(cache_text, flags.trust)
         cache = wiring.images(cache_text, flags.trust) if tag else wiring.target(cache_text, flags.trust)
         packer = wiring.packer(installs, flags.compression)
         base = wiring.base_images(flags.base_image) if flags.base_image else no_base

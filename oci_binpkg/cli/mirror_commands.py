@@ -92,6 +92,7 @@ def _addresses(cache: CacheSettings) -> str:
 def _remarks(cache: CacheSettings) -> str:
     """Return what else is said of it; of a login no more than that there is one."""
     remarks = [] if cache.signed is None else ["signed" if cache.signed else "unsigned"]
+    remarks += ["signed index"] if cache.signed_index else []
     for endpoint in (cache.fetch, cache.push):
         remarks += [f"view {endpoint.view}"] if endpoint.view else []
         remarks += [f"profile {endpoint.profile}"] if endpoint.profile else []
@@ -105,6 +106,7 @@ def _document(cache: CacheSettings) -> dict[str, Any]:
         "fetch": _endpoint(cache.fetch),
         "push": _endpoint(cache.push),
         "signed": cache.signed,
+        "signed_index": cache.signed_index,
         "file": cache.origin_file,
     }
 

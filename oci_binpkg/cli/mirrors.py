@@ -6,6 +6,7 @@ In our configuration file a name is a table:
     url = "s3://bucket/apps"              # or fetch and push, where they differ
     push = "s3://bucket/incoming"
     signed = false                        # nothing is checked, and what is written is signed only with --key
+    signed_index = true                   # its index must be signed, too, and is written only with --key
     view = "stable"                       # the part of a mirror whose index is used
     endpoint_url = "https://s3.lab.example"
     profile = "lab"
@@ -24,12 +25,14 @@ from urllib.parse import urlsplit
 
 from oci_binpkg.cli.tables import Kinds, tables
 from oci_binpkg.errors import UsageError
+from oci_binpkg.model.reference import check_view
 
 KEYS: Final[Mapping[str, Kinds]] = {
     "url": (str,),
     "fetch": (str,),
     "push": (str,),
     "signed": (bool,),
+    "signed_index": (bool,),
     "view": (str,),
     "endpoint_url": (str,),
     "profile": (str,),
@@ -70,13 +73,17 @@ class CacheEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class CacheSettings:
-    """A cache by name. `signed` is None where nothing is said; `origin_file` is the file that it comes from."""
+    """A cache by name. `signed` is None where nothing is said; `origin_file` is the file that it comes from.
+
+    `signed_index`: its index counts only if it is signed.
+    """
 
     name: str
     fetch: CacheEndpoint
     push: CacheEndpoint
     signed: bool | None = None
     origin_file: str = ""
+    signed_index: bool = False
 
     @property
     def fetch_url(self) -> str:
@@ -143,8 +150,14 @@ def parse_caches(
         if not any(table.get(key) for key in ("url", "fetch", "push")):
             raise UsageError(f"{path}: caches.{name} has no url", hint="set url, or fetch and push")
         _check_endpoint(table.get("endpoint_url", ""), f"{path}: caches.{name}.endpoint_url")
+        _check_view(table.get("view", ""), f"{path}: caches.{name}.view")
         found[name] = CacheSettings(
-            name, _endpoint(table, "fetch", env), _endpoint(table, "push", env), table.get("signed"), path
+            name,
+            _endpoint(table, "fetch", env),
+            _endpoint(table, "push", env),
+            table.get("signed"),
+            path,
+            table.get("signed_index", False),
         )
     return found
 
@@ -208,6 +221,14 @@ def check_variable(name: str, what: str) -> None:
             f"{what} is not the name of an environment variable",
             hint="the variable holds the secret, the file only its name",
         )
+
+
+def _check_view(view: str, what: str) -> None:
+    try:
+        if view:
+            check_view(view)
+    except UsageError as error:
+        raise UsageError(f"{what}: {error.message}", hint=error.hint) from None
 
 
 def _check_endpoint(url: str, what: str) -> None:

@@ -13,6 +13,7 @@ from typing import BinaryIO, Final
 
 from oci_binpkg.archive.codec import Codec
 from oci_binpkg.archive.layercache import LayerCache
+from oci_binpkg.cache.index_signature import IndexTrust
 from oci_binpkg.cache.keyring import Keyring
 from oci_binpkg.cache.mirror import MirrorCache
 from oci_binpkg.cache.mirror_manifest import unsigned
@@ -43,12 +44,15 @@ _KINDS: Final[tuple[Kind, ...]] = ("docker", "podman")
 class TrustFlags:
     """What the flags say of signatures: the key to sign with, or that nothing is signed, and whether they are checked.
 
-    `check` None is what is usual for the kind of cache: mirrors are signed, registries and layouts are not.
+    `check` None is what is usual for the kind of cache: mirrors are signed, registries and layouts are not. With
+    `index` a signed index is asked for. `declined`: a flag, not the configuration, says that nothing is checked.
     """
 
     check: bool | None = None
     key: str = ""
     unsigned: bool = False
+    index: bool = False
+    declined: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +91,12 @@ class Wiring:
             at.text, at.repository, at.path, at.reference, at.url, endpoint.view, configured, endpoint
         )
 
-    def cache(self, text: str, flags: TrustFlags | None = None, *, writing: bool = False) -> BinaryCache:
-        """Open a cache of any kind."""
+    def cache(
+        self, text: str, flags: TrustFlags | None = None, *, writing: bool = False, view: str | None = None
+    ) -> BinaryCache:
+        """Open a cache of any kind; `view` is the part whose index is meant ("": all), None the configured one."""
         location = self._whole(text, writing=writing)
+        location = location if view is None else replace(location, view=view)
         trust = self._trust(_agreed(flags or TrustFlags(), location, writing=writing))
         return self._opener(location).cache(location, trust)
 
@@ -107,6 +114,11 @@ class Wiring:
         if flags is not None:
             self._signing_is_settled(text, flags, usual=False)
         return cache
+
+    def index_is_settled(self, text: str, flags: TrustFlags) -> None:
+        """Raise `UsageError` if an index that has to be signed is about to be written without a key."""
+        if not flags.key and _agreed(flags, self.location(text, writing=True), writing=True).index:
+            raise UsageError(f"the index of {text} has to be signed", hint="add --key KEY to sign it")
 
     def _signing_is_settled(self, text: str, flags: TrustFlags, *, usual: bool) -> None:
         location = self.location(text, writing=True)
@@ -143,10 +155,16 @@ class Wiring:
         check = flags.check is not False and not flags.unsigned
         verify = verifier(keyring) if check else partial(unsigned, strip=True)
         detached = partial(verify_any, keyring=keyring) if flags.check else None
+        # who signs an index vouches for what was in it, and so looks at its signature whatever else is checked
+        looks = bool(flags.key) and not flags.declined
+        keys = (keyring, keyring.own(flags.key)) if flags.key else (keyring,)
+        index = IndexTrust(keys, check or looks, flags.index, self._connections.warn)
+        images = replace(index, check=bool(flags.check) or looks)
         if not flags.key:
-            return Trust(verify, None, detached)
+            return Trust(verify, None, detached, None, index, images)
         sign = partial(sign_clear, key=flags.key, keyring=keyring)
-        return Trust(verify, sign, detached, partial(sign_detached, key=flags.key, keyring=keyring))
+        sign_beside = partial(sign_detached, key=flags.key, keyring=keyring)
+        return Trust(verify, sign, detached, sign_beside, index, images)
 
     def packer(self, installs: Installs, compression: str) -> LayerPacker:
         """Return what makes layers of the packages of a tree."""
@@ -264,6 +282,9 @@ def _signed(location: Location) -> bool | None:
 def _agreed(flags: TrustFlags, location: Location, *, writing: bool) -> TrustFlags:
     """Let the configuration say whether a cache is signed, where the flags do not."""
     signed = _signed(location)
+    declined = flags.check is False
+    wanted = flags.index or (isinstance(location, ConfiguredLocation) and location.configured.signed_index)
+    flags = replace(flags, index=wanted and not declined, declined=declined)
     if signed is None or flags.check is not None:
         return flags
     if signed:

@@ -21,6 +21,9 @@ _HOST: Final = re.compile(
 _MAX_NAME: Final = 255
 _MAX_PORT: Final = 65535
 _MAX_TAG: Final = 128
+_MAX_VIEW: Final = 200
+_VIEW_PART: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", re.ASCII)
+_VIEW_FILE: Final = "index.manifest.json"
 DOCKER_HUB: Final = "docker.io"
 INDEX_TAG: Final = "index.spack"
 PACKAGE_SUFFIX: Final = ".spack"
@@ -86,6 +89,20 @@ def check_tag(tag: str) -> str:
             f"not a tag: {tag[:140]!r}", hint="a tag has 1 to 128 of A-Z a-z 0-9 _ . - and starts with none of . -"
         )
     return tag
+
+
+def check_view(view: str) -> str:
+    """Return `view` if it can name a part of a mirror's packages, else raise `UsageError`.
+
+    It becomes folders on the mirror: parts between slashes, each of letters, digits and `_ . + -`.
+    """
+    parts = view.split("/")
+    if len(view) > _MAX_VIEW or not all(_VIEW_PART.fullmatch(part) for part in parts) or _VIEW_FILE in parts:
+        raise UsageError(
+            f"not the name of a view: {view[:150]!r}",
+            hint="letters, digits and _ . + -, starting with none of . + -; slashes only between such parts",
+        )
+    return view
 
 
 def parse_repository(text: str, *, scheme: str = "https") -> Repository:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from oci_binpkg.cache.index import EMPTY, IndexDocument, index_of
+from oci_binpkg.cache.index_signature import NOT_SIGNED, IndexSignature
 from oci_binpkg.cache.protocol import BinaryCache, Entry
-from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError
+from oci_binpkg.errors import BinpkgError, ContentError, KeyringError, NotFoundError, TransferError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.ops.find import READERS, packages_of
 
@@ -18,7 +19,8 @@ from oci_binpkg.ops.find import READERS, packages_of
 class IndexReport:
     """How an index compares with its cache, by hash: packages it lacks, and packages it names that are not there.
 
-    `damaged` are tags that are no sound packages; `written` tells whether the index was changed.
+    `damaged` are tags that are no sound packages; `written` tells whether the index was changed, `signature` who signed
+    it. `view` is the part of a mirror that it is over, "" for all; what a view lacks is left out on purpose.
     """
 
     cache: str
@@ -27,6 +29,8 @@ class IndexReport:
     vanished: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
     written: bool = False
+    signature: IndexSignature = NOT_SIGNED
+    view: str = ""
 
     @property
     def is_true(self) -> bool:
@@ -42,6 +46,8 @@ class IndexReport:
             "vanished": list(self.vanished),
             "damaged": list(self.damaged),
             "written": self.written,
+            **self.signature.to_json(),
+            **({"view": self.view} if self.view else {}),
         }
 
 
@@ -50,22 +56,18 @@ def update_index(cache: BinaryCache, observer: Observer = ignore) -> IndexReport
     tags, index = _tags_and_index(cache)
     listed = index.present()
     unlisted = tuple(sorted(set(tags) - listed))
-    entries, damaged = _read(cache, [tags[each] for each in unlisted], observer)
-    written = bool(entries) and cache.merge_index(_document(entries))
-    return IndexReport(cache.name, len(tags), unlisted, tuple(sorted(listed - set(tags))), damaged, written)
+    entries, damaged = read_entries(cache, [tags[each] for each in unlisted], observer)
+    written = bool(entries) and cache.merge_index(document_of(entries))
+    vanished = tuple(sorted(listed - set(tags)))
+    return IndexReport(cache.name, len(tags), unlisted, vanished, damaged, written, signature_of(cache))
 
 
 def rebuild_index(cache: BinaryCache, observer: Observer = ignore) -> IndexReport:
     """Read every package and write the index anew; what is gone or damaged is left out and reported."""
     tags = packages_of(cache)
-    try:
-        index = _index(cache)
-    except ContentError as error:
-        observer(Warned(f"the old index is of no use: {error.message}"))
-        index = EMPTY
-    entries, damaged = _read(cache, list(tags.values()), observer)
-    cache.merge_index(_document(entries), replace=True)
-    listed = index.present()
+    listed = old_hashes(cache, observer)
+    entries, damaged = read_entries(cache, list(tags.values()), observer)
+    cache.merge_index(document_of(entries), replace=True)
     found = {entry.key.hash for entry in entries}
     return IndexReport(
         cache.name,
@@ -74,6 +76,7 @@ def rebuild_index(cache: BinaryCache, observer: Observer = ignore) -> IndexRepor
         tuple(sorted(listed - set(tags))),
         damaged,
         written=True,
+        signature=signature_of(cache),
     )
 
 
@@ -81,7 +84,30 @@ def check_index(cache: BinaryCache) -> IndexReport:
     """Compare the index with one listing of the cache. Nothing is written."""
     tags, index = _tags_and_index(cache)
     listed = index.present()
-    return IndexReport(cache.name, len(tags), tuple(sorted(set(tags) - listed)), tuple(sorted(listed - set(tags))))
+    unlisted, vanished = tuple(sorted(set(tags) - listed)), tuple(sorted(listed - set(tags)))
+    return IndexReport(cache.name, len(tags), unlisted, vanished, signature=signature_of(cache))
+
+
+def signature_of(cache: BinaryCache) -> IndexSignature:
+    """Tell who signed the index of a cache; nobody signed one that is not there.
+
+    That it cannot be found out is told, too: what was to be done to the index does not fail for that.
+    """
+    try:
+        return cache.index_signature()
+    except NotFoundError:
+        return NOT_SIGNED
+    except (TransferError, KeyringError) as error:
+        return IndexSignature(problem=error.message)
+
+
+def old_hashes(cache: BinaryCache, observer: Observer = ignore) -> set[str]:
+    """Return what the index lists that is about to be made anew, whatever state it is in."""
+    try:
+        return set(index_or_empty(cache).present())
+    except ContentError as error:
+        observer(Warned(f"the old index is of no use: {error.message}"))
+        return set()
 
 
 def _tags_and_index(cache: BinaryCache) -> tuple[Mapping[str, str], IndexDocument]:
@@ -89,14 +115,15 @@ def _tags_and_index(cache: BinaryCache) -> tuple[Mapping[str, str], IndexDocumen
     with ThreadPoolExecutor(1) as lister:
         listing = lister.submit(packages_of, cache)
         try:
-            index = _index(cache)
+            index = index_or_empty(cache)
         except BinpkgError:
             listing.result()  # no packages at all is the better answer
             raise
         return listing.result(), index
 
 
-def _index(cache: BinaryCache) -> IndexDocument:
+def index_or_empty(cache: BinaryCache) -> IndexDocument:
+    """Return the index of a cache, an empty one if there is none."""
     try:
         found = cache.index_bytes()
     except NotFoundError:
@@ -104,11 +131,15 @@ def _index(cache: BinaryCache) -> IndexDocument:
     return found.opened if found else EMPTY
 
 
-def _document(entries: Sequence[Entry]) -> IndexDocument:
+def document_of(entries: Iterable[Entry]) -> IndexDocument:
+    """Return an index of packages that were read."""
     return index_of((entry.document.root, entry.document.graph) for entry in entries)
 
 
-def _read(cache: BinaryCache, tags: Sequence[str], observer: Observer) -> tuple[list[Entry], tuple[str, ...]]:
+def read_entries(
+    cache: BinaryCache, tags: Iterable[str], observer: Observer = ignore
+) -> tuple[list[Entry], tuple[str, ...]]:
+    """Read packages at tags or paths; those that are no sound packages are told and returned apart."""
     damaged: list[str] = []
 
     def read(tag: str) -> Entry | None:

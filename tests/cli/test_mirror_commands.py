@@ -81,7 +81,7 @@ def test_everything_can_be_said(config, monkeypatch):
         *("add", "lab", "s3://bucket/apps", "--fetch", "https://h/apps", "--push", "s3://bucket/in", "--unsigned"),
         *("--view", "stable", "--endpoint-url", "https://s3.example", "--profile", "p"),
         *("--access-key-id-variable", "LAB_ID", "--access-key-secret-variable", "LAB_SECRET"),
-        *("--access-token-variable", "LAB_TOKEN"),
+        *("--access-token-variable", "LAB_TOKEN", "--signed-index"),
     )
     monkeypatch.setenv("LAB_ID", "me")
     monkeypatch.setenv("LAB_SECRET", "hush")
@@ -100,11 +100,12 @@ def test_everything_can_be_said(config, monkeypatch):
         },
         "push": {**lab["fetch"], "url": "s3://bucket/in"},
         "signed": False,
+        "signed_index": True,
         "file": str(config),
     }
     line = ran("list").lines[0]
     assert "fetch https://h/apps, push s3://bucket/in" in line
-    assert "unsigned, view stable, profile p, LAB_TOKEN not set" in line
+    assert "unsigned, signed index, view stable, profile p, LAB_TOKEN not set" in line
 
 
 def test_what_people_wrote_stays(config):

@@ -3,50 +3,14 @@
 import gzip
 import json
 import subprocess
-import tempfile
-from pathlib import Path
 
 import pytest
 
 from oci_binpkg.store.layout import LayoutStore
 from tests.support.command_line import binpkg
-from tests.support.fake_registry import FakeRegistry, Profile
-from tests.support.gpg_keys import Home
-from tests.support.spack_trees import Sketch, spack_tree
+from tests.support.signed_caches import cache, home, package_at, ran, sign_manifest, tree, trust
 
-
-@pytest.fixture
-def home(monkeypatch):
-    """The user's own keyring, with a key of hers."""
-    with tempfile.TemporaryDirectory(prefix="g", dir="/tmp") as folder:
-        Path(folder).chmod(0o700)
-        monkeypatch.setenv("GNUPGHOME", folder)
-        own = Home(folder)
-        yield own
-        own.end()
-
-
-@pytest.fixture
-def tree(tmp_path):
-    sketches = [
-        Sketch("zlib", "1.3", files={"lib/z": b"z"}),
-        Sketch("app", "2.0", files={"bin/a": b"a"}, depends=["zlib"]),
-    ]
-    return spack_tree(tmp_path / "store", sketches)
-
-
-@pytest.fixture(params=["mirror", "layout", "registry", "registry without a list of referrers"])
-def cache(request, tmp_path, monkeypatch):
-    monkeypatch.setenv("OCI_BINPKG_RETRIES", "0")
-    if request.param == "mirror":
-        yield f"file://{tmp_path}/cache"
-    elif request.param == "layout":
-        yield f"oci-layout:{tmp_path}/cache"
-    else:
-        with FakeRegistry(profile=Profile()) as registry:
-            if "without" in request.param:
-                registry.fault("GET", "/referrers/", times=10**6, status=404)
-            yield f"oci://{registry.host}/apps"
+__all__ = ["cache", "home", "tree"]  # fixtures
 
 
 def test_what_was_signed_is_believed_with_the_key_and_refused_without(home, tree, cache, tmp_path):
@@ -133,3 +97,29 @@ def test_gpg_agrees_with_the_clear_signed_manifests_we_write(home, tree, tmp_pat
         ).returncode
         == 0
     )
+
+
+@pytest.mark.covers("B37")
+def test_a_key_that_lies_beside_the_packages_is_not_trusted_for_that(tree, home, tmp_path):
+    mirror = f"file://{tmp_path}/cache"
+    key = home.make("mallory")
+    ran("push", mirror, "--store", tree.root, "--key", key, "--update-index")
+    ran("keys", "publish", mirror, "--key", key)
+    assert [each["trusted"] for each in ran("keys", "fetch", mirror, "--json").json] == [False]
+    ended = binpkg("install", "zlib", "--from", mirror, "--store", tmp_path / "i")
+    assert ended.code == 14
+    assert f"signed by the key {key}, which is not trusted" in ended.err
+
+
+@pytest.mark.covers("B38")
+@pytest.mark.parametrize("cache", ["layout", "registry"], indirect=True)
+def test_a_good_signature_is_found_among_some_that_others_attached(cache, tree, home, tmp_path):
+    key, mallory = home.make("alice"), home.make("mallory")
+    trust(home, key, tmp_path)
+    ran("push", cache, "zlib", "--store", tree.root, "--update-index")
+    place = package_at(cache, "zlib")
+    for number in range(4):
+        sign_manifest(cache, place, bytes, lambda data, n=number: home.detached(data + bytes([n]), mallory))
+    assert binpkg("show", "zlib", "--from", cache, "--check-signature").code == 14
+    sign_manifest(cache, place, bytes, lambda data: home.detached(data, key))
+    ran("show", "zlib", "--from", cache, "--check-signature")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from oci_binpkg.cache.index import parse_index
+from oci_binpkg.cache.index_signature import IndexSignature
 from oci_binpkg.cache.protocol import BinaryCache, PackageKey
 from oci_binpkg.errors import ContentError, NotFoundError
 from oci_binpkg.model.content import Digest
@@ -115,6 +116,13 @@ def test_the_index_grows_by_merging_and_is_not_written_for_nothing(cache: Binary
     assert cache.merge_index(index_for(second)) is True
     assert cache.merge_index(index_for(first, second)) is False
     assert names(cache) == ["curl", "zlib"]
+
+
+def test_an_index_that_nobody_signed_says_so(cache: BinaryCache) -> None:
+    with pytest.raises(NotFoundError):
+        cache.index_signature()
+    cache.merge_index(index_for(made_up("zlib")))
+    assert cache.index_signature() == IndexSignature(signer="", problem="")
 
 
 def test_an_index_can_be_written_anew(cache: BinaryCache) -> None:

@@ -210,7 +210,7 @@ class Split:
         self.hashes, self.find, self.entry = read.hashes, read.find, read.entry
         self.read_index, self.index_bytes = read.read_index, read.index_bytes
         self.upload, self.publish, self.merge_index = written.upload, written.publish, written.merge_index
-        self.remove = written.remove
+        self.remove, self.index_signature = written.remove, read.index_signature
 
 
 @dataclass(frozen=True)

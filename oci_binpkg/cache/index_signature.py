@@ -1,0 +1,127 @@
+"""The signature of an index: what is asked of it, and who made it.
+
+An index is a table of contents: packages are verified when they are read, whoever listed them. So an index that nobody
+signed is read, unless a signed one is asked for; a signature that is there and not good is always a reason to stop. A
+signature is over the bytes of the index's manifest, which names the index by its digest: whoever replaces the index
+without signing leaves one without a signature, never one with another's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from oci_binpkg.cache.clearsign import is_clearsigned, split
+from oci_binpkg.cache.keyring import Trusted
+from oci_binpkg.cache.signing import read_clearsigned, verify_any
+from oci_binpkg.errors import SignatureError, UsageError
+
+_T = TypeVar("_T")
+_REBUILD: Final = "`oci-binpkg index rebuild CACHE --key KEY` makes the index anew from the packages"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSignature:
+    """Who signed an index: the fingerprint of a key that counts, or "" and the `problem` with what is there.
+
+    Both are "" for an index that is not signed.
+    """
+
+    signer: str = ""
+    problem: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return {"signed_by": self.signer or None, "problem": self.problem or None}
+
+
+NOT_SIGNED: Final = IndexSignature()
+
+
+def _keep_quiet(_text: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexTrust:
+    """What is asked of the signature of an index.
+
+    `check`: one that is there must be good, by a key in one of the `keyrings`. `require`: one must be there. `warn` is
+    told when an index has to be written without the signature that was asked for.
+    """
+
+    keyrings: Sequence[Trusted] = ()
+    check: bool = False
+    require: bool = False
+    warn: Callable[[str], None] = _keep_quiet
+
+    def opened(self, data: bytes, what: str) -> tuple[bytes, str]:
+        """Return the document inside a mirror's index manifest, and its signer, "" if there is none that counts.
+
+        Raises `SignatureError` if it must not be believed.
+        """
+        if not is_clearsigned(data):
+            if self.require:
+                raise missing(what)
+            return data, ""
+        if not self.asks:
+            return split(data, what)[0], ""
+        return self._first(lambda keyring: read_clearsigned(data, what, keyring), what)
+
+    def judged(self, data: bytes, signatures: Sequence[bytes], what: str) -> str:
+        """Return the signer of an index manifest in a registry, "" if it is not signed.
+
+        Raises `SignatureError` if it must not be believed.
+        """
+        if not signatures:
+            if self.require:
+                raise missing(what)
+            return ""
+        return self._first(lambda keyring: verify_any(data, signatures, what, keyring), what)
+
+    def check_writer(self, what: str, *, signs: bool) -> None:
+        """Raise `UsageError` if an index that has to be signed is about to be written by somebody who does not sign."""
+        if self.require and not signs:
+            raise UsageError(f"{what} has to be signed", hint="add --key KEY, or do not ask for a signed index")
+
+    @property
+    def asks(self) -> bool:
+        """Whether signatures are looked at."""
+        return self.check or self.require
+
+    def _first(self, judge: Callable[[Trusted], _T], what: str) -> _T:
+        """Return what the first keyring says that believes it, or raise what the first of all says."""
+        failure = None
+        for keyring in self.keyrings:
+            try:
+                return judge(keyring)
+            except SignatureError as error:
+                failure = failure or error
+        failure = failure or SignatureError(f"{what} is signed, and no keys are known to check that with")
+        raise SignatureError(failure.message, hint=f"{failure.hint}; {_REBUILD}" if failure.hint else _REBUILD)
+
+
+BELIEVED: Final = IndexTrust()
+"""Signatures are not looked at."""
+
+
+def looked_at(judge: Callable[[], str]) -> IndexSignature:
+    """Tell what there is to say of a signature; `judge` returns its signer or raises `SignatureError`."""
+    try:
+        return IndexSignature(signer=judge())
+    except SignatureError as error:
+        return IndexSignature(problem=error.message)
+
+
+def missing(what: str) -> SignatureError:
+    """Return the error for an index that should be signed and is not."""
+    return SignatureError(f"{what} is not signed, and a signed index is asked for", hint=_REBUILD)
+
+
+def unvouched(name: str) -> str:
+    """Return what is told when a merge leaves an index without a signature: it would vouch for what nobody did."""
+    return (
+        f"the index of {name} had no signature, and the new one has none either: it lists what others entered; "
+        "`oci-binpkg index rebuild CACHE --key KEY` makes a signed one"
+    )
