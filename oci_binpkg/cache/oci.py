@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final
 
+from oci_binpkg.cache.damage import ASK_AGAIN, PUSH_AGAIN, REBUILD, hinted
 from oci_binpkg.cache.index import EMPTY, MAX_INDEX_BYTES, IndexDocument, index_of, parse_index
 from oci_binpkg.cache.protocol import Entry, PackageKey
 from oci_binpkg.errors import ContentError, NotFoundError, TransferError
@@ -62,16 +63,19 @@ class OciCache:
 
     def hashes(self) -> Mapping[str, str]:
         """Return hash and tag of every package, from one listing of the tags."""
-        return {hash_of_tag(tag): tag for tag in self._store.tags() if is_package_tag(tag)}
+        with hinted(ASK_AGAIN):
+            return {hash_of_tag(tag): tag for tag in self._store.tags() if is_package_tag(tag)}
 
     def find(self, key: PackageKey) -> Entry:
         """Return a package: its spec document and layer. Two requests, nothing downloaded but manifest and config."""
-        return self.entry_of(read_image(self._store, key.tag), key)
+        with hinted(PUSH_AGAIN):
+            return self.entry_of(read_image(self._store, key.tag), key)
 
     def entry(self, locator: str, manifest: Digest | None = None) -> Entry:
         """Return the package under a tag, whose hash must be the tag's; `manifest` if it was resolved already."""
-        image = read_image(self._store, str(manifest) if manifest else locator)
-        found = self.entry_of(image, PackageKey("", "", hash_of_tag(locator)), tag=locator)
+        with hinted(PUSH_AGAIN):
+            image = read_image(self._store, str(manifest) if manifest else locator)
+            found = self.entry_of(image, PackageKey("", "", hash_of_tag(locator)), tag=locator)
         return replace(found, key=PackageKey.of(found.document.root))
 
     def entry_of(self, image: StoredImage, key: PackageKey, *, tag: str = "") -> Entry:
@@ -135,14 +139,15 @@ class OciCache:
 
     def read_index(self, known: Digest | None = None) -> IndexDocument | None:
         """Return the index; None if the digest of its document is `known`. Two requests, one when it is known."""
-        descriptor = self._index_layer()
-        if descriptor.digest == known:
-            return None
-        index = self._last_index
-        if index.digest != descriptor.digest:
-            data = blob_of(self._store, descriptor).read(limit=MAX_INDEX_BYTES)
-            index = self._last_index = parse_index(data, f"the index of {self.name}")
-        return index
+        with hinted(REBUILD):
+            descriptor = self._index_layer()
+            if descriptor.digest == known:
+                return None
+            index = self._last_index
+            if index.digest != descriptor.digest:
+                data = blob_of(self._store, descriptor).read(limit=MAX_INDEX_BYTES)
+                index = self._last_index = parse_index(data, f"the index of {self.name}")
+            return index
 
     def merge_index(self, added: IndexDocument, *, replace: bool = False) -> bool:
         """Merge into the index; write, read back, and again if another writer's version replaced ours.

@@ -14,7 +14,8 @@ from oci_binpkg.cache.mirror_manifest import Verifier, index_path
 from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import BinaryCache
-from oci_binpkg.errors import NotFoundError, UnsupportedError, UsageError
+from oci_binpkg.cache.unreachable import UnreachableCache
+from oci_binpkg.errors import NotFoundError, TransferError, UnsupportedError, UsageError
 from oci_binpkg.events import Observer, ignore
 from oci_binpkg.model.reference import Repository, check_tag, is_loopback, parse_image, parse_reference
 from oci_binpkg.store.layout import LayoutStore
@@ -26,6 +27,7 @@ LAYOUT_FILE: Final = "v3/layout.json"
 V2_INDEX: Final = "build_cache/index.json"
 REGISTRY: Final = {"oci://": "https", "oci+http://": "http", "docker://": "https"}
 MIRRORS: Final = ("file://", "https://", "http://", "s3://")
+READ_ONLY: Final = ("https://", "http://")
 FORMS: Final = (
     "oci://HOST[:PORT]/NAME, oci+http://HOST[:PORT]/NAME, oci-layout:PATH, a mirror's URL (file://, https://, s3://), "
     "or a name from the configuration"
@@ -144,12 +146,23 @@ class Opener:
             return OciCache(store, pause=self.pause)
         return OciCache(store, pause=self.pause, verify=trust.verify_detached, sign=trust.sign_detached)
 
-    def cache(self, location: Location, trust: Trust) -> BinaryCache:
-        """Open the cache at a location, whatever its layout."""
+    def cache(self, location: Location, trust: Trust, *, writing: bool = False) -> BinaryCache:
+        """Open the cache at a location, whatever its layout. Raises `UnsupportedError` if it cannot be written to."""
         if not location.url:
             return self.images(location, trust)
+        if writing and location.url.startswith(READ_ONLY):
+            raise UnsupportedError(
+                f"cannot write to {location.url}: a web server is only read",
+                hint="push to the place behind it: a directory (file://), or S3 (s3://)",
+            )
         objects = self.objects(location.url)
-        if not location.view and _is_old(objects):  # layout 2 has no views
+        try:
+            is_old = not location.view and _is_old(objects)  # layout 2 has no views
+        except TransferError as error:
+            if writing:
+                raise
+            return UnreachableCache(objects.name, error)
+        if is_old:
             return MirrorV2Cache(objects, verify=trust.verify, observer=self.observer)
         return MirrorCache(objects, verify=trust.verify, sign=trust.sign, view=location.view, pause=self.pause)
 

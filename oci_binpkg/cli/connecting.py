@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import cached_property
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -22,7 +23,7 @@ from oci_binpkg.transport.objects_file import FileObjects
 from oci_binpkg.transport.objects_http import HttpObjects
 from oci_binpkg.transport.objects_s3 import S3Settings, open_s3
 from oci_binpkg.transport.retry import RetryPolicy
-from oci_binpkg.transport.settings import TransportSettings
+from oci_binpkg.transport.settings import Timeouts, TransportSettings
 
 ANYWHERE: Final = CacheEndpoint()
 """Nothing in particular is configured."""
@@ -52,7 +53,7 @@ class Connections:
         if parts.scheme == "file":
             return FileObjects(unquote(parts.path))
         if parts.scheme == "s3":
-            return open_s3(url, s3_settings(endpoint))
+            return open_s3(url, s3_settings(endpoint, self._settings))
         access = endpoint.access
         if parts.scheme == "http" and not is_loopback(parts.netloc):
             self.warn(f"{url} is read without encryption: what is not signed may have been changed on the way")
@@ -71,6 +72,7 @@ class Connections:
         ca_file = settings.ca_file_of(host)
         retry = RetryPolicy() if settings.retries is None else RetryPolicy(retries=settings.retries)
         return TransportSettings(
+            timeouts=timeouts(settings.timeout),
             retry=retry,
             ca_files={host: ca_file} if ca_file else {},
             ca_file=settings.ca_file,
@@ -123,10 +125,38 @@ class Connections:
         return self._clients[key]
 
 
-def s3_settings(endpoint: CacheEndpoint) -> S3Settings:
+def timeouts(seconds: float | None) -> Timeouts:
+    """Return how long each stage may take, if nobody waits longer than so many seconds (None: as usual).
+
+    What a server does between an upload and its answer keeps its own limit: it copies the whole blob.
+    """
+    usual = Timeouts()
+    if seconds is None:
+        return usual
+    return replace(
+        usual,
+        connect=min(usual.connect, seconds),
+        idle=seconds,
+        token=min(usual.token, seconds),
+        slow_window=min(usual.slow_window, seconds),
+    )
+
+
+def s3_settings(endpoint: CacheEndpoint, settings: Settings | None = None) -> S3Settings:
     """Return how to reach a bucket: as configured for the cache, what is left out as the AWS tools have it."""
+    settings = settings or Settings()
+    limits = timeouts(settings.timeout)
+    retries = RetryPolicy().retries if settings.retries is None else settings.retries
     access = endpoint.access
     key_id, secret = (access.key_id, access.secret) if access.key_id and access.secret else ("", "")
     return S3Settings(
-        endpoint_url=endpoint.endpoint_url, profile=endpoint.profile, key=key_id, secret=secret, token=access.token
+        endpoint_url=endpoint.endpoint_url,
+        profile=endpoint.profile,
+        key=key_id,
+        secret=secret,
+        token=access.token,
+        connect_timeout=limits.connect,
+        read_timeout=limits.idle,
+        retries=retries,
+        ca_file=settings.ca_file,
     )

@@ -6,6 +6,7 @@ The file is `config.toml` in the user's configuration folder (or `$OCI_BINPKG_CO
     compression = "gzip:3"
     jobs = 4
     retries = 5
+    timeout = 60                        # seconds without an answer, or below 1 KiB/s
     spack_mirrors = "/site/mirrors.yaml"  # instead of Spack's own files; "" for none
     [caches.lab]                        # a CACHE by name: see `mirrors`
     url = "oci://registry.example/lab"
@@ -40,6 +41,7 @@ _KEYS: Final[Mapping[str, Kinds]] = {
     "compression": (str,),
     "jobs": (int,),
     "retries": (int,),
+    "timeout": (int, float),
     "spack_prefix": (str,),
     "spack_mirrors": (str,),
     "caches": (dict,),
@@ -57,6 +59,7 @@ class Settings:
     compression: str = ""
     jobs: int = 0
     retries: int | None = None
+    timeout: float | None = None
     spack_prefix: str = ""
     config_file: str = ""
     caches: Mapping[str, CacheSettings] = field(default_factory=dict)
@@ -99,6 +102,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         compression=env.get("OCI_BINPKG_COMPRESSION") or document.get("compression", ""),
         jobs=document.get("jobs", 0),
         retries=_count(env["OCI_BINPKG_RETRIES"]) if "OCI_BINPKG_RETRIES" in env else document.get("retries"),
+        timeout=_seconds(env.get("OCI_BINPKG_TIMEOUT") or document.get("timeout"), env, path),
         spack_prefix=spack_prefix,
         config_file=path,
         caches=_caches(document, path, SpackPlaces(home, spack_prefix, env)),
@@ -186,6 +190,16 @@ def _count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,4}", text):
         raise UsageError(f"OCI_BINPKG_RETRIES={text[:40]!r}: a number is expected", hint="0 to 9999")
     return int(text)
+
+
+def _seconds(value: str | float | None, env: Mapping[str, str], path: str) -> float | None:
+    if value is None:
+        return None
+    text = str(value)
+    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", text) or not float(text):
+        where = "OCI_BINPKG_TIMEOUT" if env.get("OCI_BINPKG_TIMEOUT") else f"{path}: timeout"
+        raise UsageError(f"{where}: not a number of seconds: {text[:40]!r}", hint="0.001 to 9999")
+    return float(text)
 
 
 def _size(value: str | int, what: str) -> int:

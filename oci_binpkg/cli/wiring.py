@@ -91,7 +91,7 @@ class Wiring:
         """Open a cache of any kind."""
         location = self._whole(text, writing=writing)
         trust = self._trust(_agreed(flags or TrustFlags(), location, writing=writing))
-        return self._opener(location).cache(location, trust)
+        return self._opener(location).cache(location, trust, writing=writing)
 
     def target(self, text: str, flags: TrustFlags) -> BinaryCache:
         """Open a cache to write to. Raises `UsageError` if it is a signed one and nothing is said of signing."""
