@@ -16,8 +16,9 @@ In our configuration file a name is a table:
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -70,13 +71,17 @@ class CacheEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class CacheSettings:
-    """A cache by name. `signed` is None where nothing is said; `origin_file` is the file that it comes from."""
+    """A cache by name. `signed` is None where nothing is said; `origin_file` is the file that it comes from.
+
+    `merged_files` are those whose entries of this name the file's own was merged into.
+    """
 
     name: str
     fetch: CacheEndpoint
     push: CacheEndpoint
     signed: bool | None = None
     origin_file: str = ""
+    merged_files: tuple[str, ...] = ()
 
     @property
     def fetch_url(self) -> str:
@@ -118,14 +123,48 @@ class SpackPlaces:
     environment: Mapping[str, str]
 
     @property
+    def environment_file(self) -> str:
+        """The file of the active environment, "" without one."""
+        active = self.environment.get("SPACK_ENV", "")
+        return f"{active}/spack.yaml" if active else ""
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders of Spack's scopes, those that win first; what they include is not among them."""
+        root = f"{self.spack_root}/etc/spack" if self.spack_root else ""
+        if root and os.path.exists(f"{root}/include.yaml"):
+            return root, f"{root}/defaults"  # since Spack 1.1 the file includes the other scopes
+        found = [] if self._is_alone else [self._user]
+        found += [root] if root else []
+        found += [] if self._is_alone else [self.environment.get("SPACK_SYSTEM_CONFIG_PATH") or "/etc/spack"]
+        found += [f"{root}/defaults"] if root else []
+        return tuple(path for folder in found for path in (f"{folder}/linux", folder))
+
+    @property
     def files(self) -> tuple[str, ...]:
-        """The files in which Spack keeps mirrors, those that win first."""
-        env = self.environment
-        user = env.get("SPACK_USER_CONFIG_PATH") or f"{self.home}/.spack"
-        folders = [] if env.get("SPACK_DISABLE_LOCAL_CONFIG") else [f"{user}/linux", user]
-        if self.spack_root:
-            folders += [f"{self.spack_root}/etc/spack/linux", f"{self.spack_root}/etc/spack"]
-        return tuple(f"{folder}/mirrors.yaml" for folder in folders)
+        """The files that are looked at first; without any of them there is nothing to read."""
+        names = [f"{folder}/{name}" for folder in self.folders for name in ("mirrors.yaml", "include.yaml")]
+        return tuple(name for name in (self.environment_file, *names) if name)
+
+    @property
+    def _is_alone(self) -> bool:
+        # the variable counts by being there, whatever its value
+        return "SPACK_DISABLE_LOCAL_CONFIG" in self.environment
+
+    @property
+    def _user(self) -> str:
+        named = self.environment.get("SPACK_USER_CONFIG_PATH")
+        usual = f"{self.home}/.spack"
+        newer = f"{self.home}/.config/spack"
+        return named or (newer if os.path.isdir(newer) and not os.path.isdir(usual) else usual)
+
+
+@dataclass(frozen=True, slots=True)
+class SpackMirrors:
+    """Spack's mirrors for binaries by name, and what was not read of its configuration."""
+
+    caches: Mapping[str, CacheSettings]
+    remarks: Sequence[str] = ()
 
 
 def parse_caches(

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
-from oci_binpkg.cli.mirrors import CacheSettings, SpackPlaces, parse_caches
+from oci_binpkg.cli.mirrors import CacheSettings, SpackMirrors, SpackPlaces, parse_caches
 from oci_binpkg.cli.tables import MAX_BYTES, Kinds, check_table, tables
 from oci_binpkg.errors import UsageError
 
@@ -53,7 +53,10 @@ _CERTIFICATE_FOLDERS: Final = ("/etc/docker/certs.d", "/etc/containers/certs.d")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything the commands need to know that is not on their command line. Paths are absolute, sizes in bytes."""
+    """Everything the commands need to know that is not on their command line. Paths are absolute, sizes in bytes.
+
+    `remarks` are about what was not read of Spack's configuration.
+    """
 
     store: str = ""
     compression: str = ""
@@ -63,6 +66,7 @@ class Settings:
     spack_prefix: str = ""
     config_file: str = ""
     caches: Mapping[str, CacheSettings] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
     ca_files: Mapping[str, str] = field(default_factory=dict)
     ca_file: str = ""
     layer_cache: str = ""
@@ -97,6 +101,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     layer_cache = _table(document, "layer_cache", {"path": (str,), "max_size": (str, int)}, path)
     caches = env.get("XDG_CACHE_HOME") or f"{home}/.cache"
     runtime = env.get("XDG_RUNTIME_DIR", "")
+    own = parse_caches(document, path, env)
+    theirs = _spack_mirrors(document, SpackPlaces(home, spack_prefix, env))
     return Settings(
         store=env.get("OCI_BINPKG_STORE") or _path(document.get("store", ""), home),
         compression=env.get("OCI_BINPKG_COMPRESSION") or document.get("compression", ""),
@@ -105,7 +111,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         timeout=_seconds(env.get("OCI_BINPKG_TIMEOUT") or document.get("timeout"), env, path),
         spack_prefix=spack_prefix,
         config_file=path,
-        caches=_caches(document, path, SpackPlaces(home, spack_prefix, env)),
+        caches={**theirs.caches, **own},
+        remarks=tuple(theirs.remarks),
         ca_files=_ca_files(document, path, home),
         ca_file=env.get("OCI_BINPKG_CA_FILE") or env.get("REQUESTS_CA_BUNDLE") or env.get("SSL_CERT_FILE") or "",
         layer_cache=env.get("OCI_BINPKG_LAYER_CACHE")
@@ -169,16 +176,14 @@ def _table(document: Mapping[str, Any], key: str, allowed: Mapping[str, Any], pa
     return dict(table)
 
 
-def _caches(document: Mapping[str, Any], path: str, places: SpackPlaces) -> dict[str, CacheSettings]:
-    """Return our own caches, and Spack's of other names."""
-    own = parse_caches(document, path, places.environment)
+def _spack_mirrors(document: Mapping[str, Any], places: SpackPlaces) -> SpackMirrors:
+    """Read what Spack's own configuration, or the file that stands for it, says of mirrors."""
     named = document.get("spack_mirrors")
-    paths = places.files if named is None else [_path(named, places.home)] if named else []
-    if not paths or (named is None and not any(os.path.lexists(path) for path in paths)):
-        return own
+    if named == "" or (named is None and not any(os.path.lexists(path) for path in places.files)):
+        return SpackMirrors({})
     from oci_binpkg.cli.spack_mirrors import read_spack_mirrors  # noqa: PLC0415 - YAML takes long to import
 
-    return {**read_spack_mirrors(paths, places, required=named is not None), **own}
+    return read_spack_mirrors(places, _path(named or "", places.home))
 
 
 def _ca_files(document: Mapping[str, Any], path: str, home: str) -> dict[str, str]:

@@ -71,6 +71,9 @@ class Wiring:
         name, colon, tag = text.partition(":")
         named = not tag.startswith("//") and name != "oci-layout"
         configured = self._settings.caches.get(name) if named else None
+        if named:
+            for remark in self._settings.remarks:
+                self._connections.warn(remark)
         if configured is None:
             if named and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
                 known = ", ".join(sorted(self._settings.caches)) or "none"

@@ -101,6 +101,7 @@ def test_everything_can_be_said(config, monkeypatch):
         "push": {**lab["fetch"], "url": "s3://bucket/in"},
         "signed": False,
         "file": str(config),
+        "merged_files": [],
     }
     line = ran("list").lines[0]
     assert "fetch https://h/apps, push s3://bucket/in" in line
