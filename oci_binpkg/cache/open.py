@@ -21,6 +21,7 @@ from oci_binpkg.model.reference import Repository, check_tag, is_loopback, parse
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.protocols import Store
 from oci_binpkg.transport.objects import Objects, exists
+from oci_binpkg.transport.objects_fsspec import is_known
 
 LAYOUT: Final = "oci-layout:"
 LAYOUT_FILE: Final = "v3/layout.json"
@@ -29,9 +30,10 @@ REGISTRY: Final = {"oci://": "https", "oci+http://": "http", "docker://": "https
 MIRRORS: Final = ("file://", "https://", "http://", "s3://")
 READ_ONLY: Final = ("https://", "http://")
 FORMS: Final = (
-    "oci://HOST[:PORT]/NAME, oci+http://HOST[:PORT]/NAME, oci-layout:PATH, a mirror's URL (file://, https://, s3://), "
-    "or a name from the configuration"
+    "oci://HOST[:PORT]/NAME, oci+http://HOST[:PORT]/NAME, oci-layout:PATH, a mirror's URL (file://, https://, s3://, "
+    "gs:// and what else fsspec knows), or a name from the configuration"
 )
+_SCHEME: Final = r"[a-z][a-z0-9+.-]*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,8 @@ def parse_location(text: str) -> Location:
     """Parse a CACHE or CACHE:TAG. Raises `UsageError` for anything else."""
     if text.startswith(LAYOUT):
         return _layout(text)
-    if text.startswith(MIRRORS):
+    scheme, separator, _ = text.partition("://")
+    if text.startswith(MIRRORS) or (separator and re.fullmatch(_SCHEME, scheme) and is_known(scheme)):
         return Location(text, url=_mirror_url(text))
     for prefix, scheme in REGISTRY.items():
         if text.startswith(prefix):
@@ -74,7 +77,8 @@ def parse_base(text: str) -> Location:
 
 def _mirror_url(text: str) -> str:
     parts = urlsplit(text)
-    if parts.username or parts.password:
+    # elsewhere the name before the @ is part of the address: a user of sftp://, a container of abfs://
+    if parts.password or (parts.username and text.startswith(MIRRORS)):
         raise UsageError("a mirror's URL holds no credentials", hint="logins come from the environment or AWS profiles")
     is_path = parts.scheme == "file" and not parts.netloc and parts.path.startswith("/")
     if parts.query or parts.fragment or not (is_path or (parts.scheme != "file" and parts.netloc)):

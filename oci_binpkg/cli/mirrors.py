@@ -39,6 +39,8 @@ KEYS: Final[Mapping[str, Kinds]] = {
     "access_token_variable": (str,),
 }
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_USERS: Final = frozenset({"sftp", "ssh", "ftp", "smb", "abfs", "abfss"})
+"""Where what stands before the @ says which account or container, and is no secret."""
 _RESERVED: Final = "oci-layout"
 _LOGIN: Final = "use access_key_id_variable and its like"
 
@@ -202,10 +204,11 @@ def from_variables(env: Mapping[str, str], key_id: str, secret: str, token: str)
 
 
 def has_login(url: str) -> bool:
-    """Tell whether a URL has a user name or password in it."""
-    _, separator, rest = url.partition("://")
+    """Tell whether a URL has a password in it, or a user name where that is not part of the address."""
+    scheme, separator, rest = url.partition("://")
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0] if separator else ""
-    return "@" in authority
+    user, at, _ = authority.rpartition("@")
+    return bool(at) and (scheme not in _USERS or ":" in user)
 
 
 def shown(url: str) -> str:

@@ -5,8 +5,8 @@ import pwd
 
 import pytest
 
-from oci_binpkg.cli.connecting import Connections, s3_settings
-from oci_binpkg.cli.mirrors import Access, CacheEndpoint, shown
+from oci_binpkg.cli.connecting import Connections, fsspec_options, s3_settings
+from oci_binpkg.cli.mirrors import Access, CacheEndpoint, has_login, shown
 from oci_binpkg.cli.settings import Settings, load_settings
 from oci_binpkg.cli.wiring import ConfiguredLocation, TrustFlags, Wiring
 from oci_binpkg.errors import UsageError
@@ -342,8 +342,8 @@ def test_a_name_stands_for_where_it_is_read_or_written(home):
 
 
 def test_an_address_that_nobody_understands_names_its_file(home):
-    one(home, "gs://bucket/x")
-    with pytest.raises(UsageError, match=r"mirrors\.yaml: lab: not a cache: 'gs://bucket/x'"):
+    one(home, "xyz://bucket/x")
+    with pytest.raises(UsageError, match=r"mirrors\.yaml: lab: not a cache: 'xyz://bucket/x'"):
         wiring(home).location("lab")
 
 
@@ -424,3 +424,28 @@ def test_a_login_is_not_sent_in_clear(monkeypatch):
     for url in ("https://h/m", "http://h/m", "http://localhost:1/m"):
         connections.objects(url, CacheEndpoint(url, access=Access("me", "hush")))
     assert known == [True, False, True]
+
+
+def test_what_fsspec_is_told_of_a_login():
+    pair = Access("me", "hush")
+    assert fsspec_options("sftp", CacheEndpoint(access=pair)) == {"username": "me", "password": "hush"}
+    assert fsspec_options("az", CacheEndpoint(access=pair)) == {"account_name": "me", "account_key": "hush"}
+    assert fsspec_options("gs", CacheEndpoint(endpoint_url="https://h")) == {"endpoint_url": "https://h"}
+    for scheme, access in (("gs", pair), ("sftp", Access(token="hush"))):
+        with pytest.raises(UsageError, match=f"{scheme}:// takes no such login") as caught:
+            fsspec_options(scheme, CacheEndpoint(access=access))
+        assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "has"),
+    [
+        ("sftp://me@h/x", False),
+        ("abfs://box@account.example/x", False),
+        ("sftp://me:hush@h/x", True),
+        ("https://me@h/x", True),
+        ("s3://me@b", True),
+    ],
+)
+def test_what_counts_as_a_login_in_an_address(url, has):
+    assert has_login(url) is has
