@@ -199,7 +199,7 @@ def test_no_names_is_no_error(home):
         (["add", "lab", "oci://h/y"], "there is a cache lab already\n  `oci-binpkg mirror set lab`"),
         (["add", "a b", "oci://h/y"], "cannot be the name of a cache"),
         (["add", "oci-layout", "oci://h/y"], "cannot be the name of a cache"),
-        (["add", "more", "gs://h/y"], "not a cache: 'gs://h/y'"),
+        (["add", "more", "xyz://h/y"], "not a cache: 'xyz://h/y'"),
         (["add", "more", "oci://h/y:tag"], "names an image, a cache is expected"),
         (["add", "more", ""], "more has no url"),
         (["add", "more", "oci://me:hush@h/y"], "an address holds no login"),
