@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
+from oci_binpkg.cache.damage import REBUILD, hinted
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.documents import canonical_json, object_of, parse_json, text_of
@@ -183,6 +184,7 @@ class IndexBytes:
     what: str = "index"
 
     @cached_property
+    @hinted(REBUILD)
     def opened(self) -> IndexDocument:
         """The index taken apart into records only. Raises `ContentError`; so may a record's spec."""
         return replace(open_index(self.data, self.what), digest=self.digest)
@@ -200,6 +202,7 @@ class LastIndex:
         self._parsed = EMPTY
         self._written = EMPTY
 
+    @hinted(REBUILD)
     def read(self, digest: Digest, read: Callable[[], bytes]) -> IndexBytes:
         """Return its bytes."""
         known = self._bytes
@@ -212,6 +215,7 @@ class LastIndex:
         written = self._written
         return written if written.digest == digest else self.read(digest, read).opened
 
+    @hinted(REBUILD)
     def parsed(self, digest: Digest, read: Callable[[], bytes]) -> IndexDocument:
         """Return it with all its specs."""
         index = self._parsed
@@ -291,7 +295,7 @@ def open_index(data: bytes, what: str) -> IndexDocument:
     index, and for a record that is none; what else may be wrong with a node shows when its spec is asked for.
     """
     with _collector_paused():
-        database = _decoded(_TOP, data, what).database
+        database = _top(data, what).database
         version = _decoded(_TEXT, database.pop("version", _NOTHING), f"{what}.database.version")
         form = _format(version, what)
         installs = _decoded(_INSTALLS, database.pop("installs", _NOTHING), f"{what}.database.installs")
@@ -300,6 +304,14 @@ def open_index(data: bytes, what: str) -> IndexDocument:
             for package_hash, record in installs.items()
         }
         return IndexDocument(version, records, Digest.of(data), _values(database, what))
+
+
+def _top(data: bytes, what: str) -> _Top:
+    try:
+        return _TOP.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        parse_json(data, what, fold_case=False)  # says what else may stand there, such as a web page
+        raise ContentError(f"{what}: {str(error)[:200]}") from None
 
 
 def _decoded(decoder: msgspec.json.Decoder[_Value], data: bytes | msgspec.Raw, where: str) -> _Value:

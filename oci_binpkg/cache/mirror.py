@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import BinaryIO, Final
 
 from oci_binpkg.cache.clearsign import is_clearsigned
+from oci_binpkg.cache.damage import PUSH_AGAIN, REBUILD, MissingBlobError, hinted
 from oci_binpkg.cache.index import EMPTY, MAX_INDEX_BYTES, IndexBytes, IndexDocument, LastIndex
 from oci_binpkg.cache.index_signature import BELIEVED, IndexSignature, IndexTrust, looked_at, unvouched
 from oci_binpkg.cache.mirror_manifest import (
@@ -111,8 +112,16 @@ class MirrorCache:
         try:
             paths = list(self._objects.list(SPEC_FOLDER))
         except UnsupportedError:
+            pass
+        else:
+            return {found: path for path in paths if (found := hash_of_path(path))}
+        try:
             return self._indexed_hashes()
-        return {found: path for path in paths if (found := hash_of_path(path))}
+        except NotFoundError:
+            raise NotFoundError(
+                f"{self.name} has no index, and a web server does not list its packages",
+                hint="check the address; `oci-binpkg index rebuild` writes an index, where the mirror is written",
+            ) from None
 
     def find(self, key: PackageKey) -> Entry:
         """Return a package: its spec document and layer. Manifest and spec are read, the layer is not."""
@@ -198,13 +207,14 @@ class MirrorCache:
     def _entry_at(self, path: str, package_hash: str) -> Entry:
         what = f"{self.name}/{path}"
         data = self._document(path)
-        found = parse_mirror_manifest(self._verify(data, what), what)
-        document = self._spec_document(found.record(_SPEC_PREFIX, what), what)
-        if document.root.hash != package_hash:
-            raise ContentError(f"{what} holds another package: {document.root.short} ({document.root.hash})")
-        layer = found.record(_INSTALL_PREFIX, what)
-        if layer.compression != GZIP:
-            raise ContentError(f"{what}: the archive is not compressed with gzip")
+        with hinted(PUSH_AGAIN):
+            found = parse_mirror_manifest(self._verify(data, what), what)
+            document = self._spec_document(found.record(_SPEC_PREFIX, what), what)
+            if document.root.hash != package_hash:
+                raise ContentError(f"{what} holds another package: {document.root.short} ({document.root.hash})")
+            layer = found.record(_INSTALL_PREFIX, what)
+            if layer.compression != GZIP:
+                raise ContentError(f"{what}: the archive is not compressed with gzip")
         blob = self._blob(layer, OCI_LAYER_GZIP)
         key = PackageKey.of(document.root)
         return Entry(key, document, Layer(blob, UNKNOWN_DIFF_ID), manifest=Digest.of(data))
@@ -224,9 +234,8 @@ class MirrorCache:
     def _content(self, record: BlobRecord, what: str, limit: int) -> bytes:
         try:
             data = self._blob(record).read(limit=limit)
-        except NotFoundError as error:
-            # a manifest without its blobs is damage, not absence
-            raise ContentError(f"{what} is not there: {error.message}", hint="push it again") from None
+        except MissingBlobError as error:
+            raise ContentError(f"{what} is not there: {error.message}") from None
         return decompressed(data, record.compression, what, limit)
 
     def _blob(self, record: BlobRecord, media_type: str = "") -> Blob:
@@ -284,6 +293,7 @@ class MirrorCache:
     def _index_document(self, record: BlobRecord) -> bytes:
         return self._content(record, f"the index of {self.name}", MAX_INDEX_BYTES)
 
+    @hinted(REBUILD)
     def opened_index(self, data: bytes) -> tuple[BlobRecord, str]:
         """Return what an index manifest names and who signed it. Raises `SignatureError` if that does not count."""
         text, signer = self._trust.opened(data, self._index_name)
@@ -343,8 +353,19 @@ class MirrorCache:
 @contextmanager
 def open_verified(objects: Objects, path: str, descriptor: Descriptor) -> Iterator[BinaryIO]:
     """Open an object that must have the size and digest of `descriptor` by the time its last byte is given out."""
-    with objects.open(path) as stream, VerifyingReader(stream, descriptor, f"{objects.name}/{path}") as reader:
+    with _opened(objects, path) as stream, VerifyingReader(stream, descriptor, f"{objects.name}/{path}") as reader:
         yield reader
+
+
+@contextmanager
+def _opened(objects: Objects, path: str) -> Iterator[BinaryIO]:
+    """Open a blob that a manifest names: without it, the manifest is damaged."""
+    with ExitStack() as stack:
+        try:
+            stream = stack.enter_context(objects.open(path))
+        except NotFoundError as error:
+            raise MissingBlobError(error.message, hint=PUSH_AGAIN) from None
+        yield stream
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
+from oci_binpkg.cache.damage import ASK_AGAIN, PUSH_AGAIN, REBUILD, hinted
 from oci_binpkg.cache.index import EMPTY, MAX_INDEX_BYTES, IndexBytes, IndexDocument, LastIndex, index_of
 from oci_binpkg.cache.index_signature import BELIEVED, IndexSignature, IndexTrust, looked_at, unvouched
 from oci_binpkg.cache.protocol import Entry, PackageKey
@@ -70,16 +71,19 @@ class OciCache:
 
     def hashes(self) -> Mapping[str, str]:
         """Return hash and tag of every package, from one listing of the tags."""
-        return {hash_of_tag(tag): tag for tag in self._store.tags() if is_package_tag(tag)}
+        with hinted(ASK_AGAIN):
+            return {hash_of_tag(tag): tag for tag in self._store.tags() if is_package_tag(tag)}
 
     def find(self, key: PackageKey) -> Entry:
         """Return a package: its spec document and layer. Two requests, nothing downloaded but manifest and config."""
-        return self.entry_of(read_image(self._store, key.tag), key)
+        with hinted(PUSH_AGAIN):
+            return self.entry_of(read_image(self._store, key.tag), key)
 
     def entry(self, locator: str, manifest: Digest | None = None) -> Entry:
         """Return the package under a tag, whose hash must be the tag's; `manifest` if it was resolved already."""
-        image = read_image(self._store, str(manifest) if manifest else locator)
-        found = self.entry_of(image, PackageKey("", "", hash_of_tag(locator)), tag=locator)
+        with hinted(PUSH_AGAIN):
+            image = read_image(self._store, str(manifest) if manifest else locator)
+            found = self.entry_of(image, PackageKey("", "", hash_of_tag(locator)), tag=locator)
         return replace(found, key=PackageKey.of(found.document.root))
 
     def entry_of(self, image: StoredImage, key: PackageKey, *, tag: str = "") -> Entry:
@@ -220,6 +224,7 @@ class OciCache:
         """Return the layer that is the index. Raises `SignatureError` if it must not be believed, `NotFoundError`."""
         return self._believed_index()[0]
 
+    @hinted(REBUILD)
     def _believed_index(self) -> tuple[Descriptor, bool]:
         """Return the layer that is the index, and whether a signature vouches for it.
 

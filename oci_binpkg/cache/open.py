@@ -15,22 +15,26 @@ from oci_binpkg.cache.mirror_manifest import Verifier, index_path
 from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import BinaryCache
-from oci_binpkg.errors import NotFoundError, UnsupportedError, UsageError
+from oci_binpkg.cache.unreachable import UnreachableCache
+from oci_binpkg.errors import NotFoundError, TransferError, UnsupportedError, UsageError
 from oci_binpkg.events import Observer, ignore
 from oci_binpkg.model.reference import Repository, check_tag, is_loopback, parse_image, parse_reference
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.protocols import Store
 from oci_binpkg.transport.objects import Objects, exists
+from oci_binpkg.transport.objects_fsspec import is_known
 
 LAYOUT: Final = "oci-layout:"
 LAYOUT_FILE: Final = "v3/layout.json"
 V2_INDEX: Final = "build_cache/index.json"
 REGISTRY: Final = {"oci://": "https", "oci+http://": "http", "docker://": "https"}
 MIRRORS: Final = ("file://", "https://", "http://", "s3://")
+READ_ONLY: Final = ("https://", "http://")
 FORMS: Final = (
-    "oci://HOST[:PORT]/NAME, oci+http://HOST[:PORT]/NAME, oci-layout:PATH, a mirror's URL (file://, https://, s3://), "
-    "or a name from the configuration"
+    "oci://HOST[:PORT]/NAME, oci+http://HOST[:PORT]/NAME, oci-layout:PATH, a mirror's URL (file://, https://, s3://, "
+    "gs:// and what else fsspec knows), or a name from the configuration"
 )
+_SCHEME: Final = r"[a-z][a-z0-9+.-]*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,8 @@ def parse_location(text: str) -> Location:
     """Parse a CACHE or CACHE:TAG. Raises `UsageError` for anything else."""
     if text.startswith(LAYOUT):
         return _layout(text)
-    if text.startswith(MIRRORS):
+    scheme, separator, _ = text.partition("://")
+    if text.startswith(MIRRORS) or (separator and re.fullmatch(_SCHEME, scheme) and is_known(scheme)):
         return Location(text, url=_mirror_url(text))
     for prefix, scheme in REGISTRY.items():
         if text.startswith(prefix):
@@ -73,7 +78,8 @@ def parse_base(text: str) -> Location:
 
 def _mirror_url(text: str) -> str:
     parts = urlsplit(text)
-    if parts.username or parts.password:
+    # elsewhere the name before the @ is part of the address: a user of sftp://, a container of abfs://
+    if parts.password or (parts.username and text.startswith(MIRRORS)):
         raise UsageError("a mirror's URL holds no credentials", hint="logins come from the environment or AWS profiles")
     is_path = parts.scheme == "file" and not parts.netloc and parts.path.startswith("/")
     if parts.query or parts.fragment or not (is_path or (parts.scheme != "file" and parts.netloc)):
@@ -149,12 +155,23 @@ class Opener:
             store, pause=self.pause, verify=trust.verify_detached, sign=trust.sign_detached, trust=trust.image_index
         )
 
-    def cache(self, location: Location, trust: Trust) -> BinaryCache:
-        """Open the cache at a location, whatever its layout."""
+    def cache(self, location: Location, trust: Trust, *, writing: bool = False) -> BinaryCache:
+        """Open the cache at a location, whatever its layout. Raises `UnsupportedError` if it cannot be written to."""
         if not location.url:
             return self.images(location, trust)
+        if writing and location.url.startswith(READ_ONLY):
+            raise UnsupportedError(
+                f"cannot write to {location.url}: a web server is only read",
+                hint="push to the place behind it: a directory (file://), or S3 (s3://)",
+            )
         objects = self.objects(location.url)
-        if not location.view and _is_old(objects):  # layout 2 has no views
+        try:
+            is_old = not location.view and _is_old(objects)  # layout 2 has no views
+        except TransferError as error:
+            if writing:
+                raise
+            return UnreachableCache(objects.name, error)
+        if is_old:
             if trust.mirror_index.require:
                 raise missing(f"the index of {objects.name} (layout 2)")
             return MirrorV2Cache(objects, verify=trust.verify, observer=self.observer)

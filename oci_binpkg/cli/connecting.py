@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import cached_property
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from oci_binpkg.cli.mirrors import Access, CacheEndpoint
 from oci_binpkg.cli.settings import Settings
+from oci_binpkg.errors import UsageError
 from oci_binpkg.events import Observer, Warned
 from oci_binpkg.model.reference import Repository, is_loopback
 from oci_binpkg.store.distribution import RegistrySettings
@@ -19,11 +21,17 @@ from oci_binpkg.transport.credentials import Credential, CredentialFiles, Keycha
 from oci_binpkg.transport.gate import GateLimits, HostGates
 from oci_binpkg.transport.objects import Objects
 from oci_binpkg.transport.objects_file import FileObjects
+from oci_binpkg.transport.objects_fsspec import open_fsspec
 from oci_binpkg.transport.objects_http import HttpObjects
 from oci_binpkg.transport.objects_s3 import S3Settings, open_s3
 from oci_binpkg.transport.retry import RetryPolicy
-from oci_binpkg.transport.settings import TransportSettings
+from oci_binpkg.transport.settings import Timeouts, TransportSettings
 
+_LOGINS: Final = {
+    **dict.fromkeys(("sftp", "ssh", "ftp", "smb"), ("username", "password")),
+    **dict.fromkeys(("abfs", "abfss", "az", "adl"), ("account_name", "account_key")),
+}
+"""What fsspec calls an id and a secret."""
 ANYWHERE: Final = CacheEndpoint()
 """Nothing in particular is configured."""
 
@@ -47,12 +55,14 @@ class Connections:
         return RegistryStore(client, repository, settings=settings, observer=self._observer)
 
     def objects(self, url: str, endpoint: CacheEndpoint = ANYWHERE) -> Objects:
-        """Open the files of a mirror at a `file://`, `http(s)://` or `s3://` URL."""
+        """Open the files of a mirror at a `file://`, `http(s)://` or `s3://` URL, or one that fsspec knows."""
         parts = urlsplit(url)
         if parts.scheme == "file":
             return FileObjects(unquote(parts.path))
         if parts.scheme == "s3":
-            return open_s3(url, s3_settings(endpoint))
+            return open_s3(url, s3_settings(endpoint, self._settings))
+        if parts.scheme not in ("http", "https"):
+            return open_fsspec(url, fsspec_options(parts.scheme, endpoint))
         access = endpoint.access
         if parts.scheme == "http" and not is_loopback(parts.netloc):
             self.warn(f"{url} is read without encryption: what is not signed may have been changed on the way")
@@ -71,6 +81,7 @@ class Connections:
         ca_file = settings.ca_file_of(host)
         retry = RetryPolicy() if settings.retries is None else RetryPolicy(retries=settings.retries)
         return TransportSettings(
+            timeouts=timeouts(settings.timeout),
             retry=retry,
             ca_files={host: ca_file} if ca_file else {},
             ca_file=settings.ca_file,
@@ -123,10 +134,56 @@ class Connections:
         return self._clients[key]
 
 
-def s3_settings(endpoint: CacheEndpoint) -> S3Settings:
+def timeouts(seconds: float | None) -> Timeouts:
+    """Return how long each stage may take, if nobody waits longer than so many seconds (None: as usual).
+
+    What a server does between an upload and its answer keeps its own limit: it copies the whole blob.
+    """
+    usual = Timeouts()
+    if seconds is None:
+        return usual
+    return replace(
+        usual,
+        connect=min(usual.connect, seconds),
+        idle=seconds,
+        token=min(usual.token, seconds),
+        slow_window=min(usual.slow_window, seconds),
+    )
+
+
+def fsspec_options(scheme: str, endpoint: CacheEndpoint) -> dict[str, str]:
+    """Return what fsspec is told for a scheme: a login where the cache names one, else the storage's own tools decide.
+
+    Raises `UsageError` for a login that this scheme has no place for.
+    """
+    access = endpoint.access
+    found = {"endpoint_url": endpoint.endpoint_url} if endpoint.endpoint_url else {}
+    if not access.is_known:
+        return found
+    names = _LOGINS.get(scheme)
+    if names is None or not (access.key_id and access.secret):
+        raise UsageError(
+            f"{scheme}:// takes no such login from the configuration",
+            hint="leave it out: the storage's own tools and variables decide",
+        )
+    return found | dict(zip(names, (access.key_id, access.secret), strict=True))
+
+
+def s3_settings(endpoint: CacheEndpoint, settings: Settings | None = None) -> S3Settings:
     """Return how to reach a bucket: as configured for the cache, what is left out as the AWS tools have it."""
+    settings = settings or Settings()
+    limits = timeouts(settings.timeout)
+    retries = RetryPolicy().retries if settings.retries is None else settings.retries
     access = endpoint.access
     key_id, secret = (access.key_id, access.secret) if access.key_id and access.secret else ("", "")
     return S3Settings(
-        endpoint_url=endpoint.endpoint_url, profile=endpoint.profile, key=key_id, secret=secret, token=access.token
+        endpoint_url=endpoint.endpoint_url,
+        profile=endpoint.profile,
+        key=key_id,
+        secret=secret,
+        token=access.token,
+        connect_timeout=limits.connect,
+        read_timeout=limits.idle,
+        retries=retries,
+        ca_file=settings.ca_file,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,11 +65,14 @@ def remove(name: str) -> int:
 
 def list_mirrors(*, json: bool) -> int:
     """List the caches that have names, and the file that each comes from."""
-    caches = [cache for _, cache in sorted(load_settings().caches.items())]
+    settings = load_settings()
+    caches = [cache for _, cache in sorted(settings.caches.items())]
+    for remark in settings.remarks:
+        sys.stderr.write(f"warning: {remark}\n")
     if json:
         render.print_json([_document(cache) for cache in caches])
     else:
-        render.print_table([(cache.name, _addresses(cache), _remarks(cache), cache.origin_file) for cache in caches])
+        render.print_table([(cache.name, _addresses(cache), _remarks(cache), _files(cache)) for cache in caches])
     return 0
 
 
@@ -87,6 +91,11 @@ def _addresses(cache: CacheSettings) -> str:
     if fetch == push:
         return fetch
     return ", ".join(f"{word} {url}" for word, url in (("fetch", fetch), ("push", push)) if url)
+
+
+def _files(cache: CacheSettings) -> str:
+    more = f" (with {', '.join(cache.merged_files)})" if cache.merged_files else ""
+    return cache.origin_file + more
 
 
 def _remarks(cache: CacheSettings) -> str:
@@ -108,6 +117,7 @@ def _document(cache: CacheSettings) -> dict[str, Any]:
         "signed": cache.signed,
         "signed_index": cache.signed_index,
         "file": cache.origin_file,
+        "merged_files": list(cache.merged_files),
     }
 
 

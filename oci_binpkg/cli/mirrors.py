@@ -17,8 +17,9 @@ In our configuration file a name is a table:
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -41,6 +42,8 @@ KEYS: Final[Mapping[str, Kinds]] = {
     "access_token_variable": (str,),
 }
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_USERS: Final = frozenset({"sftp", "ssh", "ftp", "smb", "abfs", "abfss"})
+"""Where what stands before the @ says which account or container, and is no secret."""
 _RESERVED: Final = "oci-layout"
 _LOGIN: Final = "use access_key_id_variable and its like"
 
@@ -75,7 +78,8 @@ class CacheEndpoint:
 class CacheSettings:
     """A cache by name. `signed` is None where nothing is said; `origin_file` is the file that it comes from.
 
-    `signed_index`: its index counts only if it is signed.
+    `signed_index`: its index counts only if it is signed. `merged_files` are those whose entries of this name the
+    file's own was merged into.
     """
 
     name: str
@@ -84,6 +88,7 @@ class CacheSettings:
     signed: bool | None = None
     origin_file: str = ""
     signed_index: bool = False
+    merged_files: tuple[str, ...] = ()
 
     @property
     def fetch_url(self) -> str:
@@ -125,14 +130,48 @@ class SpackPlaces:
     environment: Mapping[str, str]
 
     @property
+    def environment_file(self) -> str:
+        """The file of the active environment, "" without one."""
+        active = self.environment.get("SPACK_ENV", "")
+        return f"{active}/spack.yaml" if active else ""
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders of Spack's scopes, those that win first; what they include is not among them."""
+        root = f"{self.spack_root}/etc/spack" if self.spack_root else ""
+        if root and os.path.exists(f"{root}/include.yaml"):
+            return root, f"{root}/defaults"  # since Spack 1.1 the file includes the other scopes
+        found = [] if self._is_alone else [self._user]
+        found += [root] if root else []
+        found += [] if self._is_alone else [self.environment.get("SPACK_SYSTEM_CONFIG_PATH") or "/etc/spack"]
+        found += [f"{root}/defaults"] if root else []
+        return tuple(path for folder in found for path in (f"{folder}/linux", folder))
+
+    @property
     def files(self) -> tuple[str, ...]:
-        """The files in which Spack keeps mirrors, those that win first."""
-        env = self.environment
-        user = env.get("SPACK_USER_CONFIG_PATH") or f"{self.home}/.spack"
-        folders = [] if env.get("SPACK_DISABLE_LOCAL_CONFIG") else [f"{user}/linux", user]
-        if self.spack_root:
-            folders += [f"{self.spack_root}/etc/spack/linux", f"{self.spack_root}/etc/spack"]
-        return tuple(f"{folder}/mirrors.yaml" for folder in folders)
+        """The files that are looked at first; without any of them there is nothing to read."""
+        names = [f"{folder}/{name}" for folder in self.folders for name in ("mirrors.yaml", "include.yaml")]
+        return tuple(name for name in (self.environment_file, *names) if name)
+
+    @property
+    def _is_alone(self) -> bool:
+        # the variable counts by being there, whatever its value
+        return "SPACK_DISABLE_LOCAL_CONFIG" in self.environment
+
+    @property
+    def _user(self) -> str:
+        named = self.environment.get("SPACK_USER_CONFIG_PATH")
+        usual = f"{self.home}/.spack"
+        newer = f"{self.home}/.config/spack"
+        return named or (newer if os.path.isdir(newer) and not os.path.isdir(usual) else usual)
+
+
+@dataclass(frozen=True, slots=True)
+class SpackMirrors:
+    """Spack's mirrors for binaries by name, and what was not read of its configuration."""
+
+    caches: Mapping[str, CacheSettings]
+    remarks: Sequence[str] = ()
 
 
 def parse_caches(
@@ -176,10 +215,11 @@ def from_variables(env: Mapping[str, str], key_id: str, secret: str, token: str)
 
 
 def has_login(url: str) -> bool:
-    """Tell whether a URL has a user name or password in it."""
-    _, separator, rest = url.partition("://")
+    """Tell whether a URL has a password in it, or a user name where that is not part of the address."""
+    scheme, separator, rest = url.partition("://")
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0] if separator else ""
-    return "@" in authority
+    user, at, _ = authority.rpartition("@")
+    return bool(at) and (scheme not in _USERS or ":" in user)
 
 
 def shown(url: str) -> str:

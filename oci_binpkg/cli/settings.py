@@ -6,6 +6,7 @@ The file is `config.toml` in the user's configuration folder (or `$OCI_BINPKG_CO
     compression = "balanced"
     jobs = 4
     retries = 5
+    timeout = 60                        # seconds without an answer, or below 1 KiB/s
     spack_mirrors = "/site/mirrors.yaml"  # instead of Spack's own files; "" for none
     [caches.lab]                        # a CACHE by name: see `mirrors`
     url = "oci://registry.example/lab"
@@ -27,7 +28,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
-from oci_binpkg.cli.mirrors import CacheSettings, SpackPlaces, parse_caches
+from oci_binpkg.cli.mirrors import CacheSettings, SpackMirrors, SpackPlaces, parse_caches
 from oci_binpkg.cli.tables import MAX_BYTES, Kinds, check_table, tables
 from oci_binpkg.errors import UsageError
 
@@ -40,6 +41,7 @@ _KEYS: Final[Mapping[str, Kinds]] = {
     "compression": (str,),
     "jobs": (int,),
     "retries": (int,),
+    "timeout": (int, float),
     "spack_prefix": (str,),
     "spack_mirrors": (str,),
     "caches": (dict,),
@@ -51,15 +53,20 @@ _CERTIFICATE_FOLDERS: Final = ("/etc/docker/certs.d", "/etc/containers/certs.d")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything the commands need to know that is not on their command line. Paths are absolute, sizes in bytes."""
+    """Everything the commands need to know that is not on their command line. Paths are absolute, sizes in bytes.
+
+    `remarks` are about what was not read of Spack's configuration.
+    """
 
     store: str = ""
     compression: str = ""
     jobs: int = 0
     retries: int | None = None
+    timeout: float | None = None
     spack_prefix: str = ""
     config_file: str = ""
     caches: Mapping[str, CacheSettings] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
     ca_files: Mapping[str, str] = field(default_factory=dict)
     ca_file: str = ""
     layer_cache: str = ""
@@ -94,14 +101,18 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     layer_cache = _table(document, "layer_cache", {"path": (str,), "max_size": (str, int)}, path)
     caches = env.get("XDG_CACHE_HOME") or f"{home}/.cache"
     runtime = env.get("XDG_RUNTIME_DIR", "")
+    own = parse_caches(document, path, env)
+    theirs = _spack_mirrors(document, SpackPlaces(home, spack_prefix, env))
     return Settings(
         store=env.get("OCI_BINPKG_STORE") or _path(document.get("store", ""), home),
         compression=env.get("OCI_BINPKG_COMPRESSION") or document.get("compression", ""),
         jobs=document.get("jobs", 0),
         retries=_count(env["OCI_BINPKG_RETRIES"]) if "OCI_BINPKG_RETRIES" in env else document.get("retries"),
+        timeout=_seconds(env.get("OCI_BINPKG_TIMEOUT") or document.get("timeout"), env, path),
         spack_prefix=spack_prefix,
         config_file=path,
-        caches=_caches(document, path, SpackPlaces(home, spack_prefix, env)),
+        caches={**theirs.caches, **own},
+        remarks=tuple(theirs.remarks),
         ca_files=_ca_files(document, path, home),
         ca_file=env.get("OCI_BINPKG_CA_FILE") or env.get("REQUESTS_CA_BUNDLE") or env.get("SSL_CERT_FILE") or "",
         layer_cache=env.get("OCI_BINPKG_LAYER_CACHE")
@@ -165,16 +176,14 @@ def _table(document: Mapping[str, Any], key: str, allowed: Mapping[str, Any], pa
     return dict(table)
 
 
-def _caches(document: Mapping[str, Any], path: str, places: SpackPlaces) -> dict[str, CacheSettings]:
-    """Return our own caches, and Spack's of other names."""
-    own = parse_caches(document, path, places.environment)
+def _spack_mirrors(document: Mapping[str, Any], places: SpackPlaces) -> SpackMirrors:
+    """Read what Spack's own configuration, or the file that stands for it, says of mirrors."""
     named = document.get("spack_mirrors")
-    paths = places.files if named is None else [_path(named, places.home)] if named else []
-    if not paths or (named is None and not any(os.path.lexists(path) for path in paths)):
-        return own
+    if named == "" or (named is None and not any(os.path.lexists(path) for path in places.files)):
+        return SpackMirrors({})
     from oci_binpkg.cli.spack_mirrors import read_spack_mirrors  # noqa: PLC0415 - YAML takes long to import
 
-    return {**read_spack_mirrors(paths, places, required=named is not None), **own}
+    return read_spack_mirrors(places, _path(named or "", places.home))
 
 
 def _ca_files(document: Mapping[str, Any], path: str, home: str) -> dict[str, str]:
@@ -186,6 +195,16 @@ def _count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,4}", text):
         raise UsageError(f"OCI_BINPKG_RETRIES={text[:40]!r}: a number is expected", hint="0 to 9999")
     return int(text)
+
+
+def _seconds(value: str | float | None, env: Mapping[str, str], path: str) -> float | None:
+    if value is None:
+        return None
+    text = str(value)
+    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", text) or not float(text):
+        where = "OCI_BINPKG_TIMEOUT" if env.get("OCI_BINPKG_TIMEOUT") else f"{path}: timeout"
+        raise UsageError(f"{where}: not a number of seconds: {text[:40]!r}", hint="0.001 to 9999")
+    return float(text)
 
 
 def _size(value: str | int, what: str) -> int:

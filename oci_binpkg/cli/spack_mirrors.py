@@ -1,8 +1,9 @@
-"""Spack's `mirrors.yaml`, read as Spack reads it.
+"""Spack's `mirrors.yaml` and its kin, read and merged as Spack does it.
 
 Source: Spack's configuration schema for mirrors. A mirror is a text (its URL) or a mapping with `url`, `fetch` and
 `push` (a text or a mapping each); what such a mapping says of its direction goes before what the mirror says of both.
-Keys that we have no use for (`source`, `autopush`, whatever comes next) are passed over: the file is Spack's.
+Entries of one name in several files are merged key by key, unless a key ends in a second colon. Keys that we have no
+use for (`source`, `autopush`, whatever comes next) are passed over: the files are Spack's.
 """
 
 from __future__ import annotations
@@ -14,104 +15,110 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
-import yaml
-
-from oci_binpkg.cli.mirrors import Access, CacheEndpoint, CacheSettings, SpackPlaces, check_variable, from_variables
+from oci_binpkg.cli.mirrors import (
+    Access,
+    CacheEndpoint,
+    CacheSettings,
+    SpackMirrors,
+    SpackPlaces,
+    check_variable,
+    from_variables,
+)
+from oci_binpkg.cli.spack_scopes import Section, SpackFiles, expanded
 from oci_binpkg.cli.tables import type_name
 from oci_binpkg.errors import UsageError
 
-MAX_FILE_BYTES: Final = 4 * 1024**2
 _TEXTS: Final = ("url", "view", "endpoint_url", "profile", "access_token", "access_token_variable")
 _FLAGS: Final = ("signed", "binary", "source", "autopush")
+_DIRECTIONS: Final = ("fetch", "push", "pull")
+_MARKS: Final = ":+-"
+"""What may follow a key: it overrides, or its text stands before or behind that of the lower file."""
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which no key comes twice, and dates and the like stay what was written."""
+def read_spack_mirrors(places: SpackPlaces, only: str = "") -> SpackMirrors:
+    """Read Spack's configuration, or one file of it. Raises `UsageError` naming file and key."""
+    files = SpackFiles(places)
+    if only:
+        files.read_one(only)
+    else:
+        files.read_all()
+    found = {}
+    for name, (entry, paths) in _merged_sections(files.sections, places).items():
+        cache = _Mirror(name, paths[0], places).settings(entry, paths[1:])
+        if cache is not None:
+            found[name] = cache
+    return SpackMirrors(found, tuple(files.remarks))
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    loader.flatten_mapping(node)
-    found: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, str | int | float | bool | None) or key in found:
-            line = key_node.start_mark.line + 1
-            raise yaml.MarkedYAMLError(problem=f"line {line}: the key {key!r} comes twice or is no text")
-        found[key] = loader.construct_object(value_node, deep=True)
+def _merged_sections(sections: Sequence[Section], places: SpackPlaces) -> dict[str, tuple[Any, tuple[str, ...]]]:
+    """Return each mirror's entry, and the files that it comes from, the highest first."""
+    found: dict[str, tuple[Any, tuple[str, ...]]] = {}
+    for section in reversed(sections):
+        if section.overrides:
+            found.clear()
+        for key, entry in section.entries.items():
+            name = key.removesuffix(":")
+            entry = _Mirror(name, section.path, places).read(entry)  # noqa: PLW2901 - the same, checked
+            low, paths = (None, ()) if key.endswith(":") else found.get(name, (None, ()))
+            merges = isinstance(low, dict) and isinstance(entry, dict)
+            found[name] = (_merged(low, entry), (section.path, *(paths if merges else ())))
     return found
 
 
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+def _merged(low: Any, high: Any) -> Any:
+    """Return what two files say together. Lists are not joined: the only one here is a pair."""
+    if not isinstance(high, dict):
+        return high
+    found = dict(low) if isinstance(low, dict) else {}
+    for marked, value in high.items():
+        key, mark = _split(marked)
+        known = found.get(key)
+        if mark == ":":
+            found[key] = _merged(None, value)
+        elif mark and isinstance(known, str) and isinstance(value, str):
+            found[key] = value + known if mark == "+" else known + value
+        else:
+            found[key] = _merged(known, value)
+    return found
 
 
-def read_spack_mirrors(paths: Sequence[str], places: SpackPlaces, *, required: bool) -> dict[str, CacheSettings]:
-    """Return the mirrors for binaries of all these files by name; where a name comes twice, the first file's wins.
-
-    A file that does not exist is passed over unless it is `required`. Raises `UsageError` naming file and key.
-    """
-    found: dict[str, CacheSettings | None] = {}
-    for path in paths:
-        entries, last = _entries(path, required=required)
-        for name, entry in entries.items():
-            # also a mirror without binaries hides one of its name in a later file
-            found.setdefault(name, _Mirror(name, entry, path, places).settings())
-        if last:
-            break
-    return {name: cache for name, cache in found.items() if cache is not None}
-
-
-def _entries(path: str, *, required: bool) -> tuple[Mapping[str, Any], bool]:
-    """Return the mirrors of a file, and whether it wants (`mirrors::`) the files after it to be passed over."""
-    document = _load(path, required=required)
-    if document is None:
-        return {}, False
-    if not isinstance(document, dict):
-        raise UsageError(f"{path}: a mapping with the key mirrors is expected")
-    last = "mirrors:" in document
-    entries = document.get("mirrors:" if last else "mirrors") or {}
-    if not isinstance(entries, dict):
-        raise UsageError(f"{path}: mirrors must be a mapping, not {type_name(type(entries))}")
-    return {str(name).removesuffix(":"): entry for name, entry in entries.items()}, last
-
-
-def _load(path: str, *, required: bool) -> Any:
-    try:
-        with open(path, "rb") as stream:
-            data = stream.read(MAX_FILE_BYTES + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        if required:
-            raise UsageError(f"{path}: no such file", hint="spack_mirrors in the configuration names it") from None
-        return None
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}", hint=_ELSEWHERE) from None
-    if len(data) > MAX_FILE_BYTES:
-        raise UsageError(f"{path}: larger than {MAX_FILE_BYTES} bytes", hint=_ELSEWHERE)
-    try:
-        return yaml.load(data, Loader=_Loader)  # noqa: S506 - a safe loader
-    except yaml.MarkedYAMLError as error:
-        # the parser's own text shows the line, which may hold a secret
-        mark = error.problem_mark
-        place = f" (line {mark.line + 1})" if mark else ""
-        raise UsageError(f"{path}: not valid YAML: {error.problem}{place}", hint=_ELSEWHERE) from None
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise UsageError(f"{path}: not valid YAML", hint=_ELSEWHERE) from None
-
-
-_ELSEWHERE: Final = 'repair it; spack_mirrors = "FILE" in the configuration names another, spack_mirrors = "" none'
+def _split(key: str) -> tuple[str, str]:
+    return (key[:-1], key[-1]) if key and key[-1] in _MARKS else (key, "")
 
 
 @dataclass(frozen=True, slots=True)
 class _Mirror:
-    """One entry of a file."""
+    """A mirror in one file."""
 
     name: str
-    entry: Any
     path: str
     places: SpackPlaces
 
-    def settings(self) -> CacheSettings | None:
-        """Return what it says; None if it is for sources alone."""
-        entry = self._checked({"url": self.entry} if isinstance(self.entry, str) else self.entry, "")
+    def read(self, entry: Any) -> Any:
+        """Return what the file says, checked, with paths made URLs: they are relative to this file."""
+        if isinstance(entry, str):
+            return self._url(entry)
+        found = self._checked(entry, "")
+        for marked, value in found.items():
+            key, mark = _split(marked)
+            if key in _DIRECTIONS and isinstance(value, dict):
+                found[marked] = self._with_url(self._checked(value, f"{key}."))
+            elif key in _DIRECTIONS and value is not None and not isinstance(value, str):
+                wrong = type_name(type(value))
+                raise UsageError(f"{self._where(key)} must be a URL or a mapping, not {wrong}")
+            elif key in _DIRECTIONS and isinstance(value, str) and mark in ("", ":"):
+                found[marked] = self._url(value)
+        return self._with_url(found)
+
+    def _with_url(self, table: dict[str, Any]) -> dict[str, Any]:
+        for key in ("url", "url:"):
+            if isinstance(table.get(key), str):
+                table[key] = self._url(table[key])
+        return table
+
+    def settings(self, entry: Any, merged_files: tuple[str, ...]) -> CacheSettings | None:
+        """Return what the merged entry says; None if it is for sources alone."""
+        entry = {"url": entry} if isinstance(entry, str) else entry
         if entry.get("binary") is False:
             return None
         directions = [{**entry, **self._direction(entry, key)} for key in ("fetch", "push")]
@@ -120,7 +127,7 @@ class _Mirror:
         fetch, push = (self._endpoint(direction) for direction in directions)
         # Spack signs nothing in registries, whatever is said
         signed = None if fetch.url.startswith("oci") else entry.get("signed")
-        return CacheSettings(self.name, fetch, push, signed, self.path)
+        return CacheSettings(self.name, fetch, push, signed, self.path, merged_files=merged_files)
 
     def _where(self, key: str) -> str:
         return f"{self.path}: mirrors.{self.name}" + (f".{key}" if key else "")
@@ -130,33 +137,38 @@ class _Mirror:
             raise UsageError(
                 f"{self._where(where.rstrip('.'))} must be a URL or a mapping, not {type_name(type(table))}"
             )
-        known = {key: value for key, value in table.items() if value is not None}
-        for keys, kind in ((_TEXTS, str), (_FLAGS, bool)):
-            for key in keys:
-                if key in known and type(known[key]) is not kind:
-                    wrong = type_name(type(known[key]))
-                    raise UsageError(f"{self._where(where + key)} must be {type_name(kind)}, not {wrong}")
-        return known
+        found = {str(key): value for key, value in table.items()}
+        for marked, value in found.items():
+            key = _split(marked)[0]
+            kind = str if key in _TEXTS else bool if key in _FLAGS else type(value)
+            if value is not None and type(value) is not kind:
+                wrong = type_name(type(value))
+                raise UsageError(f"{self._where(where + key)} must be {type_name(kind)}, not {wrong}")
+            if key == "access_pair":
+                self._check_pair(value)
+        return found
 
     def _direction(self, entry: Mapping[str, Any], key: str) -> dict[str, Any]:
         # "pull" is what Spack once called it
         value = entry.get(key, entry.get("pull") if key == "fetch" else None)
         if value is None:
             return {}
-        return {"url": value} if isinstance(value, str) else self._checked(value, f"{key}.")
+        if isinstance(value, str):
+            return {"url": value}
+        return {name: each for name, each in value.items() if each is not None}
 
     def _endpoint(self, table: Mapping[str, Any]) -> CacheEndpoint:
         return CacheEndpoint(
-            self._url(table.get("url", "")),
-            table.get("view", ""),
-            table.get("endpoint_url", ""),
-            table.get("profile", ""),
+            table.get("url") or "",
+            table.get("view") or "",
+            table.get("endpoint_url") or "",
+            table.get("profile") or "",
             self._access(table),
         )
 
     def _access(self, table: Mapping[str, Any]) -> Access:
         pair = self._pair(table.get("access_pair"))
-        variables = {"token": table.get("access_token_variable", "")}
+        variables = {"token": table.get("access_token_variable") or ""}
         variables |= {key: pair.get(f"{key}_variable", "") for key in ("id", "secret")}
         for key, name in variables.items():
             if name:
@@ -167,34 +179,38 @@ class _Mirror:
         return Access(
             read.key_id or pair.get("id", ""),
             read.secret or pair.get("secret", ""),
-            read.token or ("" if variables["token"] else table.get("access_token", "")),
+            read.token or ("" if variables["token"] else table.get("access_token") or ""),
             read.unset,
         )
 
-    def _pair(self, pair: Any) -> dict[str, str]:
-        """Return the parts of an `access_pair`: two texts, or a mapping of `id`, `secret`, each or its variable."""
+    def _check_pair(self, pair: Any) -> None:
+        """Check an `access_pair`: two texts, or a mapping of texts."""
         where = self._where("access_pair")
+        if isinstance(pair, list):
+            if len(pair) != 2 or not all(isinstance(part, str | None) for part in pair):  # noqa: PLR2004 - a pair
+                raise UsageError(f"{where} must be a list of two texts: id and secret")
+        elif pair is not None and not (
+            isinstance(pair, dict) and all(isinstance(value, str | None) for value in pair.values())
+        ):
+            raise UsageError(f"{where} must be a list of two texts, or a mapping of texts", hint=_PAIR)
+
+    def _pair(self, pair: Any) -> dict[str, str]:
+        """Return the parts of an `access_pair`: `id` and `secret`, each or its variable."""
         if pair is None:
             return {}
         if isinstance(pair, list):
-            pair = [part or "" for part in pair]
-            if len(pair) != 2 or not all(isinstance(part, str) for part in pair):  # noqa: PLR2004 - a pair
-                raise UsageError(f"{where} must be a list of two texts: id and secret")
-            return dict(zip(("id", "secret"), pair, strict=True))
-        if not isinstance(pair, dict) or not all(isinstance(value, str) for value in pair.values()):
-            raise UsageError(f"{where} must be a list of two texts, or a mapping of texts", hint=_PAIR)
-        if not ("id" in pair or "id_variable" in pair) or not ("secret" in pair or "secret_variable" in pair):
-            raise UsageError(f"{where} lacks an id or a secret", hint=_PAIR)
-        return pair
+            return dict(zip(("id", "secret"), (part or "" for part in pair), strict=True))
+        found = {key: value for key, value in pair.items() if value is not None}
+        if not ("id" in found or "id_variable" in found) or not ("secret" in found or "secret_variable" in found):
+            raise UsageError(f"{self._where('access_pair')} lacks an id or a secret", hint=_PAIR)
+        return found
 
     def _url(self, text: str) -> str:
         """Return a URL; a path becomes one, relative to the file, with the variables that Spack knows replaced."""
-        if not text or re.match(r"[a-z][a-z0-9+.-]*://", text):
+        is_file = text.startswith("file://")
+        if not text or (re.match(r"[a-z][a-z0-9+.-]*://", text) and not (is_file and re.search(r"\$|://~", text))):
             return text
-        known = {**self.places.environment, "spack": self.places.spack_root}
-        path = re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda found: known.get(found[1] or found[2]) or str(found[0]), text)
-        if path == "~" or path.startswith("~/"):
-            path = self.places.home + path[1:]
+        path = expanded(text.removeprefix("file://"), self.places)
         return "file://" + quote(os.path.normpath(os.path.join(os.path.dirname(self.path), path)))
 
 

@@ -75,6 +75,9 @@ class Wiring:
         name, colon, tag = text.partition(":")
         named = not tag.startswith("//") and name != "oci-layout"
         configured = self._settings.caches.get(name) if named else None
+        if named:
+            for remark in self._settings.remarks:
+                self._connections.warn(remark)
         if configured is None:
             if named and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
                 known = ", ".join(sorted(self._settings.caches)) or "none"
@@ -98,7 +101,7 @@ class Wiring:
         location = self._whole(text, writing=writing)
         location = location if view is None else replace(location, view=view)
         trust = self._trust(_agreed(flags or TrustFlags(), location, writing=writing))
-        return self._opener(location).cache(location, trust)
+        return self._opener(location).cache(location, trust, writing=writing)
 
     def target(self, text: str, flags: TrustFlags) -> BinaryCache:
         """Open a cache to write to. Raises `UsageError` if it is a signed one and nothing is said of signing."""

@@ -15,6 +15,7 @@ from typing import Any, Final, Never
 from oci_binpkg.errors import ContentError
 
 _COMPACT: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+_MARKUP: Final = "a proxy or a login page may have answered in its place: open the address in a browser"
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -49,10 +50,16 @@ def parse_json(data: bytes, what: str, *, fold_case: bool = True) -> dict[str, A
     except RecursionError:
         raise ContentError(f"{what}: nested too deeply") from None
     except (UnicodeError, ValueError) as error:
-        raise ContentError(f"{what}: not valid JSON: {str(error)[:200]}") from None
+        raise _not_json(data, what, error) from None
     if not isinstance(document, dict):
         raise ContentError(f"{what}: a JSON object is expected, not {type(document).__name__}")
     return document
+
+
+def _not_json(data: bytes, what: str, error: ValueError) -> ContentError:
+    if data.lstrip()[:1] == b"<":
+        return ContentError(f"{what}: a web page or XML, not JSON", hint=_MARKUP)
+    return ContentError(f"{what}: not valid JSON: {str(error)[:200]}")
 
 
 def text_of(document: Mapping[str, Any], key: str, what: str, *, default: str | None = None) -> str:

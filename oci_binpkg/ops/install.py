@@ -16,6 +16,7 @@ from threading import Event as Flag
 from typing import Any, Final
 
 from oci_binpkg.archive.layercache import LayerCache
+from oci_binpkg.cache.damage import PUSH_AGAIN
 from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError, TransferError
 from oci_binpkg.events import BatchStarted, BytesPacked, Observer, PackageFinished, PackageStarted, Warned, ignore
 from oci_binpkg.installs.spack import Addition, SpackInstalls
@@ -301,7 +302,7 @@ class _Install:
             except (ContentError, TransferError, NotFoundError) as error:
                 passed.append(f"{found.cache}: {error.message}")
                 self.observer(Warned(f"{spec.short} from {found.cache} is unusable: {error.message}"))
-                last = error
+                last = _damage(error)
                 place.discard()
                 continue
             except BaseException:
@@ -330,6 +331,15 @@ class _Staged:
 def _discard(staged: Future[_Staged]) -> None:
     if not staged.cancelled() and staged.exception() is None:
         staged.result().place.discard()
+
+
+def _damage(error: BinpkgError) -> BinpkgError:
+    """Return the error with a next step; what was found and has no layer is damaged, not absent."""
+    if isinstance(error, NotFoundError):
+        return ContentError(error.message, hint=PUSH_AGAIN)
+    if isinstance(error, ContentError):
+        error.hint = error.hint or PUSH_AGAIN
+    return error
 
 
 def _detail(result: InstallResult) -> str:

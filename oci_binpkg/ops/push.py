@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from oci_binpkg.cache.index import index_of
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import BinaryCache, PackageKey
+from oci_binpkg.errors import BinpkgError
 from oci_binpkg.events import BatchStarted, Observer, Warned, ignore
 from oci_binpkg.installs.protocol import Installs
 from oci_binpkg.ops.report import Outcome, PackageResult, PushReport
@@ -82,4 +83,10 @@ def push(
 
 def _update_index(installs: Installs, cache: BinaryCache, results: Iterable[PackageResult]) -> bool:
     there = [r.spec for r in results if r.outcome in (Outcome.PUSHED, Outcome.SKIPPED)]
-    return cache.merge_index(index_of((spec, installs.graph) for spec in there))
+    if not there:
+        return False
+    try:
+        return cache.merge_index(index_of((spec, installs.graph) for spec in there))
+    except BinpkgError as error:
+        error.message = f"the packages are in {cache.name}, but its index is not updated: {error.message}"
+        raise

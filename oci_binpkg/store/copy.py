@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
-from oci_binpkg.errors import BinpkgError, ContentError, PlatformError
+from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError, PlatformError
 from oci_binpkg.events import BytesSent, Observer, ignore
 from oci_binpkg.model.content import DOCKER_FOREIGN_LAYER, INDEX_TYPES, Blob, Descriptor, Digest, Platform
 from oci_binpkg.model.image import Image, Layer
@@ -126,7 +126,11 @@ def _with_config(
     store: Store, descriptor: Descriptor, manifest: Manifest, data: bytes, platform: Platform | None
 ) -> StoredImage:
     what = f"{store.name}: the configuration {manifest.config.digest}"
-    raw = blob_of(store, manifest.config).read(MAX_CONFIG_BYTES)
+    try:
+        raw = blob_of(store, manifest.config).read(MAX_CONFIG_BYTES)
+    except NotFoundError as error:
+        # a manifest without its blobs is damage, not absence
+        raise ContentError(f"{what} is not there: {error.message}") from None
     config = parse_config(raw, what)
     if len(config.diff_ids) != len(manifest.layers):
         raise ContentError(f"{what} describes {len(config.diff_ids)} layers, the manifest {len(manifest.layers)}")

@@ -157,7 +157,10 @@ class Download:
         left = self._descriptor.size - start
         length = content_length(response.headers)
         if length not in (None, left):
-            raise ContentError(f"{self._descriptor.digest}: {length} bytes are offered, {left} are wanted")
+            raise ContentError(
+                f"{self._descriptor.digest} from {self._remote.name}: {length} bytes are offered, {left} are wanted",
+                hint="the registry's copy is damaged, or something between alters it: push it again",
+            )
         stream = response.stream
         # read1 hands over what has arrived: a read that waits for more would lose it when the connection breaks
         read = stream.read1 if isinstance(stream, io.BufferedReader) else stream.read

@@ -16,6 +16,10 @@ from oci_binpkg.model.content import Blob, Descriptor
 _CHUNK = 1024 * 1024
 
 
+class DamagedError(ContentError):
+    """Content that has not the size or digest it was promised with."""
+
+
 class VerifyingReader(io.BufferedIOBase, BinaryIO):
     """A readable stream that gives out its last byte only when size and digest are right.
 
@@ -51,7 +55,7 @@ class VerifyingReader(io.BufferedIOBase, BinaryIO):
     def read(self, size: int | None = -1, /) -> bytes:
         """Return the next `size` bytes, all that is left if negative or None, b"" at the verified end."""
         if self._failure:
-            raise ContentError(self._failure)
+            raise DamagedError(self._failure)
         wanted = self._left if size is None or size < 0 else min(size, self._left)
         chunks = []
         while wanted:
@@ -93,7 +97,7 @@ class VerifyingReader(io.BufferedIOBase, BinaryIO):
 
     def _fail(self, finding: str) -> Never:
         self._failure = f"{self._where}: the content of {self._descriptor.digest} {finding}"
-        raise ContentError(self._failure, hint="the source is damaged or was changed; get it from elsewhere")
+        raise DamagedError(self._failure, hint="the source is damaged or was changed; get it from elsewhere")
 
 
 def verified_chunks(blob: Blob, where: str) -> Generator[bytes, None, None]:

@@ -33,6 +33,7 @@ _QUOTA: Final = re.compile(r"quota|upper limit|storage limit|exceeded the (?:lim
 _EXHAUSTED: Final = re.compile(r"\s*0\s*;\s*w\s*=\s*([0-9]{1,9})\s*", re.ASCII)
 _WARNING: Final = re.compile(r'\b299\s+\S+\s+"((?:[^"\\]|\\.)*)"')
 _MAX_WARNING: Final = 4096
+_NOT_MODIFIED: Final = 304
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
@@ -159,10 +160,12 @@ class Attempted:
             return "create the repository first: this registry does not create it on push"
         if status >= _SERVER_SIDE:
             return "the fault is on the server's side: try again later"
-        return _HINTS.get(status, "").format(registry=self.registry)
+        return _HINTS.get(status, _ELSE).format(registry=self.registry)
 
 
+_ELSE: Final = "check the address: this may be another kind of server"
 _HINTS: Final = {
+    _NOT_MODIFIED: "a cache on the way answers what was not asked: reach the host without it",
     _UNAUTHORIZED: "log in with `oci-binpkg login {registry}`, or check the name of the repository",
     _FORBIDDEN: "ask for permission on this repository, or log in to {registry} as somebody else",
     _NOT_FOUND: "check the name; a registry also hides what the login may not read",
@@ -171,6 +174,12 @@ _HINTS: Final = {
 _NETWORK_HINTS: Final = {
     Failure.CONNECT: "check the host and port, and whether a proxy is needed",
     Failure.NAME: "check the spelling of the host",
+    Failure.NAME_TEMPORARY: "check the network, and try again",
+    Failure.TIMEOUT: "try again later, or allow more time (`timeout` in the settings)",
+    Failure.SLOW: "try again later, or allow more time (`timeout` in the settings)",
+    Failure.DROPPED: "try again: the network or the server does not hold the connection",
+    Failure.GARBLED: "check the port: this may be another kind of server",
+    Failure.TLS: "ask whoever runs the server which versions of TLS it speaks",
     Failure.PLAIN: "if it is meant to speak plain http, name the host insecure in the settings",
     Failure.PROXY: "check the proxy settings",
 }

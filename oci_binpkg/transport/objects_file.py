@@ -25,6 +25,8 @@ _HINTS: Final = {
     errno.EDQUOT: "your quota is used up: remove something, or name a mirror on another disk",
     errno.EACCES: "check the permissions of the mirror",
     errno.EROFS: "the file system is read-only: name another directory",
+    errno.ENOTDIR: "a file stands where a folder of the mirror belongs: remove it, or name another directory",
+    errno.EEXIST: "a file stands where a folder of the mirror belongs: remove it, or name another directory",
     errno.ENOLCK: "the file system does not lock files: name a mirror on another one",
 }
 

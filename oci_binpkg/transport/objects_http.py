@@ -12,7 +12,16 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, BinaryIO, Final, Never, cast
 from urllib.parse import quote
 
-from oci_binpkg.errors import ContentError, NetworkError, ServerError, UnsupportedError
+from oci_binpkg.errors import (
+    AuthError,
+    BinpkgError,
+    ContentError,
+    DeniedError,
+    NetworkError,
+    NotFoundError,
+    ServerError,
+    UnsupportedError,
+)
 from oci_binpkg.model.content import Blob
 from oci_binpkg.transport.addresses import redact_url
 from oci_binpkg.transport.http import HttpClient, Request, Response
@@ -25,6 +34,11 @@ RESUMES: Final = 5
 """How often a body that breaks off is resumed without having made progress."""
 _SETTLED: Final = timedelta(seconds=2)
 """How old a change must be by the server's own clock before another one in the same second is out of the question."""
+_NEXT: Final[dict[type[BinpkgError], str]] = {
+    NotFoundError: "check the address of the mirror",
+    AuthError: "log in with `oci-binpkg login HOST`, or name a login for this cache in the configuration",
+    DeniedError: "ask for access to this mirror, or name another login for it in the configuration",
+}
 _SIZE: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 _RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/(?:[0-9]{1,18}|\*)", re.ASCII)
 
@@ -66,7 +80,9 @@ class HttpObjects:
         with self._send("HEAD", path) as response:
             length = _length(response)
         if length is None:
-            raise ServerError(f"{self.name} does not tell the size of {path}")
+            raise ServerError(
+                f"{self.name} does not tell the size of {path}", hint="its web server has to send Content-Length"
+            )
         return length
 
     def write(self, path: str, content: Blob | bytes, *, if_match: str | None = None) -> bool:  # noqa: ARG002
@@ -96,7 +112,11 @@ class HttpObjects:
     ) -> Response:
         url = f"{self._url}/{quote(checked_path(path), safe='/')}"
         operation = f"read {path} from {self.name}"
-        return self._client.send(Request(method, url, headers or {}, accept=accept, operation=operation))
+        try:
+            return self._client.send(Request(method, url, headers or {}, accept=accept, operation=operation))
+        except (NotFoundError, AuthError, DeniedError) as error:
+            # the client's own next steps are about repositories
+            raise type(error)(error.message, hint=_NEXT[type(error)]) from error
 
     def _refuse(self, what: str) -> Never:
         raise UnsupportedError(

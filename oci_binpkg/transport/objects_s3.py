@@ -19,12 +19,18 @@ from oci_binpkg.errors import (
     UsageError,
 )
 from oci_binpkg.model.content import Blob
+from oci_binpkg.transport.addresses import redact_url
 from oci_binpkg.transport.objects import MAX_DOCUMENT_BYTES, Object, checked_path, chunks
+
+_SLOW_BYTES: Final = 1024.0
 
 
 @dataclass(frozen=True, slots=True)
 class S3Settings:
-    """How to reach S3. What is "" is left to the usual configuration of the AWS tools; `anonymous` sends no login."""
+    """How to reach S3. What is "" is left to the usual configuration of the AWS tools; `anonymous` sends no login.
+
+    `connect_timeout` and `read_timeout` are in seconds, for each of the tries: one, and `retries` more.
+    """
 
     endpoint_url: str = ""
     profile: str = ""
@@ -33,6 +39,10 @@ class S3Settings:
     secret: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
     anonymous: bool = False
+    connect_timeout: float = 10.0
+    read_timeout: float = 60.0
+    retries: int = 5
+    ca_file: str = ""
 
 
 def open_s3(location: str, settings: S3Settings | None = None) -> S3Objects:
@@ -48,32 +58,50 @@ def open_s3(location: str, settings: S3Settings | None = None) -> S3Objects:
             f"s3://{bucket} needs the Python package s3fs, which is not installed",
             hint="pip install 'oci-binpkg[s3]'",
         ) from None
+    session = importlib.import_module("aiobotocore.session").AioSession(profile=settings.profile or None)
+    # a server that never says "go on" would be waited for without limit
+    session.unregister("before-call.s3", importlib.import_module("botocore.handlers").add_expect_header)
     client = {"region_name": settings.region} if settings.region else {}
+    if settings.ca_file:
+        client["verify"] = settings.ca_file
     filesystem = s3fs.S3FileSystem(
         anon=settings.anonymous,
         endpoint_url=settings.endpoint_url or None,
-        profile=settings.profile or None,
+        session=session,
         key=settings.key or None,
         secret=settings.secret or None,
         token=settings.token or None,
         client_kwargs=client,
+        config_kwargs={
+            "connect_timeout": settings.connect_timeout,
+            "read_timeout": settings.read_timeout,
+            "retries": {"mode": "standard", "total_max_attempts": settings.retries + 1},
+        },
         use_listings_cache=False,
         skip_instance_cache=True,
     )
-    return S3Objects(bucket, prefix, filesystem)
+    # the client below retries requests; a body that broke off is asked for once more
+    filesystem.retries = 2 if settings.retries else 1
+    return S3Objects(bucket, prefix, filesystem, endpoint=settings.endpoint_url, patience=settings.read_timeout)
 
 
 class S3Objects:
-    """Objects below `prefix` in a bucket. `filesystem` is an `s3fs.S3FileSystem`.
+    """Objects below `prefix` in a bucket. `filesystem` is an `s3fs.S3FileSystem`, `endpoint` its URL, for messages.
+
+    A document may take `patience` seconds, and one more for each KiB.
 
     An object becomes visible when its upload is complete; an upload that fails is aborted. Conditional writes are
     S3's own (`If-Match`, `If-None-Match`); a server that ignores these headers writes unconditionally.
     """
 
-    def __init__(self, bucket: str, prefix: str, filesystem: Any) -> None:
+    def __init__(
+        self, bucket: str, prefix: str, filesystem: Any, *, endpoint: str = "", patience: float = 60.0
+    ) -> None:
         self._bucket = bucket
         self._prefix = f"{checked_path(prefix)}/" if prefix else ""
         self._filesystem = filesystem
+        self._patience = patience
+        self._at = f" at {redact_url(endpoint)}" if endpoint else ""
 
     @property
     def name(self) -> str:
@@ -145,7 +173,8 @@ class S3Objects:
             answer["Body"].close()
             raise ContentError(f"{what} is larger than {limit} bytes")
         asyn = importlib.import_module("fsspec.asyn")
-        return bytes(asyn.sync(self._filesystem.loop, answer["Body"].read))
+        seconds = self._patience + int(answer["ContentLength"]) / _SLOW_BYTES
+        return bytes(asyn.sync(self._filesystem.loop, answer["Body"].read, timeout=seconds))
 
     def _stream(self, path: str, blob: Blob) -> None:
         with self._mapped(f"write {path}"):
@@ -190,15 +219,21 @@ class S3Objects:
     def _explained(self, error: BaseException, operation: str) -> BinpkgError:
         """Return our error for one of s3fs, which wraps the client's and keeps it as its cause."""
         code = _code_of(error)
-        message = f"{operation}: {self.name}: {code or type(error).__name__}"
         if not code and isinstance(error, FileNotFoundError | PermissionError):
             code = "404" if isinstance(error, FileNotFoundError) else "403"
+        message = f"{operation}: {self.name}{self._at}: "
         for codes, kind, hint in _ANSWERS:
             if code in codes:
-                return kind(message, hint=hint)
+                return kind(f"{message}answered {code}", hint=hint)
         if code:
-            return ServerError(message, hint="the fault is on the server's side: try again later")
-        return NetworkError(message, hint="check the endpoint and the network")
+            shaken = code.startswith("5") or code in _SERVER_SIDE
+            hint = "the fault is on the server's side: try again later" if shaken else "check endpoint and bucket"
+            return ServerError(f"{message}answered {code}", hint=hint)
+        names = [type(each).__name__ for each in _causes(error)]
+        for reason, kinds, hint in _FAILURES:
+            if not kinds.isdisjoint(names):
+                return NetworkError(f"{message}{reason} ({names[0]})", hint=hint)
+        return NetworkError(f"{message}{names[0]}", hint="check the endpoint and the network")
 
 
 class _ChangedError(ServerError):
@@ -211,8 +246,8 @@ class _UnchangedError(ServerError):
 
 _ANSWERS: Final[tuple[tuple[frozenset[str], type[BinpkgError], str], ...]] = (
     (frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}), _ChangedError, "try again"),
-    (frozenset({"NotModified", "304"}), _UnchangedError, ""),
-    (frozenset({"NoSuchKey", "404", "NotFound"}), NotFoundError, ""),
+    (frozenset({"NotModified", "304"}), _UnchangedError, "something on the way answers what was not asked: avoid it"),
+    (frozenset({"NoSuchKey", "404", "NotFound"}), NotFoundError, "check the name of the bucket and what follows it"),
     (frozenset({"NoSuchBucket"}), NotFoundError, "create the bucket, or check its name"),
     (
         frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "401"}),
@@ -239,6 +274,46 @@ class _Mapped:
     def close(self) -> None:
         """Close the file."""
         self.stream.close()
+
+
+_SERVER_SIDE: Final = frozenset({"SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout"})
+_LATER: Final = "try again later, or allow more time (`timeout` in the settings)"
+# names rather than classes: those of three libraries, which are imported only where a bucket is used
+_FAILURES: Final[tuple[tuple[str, frozenset[str], str], ...]] = (
+    (
+        "the host name does not exist",
+        frozenset({"gaierror", "ClientConnectorDNSError"}),
+        "check the spelling of the endpoint",
+    ),
+    (
+        "no answer in time",
+        frozenset({"ReadTimeoutError", "ConnectTimeoutError", "TimeoutError", "FSTimeoutError"}),
+        _LATER,
+    ),
+    (
+        "could not connect",
+        frozenset({"EndpointConnectionError", "ConnectionRefusedError", "ClientConnectorError"}),
+        "check the endpoint, and whether a proxy is needed",
+    ),
+    (
+        "the connection was cut",
+        frozenset({"ConnectionClosedError", "ClientPayloadError", "IncompleteReadError", "ServerDisconnectedError"}),
+        "try again: the network or the server does not hold the connection",
+    ),
+    (
+        "the answer is not that of S3",
+        frozenset({"ResponseParserError"}),
+        "check the endpoint: this may be another kind of server",
+    ),
+)
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    found: list[BaseException] = []
+    while error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__ or error
+    return found
 
 
 def _code_of(error: BaseException | None) -> str:

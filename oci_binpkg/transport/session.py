@@ -172,8 +172,9 @@ class WireResponse:
         left = getattr(raw, "length_remaining", None)
         if left is not None and left <= _DRAINED:
             try:
-                raw.read(left + 1, decode_content=False)
-            except (HTTPError, OSError):
+                # through the stream, which knows when a server is too slow to wait for
+                self.stream.read(left + 1)
+            except (BinpkgError, HTTPError, OSError, ValueError):
                 raw.close()
         self._response.close()
 
@@ -210,6 +211,7 @@ class BodyReader(io.RawIOBase):
         self._fail = fail
         self._waited = 0.0
         self._received = 0
+        self._failure: BinpkgError | None = None
 
     def readable(self) -> bool:
         """Say yes."""
@@ -217,12 +219,14 @@ class BodyReader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Read what is there; only the time spent waiting for the server counts as slowness."""
+        if self._failure is not None:
+            raise self._failure
         started = self._clock()
         try:
             data: bytes = self._raw.read1(len(buffer), decode_content=False) or b""
         except (HTTPError, OSError, http.client.HTTPException) as error:
             found = classify(error)
-            raise self._fail(found.failure, found.detail) from None
+            raise self._failed(found.failure, found.detail) from None
         buffer[: len(data)] = data
         self._note(len(data), self._clock() - started)
         return len(data)
@@ -232,8 +236,12 @@ class BodyReader(io.RawIOBase):
         self._received += count
         if count and self._waited >= self._timeouts.slow_window:
             if self._received < self._timeouts.slow_bytes * self._waited:
-                raise self._fail(Failure.SLOW, f"{self._received} bytes in {self._waited:.0f} s")
+                raise self._failed(Failure.SLOW, f"{self._received} bytes in {self._waited:.0f} s")
             self._waited, self._received = 0.0, 0
+
+    def _failed(self, failure: Failure, detail: str) -> BinpkgError:
+        self._failure = self._fail(failure, detail)
+        return self._failure
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,7 +171,7 @@ def test_a_folder_with_packages_toml(tmp_path, cache):
         (["push"], 2, "CACHE"),
         (["push", "{cache}", "--store", "{store}", "--bogus"], 2, "--bogus"),
         (["push", "somewhere", "--store", "{store}"], 2, "no cache named 'somewhere'"),
-        (["push", "ftp://host/x", "--store", "{store}"], 2, "not a cache"),
+        (["push", "xyz://host/x", "--store", "{store}"], 2, "not a cache"),
         (["push", "oci://Bad_Host/app", "--store", "{store}"], 2, "not a registry host"),
         (["push", "{cache}:tag", "--store", "{store}"], 2, "names an image"),
         (["push", "{cache}"], 2, "no install tree named"),

@@ -134,6 +134,20 @@ def test_push_to_a_mirror_wants_to_be_told_of_signing(tree, tmp_path):
     assert binpkg("push", address("v2-unsigned"), "--store", tree.root, "--unsigned").code == 26
 
 
+def test_a_mirror_may_be_wherever_fsspec_leads(tree, tmp_path):
+    mirror = f"memory://{tmp_path.name}/apps"
+    absent = binpkg("find", "--from", mirror)
+    assert absent.code == 6, absent.err
+    assert f"{mirror} holds no packages" in absent.err
+    ended = binpkg("push", mirror, "--store", tree.root, "--unsigned", "--update-index")
+    assert ended.code == 0, ended.err
+    assert {name for name, _, _ in packages(mirror)} == {"app", "zlib"}
+    installed = binpkg("install", "app", "--from", mirror, "--store", tmp_path / "n", ANY)
+    assert installed.code == 0, installed.err
+    assert binpkg("copy", mirror, f"file://{tmp_path}/copy", ANY, "--unsigned").code == 0
+    assert layers(mirror) == layers(f"file://{tmp_path}/copy")
+
+
 def test_what_another_cache_has_is_left_out_but_stacked(tree, tmp_path):
     site = f"file://{tmp_path}/site"
     assert binpkg("push", site, "zlib", "--store", tree.root, "--unsigned").code == 0

@@ -102,6 +102,7 @@ def test_everything_can_be_said(config, monkeypatch):
         "signed": False,
         "signed_index": True,
         "file": str(config),
+        "merged_files": [],
     }
     line = ran("list").lines[0]
     assert "fetch https://h/apps, push s3://bucket/in" in line
@@ -199,7 +200,7 @@ def test_no_names_is_no_error(home):
         (["add", "lab", "oci://h/y"], "there is a cache lab already\n  `oci-binpkg mirror set lab`"),
         (["add", "a b", "oci://h/y"], "cannot be the name of a cache"),
         (["add", "oci-layout", "oci://h/y"], "cannot be the name of a cache"),
-        (["add", "more", "gs://h/y"], "not a cache: 'gs://h/y'"),
+        (["add", "more", "xyz://h/y"], "not a cache: 'xyz://h/y'"),
         (["add", "more", "oci://h/y:tag"], "names an image, a cache is expected"),
         (["add", "more", ""], "more has no url"),
         (["add", "more", "oci://me:hush@h/y"], "an address holds no login"),

@@ -24,6 +24,7 @@ _DIRECTORIES = {
     "XDG_STATE_HOME": ".local/state",
     "XDG_RUNTIME_DIR": "run",
     "DOCKER_CONFIG": ".docker",
+    "SPACK_SYSTEM_CONFIG_PATH": ".no-system-wide-spack",
 }
 
 

@@ -28,6 +28,7 @@ from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.memory import MemoryStore
 from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.objects_file import FileObjects
+from oci_binpkg.transport.objects_fsspec import FsspecObjects, open_fsspec
 from oci_binpkg.transport.objects_http import HttpObjects
 from oci_binpkg.transport.objects_s3 import S3Objects, S3Settings, open_s3
 from tests.support.golden import GOLDEN
@@ -296,6 +297,34 @@ def s3_cache(path: Path) -> Iterator[CacheCase]:
     yield CacheCase(again(), again, damage)
 
 
+@contextmanager
+def fsspec_cache(path: Path) -> Iterator[CacheCase]:
+    """In fsspec's memory."""
+    objects = open_fsspec(f"memory://{uuid.uuid4().hex}/apps")
+
+    def again() -> MirrorCache:
+        return MirrorCache(objects, pause=patient)
+
+    def damage(digest: Digest, data: bytes) -> None:
+        objects.write(blob_path(digest), data)
+
+    yield CacheCase(again(), again, damage)
+
+
+@contextmanager
+def fsspec_directory_cache(path: Path) -> Iterator[CacheCase]:
+    """In a directory, as fsspec sees it."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    directory = path / "mirror"
+    objects = FsspecObjects(f"local://{directory}", lambda: (LocalFileSystem(), str(directory)))
+
+    def again() -> MirrorCache:
+        return MirrorCache(objects, pause=patient)
+
+    yield CacheCase(again(), again, damage_in(directory))
+
+
 # a kind of cache joins the contract by adding its factory here
 CACHE_FACTORIES: dict[str, CacheFactory] = {
     "oci memory": memory_cache,
@@ -303,6 +332,8 @@ CACHE_FACTORIES: dict[str, CacheFactory] = {
     "mirror file": file_cache,
     "mirror http": http_cache,
     "mirror s3": s3_cache,
+    "mirror fsspec": fsspec_cache,
+    "mirror fsspec directory": fsspec_directory_cache,
 }
 
 

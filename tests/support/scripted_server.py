@@ -33,7 +33,7 @@ class Answer:
     `length` is False (then the end of the connection ends the body). `cut_after`: close after so many body bytes.
     `reset`: a TCP reset instead of an orderly close, before anything is sent unless `cut_after` is set. `drop`: close
     without answering. `silent`: never answer. `early`: answer after so many bytes of the request's body, without
-    reading the rest. `close`: close after the answer. `status_line` replaces the first line, bytes and line end as
+    reading the rest. `drip`: wait so many seconds before each byte of the body. `close`: close after the answer. `status_line` replaces the first line, bytes and line end as
     given.
     """
 
@@ -47,6 +47,7 @@ class Answer:
     silent: bool = False
     early: int | None = None
     close: bool = False
+    drip: float = 0.0
     status_line: bytes = b""
 
     def pairs(self) -> tuple[tuple[str, str], ...]:
@@ -211,7 +212,10 @@ class ScriptedServer:
             pairs += (("Content-Length", str(len(answer.body))),)
         lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in pairs]
         body = b"" if asked.method == "HEAD" else answer.body[: answer.cut_after]
-        connection.sendall(b"".join(lines) + b"\r\n" + body)
+        connection.sendall(b"".join(lines) + b"\r\n" + (b"" if answer.drip else body))
+        for byte in body if answer.drip else b"":
+            self._stopped.wait(answer.drip)
+            connection.sendall(bytes([byte]))
         if answer.cut_after is not None or not answer.length or answer.close or answer.early is not None:
             return self._hang_up(connection, reset=answer.reset)
         return True

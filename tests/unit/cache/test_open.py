@@ -51,7 +51,10 @@ def test_layouts(text, path, reference):
     [
         "",
         "apps",
-        "ftp://x/y",
+        "xyz://x/y",
+        "zip://x/y",
+        "sftp://user:pw@x/y",
+        "gs://",
         "https://user:pw@x/y",
         "https://x/y?z",
         "https:///y",

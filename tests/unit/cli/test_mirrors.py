@@ -1,9 +1,12 @@
 """Caches by name: our own tables and Spack's mirrors.yaml, in every form that Spack documents."""
 
+import os
+import pwd
+
 import pytest
 
-from oci_binpkg.cli.connecting import Connections, s3_settings
-from oci_binpkg.cli.mirrors import Access, CacheEndpoint, shown
+from oci_binpkg.cli.connecting import Connections, fsspec_options, s3_settings
+from oci_binpkg.cli.mirrors import Access, CacheEndpoint, has_login, shown
 from oci_binpkg.cli.settings import Settings, load_settings
 from oci_binpkg.cli.wiring import ConfiguredLocation, TrustFlags, Wiring
 from oci_binpkg.errors import UsageError
@@ -30,7 +33,7 @@ def spack(home, text, file=".spack/mirrors.yaml"):
 
 
 def caches(home, **env):
-    return load_settings({"HOME": str(home), **env}).caches
+    return load_settings({"HOME": str(home), "SPACK_SYSTEM_CONFIG_PATH": f"{home}/system", **env}).caches
 
 
 def one(home, text, **env):
@@ -138,11 +141,18 @@ def test_a_mistake_in_our_file_names_file_and_key_and_no_secret(home, text, mess
         ("{url: 'oci://h/m', source: false, autopush: true, new_key: 1}", "oci://h/m", "oci://h/m"),
         ("{url: 'https://h/m', fetch: {view: v}}", "https://h/m", "https://h/m"),
         ("{url: 'https://h/m', push: null}", "https://h/m", "https://h/m"),
+        ("oci://h/m", "oci://h/m", "oci://h/m"),
+        ("oci+http://h:5000/m", "oci+http://h:5000/m", "oci+http://h:5000/m"),
+        ("{fetch: {url: 'https://h/m'}, push: {url: 's3://b/m', profile: p}}", "https://h/m", "s3://b/m"),
+        ("{url: 'https://h/m', binary: true, source: false, signed: true}", "https://h/m", "https://h/m"),
+        ("{url: 'https://h/m', view: v, autopush: false}", "https://h/m", "https://h/m"),
+        ("{'url:': 'https://h/m', 'push:': {'url:': 's3://b'}}", "https://h/m", "s3://b"),
+        ("{fetch: mirror, push: {url: ../m}}", "file://{home}/.spack/mirror", "file://{home}/m"),
     ],
 )
 def test_spacks_forms_of_addresses(home, text, fetch, push):
     lab = one(home, text)
-    assert (lab.fetch_url, lab.push_url) == (fetch, push)
+    assert (lab.fetch_url, lab.push_url) == (fetch.format(home=home), push.format(home=home))
     assert lab.origin_file == str(home / ".spack" / "mirrors.yaml")
 
 
@@ -155,11 +165,20 @@ def test_spacks_forms_of_addresses(home, text, fetch, push):
         ("../my mirror", "file://{home}/my%20mirror"),
         ("$spack/mirror", "file:///opt/spack/mirror"),
         ("${WHERE}/$UNKNOWN", "file:///data/$UNKNOWN".replace("$", "%24")),
+        ("${SPACK}/m", "file:///opt/spack/m"),
+        ("$env/m", "file:///envs/e/m"),
+        ("/srv/$user/m", "file:///srv/{user}/m"),
+        ("$spack_home/m", "file://{home}/m"),
+        ("$user_cache_path/m", "file://{home}/.spack/m"),
+        ("/srv/$platform", "file:///srv/linux"),
+        ("file://$spack/m", "file:///opt/spack/m"),
+        ("file://~/m", "file://{home}/m"),
+        ("file:///srv/m", "file:///srv/m"),
     ],
 )
 def test_a_path_in_spacks_file_is_what_spack_takes_it_for(home, text, url):
-    lab = one(home, f'"{text}"', SPACK_ROOT="/opt/spack", WHERE="/data")
-    assert lab.fetch_url == url.format(home=home)
+    lab = one(home, f'"{text}"', SPACK_ROOT="/opt/spack", WHERE="/data", SPACK_ENV="/envs/e")
+    assert lab.fetch_url == url.format(home=home, user=pwd.getpwuid(os.geteuid()).pw_name)
 
 
 @pytest.mark.parametrize(
@@ -323,8 +342,8 @@ def test_a_name_stands_for_where_it_is_read_or_written(home):
 
 
 def test_an_address_that_nobody_understands_names_its_file(home):
-    one(home, "gs://bucket/x")
-    with pytest.raises(UsageError, match=r"mirrors\.yaml: lab: not a cache: 'gs://bucket/x'"):
+    one(home, "xyz://bucket/x")
+    with pytest.raises(UsageError, match=r"mirrors\.yaml: lab: not a cache: 'xyz://bucket/x'"):
         wiring(home).location("lab")
 
 
@@ -405,3 +424,28 @@ def test_a_login_is_not_sent_in_clear(monkeypatch):
     for url in ("https://h/m", "http://h/m", "http://localhost:1/m"):
         connections.objects(url, CacheEndpoint(url, access=Access("me", "hush")))
     assert known == [True, False, True]
+
+
+def test_what_fsspec_is_told_of_a_login():
+    pair = Access("me", "hush")
+    assert fsspec_options("sftp", CacheEndpoint(access=pair)) == {"username": "me", "password": "hush"}
+    assert fsspec_options("az", CacheEndpoint(access=pair)) == {"account_name": "me", "account_key": "hush"}
+    assert fsspec_options("gs", CacheEndpoint(endpoint_url="https://h")) == {"endpoint_url": "https://h"}
+    for scheme, access in (("gs", pair), ("sftp", Access(token="hush"))):
+        with pytest.raises(UsageError, match=f"{scheme}:// takes no such login") as caught:
+            fsspec_options(scheme, CacheEndpoint(access=access))
+        assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "has"),
+    [
+        ("sftp://me@h/x", False),
+        ("abfs://box@account.example/x", False),
+        ("sftp://me:hush@h/x", True),
+        ("https://me@h/x", True),
+        ("s3://me@b", True),
+    ],
+)
+def test_what_counts_as_a_login_in_an_address(url, has):
+    assert has_login(url) is has

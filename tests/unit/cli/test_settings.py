@@ -2,8 +2,11 @@
 
 import pytest
 
+from oci_binpkg.cli.connecting import Connections, s3_settings
+from oci_binpkg.cli.mirrors import CacheEndpoint
 from oci_binpkg.cli.settings import GIB, load_settings, stderr_is_terminal
 from oci_binpkg.errors import UsageError
+from oci_binpkg.events import ignore
 
 
 def settings(tmp_path, text="", **env):
@@ -43,6 +46,18 @@ def test_the_file_is_read(tmp_path):
     assert found.caches["lab"].fetch_url == "oci://registry.example/lab"
     assert found.ca_file_of("registry.example") == "/home/me/lab.pem"
     assert (found.layer_cache, found.layer_cache_size) == ("/big/layers", int(1.5 * GIB))
+
+
+def test_how_long_to_wait_reaches_every_kind_of_server(tmp_path):
+    assert settings(tmp_path, "").timeout is None
+    assert settings(tmp_path, "timeout = 5").timeout == 5.0
+    found = settings(tmp_path, "timeout = 5", OCI_BINPKG_TIMEOUT="0.5")
+    limits = Connections(found, ignore).transport("h", plain=False).timeouts
+    assert (limits.connect, limits.idle, limits.slow_window) == (0.5, 0.5, 0.5)
+    bucket = s3_settings(CacheEndpoint("s3://b"), found)
+    assert (bucket.connect_timeout, bucket.read_timeout) == (0.5, 0.5)
+    with pytest.raises(UsageError, match="OCI_BINPKG_TIMEOUT: not a number of seconds: 'soon'"):
+        settings(tmp_path, "", OCI_BINPKG_TIMEOUT="soon")
 
 
 def test_the_environment_wins(tmp_path):
@@ -98,6 +113,10 @@ def test_certificates_are_found_where_podman_looks(tmp_path):
         ("store = 1979-05-27", "store must be text, not date"),
         ("jobs = 10001", "jobs is too large\n  at most 10000"),
         ("retries = 99999999999999999999999999", "retries is too large"),
+        ("timeout = 0", "timeout: not a number of seconds: '0'"),
+        ("timeout = 1e9", "timeout: not a number of seconds: '1000000000.0'"),
+        ("timeout = nan", "timeout: not a number of seconds: 'nan'"),
+        ("timeout = '5'", "timeout must be a number or a fraction, not text"),
         ("retries = " + "9" * 5000, "a number too large"),
         ("[layer_cache]\nmax_size = 9223372036854775808", "layer_cache.max_size is too large"),
         ("[layer_cache]\nmax_size = '9999999999 GiB'", "layer_cache.max_size is too large"),

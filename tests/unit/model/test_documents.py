@@ -93,10 +93,16 @@ def test_what_was_nested_is_not_written_either() -> None:
         canonical_json(document)
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"{}x", b"{'a': 1}", b"<html>", b"{} {}", b"\x00"])
+@pytest.mark.parametrize("data", [b"", b"{", b"{}x", b"{'a': 1}", b"{} {}", b"\x00"])
 def test_refuses_what_is_not_json(data: bytes) -> None:
     with pytest.raises(ContentError, match=r"^doc: not valid JSON"):
         parse_json(data, "doc")
+
+
+def test_a_web_page_in_the_place_of_json_is_called_that() -> None:
+    with pytest.raises(ContentError, match=r"^doc: a web page or XML, not JSON") as caught:
+        parse_json(b"\n<html>", "doc")
+    assert "login page" in caught.value.hint
 
 
 @pytest.mark.parametrize("data", [b"[]", b"1", b'"a"', b"null", b"true"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from oci_binpkg.errors import (
 )
 from oci_binpkg.events import Retrying, Warned
 from oci_binpkg.model.content import Blob, Descriptor, Digest
+from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.gate import GateLimits, HostGates
 from oci_binpkg.transport.http import HttpClient, Request
 from oci_binpkg.transport.retry import RetryPolicy
@@ -690,3 +692,14 @@ def test_a_request_may_be_seen_as_it_came(bench, tmp_path: Path) -> None:
     bench.server.on("*", "*", answer)
     body_of(bench.client(), get(bench))
     assert seen == bench.server.log
+
+
+def test_closing_does_not_wait_for_what_a_slow_server_has_left(bench) -> None:
+    """A short rest is read so that the connection can be used again; one that trickles is not worth it."""
+    bench.server.on("GET", "/v2/drip", Answer(200, b"x" * 60_000, drip=0.05))
+    timeouts = Timeouts(slow_window=0.2)
+    with RegistryHttpClient(bench.server.origin, settings=TransportSettings(timeouts=timeouts)) as client:
+        answer = client.send(get(bench, "/v2/drip"))
+        started = time.monotonic()
+        answer.close()
+        assert time.monotonic() - started < 5

@@ -1,0 +1,61 @@
+"""A cache that did not answer when it was opened: of several, the others still count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Never
+
+from oci_binpkg.cache.index import IndexBytes, IndexDocument
+from oci_binpkg.cache.index_signature import IndexSignature
+from oci_binpkg.cache.protocol import Entry, PackageKey
+from oci_binpkg.errors import TransferError
+from oci_binpkg.model.content import Digest
+from oci_binpkg.model.image import Layer
+
+
+@dataclass(frozen=True, slots=True)
+class UnreachableCache:
+    """Whatever is asked of it raises the error that it was opened with; nothing is asked twice."""
+
+    name: str
+    error: TransferError
+
+    def hashes(self) -> Mapping[str, str]:
+        """Raise the error."""
+        self._fail()
+
+    def find(self, key: PackageKey) -> Entry:  # noqa: ARG002
+        """Raise the error."""
+        self._fail()
+
+    def entry(self, locator: str) -> Entry:  # noqa: ARG002
+        """Raise the error."""
+        self._fail()
+
+    def upload(self, layer: Layer) -> bool:  # noqa: ARG002
+        """Raise the error."""
+        self._fail()
+
+    def publish(self, entry: Entry) -> Digest:  # noqa: ARG002
+        """Raise the error."""
+        self._fail()
+
+    def index_bytes(self, known: Digest | None = None) -> IndexBytes | None:  # noqa: ARG002
+        """Raise the error."""
+        self._fail()
+
+    def index_signature(self) -> IndexSignature:
+        """Raise the error."""
+        self._fail()
+
+    def read_index(self, known: Digest | None = None) -> IndexDocument | None:  # noqa: ARG002
+        """Raise the error."""
+        self._fail()
+
+    def merge_index(self, added: IndexDocument, *, replace: bool = False) -> bool:  # noqa: ARG002
+        """Raise the error."""
+        self._fail()
+
+    def _fail(self) -> Never:
+        raise self.error

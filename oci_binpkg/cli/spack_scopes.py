@@ -1,0 +1,153 @@
+"""Where Spack keeps its configuration, and which file goes before which.
+
+Source: Spack's documentation of configuration scopes. From the highest: the active environment, then (since 1.1, whose
+own `include.yaml` says so) `$spack/etc/spack`, the user's folder, the site's, the system's, and the defaults; before
+1.1 the user's folder goes first, and `$spack/etc/spack` is the site's. A file goes before what it includes, and of what
+it includes the first goes first.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from oci_binpkg.cli.mirrors import SpackPlaces
+from oci_binpkg.cli.spack_yaml import load_yaml
+from oci_binpkg.cli.tables import type_name
+from oci_binpkg.errors import UsageError
+
+_DEEPEST: Final = 16
+_PLATFORM: Final = "linux"
+_ENVIRONMENT_FILE: Final = "spack.yaml"
+_VARIABLE: Final = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+_CONDITION: Final = re.compile(r"""\s*["'](\w+)["']\s+(not\s+)?in\s+env\s*""")
+_URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://")
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """What one file says of mirrors: name -> entry. `overrides`: what lower files say does not count (`mirrors::`)."""
+
+    path: str
+    entries: Mapping[str, Any]
+    overrides: bool = False
+
+
+def expanded(text: str, places: SpackPlaces) -> str:
+    """Return a path with the variables replaced that Spack knows, then those of the environment, then `~`."""
+
+    def value(found: re.Match[str]) -> str:
+        name = found[1] or found[2]
+        return _spack_variable(name.lower(), places) or places.environment.get(name) or str(found[0])
+
+    path = _VARIABLE.sub(value, text)
+    return places.home + path[1:] if path == "~" or path.startswith("~/") else path
+
+
+def _spack_variable(name: str, places: SpackPlaces) -> str:
+    environment = places.environment
+    if name == "user":
+        return pwd.getpwuid(os.geteuid()).pw_name
+    if name == "tempdir":
+        return tempfile.gettempdir()
+    known = {
+        "spack": places.spack_root,
+        "env": environment.get("SPACK_ENV", ""),
+        "platform": _PLATFORM,
+        "spack_home": environment.get("SPACK_HOME") or places.home,
+        "user_cache_path": environment.get("SPACK_USER_CACHE_PATH") or f"{places.home}/.spack",
+    }
+    return known.get(name, "")
+
+
+@dataclass(slots=True)
+class SpackFiles:
+    """Reads Spack's files. `sections` has what they say, the highest first; `remarks` what is not read, and why."""
+
+    places: SpackPlaces
+    sections: list[Section] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    _seen: set[str] = field(default_factory=set)
+
+    def read_all(self) -> None:
+        """Read every scope. Raises `UsageError` naming file and key."""
+        places = self.places
+        if places.environment_file:
+            self._file(places.environment_file)
+        for folder in places.folders:
+            self._folder(folder)
+
+    def read_one(self, path: str) -> None:
+        """Read a file and what it includes. Raises `UsageError`, also if it is not there."""
+        if not self._file(path):
+            raise UsageError(f"{path}: no such file", hint="spack_mirrors in the configuration names it")
+
+    def _folder(self, folder: str, depth: int = 0) -> None:
+        self._file(f"{folder}/mirrors.yaml", depth)
+        self._file(f"{folder}/include.yaml", depth)
+
+    def _file(self, path: str, depth: int = 0) -> bool:
+        if path in self._seen:
+            return True
+        document = load_yaml(path)
+        if document is None:
+            return False
+        self._seen.add(path)
+        if os.path.basename(path) == _ENVIRONMENT_FILE:
+            document = self._mapping(document.get("spack"), f"{path}: spack")
+        overrides = "mirrors:" in document
+        entries = self._mapping(document.get("mirrors:" if overrides else "mirrors"), f"{path}: mirrors")
+        if entries or overrides:
+            self.sections.append(Section(path, entries, overrides))
+        for entry in self._includes(document, path):
+            self._include(entry, path, depth + 1)
+        return True
+
+    def _mapping(self, value: Any, what: str) -> dict[str, Any]:
+        if not isinstance(value, dict | None):
+            raise UsageError(f"{what} must be a mapping, not {type_name(type(value))}")
+        return {str(key): each for key, each in (value or {}).items()}
+
+    def _includes(self, document: Mapping[str, Any], path: str) -> Sequence[Any]:
+        found = document.get("include", document.get("include:")) or []
+        if not isinstance(found, list):
+            raise UsageError(f"{path}: include must be a list, not {type_name(type(found))}")
+        return found
+
+    def _include(self, entry: Any, by: str, depth: int) -> None:
+        """Read what a file includes: a file or folder on this machine."""
+        if isinstance(entry, str):
+            entry = {"path": entry}
+        if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
+            self.remarks.append(f"{by}: an include without a path on this machine is not read")
+            return
+        if not self._wanted(entry, by):
+            return
+        override = self.places.environment.get(str(entry.get("path_override_env_var", "")), "")
+        text = expanded(override or entry["path"], self.places).removeprefix("file://")
+        if _URL.match(text) or "git" in entry:
+            self.remarks.append(f"{by}: the include {entry['path']} is not read: it is not on this machine")
+            return
+        path = os.path.normpath(os.path.join(os.path.dirname(by), text))
+        if depth > _DEEPEST:
+            raise UsageError(f"{by}: includes are nested more than {_DEEPEST} deep")
+        if os.path.isdir(path):
+            self._folder(path, depth)
+        elif not self._file(path, depth) and not entry.get("optional"):
+            self.remarks.append(f"{by}: the include {path} does not exist")
+
+    def _wanted(self, entry: Mapping[str, Any], by: str) -> bool:
+        """Judge `when`, of which one form is understood: whether the environment has a variable."""
+        condition = entry.get("when", True)
+        if isinstance(condition, bool):
+            return condition
+        match = _CONDITION.fullmatch(str(condition))
+        if match is None:
+            self.remarks.append(f"{by}: the include {entry['path']} is not read: its condition is not understood here")
+            return False
+        return (match[1] in self.places.environment) is not bool(match[2])
