@@ -8,6 +8,7 @@ from oci_binpkg.model.content import OCI_CONFIG, Blob
 from oci_binpkg.model.manifest import parse_descriptor
 from oci_binpkg.store.copy import blob_of
 from tests.support.command_line import binpkg
+from tests.support.gpg_keys import BORN, PAST
 from tests.support.signed_caches import (
     blobs_named_by,
     cache,
@@ -30,8 +31,6 @@ from tests.support.signed_caches import (
 __all__ = ["cache", "home", "tree"]  # fixtures
 
 pytestmark = pytest.mark.parametrize("cache", ["mirror", "registry"], indirect=True)
-
-PAST = "20200101T000000"
 
 
 @pytest.fixture
@@ -99,7 +98,7 @@ def test_a_key_that_nobody_trusts(unsigned, home, refused):
 
 @pytest.mark.covers("B32")
 def test_a_key_that_has_expired(unsigned, home, tmp_path, refused):
-    key = home.make("old", expires="1d", at=PAST)
+    key = home.make("old", expires="1d", at=BORN)
     trust(home, key, tmp_path)
     resign(unsigned, home, key, at=PAST)
     refused(unsigned, "the key that signed it has expired")
@@ -121,7 +120,7 @@ def test_a_key_that_is_not_meant_for_signing_any_more(signed, home, key, tmp_pat
 
 @pytest.mark.covers("B32")
 def test_a_signature_that_has_expired(unsigned, home, tmp_path, refused):
-    key = home.make("old", at=PAST)
+    key = home.make("old", at=BORN)
     trust(home, key, tmp_path)
     resign(unsigned, home, key, "--default-sig-expire", "1d", at=PAST)
     refused(unsigned, "the signature has expired")

@@ -17,8 +17,10 @@ import pytest
 
 from oci_binpkg.cache.gpg import Outcome, Run
 
-PAST = "20200101T000000"
-"""A time at which a key could sign that has expired since."""
+BORN = "20200101T000000"
+"""When keys are made that have expired since; gpg's clock runs on from there while it makes one."""
+PAST = "20200101T060000"
+"""A time at which such a key could sign."""
 
 TEXT = b'{\n"package":"greet",\n"hash":"6fytamqgzio2shuhlaie55hiv2m2stdw"\n}\n'
 
@@ -122,7 +124,7 @@ def gpg_keys() -> Iterator[Keys]:
     """The keys of the session."""
     with gpg_home() as home:
         good, other, revoked, retired = (home.make(name) for name in ("good", "other", "revoked", "retired"))
-        expired, old = home.make("expired", expires="1d", at=PAST), home.make("old", at=PAST)
+        expired, old = home.make("expired", expires="1d", at=BORN), home.make("old", at=BORN)
         documents = {
             "expired": home.clear(TEXT, expired, at=PAST),
             "revoked": home.clear(TEXT, revoked),

@@ -119,7 +119,7 @@ def test_the_reason_is_told_why_a_signature_of_an_index_does_not_count(
 ) -> None:
     if name != "other":
         keyring.trust(gpg_keys.home.public(getattr(gpg_keys, name)))
-    at = "20200101T000000" if name == "expired" else ""
+    at = "20200101T060000" if name == "expired" else ""
     key = getattr(gpg_keys, name)
     cache = opened("nobody")
     if isinstance(cache, MirrorCache):

@@ -230,7 +230,7 @@ def test_a_detached_signature_holds_for_exactly_its_bytes(signer, gpg_keys):
         ("other", (), "", "not trusted"),
         ("good", ("--digest-algo", "SHA1"), "", "signed with SHA1"),
         ("good", ("--textmode",), "", "not a signature over exact bytes"),
-        ("expired", (), "20200101T000000", "has expired"),
+        ("expired", (), "20200101T060000", "has expired"),
         ("good", ("--local-user", "old"), "", "more than one signature"),
     ],
 )
