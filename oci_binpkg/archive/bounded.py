@@ -7,6 +7,7 @@ grows: what is refused has cost at most the limit.
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from oci_binpkg.archive.codec import Readable, decompressor
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.content import Digest
 
-_CHUNK: Final = 1024 * 1024
+_CHUNK: Final = 256 * 1024
+_CHUNKS_AHEAD: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +63,11 @@ class BoundedInput:
         algorithm: str = "sha256",
         on_bytes: Callable[[int], None] | None = None,
     ) -> None:
-        self._compressed = _Counted(stream)
+        self._arriving = _Ahead(stream)
+        self._compressed = _Counted(self._arriving)
         self._what = what
         self._limits = limits
-        self._reader = decompressor(self._compressed, what, media_type=media_type)
+        self._ahead = _Ahead(decompressor(self._compressed, what, media_type=media_type))
         self._hash = _Hash(algorithm)
         self._on_bytes = on_bytes
         self._chunk = b""
@@ -79,6 +82,8 @@ class BoundedInput:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ahead.close()
+        self._arriving.close()
         self._hash.close()
 
     @property
@@ -131,7 +136,7 @@ class BoundedInput:
         raise ContentError(f"{self._what}: the layer {finding}")
 
     def _fill(self) -> int:
-        self._chunk = self._reader.read(_CHUNK)
+        self._chunk = self._ahead.read(_CHUNK)
         self._view = memoryview(self._chunk)
         self._at = 0
         if count := len(self._chunk):
@@ -161,6 +166,38 @@ class _Counted:
         data = self._stream.read(size)
         self.count += len(data)
         return data
+
+
+class _Ahead:
+    """Reads on a thread of its own, a few chunks ahead of who takes them; for the first chunk no thread is started.
+
+    So that receiving and decompressing need not wait for the disk, nor the other way round.
+    """
+
+    def __init__(self, stream: Readable) -> None:
+        self._stream = stream
+        self._pool: ThreadPoolExecutor | None = None
+        self._coming: deque[Future[bytes]] = deque()
+
+    def read(self, _: int, /) -> bytes:
+        """Return the next chunk, b"" at the end; always in the same size. Raises what reading raises."""
+        if self._pool is None:
+            chunk = self._stream.read(_CHUNK)
+            if len(chunk) == _CHUNK:
+                self._pool = ThreadPoolExecutor(1, "read-ahead")
+                self._coming.extend(self._begin(self._pool) for _ in range(_CHUNKS_AHEAD))
+            return chunk
+        chunk = self._coming.popleft().result()
+        self._coming.append(self._begin(self._pool))
+        return chunk
+
+    def close(self) -> None:
+        """Stop reading; a read that has begun is waited for."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def _begin(self, pool: ThreadPoolExecutor) -> Future[bytes]:
+        return pool.submit(self._stream.read, _CHUNK)
 
 
 class _Hash:

@@ -89,12 +89,15 @@ class LayerCache:
         self._evict(cached.size)
         return cached, False
 
-    def layer_of(self, cached: CachedLayer, media_type: str) -> Layer:
+    def layer_of(self, cached: CachedLayer, media_type: str, *, fresh: bool = False) -> Layer:
         """Return the layer as a value. Reading it raises `ContentError` before its end if the bytes have changed.
 
-        Then the damaged blob is removed, so that the next `build` packs again.
+        Then the damaged blob is removed, so that the next `build` packs again. One that is `fresh`, made a moment ago,
+        is not looked at: whoever stores it compares its digest anyway.
         """
         descriptor = Descriptor(media_type, cached.digest, cached.size)
+        if fresh:
+            return Layer(Blob(descriptor, lambda: self._open_unverified(cached)), cached.diff_id)
         return Layer(Blob(descriptor, lambda: self._open(cached)), cached.diff_id)
 
     def release(self, cached: CachedLayer) -> None:
@@ -141,6 +144,11 @@ class LayerCache:
 
     @contextmanager
     def _open(self, cached: CachedLayer) -> Iterator[BinaryIO]:
+        with self._open_unverified(cached) as file:
+            yield cast("BinaryIO", _VerifiedFile(file, cached, lambda: self._discard(cached)))
+
+    @contextmanager
+    def _open_unverified(self, cached: CachedLayer) -> Iterator[BinaryIO]:
         path = self._blob_path(cached.digest)
         with _disk(path):
             try:
@@ -151,7 +159,7 @@ class LayerCache:
                 self._discard(cached)
                 raise _damaged(cached) from None
         with file:
-            yield cast("BinaryIO", _VerifiedFile(file, cached, lambda: self._discard(cached)))
+            yield cast("BinaryIO", file)
 
     def _keep(self, key: str, fingerprint: str, packed: PackedLayer) -> CachedLayer:
         cached = CachedLayer(key, packed.digest, packed.size, packed.diff_id, packed.uncompressed_size, packed.summary)

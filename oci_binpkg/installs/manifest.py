@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,7 +22,9 @@ from oci_binpkg.model.documents import parse_json
 MANIFEST: Final = ".spack/install_manifest.json"
 _UNLISTED: Final = frozenset({MANIFEST, ".spack/binary_distribution", ".spack/install_times.json"})
 """What Spack writes after the record, or into archives only."""
-_CHUNK: Final = 1024 * 1024
+_CHUNK: Final = 256 * 1024
+_READERS: Final = 2
+_WORTH_THREADS: Final = 32 * 1024 * 1024
 _MAX_BYTES: Final = 1024 * 1024 * 1024
 
 
@@ -56,11 +59,27 @@ def manifest_of(
     Hashes are taken from `known` (a record made at `known_prefix`) for files that are not `changed` (relative paths).
     """
     entries = {}
+    unknown: dict[str, str] = {}
     for relative, path, status in _walk(tree):
         old = known.get(os.path.join(known_prefix, relative) if relative else known_prefix, {})
         trusted = relative not in changed and old.get("size") == status.st_size
-        entries[os.path.join(prefix, relative) if relative else prefix] = _entry(path, status, old if trusted else {})
+        name = os.path.join(prefix, relative) if relative else prefix
+        entries[name] = _entry(path, status, old if trusted else {})
+        if stat.S_ISREG(status.st_mode) and not entries[name]["hash"]:
+            unknown[name] = path
+    for name, found in zip(
+        unknown, _hashes(list(unknown.values()), sum(entries[n]["size"] for n in unknown)), strict=True
+    ):
+        entries[name]["hash"] = found
     return json.dumps(entries, separators=(",", ":")).encode()
+
+
+def _hashes(paths: Sequence[str], size: int) -> list[str]:
+    """Return the hashes of files of `size` bytes together; starting threads pays only where there is much to read."""
+    if size < _WORTH_THREADS:
+        return [file_hash(path) for path in paths]
+    with ThreadPoolExecutor(_READERS) as readers:
+        return list(readers.map(file_hash, paths))
 
 
 def compare(prefix: str) -> Iterator[Finding]:
@@ -106,7 +125,7 @@ def _entry(path: str, status: os.stat_result, known: Mapping[str, Any]) -> dict[
     if stat.S_ISLNK(status.st_mode):
         entry["dest"] = os.readlink(path)
     elif stat.S_ISREG(status.st_mode):
-        entry |= {"hash": known.get("hash") or file_hash(path), "time": status.st_mtime, "size": status.st_size}
+        entry |= {"hash": known.get("hash", ""), "time": status.st_mtime, "size": status.st_size}
     return entry
 
 

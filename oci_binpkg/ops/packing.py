@@ -51,7 +51,7 @@ class LayerPacker:
         return self._packed(cached, distribution, reused=reused)
 
     def _packed(self, cached: CachedLayer, distribution: Distribution, *, reused: bool) -> PackedLayer:
-        layer = self._cache.layer_of(cached, self._codec.media_type("oci"))
+        layer = self._cache.layer_of(cached, self._codec.media_type("oci"), fresh=not reused)
         prefix = f"{distribution.buildpath}/{distribution.relative_prefix}"
         release = partial(self._cache.release, cached)
         return PackedLayer(layer, reused, release, prefix, distribution.hash_to_prefix)

@@ -27,7 +27,7 @@ WHOLE: Final = 64 * 1024 * 1024
 """Texts up to this many bytes are read at once, longer ones in pieces."""
 
 _ELF: Final = b"\x7fELF"
-_CHUNK: Final = 1024 * 1024
+_CHUNK: Final = 256 * 1024
 _HEAD: Final = 4096
 
 

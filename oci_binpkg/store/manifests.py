@@ -53,12 +53,15 @@ class ManifestReader:
 
     def read(self, descriptor: Descriptor) -> bytes:
         """Return the bytes of a manifest, from memory if it was fetched lately."""
-        data = self._memory.get(descriptor.digest)
-        if data is None:
-            _, data = self.fetch(str(descriptor.digest))
+        _, data = self._memory.get(descriptor.digest) or self.fetch(str(descriptor.digest))
         if len(data) != descriptor.size:
             raise ContentError(f"{descriptor.digest}: {len(data)} bytes, but {descriptor.size} were promised")
         return data
+
+    def remembered(self, digest: Digest) -> Descriptor | None:
+        """Return the descriptor of a manifest that was fetched lately."""
+        found = self._memory.get(digest)
+        return found[0] if found else None
 
     def fetch(self, reference: str) -> tuple[Descriptor, bytes]:
         """Get a manifest and check it. Damage and broken bodies are tried again here: the client is done by then."""
@@ -101,8 +104,9 @@ class ManifestReader:
         if wanted is None and contradicts(headers, digest):
             self._remote.warn(f"{what}: the registry gives a wrong digest for it; its content, {digest}, counts")
         parsed = parse_manifest(data, what, media_type=manifest_type(headers))
-        self._memory.keep(digest, data)
-        return Descriptor(parsed.media_type, digest, len(data)), data
+        found = Descriptor(parsed.media_type, digest, len(data)), data
+        self._memory.keep(digest, found)
+        return found
 
 
 class _BrokenBodyError(NetworkError):
@@ -126,19 +130,20 @@ class _Memory:
     """The manifests last seen, up to a number of bytes."""
 
     limit: int
-    _items: OrderedDict[Digest, bytes] = field(default_factory=OrderedDict)
+    _items: OrderedDict[Digest, tuple[Descriptor, bytes]] = field(default_factory=OrderedDict)
     _size: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def get(self, digest: Digest) -> bytes | None:
+    def get(self, digest: Digest) -> tuple[Descriptor, bytes] | None:
         with self._lock:
             if digest in self._items:
                 self._items.move_to_end(digest)
             return self._items.get(digest)
 
-    def keep(self, digest: Digest, data: bytes) -> None:
+    def keep(self, digest: Digest, found: tuple[Descriptor, bytes]) -> None:
         with self._lock:
-            self._size += len(data) - len(self._items.pop(digest, b""))
-            self._items[digest] = data
+            old = self._items.pop(digest, None)
+            self._size += len(found[1]) - (len(old[1]) if old else 0)
+            self._items[digest] = found
             while self._size > self.limit:
-                self._size -= len(self._items.popitem(last=False)[1])
+                self._size -= len(self._items.popitem(last=False)[1][1])

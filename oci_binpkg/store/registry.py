@@ -92,9 +92,13 @@ class RegistryStore:
     def resolve(self, reference: str) -> Descriptor:
         """Fetch the manifest that a tag or digest names, and check it; `open` of the descriptor then asks nothing more.
 
+        A digest that was fetched lately is not asked for again.
+
         Raises `NotFoundError`, and `ContentError` if the bytes do not have the digest asked for or are no manifest.
         """
         wanted = digest_of(reference)
+        if wanted is not None and (known := self._reader.remembered(wanted)):
+            return known
         recent = reference in self._tagged or (wanted is not None and self._presence.knows(wanted))
         try:
             return self._patiently(recent, lambda: self._reader.fetch(reference))[0]
