@@ -56,8 +56,8 @@ def cold_push(bench: Workbench, stack: ExitStack, *, letter: str, codec: str) ->
         lines.append(peers.buildah_layers(corpus, codec))
     if codec == "gzip" and letter == "c":
         lines.append(peers.buildah_images(corpus, codec))
-    lines.append(peers.podman_build(corpus, codec))
     if codec == "gzip":
+        lines.append(peers.podman_build(corpus))
         docker = stack.enter_context(docker_engine())
         lines.append(peers.docker_build(corpus, docker))
         if letter == "a":

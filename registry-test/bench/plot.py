@@ -24,12 +24,13 @@ FILLS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """`role` is one of those in `FILLS`; `label` stands behind the bar."""
+    """`role` is one of those in `FILLS`; `label` stands behind the bar. One that was not `measured` sets no scale."""
 
     title: str
     seconds: float
     role: str
     label: str
+    measured: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +58,12 @@ def draw(groups: Sequence[Group]) -> str:
 
 def _group(group: Group, top: int) -> Iterator[str]:
     yield f'<text x="{MARGIN}" y="{top + 20}" font-size="13" font-weight="600">{escape(group.title)}</text>'
-    longest = max(bar.seconds for bar in group.bars) or 1
+    longest = max(bar.seconds for bar in group.bars if bar.measured) or 1
     for number, bar in enumerate(group.bars):
         y = top + HEAD + number * STEP
-        width = max(1.0, LONGEST * bar.seconds / longest)
+        width = min(LONGEST, max(1.0, LONGEST * bar.seconds / longest))
         yield f'<text x="{LEFT - 8}" y="{y + 11}" text-anchor="end">{escape(bar.title)}</text>'
         yield f'<rect x="{LEFT}" y="{y}" width="{width:.1f}" height="{BAR}" rx="2" {FILLS[bar.role]}/>'
+        if bar.seconds > longest:
+            yield f'<text x="{LEFT + width - 26:.1f}" y="{y + 11}" fill="#ffffff" font-weight="600">&#8230;</text>'
         yield f'<text x="{LEFT + width + 6:.1f}" y="{y + 11}">{escape(bar.label)}</text>'

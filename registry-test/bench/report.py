@@ -29,7 +29,7 @@ COLUMNS: Final = (
     ("docker", "docker"),
     ("docker-layers", "docker, layer per package"),
     ("skopeo", "skopeo + tar"),
-    ("pigz", "tar \\| pigz"),
+    ("pigz", "tar | pigz"),
     ("limit", "limit"),
 )
 TRANSFERS: Final = ("push-", "install-")
@@ -129,7 +129,7 @@ def _job_table(job: Document, results: Document) -> Iterator[str]:
         found = row.found
         share = f"{found.size / gzip6:.2f}" if found.size and gzip6 else ""
         cells = (
-            row.title + (" (extrapolated)" if row.extrapolated else ""),
+            _escaped(row.title) + (" (extrapolated)" if row.extrapolated else ""),
             _seconds(found.seconds),
             f"{_seconds(found.shortest)} - {_seconds(found.longest)}",
             _ratio(row),
@@ -151,6 +151,10 @@ def _notes(job: Document) -> Iterator[str]:
         yield "\n".join(notes)
 
 
+def _escaped(title: str) -> str:
+    return title.replace("|", "\\|")
+
+
 def _seconds(seconds: float) -> str:
     return f"{seconds:.2f}" if seconds < 10 else f"{seconds:.1f}"
 
@@ -164,11 +168,10 @@ def _ratio(row: Row) -> str:
 
 def core(results: Document) -> str:
     """Return what the README shows."""
-    transfers = [job for job in results["jobs"] if job["key"].startswith(TRANSFERS)]
+    transfers = ([job for job in results["jobs"] if job["key"].startswith(kind)] for kind in TRANSFERS)
     others = [job for job in results["jobs"] if not job["key"].startswith(TRANSFERS)]
     parts = ["![Seconds for each job, ours and others'](registry-test/bench/results/results.svg)"]
-    if transfers:
-        parts.append("\n".join(_wide_table(transfers)))
+    parts += ["\n".join(_wide_table(jobs)) for jobs in transfers if jobs]
     if others:
         parts.append("\n".join(_small_table(others)))
     parts += [said for said in (_losses(results), _shares(results)) if said]
@@ -186,7 +189,7 @@ def core(results: Document) -> str:
 def _wide_table(jobs: Sequence[Document]) -> Iterator[str]:
     tables = [(job, {row.key: row for row in rows(job)}) for job in jobs]
     columns = [(key, title) for key, title in COLUMNS if any(key in table for _, table in tables)]
-    yield f"| | {' | '.join(title for _, title in columns)} | our memory, MiB | our requests |"
+    yield f"| | {' | '.join(_escaped(title) for _, title in columns)} | our memory, MiB | our requests |"
     yield f"|---|{'--:|' * len(columns)}--:|--:|"
     for job, table in tables:
         cells = [*(_cell(table.get(key)) for key, _ in columns), *_means(table["ours"])]
@@ -209,7 +212,7 @@ def _small_table(jobs: Sequence[Document]) -> Iterator[str]:
         for number, row in enumerate(rows(job)):
             found = row.found
             title = job["title"] if number == 0 else ""
-            cells = (title, row.title, _seconds(found.seconds), _ratio(row), *_means(row))
+            cells = (title, _escaped(row.title), _seconds(found.seconds), _ratio(row), *_means(row))
             yield f"| {' | '.join(cells)} |"
 
 
@@ -240,7 +243,10 @@ def svg(results: Document) -> str:
     groups = [
         plot.Group(
             job["title"],
-            tuple(plot.Bar(row.title, row.found.seconds, row.role, _bar_label(row)) for row in rows(job)),
+            tuple(
+                plot.Bar(row.title, row.found.seconds, row.role, _bar_label(row), not row.extrapolated)
+                for row in rows(job)
+            ),
         )
         for job in results["jobs"]
         if job["key"].startswith(TRANSFERS)

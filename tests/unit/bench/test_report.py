@@ -68,6 +68,13 @@ def test_the_plot_is_an_image_with_a_bar_for_each_line() -> None:
     assert bars == [220.0, 440.0]
 
 
+def test_a_bar_that_was_not_measured_does_not_make_the_others_small() -> None:
+    lines = line("ours", "ours", 2.0), line("images", "peer", 4.0, factor=100)
+    drawn = ET.fromstring(report.svg(results(*lines)))
+    bars = [float(each.get("width", "0")) for each in drawn.iter("{http://www.w3.org/2000/svg}rect")]
+    assert bars == [440.0, 440.0]
+
+
 def test_the_readme_keeps_what_is_around_the_table(tmp_path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{report.BEGIN}\nof yesterday\n{report.END}\nafter\n")
