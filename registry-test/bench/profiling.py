@@ -38,7 +38,18 @@ _FRAME: Final = re.compile(r"^(?P<function>.*) \((?P<file>[^():]+)(?::\d+)?\)$")
 
 def recorded(words: list[str], env: dict[str, str], stacks: Path) -> Counter[tuple[str, ...]]:
     """Run our command under py-spy; return how often each stack was seen, outermost frame first."""
-    sampler = [profiler(), "record", "--format", "raw", "--rate", str(RATE), "--nonblocking", "--output", str(stacks)]
+    sampler = [
+        profiler(),
+        "record",
+        "--format",
+        "raw",
+        "--rate",
+        str(RATE),
+        "--nonblocking",
+        "--full-filenames",
+        "--output",
+        str(stacks),
+    ]
     done = subprocess.run(
         [*sampler, "--", *OURS, *words], check=False, capture_output=True, text=True, cwd=ROOT, env=env
     )
