@@ -27,6 +27,9 @@ from tests.support.mirrors import made_up, patient
 from tests.support.real.registry import RealRegistry
 
 EDGES: Final = 7
+OPTIONS: Final = 6
+SHARED: Final = 20
+"""How many packages everything is built with; all have one name."""
 ENVIRONMENT: Final = 100
 LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 
@@ -41,7 +44,7 @@ class Index:
 
 def index_of(count: int, folder: Path) -> Index:
     """Make an index in `folder`, or take it from there."""
-    index = Index(count, folder / f"index-{count}.json")
+    index = Index(count, folder / f"made-up-{count}.json")
     if not index.document.exists():
         index.document.write_bytes(make_index(count))
     return index
@@ -79,6 +82,7 @@ def node(number: int, rng: random.Random) -> dict[str, object]:
     # what a package needs is within a hundred others, as in an environment that was installed together
     first = number - number % ENVIRONMENT
     below = sorted({rng.randrange(first, number) for _ in range(EDGES)}) if number > first else []
+    below += [rng.randrange(SHARED)] if number >= ENVIRONMENT else []
     target = rng.choice(["x86_64_v3", "zen4", "neoverse_v1"])
     return {
         "name": package_name(number),
@@ -98,11 +102,13 @@ def node(number: int, rng: random.Random) -> dict[str, object]:
         "namespace": "builtin",
         "parameters": {
             "build_system": "cmake",
-            "build_type": "Release",
-            "generator": "make",
+            "build_type": rng.choice(["Release", "Debug"]),
+            "generator": rng.choice(["make", "ninja"]),
             "ipo": False,
-            "shared": True,
-            "pic": True,
+            "shared": rng.random() < 0.5,
+            "pic": rng.random() < 0.5,
+            **{f"with_{LETTERS[at]}": rng.random() < 0.5 for at in range(OPTIONS)},
+            "unusual": number % 1000 == 7,
             "cflags": [],
             "cppflags": [],
             "cxxflags": [],
@@ -115,9 +121,9 @@ def node(number: int, rng: random.Random) -> dict[str, object]:
             {
                 "name": package_name(n),
                 "hash": package_hash(n),
-                "parameters": {"deptypes": ["build", "link"], "virtuals": ["c"] if i == 0 else []},
+                "parameters": {"deptypes": ["build", "link"], "virtuals": ["c"] if n < SHARED else []},
             }
-            for i, n in enumerate(below)
+            for n in below
         ],
         "annotations": {"original_specfile_version": 5},
         "hash": package_hash(number),

@@ -97,7 +97,7 @@ def _about(results: Document) -> Iterator[str]:
     machine = ", ".join(f"{name} {value}" for name, value in results["machine"].items())
     yield f"Measured on {results['date']}: {machine}. Repeat it with `{AGAIN}`."
     yield (
-        f"Medians of {_rounds(results)} rounds; in a round every line of a job is run once, one after the other. The "
+        f"Medians of {_rounds(results)}; in a round every line of a job is run once, one after the other. The "
         "registry is on the same machine and empty before each push; nothing is cached but the files in the kernel's "
         "memory. Ratio: the time of the line over ours, so more than 1 is slower than we are; what is faster is **bold**. "
         "Memory: the largest process, and all of a daemon's. Requests: as the registry logged them."
@@ -106,7 +106,7 @@ def _about(results: Document) -> Iterator[str]:
 
 def _rounds(results: Document) -> str:
     counts = sorted({job["rounds"] for job in results["jobs"]})
-    return " or ".join(map(str, counts))
+    return f"{' or '.join(map(str, counts))} {'round' if counts == [1] else 'rounds'}"
 
 
 def _corpora(results: Document) -> Iterator[str]:
@@ -177,7 +177,7 @@ def core(results: Document) -> str:
     parts += [said for said in (_losses(results), _shares(results)) if said]
     machine = ", ".join(f"{name} {value}" for name, value in results["machine"].items())
     parts.append(
-        f"Medians of {_rounds(results)} rounds in seconds, in brackets the time over ours (less than 1 is faster than we "
+        f"Medians of {_rounds(results)} in seconds, in brackets the time over ours (less than 1 is faster than we "
         f"are: bold). Everything is cold, with a registry on the same machine. The limit is the compression (or "
         "decompression) alone, in memory and on all cores, and reading (or writing) the same files. Extrapolated: ~. "
         f"Measured on {results['date']}: {machine}. `{AGAIN}` repeats it; memory, requests, sizes and what each line "
