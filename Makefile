@@ -10,7 +10,7 @@ FAST := tests -n 2
 CHECKED := oci_binpkg tests registry-test
 MINIMUM := 90
 
-.PHONY: help venv parts demo test lint unit real coverage proxy clean
+.PHONY: help venv parts demo test lint unit real bench profile coverage proxy clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,13 @@ unit: $(VENV)/.installed ## The fast tests: no server, no engine
 real: parts ## The tests against real registries, engines and independent clients
 	$(PYTEST) registry-test
 
+bench: parts ## Measure every job beside other tools (BENCH="--only push-a" for some of it)
+	$(BIN)/python registry-test/bench/run.py $(BENCH)
+	$(BIN)/python registry-test/bench/run.py --readme
+
+profile: parts ## Show where the time of each job goes
+	$(BIN)/python registry-test/bench/profiling.py
+
 coverage: $(VENV)/.installed ## The fast tests with a coverage report in htmlcov/
 	@rm -f .coverage .coverage.*
 	$(PYTEST) $(FAST) --cov --cov-report=
@@ -53,6 +60,6 @@ test: parts ## Lint and all tests, the real ones included, with branch coverage
 	@BIN="$(BIN)" MAKE="$(MAKE)" FAST="$(FAST)" MINIMUM="$(MINIMUM)" bash registry-test/run_all.sh
 
 clean: ## Remove the environment and everything that was made
-	rm -rf $(VENV) build dist demo htmlcov .coverage .coverage.* *.egg-info
+	rm -rf $(VENV) build dist demo profile htmlcov .coverage .coverage.* *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

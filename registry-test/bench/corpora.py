@@ -11,8 +11,10 @@ import platform
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +45,14 @@ class Corpus:
     prefixes: tuple[Path, ...]
     files: int
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Bytes of a corpus as tars, one for each package, and of those compressed by zlib at its level 6."""
+
+    tar: int
+    gzip6: int
 
 
 def closure(folder: Path) -> Corpus:
@@ -83,6 +93,30 @@ def small(folder: Path, source: Corpus) -> Corpus:
         _write_packages(root, prefixes)
 
     return _made("small", f"{SMALL:,} small packages", folder, build)
+
+
+def sizes_of(corpus: Corpus, folder: Path) -> Sizes:
+    """Return the sizes of a corpus; they are computed once and kept in `folder`."""
+    kept = folder / f"{corpus.key}.sizes.json"
+    if kept.exists():
+        return Sizes(**json.loads(kept.read_text()))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(_tar_sizes, corpus.prefixes))
+    sizes = Sizes(sum(tar for tar, _ in found), sum(gzip6 for _, gzip6 in found))
+    kept.write_text(json.dumps(asdict(sizes)))
+    return sizes
+
+
+def _tar_sizes(prefix: Path) -> tuple[int, int]:
+    argv = [command_path("tar"), "--create", "--file=-", f"--directory={prefix.parent}", prefix.name]
+    compressor = zlib.compressobj(6, wbits=31)
+    plain = packed = 0
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as reading:
+        assert reading.stdout is not None
+        while chunk := reading.stdout.read(1 << 20):
+            plain += len(chunk)
+            packed += len(compressor.compress(chunk))
+    return plain, packed + len(compressor.flush())
 
 
 def _small_files(source: Corpus) -> Iterator[Path]:

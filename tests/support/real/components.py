@@ -41,6 +41,7 @@ COMPONENTS = (
     Component("qemu-user", ("qemu-s390x", "qemu-aarch64"), ("qemu-user",)),
     Component("gnupg", ("gpg", "gpg-agent"), ("gnupg",)),
     Component("nginx", ("nginx",), ("nginx-light",)),
+    Component("pigz", ("pigz",), ("pigz",)),
     Component("debian-packages", ("apt-get", "dpkg-deb"), ()),
 )
 

@@ -55,7 +55,20 @@ class DockerEngine:
 
     def client(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """The docker command against this daemon."""
-        return run_tool([command_path("docker"), *arguments], env=self._environment, check=check)
+        return run_tool(self.command(*arguments), env=self._environment, check=check)
+
+    def command(self, *arguments: str) -> list[str]:
+        """What `client` runs, for those who run it themselves in `environment`."""
+        return [command_path("docker"), *arguments]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return dict(self._environment)
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process; others that it needs are below it."""
+        return self._daemon.pid
 
     def pull(self, reference: str) -> None:
         self.client("pull", "--quiet", reference)
