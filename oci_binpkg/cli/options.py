@@ -35,13 +35,13 @@ CheckOption = Annotated[
     bool | None,
     typer.Option("--check-signature/--no-check-signature", help="whether packages must be signed (mirrors: yes)"),
 ]
-KeyOption = Annotated[str, typer.Option("--key", metavar="KEY", help="sign for a mirror with this key of yours")]
+KeyOption = Annotated[str, typer.Option("--key", metavar="KEY", help="sign with this key of yours")]
 IndexKeyOption = Annotated[str, typer.Option("--key", metavar="KEY", help="sign the index with this key of yours")]
 ViewsOption = Annotated[
     list[str] | None,
     typer.Option("--view", metavar="NAME", help="the index over this part of a mirror (repeatable)"),
 ]
-UnsignedOption = Annotated[bool, typer.Option("--unsigned", help="write to a mirror without signing")]
+UnsignedOption = Annotated[bool, typer.Option("--unsigned", help="write without signing")]
 SkipPresentOption = Annotated[
     list[str] | None,
     typer.Option("--skip-present-in", metavar="CACHE", help="leave out what that cache has (repeatable)"),
