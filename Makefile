@@ -10,7 +10,7 @@ FAST := tests -n 2
 CHECKED := oci_binpkg tests registry-test
 MINIMUM := 90
 
-.PHONY: help venv parts demo test lint unit real bench profile coverage proxy clean
+.PHONY: help venv parts demo test lint unit real bench profile coverage proxy fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,11 @@ coverage: $(VENV)/.installed ## The fast tests with a coverage report in htmlcov
 proxy: $(VENV)/.installed ## A registry with another's quirks: PROFILE=ghcr UPSTREAM=http://127.0.0.1:5000 PORT=5001
 	@cd registry-test && exec ../$(BIN)/python -m proxy $(if $(PROFILE),--profile $(PROFILE)) \
 		$(if $(UPSTREAM),--upstream $(UPSTREAM)) $(if $(PORT),--port $(PORT))
+
+fuzz: $(VENV)/.installed ## Fuzz each target in turn for SECONDS (60), or only TARGET=extractor|elf|macho|documents
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[fuzz]'
+	@cd registry-test && for target in $(or $(TARGET),extractor elf macho documents); do \
+		echo "== $$target"; ../$(BIN)/python -m fuzz $$target --seconds $(or $(SECONDS),60) || exit 1; done
 
 # Everything runs even when an earlier step fails; the last lines say how each step ended.
 test: parts ## Lint and all tests, the real ones included, with branch coverage

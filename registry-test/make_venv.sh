@@ -35,4 +35,7 @@ if ! "$VENV/bin/python" -c '' 2>/dev/null; then
     "$python" -m venv "$VENV"
 fi
 "$VENV/bin/python" -m pip install -qq --disable-pip-version-check --editable '.[dev]'
+# The fuzzer is there for some platforms only; without it `make test` says so.
+"$VENV/bin/python" -m pip install -qq --disable-pip-version-check --only-binary atheris --editable '.[fuzz]' 2>/dev/null \
+    || echo "atheris cannot be installed here: nothing will be fuzzed" >&2
 touch "$VENV/.installed"

@@ -73,6 +73,9 @@ class Catalog:
                     self._database.execute(
                         "DELETE FROM holdings WHERE cache = (SELECT id FROM caches WHERE name = ?)", (name,)
                     )
+                    self._database.execute(
+                        "DELETE FROM replaced WHERE cache = (SELECT id FROM caches WHERE name = ?)", (name,)
+                    )
                     self._database.execute("DELETE FROM caches WHERE name = ?", (name,))
                 drop_orphans(self._database)
         return dropped
@@ -84,6 +87,11 @@ class Catalog:
                 "UPDATE caches SET checked = ?, confirmed = ?, error = '' WHERE name = ? AND url = ? AND digest = ?",
                 (now, now, name, url, str(digest)),
             )
+
+    def was_replaced(self, name: str, digest: Digest) -> bool:
+        """Whether an index of this cache was seen before and then another one in its place: it is an old one."""
+        query = "SELECT 1 FROM replaced WHERE digest = ? AND cache = (SELECT id FROM caches WHERE name = ?)"
+        return bool(self.select(query, (str(digest), name)))
 
     def note_absent(self, name: str, url: str, now: float) -> None:
         """Remember that a cache has no index: nothing is known of what it holds."""
@@ -109,6 +117,9 @@ class Catalog:
             if before is not None and before.url == url and before.digest != known:
                 return False
             cache = self._cache(name, url, now, confirmed=True)
+            # what an old one that came back takes the place of is newer than it, and may come back in turn
+            if before is not None and before.digest and not self.was_replaced(name, digest):
+                self._database.execute("INSERT OR IGNORE INTO replaced VALUES (?, ?)", (cache, str(before.digest)))
             self._database.execute("UPDATE caches SET digest = ?, has_index = 1 WHERE id = ?", (str(digest), cache))
             if replace_holdings(self._database, cache, index):
                 drop_orphans(self._database)

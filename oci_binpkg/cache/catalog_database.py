@@ -14,7 +14,7 @@ from typing import Final
 
 from oci_binpkg.errors import LocalDiskError
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 BUSY_SECONDS: Final = 120.0
 _APPLICATION: Final = 0x62706B67  # "bpkg", in the file's header
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -26,6 +26,7 @@ CREATE TABLE caches (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, url TEXT NOT NULL, digest TEXT, has_index INTEGER NOT NULL,
     checked REAL NOT NULL, confirmed REAL, error TEXT NOT NULL
 );
+CREATE TABLE replaced (cache INTEGER NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (cache, digest)) WITHOUT ROWID;
 CREATE TABLE kinds (
     id INTEGER PRIMARY KEY, namespace TEXT NOT NULL, arch TEXT NOT NULL, family TEXT NOT NULL, compiler TEXT NOT NULL,
     UNIQUE (namespace, arch, compiler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,8 @@ from oci_binpkg.ops.inspect import CacheInfo, ImageInfo
 from oci_binpkg.ops.install import Installed, InstallReport
 from oci_binpkg.ops.report import Outcome, PackageResult, PushReport
 
+_CONTROLS = re.compile(r"[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_LINE_FEED, _SHOWN_FEED = "\n", r"\x0a"
 _UNITS = ("kB", "MB", "GB", "TB")
 
 
@@ -29,13 +32,14 @@ def size_text(count: int) -> str:
 
 
 def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Print one JSON document."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    """Print one JSON document, which holds no control characters: JSON itself escapes only those below the blank."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    sys.stdout.write(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
 
 def print_lines(lines: Sequence[str]) -> None:
-    """Print lines, whatever they hold made harmless for a terminal."""
-    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
+    """Print lines, whatever they hold made harmless for a terminal; a line feed within one is shown as such."""
+    sys.stdout.write("".join(f"{printable(line).replace(_LINE_FEED, _SHOWN_FEED)}\n" for line in lines))
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:

@@ -113,6 +113,8 @@ class Refresh:
             assert known is not None  # only a known index can be unchanged
             catalog.note_unchanged(name, url, self.clock(), known)
             return
+        if index.digest != known and catalog.was_replaced(name, index.digest):
+            self.observer(Warned(_rollback(name)))
         try:
             catalog.store(name, url, self.clock(), raw, index.digest, known=known)
         except ContentError as error:
@@ -159,6 +161,13 @@ def _no_match(catalog: Catalog, queries: Sequence[Query], family: str, cache: st
     return NoMatchError(
         f"no package in {cache or 'the configured caches'} matches {asked}",
         hint=f"did you mean {' or '.join(near)}?" if near else "`oci-binpkg search` lists what there is",
+    )
+
+
+def _rollback(name: str) -> str:
+    return (
+        f"the index of {name} is an old one again: a newer one was seen before. Unless packages were removed there, "
+        "somebody put it back; what was added since is not found"
     )
 
 

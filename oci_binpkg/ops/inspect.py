@@ -17,6 +17,9 @@ from oci_binpkg.store.copy import blob_of
 
 READERS: Final = 8
 
+_SHOWN: Final = 200
+"""Characters of a text that others wrote."""
+
 
 @dataclass(frozen=True, slots=True)
 class LayerInfo:
@@ -162,15 +165,15 @@ def _image(cache: OciCache, name: str, descriptor: Descriptor, manifest: Manifes
         LayerInfo(layer, diff_id, package)
         for layer, diff_id, package in zip(manifest.layers, config.diff_ids, names, strict=True)
     )
-    package = manifest.annotations.get("org.opencontainers.image.description", "") if "spec" in config.document else ""
-    return ImageInfo(name, descriptor, config, layers, package)
+    described = manifest.annotations.get("org.opencontainers.image.description", "")
+    return ImageInfo(name, descriptor, config, layers, described[:_SHOWN] if "spec" in config.document else "")
 
 
 def _names_by_history(config: ImageConfig, layers: int) -> list[str]:
     filled = [str(entry.get("created_by", "")) for entry in config.history if not entry.get("empty_layer")]
     if len(filled) != layers:
         return [""] * layers
-    return [text.removeprefix("oci-binpkg ")[:200] for text in filled]
+    return [text.removeprefix("oci-binpkg ")[:_SHOWN] for text in filled]
 
 
 def _names_by_prefix(cache: OciCache, config: ImageConfig, manifest: Manifest, names: list[str]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Final
 from oci_binpkg.cache.index import IndexDocument
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
-from oci_binpkg.errors import BinpkgError, NotFoundError, QueryError, UsageError
+from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError, QueryError, UsageError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.model.query import Query, one
 from oci_binpkg.model.spec import Spec, SpecGraph
@@ -126,7 +126,10 @@ class Sources:
         """Yield the package from each cache that has it, best first; `passed` is told why others have it not."""
         for cache in self.caches:
             try:
-                yield self._find(cache, PackageKey.of(spec))
+                found = self._find(cache, PackageKey.of(spec))
+                if str(found.entry.document.root.arch) != str(spec.arch):
+                    raise _another(cache, found.entry.key, found.entry)
+                yield found
             except NotFoundError:
                 passed.append(f"{cache.name} does not have it")
             except BinpkgError as error:
@@ -137,7 +140,10 @@ class Sources:
         """Return a package of a cache; what was found once in this run is not asked for again."""
         known = self._known.get((cache.name, key.hash))
         if known is None:
-            known = self._known[cache.name, key.hash] = Found(cache.name, cache.find(key))
+            entry = cache.find(key)
+            if PackageKey.of(entry.document.root) != key:
+                raise _another(cache, key, entry)
+            known = self._known[cache.name, key.hash] = Found(cache.name, entry)
         return known
 
     def _look_up(self, query: Query) -> Found | None:
@@ -151,3 +157,12 @@ class Sources:
             except NotFoundError:
                 continue
         return None
+
+
+def _another(cache: BinaryCache, key: PackageKey, entry: Entry) -> ContentError:
+    """Return the error for a package that is not what is known of its hash: by the index, or by who asked for it."""
+    root = entry.document.root
+    return ContentError(
+        f"{cache.name}: under {key.name}@{key.version}/{key.hash[:7]} stands another package: {root.describe()}",
+        hint="push the package again, and then `oci-binpkg index rebuild CACHE`",
+    )

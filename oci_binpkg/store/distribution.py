@@ -176,6 +176,14 @@ def origin_of(url: str) -> Origin | None:
         return None
 
 
+def resolved(response: Response, target: str) -> str:
+    """Return the absolute address that an answer means by `target`, "" if it is none."""
+    try:
+        return str(urljoin(response.url, target))
+    except ValueError:
+        return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Remote:
     """One repository over one client, with the surroundings every part of the registry store needs."""

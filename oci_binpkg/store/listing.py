@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import urljoin
 
 from oci_binpkg.errors import ServerError, UsageError
 from oci_binpkg.model.documents import all_text, list_of, parse_json
 from oci_binpkg.model.reference import check_tag
-from oci_binpkg.store.distribution import Remote, origin_of, with_query
+from oci_binpkg.store.distribution import Remote, origin_of, resolved, with_query
 from oci_binpkg.transport.http import Response
 
 _LINK: Final = re.compile(r"\s*<?([^<>;,\s]+)>?\s*((?:;[^,]*)?)")
@@ -60,9 +59,9 @@ def _next(remote: Remote, response: Response, page: tuple[str, ...], size: int) 
     link = response.headers.get("Link", "")
     for match in _LINK.finditer(link):
         if not match[2] or _NEXT.search(match[2]):
-            url = urljoin(response.url, match[1])
+            url = resolved(response, match[1])
             if origin_of(url) == origin_of(remote.api):
-                return str(url)
+                return url
             remote.warn(f"{remote.name}: the next page of tags is said to be at another host; it is asked for here")
             return _after(remote, page, size)
     return _after(remote, page, size) if size and len(page) >= size else ""

@@ -11,13 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Final, Protocol, runtime_checkable
-from urllib.parse import urljoin
 
 from oci_binpkg.errors import ContentError, NotFoundError, TransferError
 from oci_binpkg.model.content import OCI_EMPTY, OCI_INDEX, OCI_MANIFEST, Blob, Descriptor, Digest
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, Index, Manifest, parse_descriptor, parse_manifest
 from oci_binpkg.store.copy import blob_of
-from oci_binpkg.store.distribution import Remote, origin_of, with_query
+from oci_binpkg.store.distribution import Remote, origin_of, resolved, with_query
 from oci_binpkg.store.protocols import Store
 
 SIGNATURE_ARTIFACT: Final = "application/vnd.oci-binpkg.signature.v1"
@@ -162,7 +161,7 @@ def _ask_page(remote: Remote, url: str, operation: str) -> tuple[tuple[Descripto
             return None, ""
         data = response.read(remote.settings.page_limit)
         link = _NEXT.search(response.headers.get("Link", ""))
-        following = str(urljoin(response.url, link[1])) if link else ""
+        following = resolved(response, link[1]) if link else ""
     return _index(data, operation).manifests, following if origin_of(following) == origin_of(remote.api) else ""
 
 

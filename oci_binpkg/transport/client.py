@@ -10,6 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Self
 from urllib.parse import urljoin
 
@@ -172,8 +173,10 @@ class RegistryHttpClient:
             answer = self._exchange(request, call, home, origin)
             if not _redirects(request, answer):
                 return answer
-            target = urljoin(url, answer.headers["Location"])
+            target = answer.headers["Location"]
             answer.discard()
+            with suppress(ValueError):  # what is no address is refused as it stands
+                target = urljoin(url, target)
             url, previous = target, origin
         raise self._attempted(request, home, home).protocol_error(
             f"redirected more than {self._settings.max_redirects} times"

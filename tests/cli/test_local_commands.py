@@ -1,13 +1,17 @@
 """The command line over install trees and OCI layouts: what a user types and what a user sees."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from oci_binpkg.model.content import OCI_MANIFEST, Blob
+from oci_binpkg.model.manifest import Manifest
 from oci_binpkg.store.layout import LayoutStore
 from tests.support.command_line import binpkg
 from tests.support.golden import GOLDEN
 from tests.support.spack_trees import Sketch, spack_tree
+from tests.support.stores import put_image, small_image
 
 LAYOUT = f"oci-layout:{GOLDEN / 'oci-layout'}"
 COMMANDS = ["push", "image", "find", "show", "inspect", "load", "run", "login", "logout", "version"]
@@ -227,3 +231,33 @@ def test_escapes_from_elsewhere_do_not_reach_the_terminal(tmp_path, tree, cache)
 
 def test_json_of_find_is_valid_when_nothing_matches(tree):
     assert json.loads(binpkg("find", "nothing", "--store", tree.root, "--json").out) == []
+
+
+@pytest.mark.covers("B12")
+def test_what_others_write_into_an_image_is_shown_harmless_and_names_no_file(tmp_path, monkeypatch):
+    """A title like a path, colours of a terminal and lines of their own, in annotations, history and description."""
+    wild = "../../etc/x\x1b[31m\r\nroot \x9b2J" + "y" * 2**20
+    base = small_image()
+    config = json.loads(base.config.read())
+    config |= {"history": [{"created_by": wild}] * 2, "spec": {"nodes": []}}
+    changed = Blob.from_bytes(json.dumps(config).encode(), base.config.descriptor.media_type)
+    titled = [
+        replace(each.blob.descriptor, annotations={"org.opencontainers.image.title": wild}) for each in base.layers
+    ]
+    notes = {"org.opencontainers.image.description": wild}
+    manifest = Manifest(OCI_MANIFEST, changed.descriptor, tuple(titled), notes)
+    blob = Blob.from_bytes(manifest.to_bytes(), OCI_MANIFEST)
+    store = LayoutStore(str(tmp_path / "cache"))
+    put_image(store, replace(base, config=changed, manifest=blob), "wild")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for form in ([], ["--json"]):
+        shown = binpkg("inspect", f"oci-layout:{tmp_path / 'cache'}:wild", *form)
+        assert shown.code == 0, shown.err
+        assert not set(shown.out + shown.err) & {"\x1b", "\x9b", "\r"}
+        if not form:
+            assert all(len(line) < 1000 for line in shown.lines)
+            assert not any(line.startswith("root") for line in shown.lines)
+    copied = binpkg("copy", f"oci-layout:{tmp_path / 'cache'}:wild", f"oci-layout:{tmp_path / 'copy'}")
+    assert "\x1b" not in copied.out + copied.err
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name not in ("cache", "copy")) == ["empty"]

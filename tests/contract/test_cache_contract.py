@@ -60,6 +60,7 @@ def test_what_was_published_is_found_as_it_was(cache: BinaryCache) -> None:
     assert known_diff_id(found.layer) in (None, entry.layer.diff_id)
 
 
+@pytest.mark.covers("B14")
 def test_another_package_of_that_name_is_not_there(cache: BinaryCache) -> None:
     cache.publish(made_up("zlib"))
     for key in (

@@ -18,10 +18,12 @@ from oci_binpkg.archive.layer import pack_layer
 from oci_binpkg.errors import ContentError
 from oci_binpkg.relocate.scan import Scanner
 from tests.support.hostile_archives import (
+    POSIX,
     directory,
     file,
     gz,
     hard_link,
+    header,
     package,
     pax,
     record,
@@ -155,6 +157,40 @@ def test_any_members_in_any_order_touch_nothing_outside(members: list[bytes]) ->
             assert not destination.exists()
         assert snapshot(canary) == before
         assert sorted(os.listdir(place)) == ["canary", "in"]
+
+
+fields = st.binary(max_size=12) | st.sampled_from(
+    [b"00000000010\0", b"77777777777\0", b"\x80" + bytes(10) + b"\1", b"\xff" * 12]
+)
+headers = st.builds(
+    lambda name, kind, size, mode, target, directory, gnu, data: (
+        header(
+            name, kind, size=size.ljust(12, b"\0"), mode=mode[:8].ljust(8, b" "), target=target, directory=directory, magic=b"ustar  \0" if gnu else POSIX
+        )
+        + data
+    ),
+    st.binary(max_size=110) | paths.map(within).map(str.encode),
+    st.sampled_from([b"0", b"\0", b"1", b"2", b"5", b"x", b"g", b"L", b"K"]) | st.binary(min_size=1, max_size=1),
+    fields,
+    fields,
+    st.binary(max_size=110) | targets.map(str.encode),
+    st.binary(max_size=150) | st.just(b""),
+    st.booleans(),
+    st.binary(max_size=20).map(lambda data: data.ljust(512, b"\0")) | st.just(b""),
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(headers, min_size=1, max_size=3))
+def test_headers_with_any_fields_are_members_or_refused(blocks: list[bytes]) -> None:
+    """The checksums are right, so that the fields themselves are read."""
+    with tempfile.TemporaryDirectory() as place:
+        destination = Path(place, "out")
+        try:
+            extract_layer(io.BytesIO(gz(package(*blocks))), str(destination), "it")
+        except ContentError:
+            assert not destination.exists()
+        assert set(os.listdir(place)) <= {"out"}
 
 
 @settings(deadline=None, max_examples=100)

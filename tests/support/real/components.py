@@ -5,6 +5,7 @@ Only the standard library is imported, so that `registry-test/install_parts.py` 
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ class Component:
     commands: tuple[str, ...]
     packages: tuple[str, ...]
     needs_root: bool = False
+    module: str = ""
+    """A module of Python that it needs, from the extra `fuzz`."""
 
 
 COMPONENTS = (
@@ -42,6 +45,7 @@ COMPONENTS = (
     Component("gnupg", ("gpg", "gpg-agent"), ("gnupg",)),
     Component("nginx", ("nginx",), ("nginx-light",)),
     Component("pigz", ("pigz",), ("pigz",)),
+    Component("atheris", (), (), module="atheris"),
     Component("debian-packages", ("apt-get", "dpkg-deb"), ()),
 )
 
@@ -74,6 +78,8 @@ def why_missing(part: Component) -> str | None:
     if absent:
         source = f" (Debian: {' '.join(part.packages)})" if part.packages else ""
         return f"{', '.join(absent)} not installed{source}"
+    if part.module and importlib.util.find_spec(part.module) is None:
+        return f"the module {part.module} is not installed (there are no builds of it for every platform)"
     if part.needs_root and os.geteuid() != 0:
         return "needs root"
     return None

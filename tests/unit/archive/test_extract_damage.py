@@ -64,7 +64,7 @@ def test_B24_every_truncation_of_the_tar_is_noticed(place: Place, compress: Call
         place.refuse(compress(SMALL[:length]), "is cut short")
 
 
-@pytest.mark.covers("B24")
+@pytest.mark.covers("B24", "B13")
 def test_B24_an_archive_that_ends_at_a_member_and_looks_complete(place: Place) -> None:
     cut = parents() + document() + END
     place.refuse(gz(cut), "has 4 members, not 7", members=7)

@@ -138,6 +138,7 @@ def change(**changes):
     return json.dumps(document).encode()
 
 
+@pytest.mark.covers("B44")
 @READERS
 @pytest.mark.parametrize(
     ("data", "text"),

@@ -222,6 +222,7 @@ def pushed(tmp_path: Path) -> tuple[MirrorCache, Entry, Path]:
     return cache, entry, tmp_path / package_path(entry.key)
 
 
+@pytest.mark.covers("B14")
 def test_another_package_under_the_name_is_refused(pushed: tuple[MirrorCache, Entry, Path]) -> None:
     cache, entry, path = pushed
     other = made_up("curl")
@@ -295,6 +296,7 @@ def test_views_have_indices_of_their_own(tmp_path: Path) -> None:
     assert set(whole.hashes()) == set()
 
 
+@pytest.mark.covers("B14")
 def test_an_index_whose_blob_is_gone_is_damage_not_absence(tmp_path: Path) -> None:
     cache = file_mirror(tmp_path)
     cache.merge_index(index_for(made_up("zlib")))

@@ -161,6 +161,7 @@ def test_an_archive_that_is_gone_is_damage_not_absence(copy: Path) -> None:
         mirror(copy).find(GREET)
 
 
+@pytest.mark.covers("B14")
 def test_another_package_under_the_name_is_refused(copy: Path) -> None:
     folder = copy / "build_cache"
     other = next(folder.glob("*greetcfg*.spec.json"))

@@ -89,6 +89,7 @@ def test_an_entry_without_an_image_cannot_be_published():
         OciCache(MemoryStore(), pause=no_pause).publish(replace(package(), image=None))
 
 
+@pytest.mark.covers("B14")
 def test_another_package_under_the_tag_is_refused():
     store = MemoryStore()
     cache = OciCache(store, pause=no_pause)
@@ -98,6 +99,7 @@ def test_another_package_under_the_tag_is_refused():
         cache.find(GREET)
 
 
+@pytest.mark.covers("B13")
 def test_an_image_that_is_no_package_is_told_apart():
     cache = OciCache(MemoryStore(), pause=no_pause)
     image = compose([PackageLayer("a", "1", "h", package().layer)], Platform("linux", "amd64"))
@@ -106,6 +108,7 @@ def test_an_image_that_is_no_package_is_told_apart():
         cache.find(GREET)
 
 
+@pytest.mark.covers("B13")
 def test_a_config_that_names_another_layer_is_refused():
     cache = OciCache(MemoryStore(), pause=no_pause)
     entry = package()
@@ -120,6 +123,7 @@ def test_a_config_that_names_another_layer_is_refused():
         cache.find(GREET)
 
 
+@pytest.mark.covers("B13")
 def test_a_package_whose_history_skips_a_layer_is_refused():
     cache = OciCache(MemoryStore(), pause=no_pause)
     entry = package()

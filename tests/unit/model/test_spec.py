@@ -187,6 +187,7 @@ ARCH = {"platform": "linux", "platform_os": "debian12", "target": "x86_64"}
 NODE: dict[str, Any] = {"name": "a", "version": "1", "hash": "a" * 32, "arch": ARCH}
 
 
+@pytest.mark.covers("B44")
 @pytest.mark.parametrize(
     ("document", "complaint"),
     [

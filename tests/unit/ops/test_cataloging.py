@@ -82,6 +82,28 @@ def test_a_new_index_replaces_the_entries_and_unneeded_nodes_go(lab):
         assert catalog.select("SELECT version FROM packages WHERE name = 'greet'") == [("2.1",)]
 
 
+@pytest.mark.covers("B15")
+def test_an_old_index_that_comes_back_is_told_and_a_new_one_is_not(lab):
+    """Nobody signs the time: what is known to be old is what was seen before, and then another in its place."""
+    old, new = lab.caches.answers["lab"], index(GREET, GREETLIB, node("zlib"))
+    for answer in (old, new, new):
+        lab.caches.answers["lab"] = answer
+        lab.find(ttl=0)
+    assert lab.said == []
+    lab.caches.answers["lab"] = old
+    lab.find(ttl=0)
+    assert len(lab.said) == 1
+    assert "the index of lab is an old one again" in lab.said[0]
+    for answer in (old, new, index(node("greet", "3.0"))):
+        lab.caches.answers["lab"] = answer
+        lab.find(ttl=0)
+    assert len(lab.said) == 1
+    lab.urls["lab"] = "oci://elsewhere.example/apps"
+    lab.caches.answers["lab"] = old
+    lab.find(ttl=0)
+    assert len(lab.said) == 1, "at another address it is another cache"
+
+
 def test_a_package_of_two_caches_is_found_once_with_both(two):
     assert two.find() == [("greet@2.0", "lab"), ("greetlib@1.3.0", "lab", "home"), ("zlib@1.0", "home")]
 

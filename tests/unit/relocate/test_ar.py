@@ -48,6 +48,7 @@ def test_what_cannot_grow_is_a_finding() -> None:
     assert data[finding.offset :].startswith(OLD)
 
 
+@pytest.mark.covers("B45")
 @pytest.mark.parametrize(
     "data",
     [

@@ -142,6 +142,7 @@ def test_an_empty_name_behind_a_path_stays_empty() -> None:
     assert load(moved).symbols == (b"", b"")
 
 
+@pytest.mark.covers("B45")
 def test_two_search_paths_in_one_string() -> None:
     data = ElfFile(names=[(elf.RPATH, OLD + b"/lib"), (elf.RPATH, OLD + b"/lib"), (elf.RUNPATH, OLD + b"/lib")]).build()
 
@@ -158,6 +159,7 @@ def test_paths_that_begin_with_many_slashes() -> None:
     assert load(relocated(data, MOVED)).texts(elf.RPATH) == [NEW + b"/lib"]
 
 
+@pytest.mark.covers("B45")
 def test_constants_are_findings_when_they_cannot_grow() -> None:
     data = ElfFile(names=[(elf.RPATH, OLD + b"/lib")], constants=b"\0see " + OLD + b"/share\0").build()
 
@@ -223,6 +225,7 @@ def test_files_of_debug_information_keep_headers_without_content() -> None:
     assert relocate_elf(bytes(data), PrefixMap.of({OLD.decode(): "/x"})).patches
 
 
+@pytest.mark.covers("B45")
 @forms
 def test_files_that_are_cut_short(bits: int, order: str) -> None:
     data = sample(bits, order).build()
@@ -245,6 +248,7 @@ def dynamic_entry(data: bytes, tag: int) -> int:
     return offset + 8
 
 
+@pytest.mark.covers("B45")
 @pytest.mark.parametrize(
     ("tag", "value", "message"),
     [
@@ -263,6 +267,7 @@ def test_tables_that_lead_nowhere(tag: int, value: int, message: str) -> None:
         relocate_elf(field_changed(data, dynamic_entry(data, tag), value), MOVED)
 
 
+@pytest.mark.covers("B45")
 def test_offsets_beyond_four_gigabytes() -> None:
     data = sample(64, "<").build()
 
@@ -272,6 +277,7 @@ def test_offsets_beyond_four_gigabytes() -> None:
         relocate_elf(field_changed(data, 32, 1 << 33), MOVED)
 
 
+@pytest.mark.covers("B45")
 def test_a_string_table_without_an_end() -> None:
     data = sample(64, "<", names=[(elf.RPATH, OLD)], symbols=(), versions=(), defined=()).build()
     size = dynamic_entry(data, elf.STRSZ)

@@ -132,6 +132,7 @@ def test_a_file_that_mentions_no_old_prefix_is_left_as_it_is() -> None:
     assert edit.data is data
 
 
+@pytest.mark.covers("B45")
 def test_without_padding_a_longer_path_is_refused_and_the_missing_bytes_are_counted() -> None:
     data = fixture("made/greet")
     edit = relocate_macho(data, PrefixMap.of({OLD: OLD + "/a-longer-place"}))
@@ -322,6 +323,7 @@ def test_bytes_around_the_slices_survive() -> None:
     assert moved[100:106] == b"before"
 
 
+@pytest.mark.covers("B45")
 def test_a_universal_file_changes_as_a_whole_or_not_at_all() -> None:
     good = build([(RPATH, "/opt/old")], Shape(cpu=X86_64))
     tight = build([(RPATH, "/opt/old")], Shape(cpu=I386, wide=False, padding=0))

@@ -25,6 +25,7 @@ def patched(data: bytes, at: int, value: int, layout: str = "<I") -> bytes:
     return bytes(out)
 
 
+@pytest.mark.covers("B45")
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -53,6 +54,7 @@ def test_a_malformed_file_is_refused_with_its_reason(data: bytes, reason: str) -
     assert reason in caught.value.message
 
 
+@pytest.mark.covers("B45")
 @pytest.mark.parametrize(
     ("data", "reason"),
     [

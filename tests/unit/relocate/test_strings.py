@@ -19,6 +19,7 @@ def moved(data: bytes, *pairs: tuple[str, str]) -> bytes:
     return result
 
 
+@pytest.mark.covers("B45")
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -59,6 +60,7 @@ def test_a_tail_that_stays_the_same_is_padded_like_any_other() -> None:
     assert moved(f"/opt/old/{HASH}\0".encode(), (f"/opt/old/{HASH}", f"/new/{HASH}")) == f"/////new/{HASH}\0".encode()
 
 
+@pytest.mark.covers("B45")
 def test_a_tail_that_changes_is_left_behind_a_nul() -> None:
     """Code may point at `old/dir`, or a shorter end of it, as a string of its own: it must find that."""
     before = b"\0/opt/some/old/dir\0"
@@ -70,6 +72,7 @@ def test_a_tail_that_changes_is_left_behind_a_nul() -> None:
     assert moved(b"/opt/some/old/dir/x\0", ("/opt/some/old/dir", "/new")) == b"/new/x\0me/old/dir/x\0"
 
 
+@pytest.mark.covers("B45")
 @pytest.mark.parametrize("shorter", range(1, 8))
 def test_a_tail_with_no_room_for_the_nul_is_a_finding(shorter: int) -> None:
     old = "/opt/some/old/dir"
@@ -104,6 +107,7 @@ def test_equal_length_is_written_and_told() -> None:
     assert edited.stale == ()
 
 
+@pytest.mark.covers("B45")
 def test_a_longer_prefix_is_a_finding() -> None:
     data = b"\0data at /opt/old/share\0"
 

@@ -135,6 +135,7 @@ def test_long_interpreter_lines(tmp_path: Path) -> None:
     assert "too long" in report.reported[0].reason
 
 
+@pytest.mark.covers("B45")
 def test_a_constant_that_cannot_grow_stops_the_package(tmp_path: Path) -> None:
     write(tmp_path, "bin/x", CONSTANT)
     write(tmp_path, "lib/x.a", b"!<arch>\n" + member(b"a.o/", b"....\0/opt/old/share/x\0"))
@@ -146,6 +147,7 @@ def test_a_constant_that_cannot_grow_stops_the_package(tmp_path: Path) -> None:
     assert "a root of at most 3 bytes" in refusal.value.hint
 
 
+@pytest.mark.covers("B44")
 @pytest.mark.parametrize(
     ("root", "hint"), [("", "has at most 8 bytes"), ("/elsewhere", "has at most 8 bytes"), ("/much", "at most 3 bytes")]
 )
@@ -193,6 +195,7 @@ def test_changed_tails_are_told(tmp_path: Path) -> None:
     assert [one.path for one in report.tails] == ["bin/x"]
 
 
+@pytest.mark.covers("B45")
 def test_broken_binaries_have_their_strings_changed(tmp_path: Path) -> None:
     """Packages hold damaged ELF files on purpose, to test with."""
     broken = write(tmp_path, "test/broken", CONSTANT[:40] + b"\0/opt/old/share/x\0")
@@ -206,6 +209,15 @@ def test_broken_binaries_have_their_strings_changed(tmp_path: Path) -> None:
     assert report.changed == ("test/broken", "test/other")
     assert [one.path for one in report.reported] == ["test/broken", "test/other"]
     assert all(one.reason for one in report.reported)
+
+
+@pytest.mark.covers("B45")
+def test_texts_of_windows_keep_their_line_ends(tmp_path: Path) -> None:
+    script = write(tmp_path, "bin/x.bat", b"set A=/opt/old/lib\r\nset B=/opt/old\r\n")
+
+    relocate(tmp_path, LONGER, textfiles=["bin/x.bat"])
+
+    assert script.read_bytes() == b"set A=/much/long/lib\r\nset B=/much/long\r\n"
 
 
 def test_programs_of_macos(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import threading
@@ -173,6 +174,27 @@ def test_foreign_layers_stay_where_they_are(source: MemoryStore) -> None:
     copy(source, target, "1.0")
     assert not any(target.exists(descriptor) for descriptor in foreign)
     assert target.exists(image.layers[0].blob.descriptor)
+
+
+@pytest.mark.covers("B11")
+def test_content_within_a_descriptor_and_other_addresses_of_it_are_not_believed(source: MemoryStore) -> None:
+    """`data` and `urls` stay as they were written; the bytes are those of the store, by their digest."""
+    image = small_image()
+    layer = image.layers[0].blob
+    lies = {
+        "data": base64.b64encode(b"something else").decode(),
+        "urls": ["file:///etc/passwd", "http://169.254.169.254/"],
+    }
+    manifest = Manifest(OCI_MANIFEST, image.config.descriptor, (replace(layer.descriptor, extra=lies),))
+    source.put(image.config)
+    source.put(layer)
+    source.tag(Blob.from_bytes(manifest.to_bytes(), OCI_MANIFEST), "1.0")
+    target = MemoryStore()
+    copied = copy(source, target, "1.0")
+    with target.open(copied) as stream:
+        assert stream.read() == manifest.to_bytes()
+    with target.open(layer.descriptor) as stream:
+        assert stream.read() == layer.read()
 
 
 def test_entries_of_unknown_type_are_copied_as_they_are(source: MemoryStore) -> None:
