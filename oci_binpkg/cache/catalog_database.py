@@ -5,6 +5,7 @@ Readers do not wait for the one who writes (write-ahead log); who writes waits f
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -17,6 +18,9 @@ from oci_binpkg.errors import LocalDiskError
 SCHEMA_VERSION: Final = 3
 BUSY_SECONDS: Final = 120.0
 _APPLICATION: Final = 0x62706B67  # "bpkg", in the file's header
+_REFUSED: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM})
+_OTHER_PLACE: Final = "check space and permissions there, or set XDG_CACHE_HOME to another folder"
+_ROOM: Final = 1024 * 1024
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _PAGE_BYTES: Final = 16384
 _MEMORY_KIB: Final = 32768
@@ -90,9 +94,25 @@ def in_catalog(path: str) -> Iterator[None]:
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF in _DAMAGE:
             raise DamagedCatalogError(f"{path} is damaged: {error}", hint="it is made anew from the caches") from error
-        raise LocalDiskError(f"{path}: {error}", hint="the catalog may be deleted: it is made anew") from error
+        raise _disk_error(error, path) from error
     except OSError as error:
-        raise LocalDiskError(f"{path}: {error.strerror}", hint="XDG_CACHE_HOME says where it lies") from error
+        raise LocalDiskError(f"{path}: {error.strerror}", hint=_OTHER_PLACE) from error
+
+
+def _disk_error(error: sqlite3.Error, path: str) -> LocalDiskError:
+    """Say what the disk refused. Shared memory that finds no room is an I/O error to SQLite."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and not _has_room(path)):
+        reason = os.strerror(errno.ENOSPC)
+        return LocalDiskError(f"{path}: {reason}", hint=_OTHER_PLACE)
+    if code in _REFUSED:
+        return LocalDiskError(f"{path}: {error}", hint=_OTHER_PLACE)
+    return LocalDiskError(f"{path}: {error}", hint="the catalog may be deleted: it is made anew")
+
+
+def _has_room(path: str) -> bool:
+    found = os.statvfs(os.path.dirname(path))
+    return found.f_bavail * found.f_frsize >= _ROOM
 
 
 @contextmanager

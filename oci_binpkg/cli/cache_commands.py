@@ -36,7 +36,8 @@ def copy(
         render.print_lines([f"failed  {tag}  {error.message}" for tag, error in report.failed])
         sys.stdout.flush()
         counts = f"{len(report.copied)} copied, {len(report.skipped)} there already, {len(report.failed)} failed"
-        sys.stderr.write(f"{report.target}: {counts}\n")
+        hints = dict.fromkeys(error.hint for _, error in report.failed if error.hint)
+        sys.stderr.write("\n  ".join([f"{report.target}: {counts}", *hints]) + "\n")
     return report.exit_code
 
 

@@ -168,4 +168,6 @@ def replace_file(path: str, data: bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             os.unlink(staged)
-        raise LocalDiskError(f"{path}: cannot be written: {error.strerror}") from error
+        raise LocalDiskError(
+            f"{path}: cannot be written: {error.strerror}", hint="check the free space and the permissions there"
+        ) from error

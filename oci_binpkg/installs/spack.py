@@ -195,7 +195,9 @@ class SpackInstalls:
         try:
             os.makedirs(folder, exist_ok=True)
         except OSError as error:
-            raise LocalDiskError(f"{folder}: cannot be made: {error.strerror}") from error
+            raise LocalDiskError(
+                f"{folder}: cannot be made: {error.strerror}", hint="check the free space and the permissions there"
+            ) from error
 
 
 def is_spack_tree(path: str) -> bool:

@@ -64,7 +64,9 @@ def _write(blob: Blob, path: str) -> None:
                 file.write(chunk)
         os.replace(staged, path)
     except OSError as error:
-        raise LocalDiskError(f"{path}: cannot be written: {error.strerror}") from error
+        raise LocalDiskError(
+            f"{path}: cannot be written: {error.strerror}", hint="check the free space and the permissions there"
+        ) from error
     finally:
         with suppress(FileNotFoundError):
             os.unlink(staged)

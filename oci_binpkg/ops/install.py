@@ -6,9 +6,11 @@ dependencies first. A package whose dependency failed is not put in place.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import takewhile
@@ -17,12 +19,12 @@ from typing import Any, Final
 
 from oci_binpkg.archive.layercache import LayerCache
 from oci_binpkg.cache.damage import PUSH_AGAIN
-from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError, TransferError
+from oci_binpkg.errors import BinpkgError, ContentError, LocalDiskError, NotFoundError, TransferError
 from oci_binpkg.events import BatchStarted, BytesPacked, Observer, PackageFinished, PackageStarted, Warned, ignore
 from oci_binpkg.installs.spack import Addition, SpackInstalls
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.spec import Spec
-from oci_binpkg.ops.placing import Place, Staged, commit, stage
+from oci_binpkg.ops.placing import Place, Staged, commit, stage, sweep
 from oci_binpkg.ops.receiving import keep
 from oci_binpkg.ops.relocating import Unpacked, unpack
 from oci_binpkg.ops.sources import Found, Resolution, Sources
@@ -142,7 +144,17 @@ def install_resolved(
     if options.dry_run:
         planned = (InstallResult(spec, Installed.PLANNED, installs.prefix_for(spec)) for spec in todo)
         return InstallReport(installs.root, (*results, *planned))
+    _sweep_beside(results, installs.root)
     return InstallReport(installs.root, (*results, *job.run(todo)))
+
+
+def _sweep_beside(results: Sequence[InstallResult], root: str) -> None:
+    """Remove what installs left that were killed when all was in place: nothing is staged there any more."""
+    parents = {os.path.dirname(result.prefix) for result in results if result.outcome is Installed.PRESENT}
+    for parent in parents:
+        if parent.startswith(root):
+            with suppress(OSError):
+                sweep(parent)
 
 
 @dataclass(slots=True)
@@ -262,15 +274,18 @@ class _Install:
 
     def _committed(self, spec: Spec, done: _Staged, *, was_put: bool) -> InstallResult:
         unpacked = done.unpacked
-        if was_put and self.options.layers is not None:
-            keep(
-                self.options.layers,
-                done.found.entry.layer,
-                unpacked.layer,
-                unpacked.extracted,
-                package_hash=spec.hash,
-                prefix=done.place.final,
-            )
+        if was_put and self.options.layers is not None and unpacked.layer:
+            try:
+                keep(
+                    self.options.layers,
+                    done.found.entry.layer,
+                    unpacked.layer,
+                    unpacked.extracted,
+                    package_hash=spec.hash,
+                    prefix=done.place.final,
+                )
+            except LocalDiskError as error:
+                self.observer(Warned(f"the layer of {spec.short} is not kept: {error.message}"))
         return InstallResult(
             spec,
             Installed.INSTALLED if was_put else Installed.PRESENT,

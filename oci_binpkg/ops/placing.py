@@ -52,7 +52,7 @@ def stage(spec: Spec, final: str) -> Place:
     parent = os.path.dirname(final)
     with _disk(parent):
         os.makedirs(parent, exist_ok=True)
-        _sweep(parent)
+        sweep(parent)
         while True:
             holder = tempfile.mkdtemp(prefix=f"{_STAGING}{spec.hash[:7]}-", dir=parent)
             with suppress(FileNotFoundError):
@@ -146,8 +146,8 @@ def _exchange(first: str, second: str) -> bool:
     raise OSError(code, os.strerror(code), second)
 
 
-def _sweep(parent: str) -> None:
-    """Remove what killed processes left: directories of ours whose lock is free."""
+def sweep(parent: str) -> None:
+    """Remove what killed processes left in a directory: directories of ours whose lock is free."""
     for name in os.listdir(parent):
         if name.startswith(_STAGING):
             path = os.path.join(parent, name)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -14,30 +16,56 @@ from oci_binpkg.archive.extract import Extracted
 from oci_binpkg.archive.layer import PackedLayer
 from oci_binpkg.archive.layercache import LayerCache
 from oci_binpkg.archive.tarball import TarSummary
-from oci_binpkg.errors import ContentError
+from oci_binpkg.errors import ContentError, LocalDiskError
 from oci_binpkg.model.image import Layer
 
 
 @dataclass(slots=True)
 class Tee:
-    """A stream that is kept in the new file `path` while it is read."""
+    """A stream that is kept in the new file `path` while it is read, as long as there is room for it.
+
+    `kept` is the path, "" if the file could not be written: whoever reads the stream does not need it.
+    """
 
     stream: BinaryIO
     path: str
     _file: BinaryIO | None = None
+    _failed: bool = False
+
+    @property
+    def kept(self) -> str:
+        """Where the stream is kept, "" if it is not."""
+        return "" if self._failed else self.path
 
     def read(self, size: int = -1, /) -> bytes:
         """Return up to `size` bytes, or all."""
         data = self.stream.read(size)
-        if self._file is None:
-            self._file = open(self.path, "xb")  # noqa: SIM115 - closed by close()
-        self._file.write(data)
+        if not self._failed:
+            with self._giving_up():
+                if self._file is None:
+                    self._file = open(self.path, "xb")  # noqa: SIM115 - closed by close()
+                self._file.write(data)
         return data
 
     def close(self) -> None:
         """Close the file; the stream is its owner's."""
         if self._file is not None:
-            self._file.close()
+            with self._giving_up():
+                self._file.close()
+
+    @contextmanager
+    def _giving_up(self) -> Iterator[None]:
+        """Remove the file if it cannot be written: the room is for the package itself."""
+        try:
+            yield
+        except OSError:
+            self._failed = True
+            with suppress(OSError):
+                os.unlink(self.path)
+            if self._file is not None:
+                with suppress(OSError):
+                    self._file.close()
+                self._file = None
 
 
 def received(
@@ -64,7 +92,13 @@ def keep(cache: LayerCache, layer: Layer, path: str, extracted: Extracted, *, pa
     summary = TarSummary(extracted.members, len(extracted.files), extracted.bytes, (), relocations)
 
     def produce(new: str) -> PackedLayer:
-        shutil.move(path, new)
+        try:
+            shutil.move(path, new)
+        except OSError as error:
+            raise LocalDiskError(
+                f"layer cache: {new}: {error.strerror or error}",
+                hint="free some space, or choose another place for the layer cache",
+            ) from error
         size, digest = descriptor.size, descriptor.digest
         return PackedLayer(new, digest, size, extracted.diff_id, extracted.uncompressed_size, summary)
 

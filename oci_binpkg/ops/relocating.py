@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import BinaryIO, cast
 
 from oci_binpkg.archive.distribution import Distribution
 from oci_binpkg.archive.extract import Extracted, extract_layer
@@ -56,17 +55,17 @@ def unpack(
     layer = entry.layer
     kept = os.path.join(place.holder, "layer") if keep_layer else ""
     with ExitStack() as stack:
-        stream: BinaryIO | Tee = stack.enter_context(layer.blob.open())
-        if kept:
-            stream = stack.enter_context(closing(Tee(cast("BinaryIO", stream), kept)))
+        stream = stack.enter_context(layer.blob.open())
+        tee = stack.enter_context(closing(Tee(stream, kept))) if kept else None
         extracted = extract_layer(
-            stream,
+            tee or stream,
             place.staged,
             f"the layer of {place.spec.short}",
             media_type=layer.blob.descriptor.media_type,
             diff_id=known_diff_id(layer),
             on_bytes=on_bytes,
         )
+    kept = tee.kept if tee else ""
     distribution = extracted.distribution
     mapping = mapping_for(
         distribution.hash_to_prefix,
@@ -144,7 +143,9 @@ def _record(place: Place, extracted: Extracted, report: RelocationReport) -> Non
         # its folder is a real one, because the archive's own document was unpacked into it
         os.replace(new, path)
     except OSError as error:
-        raise LocalDiskError(f"{path}: cannot be written: {error.strerror}") from error
+        raise LocalDiskError(
+            f"{path}: cannot be written: {error.strerror}", hint="check the free space and the permissions there"
+        ) from error
 
 
 def _remarks(report: RelocationReport) -> Iterator[str]:

@@ -45,5 +45,7 @@ def ensure_sbang(path: str) -> bool:
         os.chmod(staged, 0o755)  # noqa: S103 - programs of all users start with it
         os.replace(staged, path)
     except OSError as error:
-        raise LocalDiskError(f"{path}: cannot be written: {error.strerror}") from error
+        raise LocalDiskError(
+            f"{path}: cannot be written: {error.strerror}", hint="check the free space and the permissions there"
+        ) from error
     return True

@@ -234,4 +234,6 @@ def _open(path: str, flags: int = os.O_RDWR) -> Iterator[int]:
             if mode is not None:
                 os.chmod(path, mode)
     except OSError as error:
-        raise LocalDiskError(f"cannot relocate {path}: {error.strerror or error}") from error
+        raise LocalDiskError(
+            f"cannot relocate {path}: {error.strerror or error}", hint="check the free space and the permissions there"
+        ) from error

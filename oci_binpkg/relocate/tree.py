@@ -155,7 +155,10 @@ class _Work:
             os.symlink(moved, temporary)
             os.replace(temporary, full)
         except OSError as error:
-            raise LocalDiskError(f"cannot relocate the link {full}: {error.strerror or error}") from error
+            raise LocalDiskError(
+                f"cannot relocate the link {full}: {error.strerror or error}",
+                hint="check the free space and the permissions there",
+            ) from error
         self.changed.add(path)
         self.again.append((path, _left_in_link))
 

@@ -11,6 +11,7 @@ import fcntl
 import os
 import stat
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -21,13 +22,13 @@ from oci_binpkg.model.content import OCI_INDEX, OCTET_STREAM, Blob, Descriptor, 
 from oci_binpkg.model.documents import canonical_json, list_of, parse_json
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, parse_descriptor, parse_manifest
 from oci_binpkg.store.verifying import VerifyingReader, verified_chunks
+from oci_binpkg.transport.leftovers import TEMPORARY, remove_leftovers
 
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 _MARKER: Final = "oci-layout"
 _INDEX: Final = "index.json"
 _LOCK: Final = "index.json.lock"
 _BLOBS: Final = "blobs"
-_TEMPORARY: Final = ".tmp-"
 _MAX_DOCUMENT: Final = 64 * 1024 * 1024
 _SCHEMA_VERSION: Final = 2
 _SHOWN: Final = 5
@@ -46,12 +47,14 @@ class LayoutStore:
 
     Several processes may write at once: blobs are staged and renamed, `index.json` is replaced under an exclusive
     `flock` of `index.json.lock`. Members, entries and annotations of `index.json` that we do not know stay as they are.
-    Manifests that were put but not tagged are content like any other; `index.json` does not list them.
+    Manifests that were put but not tagged are content like any other; `index.json` does not list them. The first write
+    also removes what writers that were killed have left; `clock` gives seconds since 1970.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, clock: Callable[[], float] = time.time) -> None:
         self._path = os.path.abspath(path)
         self._name = f"oci-layout:{path}"
+        self._clock = clock
         self._created = False
         self._lock = threading.Lock()
 
@@ -179,8 +182,9 @@ class LayoutStore:
             raise NotFoundError(f"{self.name}: {digest} is not a manifest: {error.message}") from None
 
     def _is_blank(self) -> bool:
-        # `blobs` alone: somebody is creating the layout at this moment
-        return set(_others(self._path)) <= {_BLOBS}
+        # no marker yet: somebody is creating the layout at this moment, or was killed when doing so
+        others = set(_others(self._path))
+        return others <= {_BLOBS} or (others == {_BLOBS, _INDEX} and not self._entries(self._read_index()))
 
     def _require(self) -> None:
         path = os.path.join(self._path, _MARKER)
@@ -198,6 +202,8 @@ class LayoutStore:
             self._require()
         else:
             self._initialise()
+        for directory in ("", f"{_BLOBS}/sha256", f"{_BLOBS}/sha512"):
+            remove_leftovers(os.path.join(self._path, directory), self._clock())
         self._created = True
 
     def _initialise(self) -> None:
@@ -285,7 +291,7 @@ def _staged(path: str) -> Iterator[Callable[[bytes], None]]:
     """Give a function that writes to a new file beside `path`; rename it to `path` if all goes well, else remove it."""
     directory = os.path.dirname(path)
     _make_directory(directory)
-    temporary = os.path.join(directory, f"{_TEMPORARY}{uuid.uuid4().hex}")
+    temporary = os.path.join(directory, f"{TEMPORARY}{uuid.uuid4().hex}")
     with _mapped("write", path):
         # not tempfile: its files are private, and a layout is as public as the umask allows
         file = open(temporary, "xb", buffering=0)  # noqa: SIM115  # closed below
@@ -337,7 +343,7 @@ def _others(path: str) -> list[str]:
             names = os.listdir(path)
         except FileNotFoundError:
             return []
-    return sorted(name for name in names if name != _LOCK and not name.startswith(_TEMPORARY))
+    return sorted(name for name in names if name != _LOCK and not name.startswith(TEMPORARY))
 
 
 def _make_directory(path: str) -> None:

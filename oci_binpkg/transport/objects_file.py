@@ -8,17 +8,18 @@ import hashlib
 import os
 import stat
 import threading
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO, Final
 
 from oci_binpkg.errors import ContentError, LocalDiskError, NotFoundError
 from oci_binpkg.model.content import Blob
+from oci_binpkg.transport.leftovers import TEMPORARY, remove_leftovers
 from oci_binpkg.transport.objects import MAX_DOCUMENT_BYTES, Object, checked_path, chunks
 
 _HIDDEN: Final = "."
-_TEMPORARY: Final = ".tmp-"
 _LOCK_SUFFIX: Final = ".lock"
 _HINTS: Final = {
     errno.ENOSPC: "free some space, or name a mirror on another disk",
@@ -36,11 +37,14 @@ class FileObjects:
 
     A file is written under a hidden name, synced and renamed. A conditional write holds a `flock` of a hidden file
     beside the object, so that of several writers on one machine (or one file system with locks) none is lost. The
-    version of a file is the digest of its bytes. Hidden files are not objects.
+    version of a file is the digest of its bytes. Hidden files are not objects. The first write into a folder also
+    removes what writers that were killed have left there; `clock` gives seconds since 1970.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, *, clock: Callable[[], float] = time.time) -> None:
         self._root = os.path.abspath(root)
+        self._clock = clock
+        self._swept: set[str] = set()
         self._lock = threading.Lock()
 
     @property
@@ -85,6 +89,7 @@ class FileObjects:
         directory = os.path.dirname(full)
         with _mapped("create", directory):
             os.makedirs(directory, exist_ok=True)
+        self._sweep(directory)
         if if_match is None:
             _replace(full, content)
             return True
@@ -109,6 +114,11 @@ class FileObjects:
         full = self._path(path)
         with _mapped("remove", full), self._present(path):
             os.unlink(full)
+
+    def _sweep(self, directory: str) -> None:
+        if directory not in self._swept:
+            self._swept.add(directory)
+            remove_leftovers(directory, self._clock())
 
     def _path(self, path: str) -> str:
         return os.path.join(self._root, checked_path(path))
@@ -146,12 +156,13 @@ class FileObjects:
 def _replace(full: str, content: Blob | bytes) -> None:
     """Write a new file beside `full`, sync it and rename it; if anything goes wrong, nothing stays."""
     directory = os.path.dirname(full)
-    temporary = os.path.join(directory, f"{_TEMPORARY}{uuid.uuid4().hex}")
+    temporary = os.path.join(directory, f"{TEMPORARY}{uuid.uuid4().hex}")
     with _mapped("write", full):
         # not tempfile: its files are private, and a mirror is as public as the umask allows
         file = open(temporary, "xb")  # noqa: SIM115 - closed below
     try:
-        with file:
+        # closing writes what is buffered, once more if that failed before
+        with _mapped("write", full), file:
             for chunk in chunks(content):
                 with _mapped("write", full):
                     file.write(chunk)

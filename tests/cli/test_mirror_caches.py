@@ -106,6 +106,14 @@ def test_caches_are_copied_to_each_other_kind_and_back_with_the_same_layers(name
     assert again["copied"] == []
 
 
+def test_a_copy_that_fails_says_what_to_do_next_once(tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m/blobs").write_text("a file in the way")
+    ended = binpkg("copy", address("v3-unsigned"), f"file://{tmp_path}/m", ANY, "--unsigned")
+    assert ended.code == 11
+    assert ended.err.count("5 failed\n  a file stands where a folder of the mirror belongs: remove it") == 1
+
+
 def test_an_image_made_of_a_mirror_is_stacked_like_one_that_was_pushed(tmp_path):
     target = f"oci-layout:{tmp_path}/l"
     assert binpkg("copy", address("v3-unsigned"), target, ANY).code == 0

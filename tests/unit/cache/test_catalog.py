@@ -1,16 +1,18 @@
 """What the catalog finds, what it touches for that, and where its bytes come from."""
 
 import shutil
+from contextlib import closing
 
 import pytest
 
 from oci_binpkg.cache.catalog import Catalog
+from oci_binpkg.cache.catalog_database import open_database, writing
 from oci_binpkg.cache.catalog_reading import parse_raw_index
 from oci_binpkg.cache.catalog_search import near_names, search
 from oci_binpkg.cache.mirror import MirrorCache
 from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.errors import ContentError, NotFoundError
+from oci_binpkg.errors import ContentError, LocalDiskError, NotFoundError
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.query import Query
 from oci_binpkg.store.layout import LayoutStore
@@ -195,3 +197,15 @@ def test_a_cache_without_an_index_says_so(tmp_path):
         OciCache(MemoryStore("empty"), pause=lambda _: None).index_bytes()
     with pytest.raises(NotFoundError):
         MirrorCache(FileObjects(str(tmp_path / "empty")), pause=lambda _: None).index_bytes()
+
+
+def test_a_full_disk_is_named_with_a_way_out(tmp_path):
+    path = str(tmp_path / "catalog.sqlite")
+    with closing(open_database(path)) as database:
+        (pages,) = database.execute("PRAGMA page_count").fetchone()
+        database.execute(f"PRAGMA max_page_count = {pages}")
+        rows = [(f"{number:0100}",) for number in range(5000)]
+        with pytest.raises(LocalDiskError, match=f"{path}: No space left") as caught, writing(database, path):
+            database.executemany("INSERT INTO virtuals (names) VALUES (?)", rows)
+        assert "XDG_CACHE_HOME" in caught.value.hint
+        assert database.execute("SELECT count(*) FROM virtuals").fetchone() == (0,)

@@ -1,5 +1,6 @@
 """From a cache into a tree: what stands there afterwards, and what does not when something is wrong."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from oci_binpkg.archive import layercache
 from oci_binpkg.archive.codec import Codec
 from oci_binpkg.archive.layercache import LayerCache
 from oci_binpkg.cache.oci import OciCache
@@ -25,6 +27,7 @@ from oci_binpkg.errors import (
 from oci_binpkg.events import BytesPacked, Warned
 from oci_binpkg.installs.spack import SpackInstalls
 from oci_binpkg.model.query import Query
+from oci_binpkg.ops import receiving
 from oci_binpkg.ops.install import Installed, InstallOptions, install, install_resolved
 from oci_binpkg.ops.packing import LayerPacker
 from oci_binpkg.ops.push import PushOptions, push
@@ -270,6 +273,44 @@ def test_what_a_killed_process_left_is_swept_away(cache, tmp_path):
     assert installed(cache, new).exit_code == 0
     assert not (folder / ".oci-binpkg-dead-1").exists()
     assert not (leftover / "junk").exists()
+
+
+def test_what_was_left_by_a_kill_at_the_very_end_is_swept_away_too(cache, tmp_path):
+    new = target(tmp_path)
+    installed(cache, new)
+    left = tmp_path / "new" / "linux-x86_64" / ".oci-binpkg-dead-1"
+    left.mkdir()
+    assert set(outcomes(installed(cache, new)).values()) == {"present"}
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("failing", ["the copy", "the move", "the record"])
+def test_an_install_does_not_fail_for_a_layer_cache_that_is_full(cache, tmp_path, monkeypatch, failing):
+    layers = LayerCache(str(tmp_path / "kept"), 2**30, lambda: 0.0)
+
+    def full(*_arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    class FullFile:
+        write = full
+        close = full
+
+    events = []
+    with monkeypatch.context() as patch:
+        if failing == "the copy":
+            patch.setattr(receiving, "open", lambda *_: FullFile(), raising=False)
+        elif failing == "the move":
+            patch.setattr(shutil, "move", full)
+        else:
+            patch.setattr(layercache, "encode_record", full)
+        report = installed(cache, target(tmp_path), observer=events.append, layers=layers)
+    assert report.exit_code == 0
+    assert set(outcomes(report).values()) == {"installed"}
+    assert all(each.is_good for each in verify_store(target(tmp_path)))
+    warnings = [event.text for event in events if isinstance(event, Warned)]
+    assert len(warnings) == (0 if failing == "the copy" else 3)
+    assert all("is not kept: layer cache" in text and "No space left" in text for text in warnings)
+    assert not list((tmp_path / "new").rglob(".oci-binpkg-*"))
 
 
 def test_another_process_that_was_faster_is_respected(cache, tmp_path):

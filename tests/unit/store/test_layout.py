@@ -280,6 +280,31 @@ def test_a_directory_or_fifo_in_the_place_of_a_blob(store: Store, path: Path) ->
     assert list(file.parent.iterdir()) == [file]
 
 
+def test_a_layout_whose_maker_was_killed_before_the_marker_is_empty_and_completed(store: Store, path: Path) -> None:
+    put_image(store, small_image(), "1.0")
+    (path / "oci-layout").unlink()
+    with pytest.raises(NotFoundError, match="is not an OCI image layout"):
+        LayoutStore(str(path)).tags()
+    change_index(path, manifests=[])
+    assert list(LayoutStore(str(path)).tags()) == []
+    put_image(LayoutStore(str(path)), small_image(), "2.0")
+    assert list(LayoutStore(str(path)).tags()) == ["2.0"]
+
+
+def test_what_killed_writers_left_is_removed_after_a_day(path: Path) -> None:
+    put_image(LayoutStore(str(path)), small_image(), "1.0")
+    left = [path / ".tmp-1", path / "blobs/sha256/.tmp-2"]
+    for file in left:
+        file.write_bytes(b"half")
+    written = left[0].stat().st_mtime
+    list(LayoutStore(str(path), clock=lambda: written + 90_000).tags())
+    put_image(LayoutStore(str(path), clock=lambda: written + 80_000), small_image(), "2.0")
+    assert all(file.exists() for file in left)
+    put_image(LayoutStore(str(path), clock=lambda: written + 90_000), small_image(), "3.0")
+    assert not any(file.exists() for file in left)
+    assert list(LayoutStore(str(path)).tags()) == ["1.0", "2.0", "3.0"]
+
+
 @pytest.mark.parametrize("content", ["file", "absent", "other"])
 def test_reading_what_is_no_layout_says_so(path: Path, content: str) -> None:
     if content == "file":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import resource
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -170,3 +172,37 @@ def test_large_content_comes_in_pieces() -> None:
         assert len(pieces) == 3
         assert b"".join(pieces) == data
     assert list(chunks(b"")) == []
+
+
+def test_what_killed_writers_left_is_removed_after_a_day(tmp_path: Path) -> None:
+    FileObjects(str(tmp_path)).write("a/b/one", b"1")
+    left = tmp_path / "a/b/.tmp-1"
+    left.write_bytes(b"half")
+    (tmp_path / "a/b/.hidden").write_bytes(b"of somebody else")
+    written = left.stat().st_mtime
+    FileObjects(str(tmp_path), clock=lambda: written + 80_000).write("a/b/two", b"2")
+    FileObjects(str(tmp_path), clock=lambda: written + 90_000).write("a/elsewhere", b"3")
+    assert left.exists()
+    FileObjects(str(tmp_path), clock=lambda: written + 90_000).write("a/b/three", b"3", if_match="")
+    assert files(tmp_path / "a/b") == [".hidden", ".three.lock", "one", "three", "two"]
+
+
+def test_a_disk_that_is_full_when_the_file_is_closed_is_an_error_of_ours(objects: FileObjects, tmp_path: Path) -> None:
+    """What was buffered is written once more when a file is closed, and refused once more."""
+    objects.write("a/first", b"x")
+    with pytest.raises(LocalDiskError, match="a/second") as caught:
+        _write_at_a_limit(objects, "a/second", 5000)
+    assert "File too large" in caught.value.message
+    assert files(tmp_path / "mirror") == ["a/first"]
+
+
+def _write_at_a_limit(objects: FileObjects, path: str, size: int) -> None:
+    """Write more than a file of ours may hold now: a limit of the process refuses as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, before[1]))
+    try:
+        objects.write(path, Blob.from_bytes(b"x" * size))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
