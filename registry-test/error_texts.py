@@ -1,7 +1,7 @@
 """The error texts that the tests of the faults and profiles meet: kept word for word in `error_texts.txt`, and held to rules.
 
 There, `HOST` is any host and port, `REPOSITORY` the repository, `DIGEST` any digest. Titles in a row share what
-follows. `pytest registry-test -k "F or profiles" --write-error-texts` writes the file anew, to be read before it is kept.
+follows. README.md says how the file is written anew; it is read before it is kept.
 """
 
 from __future__ import annotations

@@ -135,9 +135,9 @@ def test_forty_workers_and_a_registry_that_throttles(bench: FaultBench, retry_af
     bench.on(Action(answer=bucket.answer), times=0)
     blobs = many.push(60)
     assert all(bench.holds(blob) for blob in blobs)
-    print(bucket.refused, len(many.asked), many.most_within(1), many.limit)
     assert bucket.refused > 0
-    assert len(many.asked) - bucket.refused <= 3 * len(blobs) + 20, "only what was refused is asked again"
+    spent = len(many.asked) - bucket.refused
+    assert spent <= 3 * len(blobs) + 2 * bucket.refused, "an upload that is refused is looked for and begun anew"
     assert bucket.refused <= 0.3 * 3 * len(blobs)
     assert many.most_within(1) <= 10 + 5 + 8, "a burst, a second's worth, and one round of requests on their way"
     assert many.limit < 8
@@ -151,8 +151,8 @@ def test_no_worker_asks_while_the_registry_wants_rest(bench: FaultBench) -> None
     bench.on(Action(answer=answer, prepare=lambda _asked: refused_at.append(many.quick.clock())), nth=30)
     blobs = many.push(40)
     assert all(bench.holds(blob) for blob in blobs)
-    during = [moment for moment in many.asked if refused_at[0] < moment < refused_at[0] + 4.5]
-    assert len(during) <= 8
+    during = [moment for moment in many.asked if refused_at[0] + 0.5 < moment < refused_at[0] + 4.5]
+    assert len(during) <= 8, "half a second is 25 ms here: as long as an answer takes"
     assert len(many.asked) <= 3 * len(blobs) + 2
 
 

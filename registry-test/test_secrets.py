@@ -31,10 +31,10 @@ from tests.support.spack_trees import Sketch, spack_tree
 pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
 
 USER = "canary-user"
-PASSWORD = "CANARY/pass+w=rd&0123456789"  # noqa: S105 - characters that encodings change
-KEY_SECRET = "CANARY/s3+secret=0123456789"  # noqa: S105
-SESSION_TOKEN = "CANARY/s3+session=9876543210"  # noqa: S105
-URL_PASSWORD = "CANARYinurl0123456789"  # noqa: S105
+PASSWORD = "CANARY/pass+w=rd&0123456789"
+KEY_SECRET = "CANARY/s3+secret=0123456789"
+SESSION_TOKEN = "CANARY/s3+session=9876543210"
+URL_PASSWORD = "CANARYinurl0123456789"
 FAST = {"OCI_BINPKG_RETRIES": "1", "OCI_BINPKG_TIMEOUT": "20"}
 
 
