@@ -10,7 +10,7 @@ FAST := tests -n 2
 CHECKED := oci_binpkg tests registry-test
 MINIMUM := 90
 
-.PHONY: help venv parts demo test lint unit real bench profile coverage proxy fuzz clean
+.PHONY: help venv parts demo test lint unit real bench profile soak mutations coverage proxy fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,11 @@ bench: parts ## Measure every job beside other tools (BENCH="--only push-a" for 
 
 profile: parts ## Show where the time of each job goes
 	$(BIN)/python registry-test/bench/profiling.py
+soak: parts ## Push 2,000 packages while one request of a hundred goes wrong (`make test`: 300)
+	OCI_BINPKG_SOAK=2000 $(PYTEST) registry-test/test_load.py -k soak
+
+mutations: parts ## Take behaviours out one by one, and see that tests fail
+	$(BIN)/python registry-test/mutations.py
 
 coverage: $(VENV)/.installed ## The fast tests with a coverage report in htmlcov/
 	@rm -f .coverage .coverage.*

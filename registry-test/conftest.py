@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import error_texts
 import pytest
 from fault_bench import FaultBench
 
@@ -26,18 +27,47 @@ __all__ = ["isolated_home", "isolated_session"]
 
 USERS = {"alice": "correct horse"}
 PARTS = pytest.StashKey[RealParts]()
+TEXTS = pytest.StashKey[dict[str, list[str]]]()
 
 Tool = Callable[..., CompletedProcess[str]]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--write-error-texts", action="store_true", help="write error_texts.txt anew, by the tests that run"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[PARTS] = RealParts(complete=must_be_complete())
+    config.stash[TEXTS] = {}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.getoption("write_error_texts", False):
+        text = error_texts.written(session.config.stash[TEXTS])
+        error_texts.EXPECTED.write_text(text, encoding="utf-8")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     terminalreporter.section("real parts")
     for line in config.stash[PARTS].statement():
         terminalreporter.write_line(line)
+
+
+@pytest.fixture(autouse=True)
+def told(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Hold what users are told by the tests of the faults and profiles to what was reviewed."""
+    if not request.path.name.startswith(("test_faults_", "test_profiles")):
+        yield
+        return
+    told = error_texts.listen(request, monkeypatch)
+    yield
+    title, texts = error_texts.title_of(request.node), sorted(told.texts)
+    request.config.stash[TEXTS][title] = texts
+    if not request.config.getoption("write_error_texts", False):
+        assert texts == error_texts.expected().get(title, [])
+        assert {text: list(error_texts.wrong_with(text)) for text in texts} == {text: [] for text in texts}
 
 
 @pytest.fixture(scope="session")

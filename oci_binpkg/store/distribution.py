@@ -249,7 +249,10 @@ class Remote:
         if not values and previous:
             return previous
         if len(values) != 1:
-            raise ServerError(f"{self.name}: {len(values) or 'no'} upload addresses where there must be one")
+            raise ServerError(
+                f"upload to {self.name}: {len(values) or 'no'} upload addresses where there must be one",
+                hint="the registry, or a proxy before it, does not follow the protocol: ask whoever runs it",
+            )
         try:
             url = urldefrag(urljoin(response.url, values.pop())).url
         except ValueError:
@@ -257,7 +260,7 @@ class Remote:
         origin = origin_of(url)
         if origin is None or (origin != origin_of(self.api) and str(origin) not in self.settings.upload_origins):
             raise ServerError(
-                f"{self.name}: the registry sends uploads to {origin or 'an address that is none'}",
+                f"upload to {self.name}: the registry sends uploads to {origin or 'an address that is none'}",
                 hint="allow that origin for uploads in the settings if it is meant to be",
             )
         return url

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 CHUNK: Final = 256 * 1024
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", re.ASCII)
 _LONGEST_PAUSE: Final = 30.0
+_DAMAGED: Final = "the registry's copy is damaged, or something between alters it: push it again"
 
 
 class Download:
@@ -37,6 +38,7 @@ class Download:
     def __init__(self, remote: Remote, descriptor: Descriptor) -> None:
         self._remote = remote
         self._descriptor = descriptor
+        self._operation = f"download {descriptor.digest} from {remote.name}"
         self._first: Response | None = None
         self._ranges = True
         self._given = 0
@@ -85,11 +87,11 @@ class Download:
         hasher.update(held)
         if hasher.hexdigest() != digest.hex:
             raise ContentError(
-                f"{digest} from {self._remote.name}: the content does not have this digest",
-                hint="the registry's copy is damaged, or something between alters it: push it again",
+                f"{self._operation}: the content does not have this digest",
+                hint=_DAMAGED,
             )
         if damaged:
-            raise NetworkError(f"{digest} from {self._remote.name} was damaged on the way", hint="try again")
+            raise NetworkError(f"{self._operation}: it was damaged on the way", hint="try again")
         yield bytes(held)
 
     def _hash(self) -> hashlib._Hash:
@@ -118,8 +120,7 @@ class Download:
             failures = 0 if position - before >= settings.resume_progress else failures + 1
             if failures >= settings.resume_failures:
                 raise NetworkError(
-                    f"download {self._descriptor.digest} from {self._remote.name}: broken off at byte {position} of "
-                    f"{size} after {attempt} attempts ({reason})",
+                    f"{self._operation}: broken off at byte {position} of {size} after {attempt} attempts ({reason})",
                     hint="try again: the network or the registry does not hold the connection",
                 )
             self._remote.wait(min(_LONGEST_PAUSE, 0.75 * 2 ** max(0, failures - 1)), reason, attempt)
@@ -136,7 +137,7 @@ class Download:
         response = self._remote.send(
             "GET",
             self._remote.content_url(self._descriptor),
-            f"download {self._descriptor.digest} from {self._remote.name}",
+            self._operation,
             # closed, because some servers answer 416 to an open range
             headers={"Range": f"bytes={position}-{last}"} if ranged else {},
             accept=frozenset({416}) if ranged else frozenset(),
@@ -148,7 +149,9 @@ class Download:
         status = response.status
         response.close()
         if not ranged:
-            raise ServerError(f"download {self._descriptor.digest} from {self._remote.name}: answered {status}")
+            raise ServerError(
+                f"{self._operation}: answered {status}", hint="check the address: this may be another kind of server"
+            )
         self._ranges = False
         return self._connect(position)
 
@@ -157,10 +160,7 @@ class Download:
         left = self._descriptor.size - start
         length = content_length(response.headers)
         if length not in (None, left):
-            raise ContentError(
-                f"{self._descriptor.digest} from {self._remote.name}: {length} bytes are offered, {left} are wanted",
-                hint="the registry's copy is damaged, or something between alters it: push it again",
-            )
+            raise ContentError(f"{self._operation}: {length} bytes are offered, {left} are wanted", hint=_DAMAGED)
         stream = response.stream
         # read1 hands over what has arrived: a read that waits for more would lose it when the connection breaks
         read = stream.read1 if isinstance(stream, io.BufferedReader) else stream.read
@@ -171,7 +171,7 @@ class Download:
             left -= len(chunk)
             yield chunk
         if length is None and self._has_more(response):
-            raise ContentError(f"{self._descriptor.digest}: more than {self._descriptor.size} bytes are sent")
+            raise ContentError(f"{self._operation}: more than {self._descriptor.size} bytes are sent", hint=_DAMAGED)
 
     def _has_more(self, response: Response) -> bool:
         try:

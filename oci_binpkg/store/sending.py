@@ -213,5 +213,9 @@ def judged(refusal: Refusal, operation: str) -> AttemptError | TooLargeError:
         return TooLargeError(error)
     if refusal.status in _LOST_SESSION:
         said = refusal.text or str(refusal.status)
-        return AttemptError(ServerError(f"{operation}: the upload session is gone ({said})"), definite=True)
+        gone = ServerError(
+            f"{operation}: the upload session is gone ({said})",
+            hint="try again; if it stays so, the registry's own log may tell why",
+        )
+        return AttemptError(gone, definite=True)
     return AttemptError(error, definite=True, again=not refusal.codes or bool(refusal.codes & _AGAIN))

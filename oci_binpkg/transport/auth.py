@@ -15,7 +15,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from oci_binpkg.errors import AuthError, ServerError
-from oci_binpkg.transport.addresses import Neighbours, Origin, UnsafeAddressError, printable, redact_text
+from oci_binpkg.transport.addresses import Neighbours, Origin, UnsafeAddressError, printable, redact_text, redact_url
 from oci_binpkg.transport.challenge import Challenge, choose, merge_scopes, parse_challenges, repository_of
 from oci_binpkg.transport.credentials import Credential, CredentialSource
 from oci_binpkg.transport.http import Request, Response
@@ -219,7 +219,10 @@ class Authenticator:
         document = _json_object(response.read(_MAX_TOKEN_ANSWER))
         value = document.get("token") or document.get("access_token")
         if not isinstance(value, str) or not _TOKEN_TEXT.fullmatch(value):
-            raise ServerError(f"{operation}: the token server answered without a token")
+            raise ServerError(
+                f"{operation}: {redact_url(response.url)} answered without a token",
+                hint="ask whoever runs the registry: its token server does not follow the protocol",
+            )
         with self._lock:
             self._secrets.add(value)
         lifetime = document.get("expires_in")

@@ -167,9 +167,8 @@ class RegistryHttpClient:
             if origin != home:
                 authorization = ""
             credentials = {"Authorization": authorization} if authorization else {}
-            call = Call(
-                request.method, url, headers | credentials, request.body, wait, request.replay or request.body is None
-            )
+            repeatable, operation = request.replay or request.body is None, _operation(request)
+            call = Call(request.method, url, headers | credentials, request.body, wait, repeatable, operation)
             answer = self._exchange(request, call, home, origin)
             if not _redirects(request, answer):
                 return answer
@@ -179,7 +178,8 @@ class RegistryHttpClient:
                 target = urljoin(url, target)
             url, previous = target, origin
         raise self._attempted(request, home, home).protocol_error(
-            f"redirected more than {self._settings.max_redirects} times"
+            f"redirected more than {self._settings.max_redirects} times",
+            hint="ask whoever runs the server: its redirects do not end",
         )
 
     def _checked_target(self, request: Request, url: str, home: Origin, previous: Origin) -> Origin:
@@ -266,9 +266,10 @@ class RegistryHttpClient:
                 self._observer(Warned(shown))
 
     def _attempted(self, request: Request, home: Origin, origin: Origin) -> Attempted:
-        operation = request.operation or f"{request.method} {redact_url(request.url)}"
         wanted, redact = " ".join(request.scopes), self._auth.redact
-        return Attempted(operation, request.method, origin.netloc, self._home.netloc, origin == home, wanted, redact)
+        return Attempted(
+            _operation(request), request.method, origin.netloc, self._home.netloc, origin == home, wanted, redact
+        )
 
     def _session(self) -> WireSession:
         session: WireSession | None = getattr(self._local, "session", None)
@@ -284,6 +285,10 @@ def _redirects(request: Request, answer: WireResponse) -> bool:
     followed = _READ_REDIRECTS if request.method in _READS else _WRITE_REDIRECTS
     wanted = request.follow and answer.status in followed and answer.status not in request.accept
     return wanted and bool(answer.headers.get("Location"))
+
+
+def _operation(request: Request) -> str:
+    return request.operation or f"{request.method} {redact_url(request.url)}"
 
 
 def _body_size(request: Request) -> int | None:

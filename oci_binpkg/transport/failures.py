@@ -24,7 +24,7 @@ from oci_binpkg.errors import (
     ServerError,
 )
 from oci_binpkg.transport.addresses import printable
-from oci_binpkg.transport.retry import TOO_MANY_REQUESTS, Failure, parse_http_date, parse_retry_after
+from oci_binpkg.transport.retry import RETRIED_STATUSES, TOO_MANY_REQUESTS, Failure, parse_http_date, parse_retry_after
 
 MAX_ERROR_BODY: Final = 64 * 1024
 _MAX_PROBLEMS: Final = 20
@@ -158,7 +158,7 @@ class Attempted:
             return "free space in the registry, or ask for a larger quota"
         if status == _NOT_FOUND and self.method == "POST" and any(code == "NAME_UNKNOWN" for code, _ in problems):
             return "create the repository first: this registry does not create it on push"
-        if status >= _SERVER_SIDE:
+        if status >= _SERVER_SIDE or status in RETRIED_STATUSES:
             return "the fault is on the server's side: try again later"
         return _HINTS.get(status, _ELSE).format(registry=self.registry)
 

@@ -47,6 +47,7 @@ class HostGate:
         self._condition = threading.Condition()
         self._held = threading.local()
         self._limit = max(1, limits.in_flight)
+        self._queues: dict[bool, list[object]] = {False: [], True: []}
         self._active = 0
         self._uploads = 0
         self._not_before = float("-inf")
@@ -77,24 +78,33 @@ class HostGate:
                 self._condition.notify_all()
 
     def _enter(self, upload: bool) -> None:
-        while True:
-            self._sit_out_pause()
+        # in order of arrival: who is overtaken again and again comes with a token that is over meanwhile
+        place, queue = object(), self._queues[upload]
+        with self._condition:
+            queue.append(place)
+        try:
+            while True:
+                self._sit_out_pause()
+                with self._condition:
+                    self._condition.wait_for(
+                        lambda: (queue[0] is place and self._free(upload)) or self._given_up,
+                    )
+                    self._check_alive()
+                    if self._clock() >= self._not_before:
+                        self._active += 1
+                        self._uploads += upload
+                        return
+        finally:
             with self._condition:
-                self._condition.wait_for(lambda: self._free(upload))
-                self._check_alive()
-                if self._clock() >= self._not_before:
-                    self._active += 1
-                    self._uploads += upload
-                    return
+                queue.remove(place)
+                self._condition.notify_all()
 
     def _sit_out_pause(self) -> None:
         while (left := self._not_before - self._clock()) > 0:
             self._sleep(left)
 
     def _free(self, upload: bool) -> bool:
-        if self._active >= self._limit:
-            return self._given_up
-        return not upload or self._uploads < self._upload_limit or self._given_up
+        return self._active < self._limit and (not upload or self._uploads < self._upload_limit)
 
     @property
     def _upload_limit(self) -> int:

@@ -76,6 +76,7 @@ def open_s3(location: str, settings: S3Settings | None = None) -> S3Objects:
             "connect_timeout": settings.connect_timeout,
             "read_timeout": settings.read_timeout,
             "retries": {"mode": "standard", "total_max_attempts": settings.retries + 1},
+            "http_session_cls": _without_redirects(),
         },
         use_listings_cache=False,
         skip_instance_cache=True,
@@ -83,6 +84,31 @@ def open_s3(location: str, settings: S3Settings | None = None) -> S3Objects:
     # the client below retries requests; a body that broke off is asked for once more
     filesystem.retries = 2 if settings.retries else 1
     return S3Objects(bucket, prefix, filesystem, endpoint=settings.endpoint_url, patience=settings.read_timeout)
+
+
+def _without_redirects() -> type:
+    """Return the client's HTTP session, but one that hands redirects back.
+
+    Left to itself it follows them to any host, session token included. Those of S3 to another region are not lost: the
+    client reads them and signs a new request.
+    """
+    base: Any = importlib.import_module("aiobotocore.httpsession").AIOHTTPSession
+
+    class Session(base):  # type: ignore[misc]
+        async def _get_session(self, proxy_url: Any) -> Any:
+            return _HandedBack(await super()._get_session(proxy_url))
+
+    return Session
+
+
+@dataclass(frozen=True, slots=True)
+class _HandedBack:
+    """An aiohttp session that follows no redirects."""
+
+    session: Any
+
+    def request(self, *arguments: Any, **more: Any) -> Any:
+        return self.session.request(*arguments, **{**more, "allow_redirects": False})
 
 
 class S3Objects:

@@ -150,20 +150,24 @@ class _UploadBody:
 class WireResponse:
     """An answer whose body is not read yet; implements `transport.http.Response`."""
 
-    def __init__(self, response: requests.Response, url: str, stream: BinaryIO) -> None:
+    def __init__(self, response: requests.Response, url: str, stream: BinaryIO, operation: str) -> None:
         self.status: int = response.status_code
         self.headers: Mapping[str, str] = response.headers
         self.url = url
         self.origin = Origin.parse(url)
         self.stream = stream
         self._response = response
+        self._operation = operation
 
     def read(self, limit: int) -> bytes:
         """Read the whole body. Raises `ContentError` above `limit` bytes."""
         data = self.stream.read(limit + 1)
         if len(data) > limit:
             self._response.close()
-            raise ContentError(f"{self.origin.netloc} answered with more than {limit} bytes where less is expected")
+            raise ContentError(
+                f"{self._operation}: {self.origin.netloc} answered with more than {limit} bytes where less is expected",
+                hint="check the address: this may be another kind of server",
+            )
         return data
 
     def close(self) -> None:
@@ -246,7 +250,10 @@ class BodyReader(io.RawIOBase):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One exchange. The answer's headers may take `wait` seconds; a `repeatable` one may be sent again unasked."""
+    """One exchange. The answer's headers may take `wait` seconds; a `repeatable` one may be sent again unasked.
+
+    `operation` is what it is for, for people.
+    """
 
     method: str
     url: str
@@ -254,6 +261,7 @@ class Call:
     body: Blob | bytes | None
     wait: float
     repeatable: bool = True
+    operation: str = ""
 
 
 class WireSession:
@@ -283,7 +291,7 @@ class WireSession:
             self._session.close()
             response = self._send(call)
         reader = BodyReader(response.raw, self._settings.timeouts, self._clock, fail)
-        return WireResponse(response, call.url, cast("BinaryIO", io.BufferedReader(reader, CHUNK)))
+        return WireResponse(response, call.url, cast("BinaryIO", io.BufferedReader(reader, CHUNK)), call.operation)
 
     def close(self) -> None:
         """Close idle connections."""

@@ -48,6 +48,29 @@ def test_at_most_the_limit_is_in_flight_and_of_it_few_uploads() -> None:
         occupant.join(5)
 
 
+def test_requests_start_in_the_order_in_which_they_came() -> None:
+    host = gate(in_flight=1)
+    first = Occupant(host)
+    assert first.inside.wait(5)
+    started: list[int] = []
+    waiting = []
+    for number in range(6):
+        thread = threading.Thread(target=_note_start, args=(host, started, number), daemon=True)
+        thread.start()
+        waiting.append(thread)
+        while len(host._queues[False]) <= number:
+            thread.join(0.001)
+    first.leave.set()
+    for thread in waiting:
+        thread.join(5)
+    assert started == list(range(6))
+
+
+def _note_start(host: HostGate, started: list[int], number: int) -> None:
+    with host.slot():
+        started.append(number)
+
+
 def test_a_thread_inside_passes_again() -> None:
     host = gate(in_flight=1)
     with host.slot(upload=True), host.slot(), host.slot():

@@ -1,0 +1,142 @@
+"""The error texts that the tests of the faults and profiles meet: kept word for word in `error_texts.txt`, and held to rules.
+
+There, `HOST` is any host and port, `REPOSITORY` the repository, `DIGEST` any digest. Titles in a row share what
+follows. README.md says how the file is written anew; it is read before it is kept.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oci_binpkg.errors import BinpkgError
+from tests.support.command_line import Ended
+
+EXPECTED = Path(__file__).with_name("error_texts.txt")
+HEAD = "What users are told by faults and profiles; `error_texts.py` says how to read and write this.\n"
+_REPLACED = (
+    (r"(https?://)?(127\.0\.0\.1|registry\.example):[0-9]+", "HOST"),
+    (r"\b(faults/[0-9]+|(team|faults)[0-9]+/apps)\b", "REPOSITORY"),
+    (r"/tmp/[^\s:]+", "PATH"),
+    (r"sha256:[0-9a-f]{12,64}", "DIGEST"),
+    (r"\b[0-9a-f]{64}\b", "DIGEST"),
+    (r"blobs/uploads/[0-9a-f-]{36}[^\s,;)]*", "blobs/uploads/SESSION"),
+    (r"artifacts-uploads/[^\s,;)]*", "artifacts-uploads/SESSION"),
+    (r"until 20[0-9-]{8} [0-9:]{8}", "until TIME"),
+    (r"in [0-9]+\.[0-9] s\b", "in N s"),
+    (r"[0-9.]+ (bytes|B|KiB|MiB)\b", "SIZE"),
+)
+_ATTEMPTED = re.compile(
+    r"\b(GET|HEAD|download|upload|begin the upload|push manifest|fetch manifest|list the tags|remove|get a token)\b"
+)
+_THING = re.compile(r"REPOSITORY|DIGEST|HOST/\w+")
+
+
+def normalised(text: str) -> str:
+    """Return a text without what differs from run to run."""
+    for pattern, new in _REPLACED:
+        text = re.sub(pattern, new, text)
+    return "\n".join(line.rstrip() for line in text.strip().splitlines())
+
+
+@functools.cache
+def expected() -> dict[str, list[str]]:
+    """Return what stands in the file: test -> its texts."""
+    found: dict[str, list[str]] = {}
+    text = EXPECTED.read_text(encoding="utf-8") if EXPECTED.exists() else ""
+    for titles, block in re.findall(r"^((?:== .*\n)+)((?:(?!== ).*\n?)+)", text, re.MULTILINE):
+        texts = sorted(one.strip("\n") for one in block.strip("\n").split("\n--\n"))
+        found |= dict.fromkeys(titles.removeprefix("== ").rstrip("\n").split("\n== "), texts)
+    return found
+
+
+def written(found: dict[str, list[str]]) -> str:
+    """Return the file for what was found; tests that were not run keep what they have."""
+    titles = defaultdict(list)
+    for title, texts in {**expected(), **found}.items():
+        if texts:
+            titles["\n--\n".join(sorted(texts))].append(title)
+    blocks = sorted(("".join(f"== {title}\n" for title in sorted(which)), text) for text, which in titles.items())
+    return "\n".join([HEAD, *(f"{which}{text}\n" for which, text in blocks)])
+
+
+class Told:
+    """What one test lets out: errors that it expects, and what failing commands print."""
+
+    def __init__(self) -> None:
+        self.texts: set[str] = set()
+
+    def raises(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `pytest.raises` that also listens."""
+
+        @contextmanager
+        def listening(*arguments: Any, **more: Any) -> Iterator[Any]:
+            with real(*arguments, **more) as caught:
+                yield caught
+            if isinstance(caught.value, BinpkgError):
+                kind = f"{type(caught.value).__name__}, exit {caught.value.exit_code}"
+                self.texts.add(normalised(f"{kind}\n{caught.value}"))
+
+        return listening
+
+    def command(self, real: Callable[..., Ended]) -> Callable[..., Ended]:
+        """Return `binpkg` that also listens."""
+
+        def listening(*arguments: Any, **more: Any) -> Ended:
+            ended = real(*arguments, **more)
+            if ended.code:
+                # packages are dealt with side by side: the order of their lines is not always the same
+                self.texts.add(
+                    normalised(f"{arguments[0]}, exit {ended.code}\n{_failures(ended.err + _hints(ended.out))}")
+                )
+            return ended
+
+        return listening
+
+
+def _hints(text: str) -> str:
+    """Return what to do next, as it stands among the lines about packages."""
+    return "".join(f"{line}\n" for line in text.splitlines() if re.match(r" {4}\w", line))
+
+
+def _failures(text: str) -> str:
+    """Leave out lines about what went well, and retries."""
+    return "\n".join(line for line in text.splitlines() if not re.match(r"pushed |retry|\s*$", line))
+
+
+def wrong_with(text: str) -> Iterable[str]:
+    """Yield what an error text lacks: what was attempted, where, on which thing, why, and what to do next."""
+    command, _, rest = text.partition("\n")
+    said = " ".join(line for line in rest.splitlines() if not line.startswith("  "))
+    if not _ATTEMPTED.search(said) and "Error" in command:
+        yield "what was attempted"
+    if "HOST" not in said:
+        yield "the host"
+    if not _THING.search(said):
+        yield "the repository, digest or file"
+    if not re.search(r"answered without|: (HOST|the|it|SIZE|more|no|[0-9])[^:]* .{4,}|\(HOST.* not have it\)", said):
+        yield "the reason"
+    if not re.search(r"(?m)^ {2,4}\S", rest):
+        yield "a next step"
+
+
+def listen(request: pytest.FixtureRequest, patch: pytest.MonkeyPatch) -> Told:
+    """Listen to one test."""
+    told = Told()
+    patch.setattr(pytest, "raises", told.raises(pytest.raises))
+    if hasattr(request.module, "binpkg"):
+        patch.setattr(request.module, "binpkg", told.command(request.module.binpkg))
+    return told
+
+
+def title_of(node: pytest.Item) -> str:
+    """Return `F06 passing_errors[500]`, or `profiles: copy_and_install[ghcr]`."""
+    name = node.name.removeprefix("test_")
+    return name.replace("_", " ", 1) if re.match(r"F\d\d_", name) else f"profiles: {name}"

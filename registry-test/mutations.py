@@ -1,0 +1,179 @@
+"""Takes behaviours out, one by one, in a copy of the tree, and runs the tests that must notice: `make mutations`.
+
+A mutation is a file, a text in it, what is put in its place, and the tests of which at least one must fail. A survivor means that a fault of the table in README.md is not held by its test.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIED = ("oci_binpkg", "tests", "registry-test", "fixtures", "pyproject.toml", "README.md")
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """`fault` says which behaviour goes; `tests` is an expression for pytest's -k within `where`."""
+
+    fault: str
+    file: str
+    old: str
+    new: str
+    tests: str
+    where: str = "registry-test"
+
+
+MUTATIONS = (
+    Mutation(
+        "F01: a cut connection is tried again",
+        "oci_binpkg/transport/retry.py",
+        "return not outcome.failure.lasting",
+        "return False",
+        "F01",
+    ),
+    Mutation(
+        "F07: what cannot change is not asked again",
+        "oci_binpkg/transport/retry.py",
+        "RETRIED_STATUSES: Final = frozenset({408,",
+        "RETRIED_STATUSES: Final = frozenset({400, 404, 405, 408,",
+        "F07",
+    ),
+    Mutation(
+        "F08: Retry-After stops all workers",
+        "oci_binpkg/transport/client.py",
+        "gate.pause(delay)",
+        "pass",
+        "F08",
+    ),
+    Mutation(
+        "F16: bytes of another digest are refused",
+        "oci_binpkg/store/download.py",
+        "if hasher.hexdigest() != digest.hex:",
+        "if False:",
+        "F16",
+    ),
+    Mutation(
+        "F18: a part that is not the one asked for is not spliced in",
+        "oci_binpkg/store/download.py",
+        "return not multipart and match is not None and [int(n) for n in match.groups()] == [first, last, last + 1]",
+        "return True",
+        "F18",
+    ),
+    Mutation(
+        "F21: the login stays behind where the origin changes",
+        "oci_binpkg/transport/client.py",
+        'authorization = ""\n            credentials',
+        "pass\n            credentials",
+        "F21",
+    ),
+    Mutation(
+        "F30: a token that is over is replaced by one request for all",
+        "oci_binpkg/transport/auth.py",
+        "if token is None or token.value == rejected or not",
+        "if token is None or rejected or not",
+        "F30",
+    ),
+    Mutation(
+        "F35: a blob whose answer was lost is looked for before it is sent again",
+        "oci_binpkg/store/upload.py",
+        "            if self._is_seen(descriptor, where_blind=False):\n                return True\n",
+        "",
+        "F35",
+    ),
+    Mutation(
+        "F41: uploads go to no origin that is not allowed",
+        "oci_binpkg/store/distribution.py",
+        "if origin is None or (origin != origin_of(self.api) and str(origin) not in self.settings.upload_origins):",
+        "if origin is None:",
+        "F41",
+    ),
+    Mutation(
+        "F46: fewer requests at once where the registry is overloaded",
+        "oci_binpkg/transport/gate.py",
+        "self._limit = max(1, self._limit // 2)",
+        "pass",
+        "F46 and storm",
+    ),
+    Mutation(
+        "bad layer: `..` in a name is refused",
+        "oci_binpkg/archive/members.py",
+        "            if part in _NOT_COMPONENTS:",
+        "            if False:",
+        "",
+        "tests/unit/archive/test_extract_names.py",
+    ),
+    Mutation(
+        "bad layer: what grows too much is refused",
+        "oci_binpkg/archive/bounded.py",
+        "        if self.size > limits.ratio_from and self.size > limits.ratio * self._compressed.count:",
+        "        if False:",
+        "",
+        "tests/unit/archive/test_extract_damage.py",
+    ),
+)
+
+
+def copy_of_tree(folder: Path) -> None:
+    """Copy what the tests need."""
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"), symlinks=True)
+        else:
+            shutil.copy2(source, folder / name)
+
+
+def failed_tests(folder: Path, mutation: Mutation) -> int:
+    """Run the tests named, and return how many failed; -1 if they could not be run."""
+    command = [sys.executable, "-m", "pytest", mutation.where, "-q", "--tb=no", "-p", "no:cacheprovider", "-rN"]
+    command += ["-k", mutation.tests] if mutation.tests else []
+    env = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=600)
+    if done.returncode not in (0, 1):
+        print(done.stdout[-2000:], done.stderr[-2000:])
+        return -1
+    last = done.stdout.strip().splitlines()[-1]
+    counts = {word: int(count) for count, word in re.findall(r"([0-9]+) (failed|passed|errors?)", last)}
+    return counts.get("failed", 0) + counts.get("error", 0) + counts.get("errors", 0)
+
+
+def tried(folder: Path, mutation: Mutation) -> str:
+    """Apply a mutation, run its tests, take it back; return how it ended."""
+    path = folder / mutation.file
+    text = path.read_text(encoding="utf-8")
+    if text.count(mutation.old) != 1:
+        return f"cannot be applied: the text stands {text.count(mutation.old)} times in {mutation.file}"
+    path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
+    try:
+        failed = failed_tests(folder, mutation)
+    except subprocess.TimeoutExpired:
+        return "killed (the tests did not end)"
+    finally:
+        path.write_text(text, encoding="utf-8")
+    return f"killed by {failed} tests" if failed > 0 else "SURVIVED" if failed == 0 else "tests could not be run"
+
+
+def main() -> int:
+    survivors = 0
+    with tempfile.TemporaryDirectory(prefix="mutations-") as name:
+        folder = Path(name)
+        copy_of_tree(folder)
+        for mutation in MUTATIONS:
+            started = time.monotonic()
+            ended = tried(folder, mutation)
+            survivors += not ended.startswith("killed")
+            print(f"{ended:24} {mutation.fault} ({time.monotonic() - started:.0f} s)", flush=True)
+    print(f"{len(MUTATIONS) - survivors} of {len(MUTATIONS)} mutations killed")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
