@@ -151,8 +151,8 @@ def test_no_worker_asks_while_the_registry_wants_rest(bench: FaultBench) -> None
     bench.on(Action(answer=answer, prepare=lambda _asked: refused_at.append(many.quick.clock())), nth=30)
     blobs = many.push(40)
     assert all(bench.holds(blob) for blob in blobs)
-    during = [moment for moment in many.asked if refused_at[0] + 0.5 < moment < refused_at[0] + 4.5]
-    assert len(during) <= 8, "half a second is 250 ms here: longer than an answer takes"
+    # forty threads of one interpreter need a moment to hear of it: a second of theirs is half of one here
+    assert [moment for moment in many.asked if refused_at[0] + 2 < moment < refused_at[0] + 4.5] == []
     assert len(many.asked) <= 3 * len(blobs) + 2
 
 
