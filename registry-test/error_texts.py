@@ -31,7 +31,7 @@ _REPLACED = (
     (r"artifacts-uploads/[^\s,;)]*", "artifacts-uploads/SESSION"),
     (r"until 20[0-9-]{8} [0-9:]{8}", "until TIME"),
     (r"in [0-9]+\.[0-9] s\b", "in N s"),
-    (r"[0-9.]+ (bytes|B|KiB|MiB)\b", "SIZE"),
+    (r"[0-9.]+ (bytes|B|kB|KiB|MB|MiB)\b", "SIZE"),
 )
 _ATTEMPTED = re.compile(
     r"\b(GET|HEAD|download|upload|begin the upload|push manifest|fetch manifest|list the tags|remove|get a token)\b"

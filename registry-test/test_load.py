@@ -153,7 +153,7 @@ def test_no_worker_asks_while_the_registry_wants_rest(bench: FaultBench) -> None
     assert all(bench.holds(blob) for blob in blobs)
     # forty threads of one interpreter need a moment to hear of it: a second of theirs is half of one here
     assert [moment for moment in many.asked if refused_at[0] + 2 < moment < refused_at[0] + 4.5] == []
-    assert len(many.asked) <= 3 * len(blobs) + 2
+    assert len(many.asked) <= 3 * len(blobs) + 16, "no more than what was on its way is asked again"
 
 
 def test_forty_workers_and_resets(bench: FaultBench) -> None:

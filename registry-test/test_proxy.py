@@ -345,7 +345,15 @@ def test_on_its_own(plain_registry: RealRegistry) -> None:
 
 
 def test_make_proxy_passes_on_what_is_given() -> None:
-    argv = ["make", "--dry-run", "proxy", "PROFILE=ghcr", "UPSTREAM=http://127.0.0.1:5000", "PORT=5001"]
+    argv = [
+        "make",
+        "--no-print-directory",
+        "--dry-run",
+        "proxy",
+        "PROFILE=ghcr",
+        "UPSTREAM=http://127.0.0.1:5000",
+        "PORT=5001",
+    ]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
     words = " ".join(done.stdout.replace("\\\n", " ").split())
     assert words.endswith("-m proxy --profile ghcr --upstream http://127.0.0.1:5000 --port 5001")
