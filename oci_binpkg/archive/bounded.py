@@ -20,6 +20,8 @@ from oci_binpkg.model.content import Digest
 
 _CHUNK: Final = 256 * 1024
 _CHUNKS_AHEAD: Final = 8
+_WORTH_A_THREAD: Final = 16
+"""So many chunks come before one: most layers are small, and several are dealt with side by side anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,7 @@ class _Counted:
 
 
 class _Ahead:
-    """Reads on a thread of its own, a few chunks ahead of who takes them; for the first chunk no thread is started.
+    """Reads on a thread of its own, a few chunks ahead of who takes them; for the first chunks no thread is started.
 
     So that receiving and decompressing need not wait for the disk, nor the other way round.
     """
@@ -177,13 +179,15 @@ class _Ahead:
     def __init__(self, stream: Readable) -> None:
         self._stream = stream
         self._pool: ThreadPoolExecutor | None = None
+        self._taken = 0
         self._coming: deque[Future[bytes]] = deque()
 
     def read(self, _: int, /) -> bytes:
         """Return the next chunk, b"" at the end; always in the same size. Raises what reading raises."""
         if self._pool is None:
             chunk = self._stream.read(_CHUNK)
-            if len(chunk) == _CHUNK:
+            self._taken += len(chunk) == _CHUNK
+            if self._taken == _WORTH_A_THREAD:
                 self._pool = ThreadPoolExecutor(1, "read-ahead")
                 self._coming.extend(self._begin(self._pool) for _ in range(_CHUNKS_AHEAD))
             return chunk
@@ -201,16 +205,18 @@ class _Ahead:
 
 
 class _Hash:
-    """A hash that runs beside the caller, one chunk behind; for the first chunk no thread is started."""
+    """A hash that runs beside the caller, one chunk behind; for the first chunks no thread is started."""
 
     def __init__(self, algorithm: str) -> None:
         self._algorithm = algorithm
         self._hash = hashlib.new(algorithm)
         self._pool: ThreadPoolExecutor | None = None
         self._running: Future[None] | None = None
+        self._taken = 0
 
     def update(self, data: bytes) -> None:
-        if len(data) < _CHUNK:
+        self._taken += 1
+        if len(data) < _CHUNK or self._taken <= _WORTH_A_THREAD:
             self._wait()
             self._hash.update(data)
             return
