@@ -50,8 +50,9 @@ _TEXT: Final = re.compile(r"(gzip|zstd)(?::(?:([0-9]{1,2})|(fast|balanced|small)
 _IGZIP_ERROR: Final = cast("type[Exception]", isal_zlib.error)
 
 Family = Literal["oci", "docker"]
-Sink = Callable[[bytes], Any]
-_Deflate = Callable[[bytes], "bytes | bytearray"]
+Sink = Callable[["bytes | bytearray"], Any]
+_Block = bytes | bytearray | memoryview
+_Deflate = Callable[[_Block], "bytes | bytearray"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +121,13 @@ class Codec:
 class _Engine(Protocol):
     """Compresses blocks of the size `BLOCK`, and at the end a rest that is smaller and may be empty."""
 
-    def write(self, block: bytes) -> None: ...
+    def write(self, block: _Block) -> None: ...
 
-    def close(self, rest: bytes) -> None: ...
+    def spare(self) -> bytearray:
+        """Return a block of that size to be filled and written; the engine owns it again from then on."""
+        ...
+
+    def close(self, rest: _Block) -> None: ...
 
     def abort(self) -> None: ...
 
@@ -135,23 +140,29 @@ class Compressor:
 
     def __init__(self, engine: _Engine) -> None:
         self._engine = engine
-        self._pieces: list[bytes | memoryview] = []
-        self._missing = BLOCK
+        self._pieces: list[bytes | bytearray] = []
+        self._block: bytearray | None = None
+        self._filled = 0
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         """Compress the next bytes."""
-        if len(data) < self._missing:
-            self._pieces.append(data)
-            self._missing -= len(data)
-            return
+        if self._block is None:
+            # most layers are smaller than a block, which they need not have to themselves
+            if self._filled + len(data) < BLOCK:
+                self._pieces.append(data)
+                self._filled += len(data)
+                return
+            self._block = self._engine.spare()
+            memoryview(self._block)[: self._filled] = b"".join(self._pieces)
+            self._pieces = []
         view = memoryview(data)
-        while len(view) >= self._missing:
-            self._pieces.append(view[: self._missing])
-            view = view[self._missing :]
-            self._engine.write(self._taken())
-        if view:
-            self._pieces.append(view)
-            self._missing -= len(view)
+        while len(view) >= (missing := BLOCK - self._filled):
+            memoryview(self._block)[self._filled :] = view[:missing]
+            view = view[missing:]
+            self._engine.write(self._block)
+            self._block, self._filled = self._engine.spare(), 0
+        memoryview(self._block)[self._filled : self._filled + len(view)] = view
+        self._filled += len(view)
 
     def __enter__(self) -> Self:
         return self
@@ -161,14 +172,10 @@ class Compressor:
     ) -> None:
         try:
             if kind is None:
-                self._engine.close(self._taken())
+                rest = b"".join(self._pieces) if self._block is None else memoryview(self._block)[: self._filled]
+                self._engine.close(rest)
         finally:
             self._engine.abort()
-
-    def _taken(self) -> bytes:
-        block = b"".join(self._pieces)
-        self._pieces, self._missing = [], BLOCK
-        return block
 
 
 class _Gzip:
@@ -183,18 +190,23 @@ class _Gzip:
         self._deflate = deflate
         self._threads = threads
         self._pool: ThreadPoolExecutor | None = None
-        self._running: deque[Future[tuple[bytes | bytearray, bytes]]] = deque()
+        self._running: deque[tuple[_Block, Future[tuple[bytes | bytearray, bytes]]]] = deque()
+        self._spare: list[bytearray] = []
 
-    def write(self, block: bytes) -> None:
+    def write(self, block: _Block) -> None:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._threads, "deflate")
-        self._running.append(self._pool.submit(self._compress, block))
+        self._running.append((block, self._pool.submit(self._compress, block)))
         while len(self._running) > self._threads + 1:
-            self._take(self._running.popleft().result())
+            self._take_first()
 
-    def close(self, rest: bytes) -> None:
+    def spare(self) -> bytearray:
+        # fresh memory costs as much as copying does: the kernel gives it page by page
+        return self._spare.pop() if self._spare else bytearray(BLOCK)
+
+    def close(self, rest: _Block) -> None:
         while self._running:
-            self._take(self._running.popleft().result())
+            self._take_first()
         if rest or self._pool is None:
             self._take(self._compress(rest))
 
@@ -202,12 +214,22 @@ class _Gzip:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def _compress(self, block: bytes) -> tuple[bytes | bytearray, bytes]:
+    def _compress(self, block: _Block) -> tuple[bytes | bytearray, bytes]:
         return self._deflate(block), struct.pack("<II", isal_zlib.crc32(block), len(block))
+
+    def _take_first(self) -> None:
+        block, member = self._running.popleft()
+        self._take(member.result())
+        if isinstance(block, bytearray):
+            self._spare.append(block)
 
     def _take(self, member: tuple[bytes | bytearray, bytes]) -> None:
         compressed, trailer = member
-        self._sink(b"".join((_GZIP_HEADER, compressed, trailer)))
+        if len(compressed) < _PIECE:
+            self._sink(b"".join((_GZIP_HEADER, compressed, trailer)))
+            return
+        for part in (_GZIP_HEADER, compressed, trailer):
+            self._sink(part)
 
 
 class _Zstd:
@@ -217,13 +239,19 @@ class _Zstd:
         self._sink = sink
         compressor = zstandard.ZstdCompressor(level=level, threads=threads, write_checksum=True)
         self._stream = compressor.compressobj()
+        self._block: bytearray | None = None
 
-    def write(self, block: bytes) -> None:
+    def write(self, block: _Block) -> None:
         compressed = self._stream.compress(block)
         if compressed:
             self._sink(compressed)
 
-    def close(self, rest: bytes) -> None:
+    def spare(self) -> bytearray:
+        # the library has copied the last one
+        self._block = self._block or bytearray(BLOCK)
+        return self._block
+
+    def close(self, rest: _Block) -> None:
         self._sink(self._stream.compress(rest) + self._stream.flush())
 
     def abort(self) -> None:
@@ -235,7 +263,7 @@ def _deflate(level: int) -> _Deflate:
     if level not in _ISAL_LEVELS:
         return partial(deflate.deflate_compress, compresslevel=_LIBDEFLATE_LEVELS[level])
 
-    def fastest(block: bytes) -> bytes:
+    def fastest(block: _Block) -> bytes:
         stream = isal_zlib.compressobj(_ISAL_LEVELS[level], wbits=_RAW)
         return stream.compress(block) + stream.flush()
 

@@ -21,7 +21,8 @@ MAX_BYTES: Final = 64 * 1024 * 1024
 _PLAIN: Final = re.compile(r"[A-Za-z/_][A-Za-z0-9/_.+-]*", re.ASCII)
 """Text that is a plain scalar in YAML, unless it is one of the words below."""
 _WORDS: Final = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null"))
-_KEY: Final = re.compile(r"(?=[0-9]*[g-w])[a-z2-7]{32}|[a-z]+(?:_[a-z]+)+", re.ASCII)
+_BREAK: Final = re.compile("[\n\r\x85\u2028\u2029]")
+_KEY: Final = re.compile(r"(?=[0-9]*[g-w])[a-z2-7]{32}|[a-z]+(?:_[a-z]+)+|buildpath|spackprefix", re.ASCII)
 """A hash that no reader of YAML takes for a number, because its first letter is in none; or a name of ours."""
 
 
@@ -78,7 +79,10 @@ class Distribution:
             "relocate_links": list(found.links),
             "relocate_textfiles": list(found.textfiles),
         }
-        return f"{_flow(document)}\n".encode()
+        try:
+            return f"{_flow(document)}\n".encode()
+        except _IndentedError:
+            return f"{_dumped(document)}\n".encode()
 
     @classmethod
     def parse(cls, data: bytes, what: str) -> Distribution:
@@ -102,10 +106,23 @@ class Distribution:
         )
 
 
+class _IndentedError(Exception):
+    """A text has line breaks, and so is written differently in different places."""
+
+
 def _flow(value: object) -> str:
-    """Return what `yaml.dump` makes of a value on one line, a hundred times faster for the scalars that are common."""
+    """Return what `yaml.dump` makes of a value on one line, a hundred times faster for the scalars that are common.
+
+    Raises `_IndentedError`.
+    """
     if isinstance(value, str):
-        return value if _PLAIN.fullmatch(value) and value.lower() not in _WORDS else _dumped([value])[1:-1]
+        if _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
+            return value
+        if _BREAK.search(value):
+            raise _IndentedError
+        return _dumped([value])[1:-1]
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, list):
         return f"[{', '.join(map(_flow, value))}]"
     if isinstance(value, dict) and all(map(_KEY.fullmatch, value)):

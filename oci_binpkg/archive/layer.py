@@ -11,9 +11,10 @@ from typing import BinaryIO, Final
 
 from oci_binpkg.archive.codec import Codec, Readable, Sink, decompressor
 from oci_binpkg.archive.distribution import Distribution
+from oci_binpkg.archive.growing import FOLLOWED_FROM, Follow, GrowingFile
 from oci_binpkg.archive.tarball import Classifier, TarSummary, write_tar
 from oci_binpkg.errors import ContentError, LocalDiskError
-from oci_binpkg.model.content import Digest
+from oci_binpkg.model.content import Descriptor, Digest
 
 _CHUNK: Final = 1024 * 1024
 MAX_UNCOMPRESSED: Final = 2**50
@@ -41,8 +42,12 @@ def pack_layer(
     threads: int = 1,
     archive_prefix: str = "",
     on_bytes: Callable[[int], None] | None = None,
+    follow: Follow | None = None,
+    followed_from: int = FOLLOWED_FROM,
 ) -> PackedLayer:
     """Pack the tree at `prefix` into the new file `path`; see `write_tar` for the other parameters.
+
+    Once the file has `followed_from` bytes, `follow` is told, so that it can be sent while it grows.
 
     Reading, classifying and the digest of the tar run in this thread, compression in `threads` others. Memory use is a
     few MiB for each thread, whatever the size of files.
@@ -50,7 +55,7 @@ def pack_layer(
     Raises `PackError` for a tree that cannot be packed and `LocalDiskError` when `path` cannot be written. Then the
     file is removed.
     """
-    with _new_file(path) as file:
+    with _new_file(path, follow, followed_from) as file:
         compressed = _Hashed(file.write)
         with codec.compressor(compressed.write, threads=threads) as compressor:
             tar = _Hashed(compressor.write)
@@ -62,6 +67,7 @@ def pack_layer(
                 archive_prefix=archive_prefix,
                 on_bytes=on_bytes,
             )
+        file.finish(Descriptor(codec.media_type("oci"), compressed.digest, compressed.size))
     return PackedLayer(path, compressed.digest, compressed.size, tar.digest, tar.size, summary)
 
 
@@ -89,7 +95,7 @@ class _Hashed:
         self._hash = hashlib.sha256()
         self.size = 0
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         self._sink(data)
         self._hash.update(data)
         self.size += len(data)
@@ -102,18 +108,44 @@ class _Hashed:
 class _NewFile:
     """A file of ours whose failures are failures of the disk, not of the tree that is packed."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, follow: Follow | None, followed_from: int) -> None:
         self._path = path
+        self._follow = follow
+        self._followed_from = followed_from
+        self._growing: GrowingFile | None = None
+        self._size = 0
         with self._writing():
             self._file: BinaryIO = open(path, "xb")  # noqa: SIM115 - closed by `close`
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         with self._writing():
             self._file.write(data)
+            self._size += len(data)
+            if self._follow is not None and self._size >= self._followed_from:
+                self._grew(self._follow)
 
-    def close(self) -> None:
+    def finish(self, descriptor: Descriptor) -> None:
+        """Write what is left; it is the last that was to come."""
         with self._writing():
             self._file.close()
+        if self._growing is not None:
+            self._growing.finish(descriptor)
+
+    def abandon(self) -> None:
+        """Close the file and remove it."""
+        if self._growing is not None:
+            self._growing.fail()
+        with suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
+            os.unlink(self._path)
+
+    def _grew(self, follow: Follow) -> None:
+        self._file.flush()
+        if self._growing is None:
+            self._growing = GrowingFile(self._path)
+            follow(self._growing.content)
+        self._growing.grew(self._size)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -127,15 +159,11 @@ class _NewFile:
 
 
 @contextmanager
-def _new_file(path: str) -> Iterator[_NewFile]:
+def _new_file(path: str, follow: Follow | None, followed_from: int) -> Iterator[_NewFile]:
     """Create a file; what goes wrong before the end removes it."""
-    file = _NewFile(path)
+    file = _NewFile(path, follow, followed_from)
     try:
         yield file
-        file.close()
     except BaseException:
-        with suppress(LocalDiskError):
-            file.close()
-        with suppress(OSError):
-            os.unlink(path)
+        file.abandon()
         raise

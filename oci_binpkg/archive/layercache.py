@@ -166,7 +166,7 @@ class LayerCache:
         blob = self._blob_path(cached.digest)
         with _disk(self._root):
             self._retain(cached.digest)
-            os.makedirs(os.path.dirname(blob), exist_ok=True)
+            _make_directory(os.path.dirname(blob))
             _remove_directory(blob)
             os.replace(packed.path, blob)
             now = self._clock()
@@ -176,7 +176,7 @@ class LayerCache:
 
     def _write_record(self, fingerprint: str, cached: CachedLayer) -> None:
         record = self._record_path(cached.key)
-        os.makedirs(os.path.dirname(record), exist_ok=True)
+        _make_directory(os.path.dirname(record))
         _remove_directory(record)
         with self._staged() as path:
             with open(path, "xb") as file:
@@ -196,7 +196,7 @@ class LayerCache:
         """Hold the lock of a key. The number of lock files is bounded: keys that begin alike share one."""
         path = os.path.join(self._root, "locks", key[:3])
         with _disk(path):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            _make_directory(os.path.dirname(path))
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             with _disk(path):
@@ -211,7 +211,7 @@ class LayerCache:
         directory = os.path.join(self._root, "staging")
         path = os.path.join(directory, secrets.token_hex(16))
         with _disk(directory):
-            os.makedirs(directory, exist_ok=True)
+            _make_directory(directory)
         try:
             yield path
         finally:
@@ -319,6 +319,12 @@ def _files(directory: str) -> Iterator[tuple[str, os.stat_result]]:
             path = os.path.join(parent, name)
             with suppress(FileNotFoundError):
                 yield path, os.lstat(path)
+
+
+def _make_directory(path: str) -> None:
+    # asking first costs a tenth of making one in vain
+    if not os.path.isdir(path):
+        os.makedirs(path, exist_ok=True)
 
 
 def _remove(path: str) -> None:

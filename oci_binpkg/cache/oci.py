@@ -16,14 +16,14 @@ from oci_binpkg.cache.index import EMPTY, MAX_INDEX_BYTES, IndexBytes, IndexDocu
 from oci_binpkg.cache.index_signature import BELIEVED, IndexSignature, IndexTrust, looked_at, unvouched
 from oci_binpkg.cache.protocol import Entry, PackageKey
 from oci_binpkg.errors import ContentError, NotFoundError, TransferError
-from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Blob, Descriptor, Digest
+from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Blob, Descriptor, Digest, Growing
 from oci_binpkg.model.documents import object_of, text_of
 from oci_binpkg.model.image import Image, Layer
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from oci_binpkg.model.reference import INDEX_TAG, hash_of_tag, is_package_tag
 from oci_binpkg.model.spec import parse_spec_document
 from oci_binpkg.store.copy import StoredImage, blob_of, read_image
-from oci_binpkg.store.protocols import Store
+from oci_binpkg.store.protocols import Store, TakesGrowing
 from oci_binpkg.store.referrers import attach_signature, signatures
 
 MERGE_ROUNDS: Final = 20
@@ -122,6 +122,11 @@ class OciCache:
     def upload(self, layer: Layer) -> bool:
         """Store a layer. Returns whether bytes were sent."""
         return self._store.put(layer.blob)
+
+    @property
+    def upload_growing(self) -> Callable[[Growing], bool] | None:
+        """Send a layer while it is being made; tells whether it arrived. None where that saves nothing."""
+        return self._store.put_growing if isinstance(self._store, TakesGrowing) else None
 
     def publish(self, entry: Entry) -> Digest:
         """Publish the entry's image under the package's tag."""

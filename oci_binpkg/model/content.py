@@ -173,6 +173,17 @@ class Blob:
         return data
 
 
+@dataclass(frozen=True, slots=True)
+class Growing:
+    """Bytes that are still being made, and can be opened again and again like those of a blob.
+
+    Reads wait for what is not there yet. `descriptor` waits for the end. Both raise `ContentError` if it never comes.
+    """
+
+    open: BlobOpener
+    descriptor: Callable[[], Descriptor]
+
+
 def verify(data: bytes, descriptor: Descriptor) -> None:
     """Raise `ContentError` unless `data` has the size and digest of `descriptor`."""
     if len(data) != descriptor.size:

@@ -7,6 +7,7 @@ from functools import partial
 from oci_binpkg.archive.cacherecord import CachedLayer, layer_key, tree_fingerprint
 from oci_binpkg.archive.codec import Codec
 from oci_binpkg.archive.distribution import Distribution
+from oci_binpkg.archive.growing import FOLLOWED_FROM, Follow
 from oci_binpkg.archive.layer import PackedLayer as LayerFile
 from oci_binpkg.archive.layer import pack_layer
 from oci_binpkg.archive.layercache import LayerCache
@@ -24,26 +25,35 @@ class LayerPacker:
     """
 
     def __init__(
-        self, installs: Installs, cache: LayerCache, codec: Codec, *, threads: int = 1, observer: Observer = ignore
+        self,
+        installs: Installs,
+        cache: LayerCache,
+        codec: Codec,
+        *,
+        threads: int = 1,
+        observer: Observer = ignore,
+        followed_from: int = FOLLOWED_FROM,
     ) -> None:
         self._installs = installs
         self._cache = cache
         self._codec = codec
         self._threads = threads
         self._observer = observer
+        self._followed_from = followed_from
 
-    def __call__(self, record: Record) -> PackedLayer:
+    def __call__(self, record: Record, follow: Follow | None = None) -> PackedLayer:
         """Return the layer of a package. Raises `PackError` and `LocalDiskError`.
 
-        A package that was installed here from a cache, unchanged, is the layer that it came as.
+        `follow` is told of a layer that becomes large while it is made. A package that was installed here from a cache,
+        unchanged, is the layer that it came as.
         """
-        came = received(self._cache, record.spec.hash, record.prefix, self._codec.name)
+        fingerprint = tree_fingerprint(record.prefix)
+        came = received(self._cache, record.spec.hash, record.prefix, self._codec.name, fingerprint)
         if came is not None:
             return self._packed(came[0], came[1], reused=True)
         distribution = distribution_of(self._installs, record)
         key = layer_key(record.spec.hash, record.prefix, self._codec, distribution)
-        fingerprint = tree_fingerprint(record.prefix)
-        cached, reused = self._cache.build(key, fingerprint, partial(self._pack, record, distribution))
+        cached, reused = self._cache.build(key, fingerprint, partial(self._pack, record, distribution, follow))
         if cached.summary.skipped:
             self._observer(
                 Warned(f"{record.spec.short}: left out, as no layer holds such files: {_few(cached.summary.skipped)}")
@@ -56,7 +66,7 @@ class LayerPacker:
         release = partial(self._cache.release, cached)
         return PackedLayer(layer, reused, release, prefix, distribution.hash_to_prefix)
 
-    def _pack(self, record: Record, distribution: Distribution, path: str) -> LayerFile:
+    def _pack(self, record: Record, distribution: Distribution, follow: Follow | None, path: str) -> LayerFile:
         return pack_layer(
             record.prefix,
             path,
@@ -65,6 +75,8 @@ class LayerPacker:
             classifier=Scanner(distribution.known_prefixes),
             threads=self._threads,
             on_bytes=lambda count: self._observer(BytesPacked(record.spec.hash, count)),
+            follow=follow,
+            followed_from=self._followed_from,
         )
 
 

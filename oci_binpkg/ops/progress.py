@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import BinaryIO, cast
 
 from oci_binpkg.events import BytesSent, Observer
-from oci_binpkg.model.content import Blob
+from oci_binpkg.model.content import Blob, BlobOpener, Growing
 
 
 def counted(blob: Blob, key: str, observer: Observer) -> Blob:
     """Return the same blob; reading it reports `BytesSent` for `key`. Opening it again takes back what was counted."""
+    return replace(blob, open=_Counter(key, observer).opening(blob.open))
+
+
+def counted_growing(content: Growing, key: str, observer: Observer) -> tuple[Growing, Callable[[], None]]:
+    """Return the same content, counted likewise, and what takes back everything that was counted."""
     counter = _Counter(key, observer)
-
-    @contextmanager
-    def open_counted() -> Iterator[BinaryIO]:
-        counter.restart()
-        with blob.open() as stream:
-            yield cast("BinaryIO", _CountingReader(stream, counter))
-
-    return replace(blob, open=open_counted)
+    return replace(content, open=counter.opening(content.open)), counter.restart
 
 
 class _Counter:
@@ -29,6 +27,15 @@ class _Counter:
         self._key = key
         self._observer = observer
         self._count = 0
+
+    def opening(self, opener: BlobOpener) -> BlobOpener:
+        @contextmanager
+        def open_counted() -> Iterator[BinaryIO]:
+            self.restart()
+            with opener() as stream:
+                yield cast("BinaryIO", _CountingReader(stream, self))
+
+        return open_counted
 
     def restart(self) -> None:
         if self._count:

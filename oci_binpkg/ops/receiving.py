@@ -69,10 +69,13 @@ class Tee:
 
 
 def received(
-    cache: LayerCache, package_hash: str, prefix: str, compression: str
+    cache: LayerCache, package_hash: str, prefix: str, compression: str, fingerprint: str
 ) -> tuple[CachedLayer, Distribution] | None:
-    """Return the layer that the files at `prefix` came from, if they are unchanged since, and where it was made for."""
-    found = cache.get(_key(package_hash, prefix, compression), tree_fingerprint(prefix))
+    """Return the layer that the files at `prefix` came from, and where it was made for.
+
+    None if they have changed since; `fingerprint` is theirs.
+    """
+    found = cache.get(_key(package_hash, prefix, compression), fingerprint)
     if found is None:
         return None
     path = os.path.join(prefix, MEMBER)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Final, Protocol
 
+from oci_binpkg.archive.growing import Follow
+from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
 from oci_binpkg.errors import AuthError, CertificateError, ContentError, NotFoundError, TransferError
 from oci_binpkg.events import Observer, PackageFinished, PackageStarted, Warned
 from oci_binpkg.installs.protocol import Installs, Record
-from oci_binpkg.model.content import Digest, Platform
+from oci_binpkg.model.content import Digest, Growing, Platform
 from oci_binpkg.model.image import (
     MAX_ENGINE_LAYERS,
     BaseImage,
@@ -23,8 +27,11 @@ from oci_binpkg.model.image import (
 )
 from oci_binpkg.model.spec import Spec, SpecDocument, spec_document
 from oci_binpkg.ops.environment import environment_changes
-from oci_binpkg.ops.progress import counted
+from oci_binpkg.ops.progress import counted, counted_growing
 from oci_binpkg.ops.report import PackageResult
+
+AHEAD: Final = 4
+"""So many layers are sent at a time while they are made."""
 
 BaseImages = Callable[[Platform], BaseImage | None]
 
@@ -53,7 +60,12 @@ class _Made:
     needs: Mapping[str, str]
 
 
-Packer = Callable[[Record], PackedLayer]
+class Packer(Protocol):
+    """Makes the layer of a package, and tells `follow` of one that has become large while it is made."""
+
+    def __call__(self, record: Record, follow: Follow | None = None, /) -> PackedLayer:
+        """Return the layer."""
+        ...
 
 
 def no_base(platform: Platform) -> BaseImage | None:
@@ -89,13 +101,37 @@ class Stack:
         self._observer = observer
         self._made: dict[str, _Made] = {}
         self._stopped: TransferError | None = None
+        self._ahead: dict[str, Future[bool]] = {}
+        self._sending_ahead = ThreadPoolExecutor(AHEAD, "send-ahead")
 
     def pack(self, record: Record) -> PackedLayer:
         """Pack one package, or take its layer from the layer cache."""
         if self._stopped is not None:
             raise self._stopped
         self._observer(PackageStarted(record.spec.hash, record.spec.short))
-        return self._packer(record)
+        return self._packer(record, self._follow(record))
+
+    def _follow(self, record: Record) -> Follow | None:
+        """Return what sends a layer from the moment that it is large; None where that could be in vain.
+
+        A package that the cache lists is packed again only when forced to, and its layer is most likely there.
+        """
+        package_hash = record.spec.hash
+        upload = self._cache.upload_growing if isinstance(self._cache, OciCache) else None
+        if upload is None or self.is_present(package_hash):
+            return None
+
+        def send(content: Growing) -> bool:
+            counting, take_back = counted_growing(content, package_hash, self._observer)
+            arrived = upload(counting)
+            if not arrived:
+                take_back()
+            return arrived
+
+        def follow(content: Growing) -> None:
+            self._ahead[package_hash] = self._sending_ahead.submit(send, content)
+
+        return follow
 
     def send(self, record: Record, packed: PackedLayer) -> bool:
         """Send a layer; return whether its bytes had to travel.
@@ -105,8 +141,11 @@ class Stack:
         """
         if self._stopped is not None:
             raise self._stopped
+        ahead = self._ahead.pop(record.spec.hash, None)
+        arrived = ahead is not None and ahead.result()
         try:
-            sent = self._upload(record, packed)
+            # what has arrived is not sent again
+            sent = self._upload(record, packed) or arrived
         except (AuthError, CertificateError) as error:
             self._stopped = error
             raise

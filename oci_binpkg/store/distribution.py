@@ -32,6 +32,7 @@ from oci_binpkg.model.content import (
     Blob,
     Descriptor,
     Digest,
+    Growing,
 )
 from oci_binpkg.model.reference import DOCKER_HUB, Repository
 from oci_binpkg.transport.addresses import Origin, UnsafeAddressError, printable
@@ -229,7 +230,7 @@ class Remote:
         actions: str = "pull",
         also: tuple[str, ...] = (),
         headers: Mapping[str, str] | None = None,
-        body: Blob | bytes | None = None,
+        body: Blob | Growing | bytes | None = None,
         accept: frozenset[int] = frozenset(),
         replay: bool = True,
     ) -> Response:

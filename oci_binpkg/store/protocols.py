@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
-from oci_binpkg.model.content import Blob, Descriptor
+from oci_binpkg.model.content import Blob, Descriptor, Growing
 
 
 class Store(Protocol):
@@ -57,4 +57,13 @@ class Store(Protocol):
 
     def remove(self, tag: str) -> None:
         """Remove a tag. Raises `NotFoundError`, or `UnsupportedError` where the store cannot."""
+        ...
+
+
+@runtime_checkable
+class TakesGrowing(Protocol):
+    """A store that can take a blob while it is being made."""
+
+    def put_growing(self, content: Growing) -> bool:
+        """Take it to its end; tell whether it is there now. Where not, `put` it when it is whole."""
         ...

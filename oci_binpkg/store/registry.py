@@ -20,7 +20,7 @@ from oci_binpkg.errors import (
     UnsupportedError,
 )
 from oci_binpkg.events import Observer, ignore
-from oci_binpkg.model.content import Blob, Descriptor, Digest
+from oci_binpkg.model.content import Blob, Descriptor, Digest, Growing
 from oci_binpkg.model.reference import Repository, check_tag
 from oci_binpkg.store.distribution import DEFAULTS, PUSH, RegistrySettings, Remote
 from oci_binpkg.store.download import CHUNK, Download, DownloadStream
@@ -66,6 +66,7 @@ class RegistryStore:
         self._sent: dict[Digest, Blob] = {}
         self._tagged: set[str] = set()
         self._listed: set[str] | None = None
+        self._takes_growing = True
 
     @property
     def name(self) -> str:
@@ -139,6 +140,15 @@ class RegistryStore:
             if self._is_there(descriptor):
                 return False
             return self._store(blob)
+
+    def put_growing(self, content: Growing) -> bool:
+        """Send a blob while it is being made; tell whether it is there now. If not, `put` it when it is whole.
+
+        A registry that did not take one is not asked again.
+        """
+        if self._takes_growing:
+            self._takes_growing = self._uploader.stream(content)
+        return self._takes_growing
 
     def tag(self, manifest: Blob, tag: str) -> None:
         """Store a manifest and point `tag` at it; nothing is sent if it points there already.

@@ -20,7 +20,7 @@ from oci_binpkg.errors import (
     ServerError,
     TransferError,
 )
-from oci_binpkg.model.content import Blob, Descriptor
+from oci_binpkg.model.content import Blob, Descriptor, Growing
 from oci_binpkg.store.distribution import PUSH, Refusal, Remote, with_query
 from oci_binpkg.store.presence import Presence
 from oci_binpkg.store.sending import BINARY, JUDGED, AttemptError, Chunks, SentBody, Session, TooLargeError, judged
@@ -59,13 +59,42 @@ class Uploader:
                     raise _final(error.cause, attempt, self._remote.clock() - started) from None
                 attempt += 1
 
+    def stream(self, content: Growing) -> bool:
+        """Bring content into the repository while it is being made; tell whether it is there now, whole.
+
+        One session and one PATCH with a body of unknown length, which is how Docker pushes. False, for whatever reason,
+        means that nobody knows what of it was stored: it is to be uploaded as usual once it is whole.
+        """
+        try:
+            session = self._begin("a layer that is being made")
+        except BinpkgError:
+            return False
+        try:
+            self._patch(session, content)
+            descriptor = content.descriptor()
+            self._commit(session, descriptor, b"")
+        except (AttemptError, BinpkgError, TooLargeError):
+            self._cancel(session)
+            return False
+        self._presence.remember(descriptor)
+        return True
+
+    def _patch(self, session: Session, content: Growing) -> None:
+        operation = f"upload a layer that is being made to {self._remote.name}"
+        with self._remote.send(
+            "PATCH", session.url, operation, actions=PUSH, headers=BINARY, body=content, accept=JUDGED, replay=False
+        ) as response:
+            if response.status in JUDGED:
+                raise judged(Refusal.of(response), operation)
+            session.url = self._remote.location(response, session.url)
+
     def _delays(self, chunk: int) -> Iterator[float]:
         settings = self._remote.settings
         return iter(settings.unit_delays[: settings.chunk_restarts] if chunk else settings.unit_delays)
 
     def _attempt(self, body: SentBody, origin: str, chunk: int, *, counting: bool) -> bool:
         descriptor = body.blob.descriptor
-        session = self._mount(descriptor, origin) or self._begin(descriptor)
+        session = self._mount(descriptor, origin) or self._begin(str(descriptor.digest))
         if session is True:
             return False
         try:
@@ -108,8 +137,8 @@ class Uploader:
         # some registries answer 201 for a blob that they do not have
         return mounted and self._is_seen(descriptor, where_blind=True)
 
-    def _begin(self, descriptor: Descriptor) -> Session:
-        operation = f"begin the upload of {descriptor.digest} to {self._remote.name}"
+    def _begin(self, what: str) -> Session:
+        operation = f"begin the upload of {what} to {self._remote.name}"
         with self._remote.send(
             "POST", self._remote.url("blobs/uploads/"), operation, actions=PUSH, body=b"", accept=JUDGED
         ) as response:
@@ -166,8 +195,11 @@ class Uploader:
             return where_blind
 
     def _abort(self, session: Session, body: SentBody) -> None:
-        """Give the session back, so that the registry need not keep its parts; what it answers does not matter."""
         body.discard()
+        self._cancel(session)
+
+    def _cancel(self, session: Session) -> None:
+        """Give the session back, so that the registry need not keep its parts; what it answers does not matter."""
         operation = f"cancel an upload to {self._remote.name}"
         try:
             self._remote.send(

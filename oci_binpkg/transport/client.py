@@ -16,7 +16,7 @@ from urllib.parse import urljoin
 
 from oci_binpkg.errors import AuthError, BinpkgError, DeniedError, NetworkError, UsageError
 from oci_binpkg.events import Observer, Retrying, Warned, ignore
-from oci_binpkg.model.content import Blob
+from oci_binpkg.model.content import Blob, Growing
 from oci_binpkg.transport.addresses import Origin, UnsafeAddressError, redact_url
 from oci_binpkg.transport.auth import MARGIN, Authenticator, TokenCache
 from oci_binpkg.transport.credentials import CredentialSource, FixedCredential
@@ -199,7 +199,7 @@ class RegistryHttpClient:
             return attempted.failure_error(failure, detail)
 
         try:
-            with gate.slot(upload=isinstance(call.body, Blob)):
+            with gate.slot(upload=isinstance(call.body, Blob | Growing)):
                 return self._session().exchange(call, fail)
         except ExchangeError as error:
             failure, detail = error.failure, error.detail
@@ -294,4 +294,6 @@ def _operation(request: Request) -> str:
 def _body_size(request: Request) -> int | None:
     if isinstance(request.body, Blob):
         return request.body.descriptor.size
+    if isinstance(request.body, Growing):
+        return 0  # it is on its way for as long as it is made; what counts is the wait after its end
     return None if request.body is None else len(request.body)

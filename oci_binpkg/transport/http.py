@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol, Self
 
-from oci_binpkg.model.content import Blob
+from oci_binpkg.model.content import Blob, Growing
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,16 +14,17 @@ class Request:
     """One HTTP request that can be sent again.
 
     `url` is absolute and its query is sent byte for byte. A `Blob` body is streamed from a fresh `open()` at every
-    attempt with Content-Length set. `scopes` are Bearer scopes (`repository:NAME:pull,push`). Statuses in `accept`
-    are handed back besides 2xx; every other status becomes an error. `replay=False` switches the request-level
-    retries off (an upload is retried as a whole by its caller). `follow=False` hands redirects back. `operation`
-    names the attempt in errors: "upload blob sha256:... to registry.example/apps".
+    attempt with Content-Length set, a `Growing` one in chunks as they come (RFC 9112, 7.1). `scopes` are Bearer scopes
+    (`repository:NAME:pull,push`). Statuses in `accept` are handed back besides 2xx; every other status becomes an
+    error. `replay=False` switches the request-level retries off (an upload is retried as a whole by its caller).
+    `follow=False` hands redirects back. `operation` names the attempt in errors: "upload blob sha256:... to
+    registry.example/apps".
     """
 
     method: str
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: Blob | bytes | None = None
+    body: Blob | Growing | bytes | None = None
     scopes: tuple[str, ...] = ()
     accept: frozenset[int] = frozenset()
     replay: bool = True

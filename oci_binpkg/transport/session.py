@@ -11,7 +11,7 @@ import http.client
 import io
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from http.cookiejar import DefaultCookiePolicy
@@ -26,7 +26,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util.ssl_match_hostname import CertificateError
 
 from oci_binpkg.errors import BinpkgError, ContentError, LocalDiskError
-from oci_binpkg.model.content import Blob
+from oci_binpkg.model.content import Blob, Growing
 from oci_binpkg.transport.addresses import Origin, request_target
 from oci_binpkg.transport.retry import Failure
 from oci_binpkg.transport.settings import Timeouts, TransportSettings
@@ -147,6 +147,21 @@ class _UploadBody:
             raise LocalDiskError(f"{digest} cannot be read while it is sent: {error.strerror or error}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class _GrowingBody:
+    """The body of an upload that is still being made: `requests` sends it in chunks, as they come."""
+
+    content: Growing
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            with self.content.open() as stream:
+                while chunk := stream.read(CHUNK):
+                    yield chunk
+        except OSError as error:
+            raise LocalDiskError(f"a layer cannot be read while it is sent: {error.strerror or error}") from error
+
+
 class WireResponse:
     """An answer whose body is not read yet; implements `transport.http.Response`."""
 
@@ -258,7 +273,7 @@ class Call:
     method: str
     url: str
     headers: Mapping[str, str]
-    body: Blob | bytes | None
+    body: Blob | Growing | bytes | None
     wait: float
     repeatable: bool = True
     operation: str = ""
@@ -321,14 +336,22 @@ class WireSession:
         headers["Accept-Encoding"] = "identity"
         if isinstance(call.body, Blob):
             headers["Content-Length"] = str(call.body.descriptor.size)
+        elif isinstance(call.body, Growing):
+            headers["Transfer-Encoding"] = "chunked"
         elif call.body is not None or call.method in _BODY_METHODS:
             headers["Content-Length"] = str(len(call.body or b""))
         prepared = requests.PreparedRequest()
         prepared.method = call.method
         prepared.url = call.url
         prepared.headers = CaseInsensitiveDict(headers)
-        prepared.body = cast("Any", _UploadBody(call.body) if isinstance(call.body, Blob) else call.body)
+        prepared.body = cast("Any", _streamed(call.body))
         return prepared
+
+
+def _streamed(body: Blob | Growing | bytes | None) -> Iterable[bytes] | bytes | None:
+    if isinstance(body, Growing):
+        return _GrowingBody(body)
+    return _UploadBody(body) if isinstance(body, Blob) else body
 
 
 def classify(error: BaseException) -> ExchangeError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from oci_binpkg.archive.growing import Follow
 from oci_binpkg.installs.protocol import Record
 from oci_binpkg.model.content import OCI_LAYER_GZIP, Blob, Digest
 from oci_binpkg.model.image import Layer
@@ -19,7 +20,8 @@ class TextPacker:
         self._media_type = media_type
         self.counts: Counter[str] = Counter()
 
-    def __call__(self, record: Record) -> PackedLayer:
+    def __call__(self, record: Record, follow: Follow | None = None) -> PackedLayer:
+        del follow
         self.counts[record.spec.name] += 1
         if error := self._failures.get(record.spec.name):
             raise error
