@@ -86,9 +86,13 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A layer cache for all tests here: what is packed does not depend on the registry."""
-    return tmp_path_factory.mktemp("layers")
+def layers(tree: Path, isolated_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A layer cache for all tests here, with all layers: what is packed does not depend on the registry."""
+    folder = tmp_path_factory.mktemp("layers")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OCI_BINPKG_LAYER_CACHE", str(folder))
+        done("push", f"oci-layout:{tmp_path_factory.mktemp('layout') / 'all'}", "--store", tree)
+    return folder
 
 
 @pytest.fixture
@@ -156,6 +160,22 @@ def store_of(played: Played, name: str = "", **settings: object) -> tuple[Regist
 
 def of(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("played", names, indirect=True)
+
+
+def test_a_layer_that_is_sent_while_it_is_packed(
+    played: Played, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OCI_BINPKG_LAYER_CACHE", str(tmp_path / "layers"))
+    ended = done("push", played.cache, "data", "--store", tree, "--json")
+    (data,) = ended.json["packages"]
+    sent = played.standing.log.seen("PATCH")
+    assert [one.headers["transfer-encoding"] for one in sent] == ["chunked"]
+    whole = [one for one in (*sent, *played.standing.log.seen("PUT", COMMIT)) if one.length > 5 * MIB]
+    assert len(whole) == 1 + (not sent[0].forwarded), "once, and once more where no body without a length is taken"
+    assert whole[-1].sha256 == data["layer"].removeprefix("sha256:")
+    done("install", "--from", played.cache, "data", "--store", tmp_path / "root")
+    (block,) = (tmp_path / "root").rglob("share/block")
+    assert block.stat().st_size == 5 * MIB
 
 
 def test_push_index_image_install(played: Played, tree: Path, tmp_path: Path) -> None:

@@ -36,8 +36,8 @@ _GZIP_HEADER: Final = bytes.fromhex("1f8b08000000000000ff")
 """RFC 1952: deflate, no flags, no time, no hint at the level, unknown system; the header that Spack writes."""
 _ISAL_LEVELS: Final = {1: 1}
 _LIBDEFLATE_LEVELS: Final = {2: 1, 3: 2, 4: 3, 5: 4, 6: 6, 7: 7, 8: 8, 9: 9}
-_LEVELS: Final = {"gzip": (2, 9), "zstd": (3, 19)}
-_NAMED: Final = {"gzip": {"fast": 1, "balanced": 2, "small": 9}, "zstd": {"fast": 1, "balanced": 3, "small": 12}}
+_LEVELS: Final = {"gzip": (2, 9), "zstd": (5, 19)}
+_NAMED: Final = {"gzip": {"fast": 1, "balanced": 2, "small": 9}, "zstd": {"fast": 1, "balanced": 5, "small": 12}}
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _SKIPPABLE: Final = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18", re.DOTALL)
@@ -60,7 +60,7 @@ class Codec:
     """A compression and its level.
 
     gzip has levels 1 to 9: 1 is ISA-L's, 12 to 16 % larger than zlib at its level 6; from 2, the default, which is 5 to
-    10 % larger, they are libdeflate's, whose bytes are the same on all processors. zstd has levels 1 to 19, 3 by
+    10 % larger, they are libdeflate's, whose bytes are the same on all processors. zstd has levels 1 to 19, 5 by
     default, and the same bytes everywhere too.
     """
 

@@ -7,7 +7,7 @@ import random as random_module
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import replace
 from typing import BinaryIO, Final, TypeVar
 
@@ -146,9 +146,14 @@ class RegistryStore:
 
         A registry that did not take one is not asked again.
         """
-        if self._takes_growing:
-            self._takes_growing = self._uploader.stream(content)
-        return self._takes_growing
+        if not self._takes_growing:
+            return False
+        arrived = self._uploader.stream(content)
+        if not arrived:
+            with suppress(ContentError):  # what was never whole says nothing about the registry
+                content.descriptor()
+                self._takes_growing = False
+        return arrived
 
     def tag(self, manifest: Blob, tag: str) -> None:
         """Store a manifest and point `tag` at it; nothing is sent if it points there already.

@@ -21,7 +21,7 @@ from oci_binpkg.errors import ContentError, UsageError
 from oci_binpkg.model.content import DOCKER_LAYER_GZIP, OCI_LAYER_GZIP, OCI_LAYER_TAR, OCI_LAYER_ZSTD
 from tests.support import golden
 
-SAMPLES = ("gzip:1", "gzip:2", "gzip:3", "gzip:6", "gzip:9", "zstd:1", "zstd:3")
+SAMPLES = ("gzip:1", "gzip:2", "gzip:3", "gzip:6", "gzip:9", "zstd:1", "zstd:5")
 
 
 def compress(text: str, data: bytes, *, threads: int = 1, piece: int = 1 << 20) -> bytes:
@@ -48,7 +48,7 @@ def data() -> bytes:
 def test_parsing() -> None:
     assert Codec.parse("gzip") == Codec.parse("balanced") == Codec("gzip", 2)
     assert Codec.parse("gzip:6") == Codec("gzip", 6)
-    assert Codec.parse("zstd") == Codec.parse("zstd:balanced") == Codec("zstd", 3)
+    assert Codec.parse("zstd") == Codec.parse("zstd:balanced") == Codec("zstd", 5)
     assert Codec.parse("fast") == Codec.parse("gzip:fast") == Codec("gzip", 1)
     assert Codec.parse("small") == Codec("gzip", 9)
     assert Codec.parse("zstd:small") == Codec("zstd", 12)

@@ -1,0 +1,103 @@
+"""Large layers are on their way while they are packed, and nothing of that shows but the time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from oci_binpkg.archive.codec import Codec
+from oci_binpkg.archive.layercache import LayerCache
+from oci_binpkg.cache.oci import OciCache
+from oci_binpkg.events import BytesSent
+from oci_binpkg.model.reference import parse_repository
+from oci_binpkg.ops.packing import LayerPacker
+from oci_binpkg.ops.push import PushOptions, push
+from oci_binpkg.ops.report import PackageResult, PushReport
+from oci_binpkg.ops.selection import select
+from oci_binpkg.store.registry import RegistryStore
+from oci_binpkg.transport.client import RegistryHttpClient
+from tests.support.fake_registry import Answer, FakeRegistry
+from tests.support.spack_trees import Sketch, spack_tree
+
+LARGE = hashlib.shake_256(b"large").digest(300_000)
+UPLOADS = "/blobs/uploads/"
+
+
+@pytest.fixture
+def registry() -> Iterator[FakeRegistry]:
+    with FakeRegistry() as registry:
+        yield registry
+
+
+@pytest.fixture
+def tree(tmp_path: Path):
+    return spack_tree(tmp_path / "store", [Sketch("large", files={"data": LARGE}), Sketch("small", files={"s": b"s"})])
+
+
+class Pushing:
+    """Pushes from a layer cache of its own each time, and adds up what observers hear of bytes sent."""
+
+    def __init__(self, registry: FakeRegistry, tree, folder: Path) -> None:
+        self.registry, self.tree, self.folder = registry, tree, folder
+        self.sent: dict[str, int] = {}
+        self.times = 0
+
+    def __call__(self, **options) -> PushReport:
+        self.times += 1
+        installs = self.tree.installs()
+        layers = LayerCache(str(self.folder / str(self.times)), 2**30, lambda: 0.0)
+        packer = LayerPacker(installs, layers, Codec.parse("gzip"), followed_from=100_000)
+        with RegistryHttpClient(self.registry.url, sleep=lambda _: None) as client:
+            repository = parse_repository(f"{self.registry.host}/apps", scheme="http")
+            cache = OciCache(RegistryStore(client, repository, sleep=lambda _: None), pause=lambda _: None)
+            chosen = select(installs, [])
+            return push(installs, chosen, cache, packer, options=PushOptions(**options), observer=self.observe)
+
+    def observe(self, event: object) -> None:
+        if isinstance(event, BytesSent):
+            self.sent[event.key] = self.sent.get(event.key, 0) + event.count
+
+    def bodies(self, method: str) -> list[int]:
+        return [
+            e.length for e in self.registry.log if e.method == method and UPLOADS in e.target and e.length > 100_000
+        ]
+
+
+@pytest.fixture
+def pushing(registry: FakeRegistry, tree, tmp_path: Path) -> Pushing:
+    return Pushing(registry, tree, tmp_path / "layers")
+
+
+def one(report: PushReport, name: str) -> PackageResult:
+    return next(result for result in report.packages if result.spec.name == name)
+
+
+def test_only_the_large_one_goes_ahead_and_is_told_as_sent(pushing: Pushing):
+    report = pushing()
+    large, small = one(report, "large"), one(report, "small")
+    assert large.error is None, report
+    assert pushing.bodies("PATCH") == [large.size]
+    assert pushing.bodies("PUT") == []
+    assert (large.sent, small.sent) == (True, True)
+    assert pushing.sent[large.spec.hash] == large.size
+
+
+def test_where_it_is_refused_the_layer_is_put_and_its_bytes_are_counted_once(pushing: Pushing):
+    pushing.registry.fault("PATCH", UPLOADS, answer=Answer.error(405, "UNSUPPORTED"), times=0)
+    large = one(pushing(), "large")
+    assert large.error is None
+    assert pushing.bodies("PUT") == [large.size]
+    assert pushing.sent[large.spec.hash] == large.size
+
+
+def test_what_the_cache_has_is_packed_anew_when_forced_and_not_sent(pushing: Pushing):
+    pushing()
+    pushing.registry.log.clear()
+    pushing.sent.clear()
+    large = one(pushing(force=True), "large")
+    assert large.error is None
+    assert pushing.bodies("PATCH") == pushing.bodies("PUT") == []
+    assert large.sent is False
