@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -28,7 +29,7 @@ class RunError(RuntimeError):
 class Sample:
     """One run. `peak` is in MiB, `size` the bytes of all blobs that the registry then has; None: has no meaning here.
 
-    `parts` are seconds of steps that are told apart.
+    `server` are the seconds that the registry computed, on all cores together. `parts` are seconds of steps that are told apart.
     """
 
     seconds: float
@@ -36,6 +37,7 @@ class Sample:
     requests: int | None = None
     size: int | None = None
     parts: Mapping[str, float] | None = None
+    server: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class Figures:
     requests: float | None
     size: float | None
     parts: Mapping[str, float]
+    server: float | None
 
 
 def figures(samples: Sequence[Mapping[str, Any]], factor: int = 1) -> Figures:
@@ -80,6 +83,7 @@ def figures(samples: Sequence[Mapping[str, Any]], factor: int = 1) -> Figures:
         middle("requests", factor),
         middle("size", factor),
         {name: statistics.median(sample["parts"][name] for sample in samples) for name in names},
+        middle("server", factor),
     )
 
 
@@ -123,6 +127,12 @@ class DaemonMemory:
     def peak(self) -> float:
         """Return the sum of the peaks in MiB. Processes that came and went meanwhile are not in it."""
         return sum(_high_water(pid) for pid in self._pids) / 1024
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the seconds for which a process has computed, in its own code and in the kernel's (proc(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _high_water(pid: int) -> int:

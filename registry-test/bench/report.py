@@ -100,7 +100,8 @@ def _about(results: Document) -> Iterator[str]:
         f"Medians of {_rounds(results)}; in a round every line of a job is run once, one after the other. The "
         "registry is on the same machine and empty before each push; nothing is cached but the files in the kernel's "
         "memory. Ratio: the time of the line over ours, so more than 1 is slower than we are; what is faster is **bold**. "
-        "Memory: the largest process, and all of a daemon's. Requests: as the registry logged them."
+        "Memory: the largest process, and all of a daemon's. Requests: as the registry logged them; CPU s: what they cost "
+        "it, on both cores together."
     )
 
 
@@ -122,8 +123,8 @@ def _corpora(results: Document) -> Iterator[str]:
 
 
 def _job_table(job: Document, results: Document) -> Iterator[str]:
-    yield "| | s | min - max | ratio | memory, MiB | requests | MB sent | of gzip -6 |"
-    yield "|---|--:|--:|--:|--:|--:|--:|--:|"
+    yield "| | s | min - max | ratio | memory, MiB | requests | registry, CPU s | MB sent | of gzip -6 |"
+    yield "|---|--:|--:|--:|--:|--:|--:|--:|--:|"
     gzip6 = results["corpora"].get(job["corpus"], {}).get("gzip6")
     for row in rows(job):
         found = row.found
@@ -134,6 +135,7 @@ def _job_table(job: Document, results: Document) -> Iterator[str]:
             f"{_seconds(found.shortest)} - {_seconds(found.longest)}",
             _ratio(row),
             *_means(row),
+            _seconds(found.server) if found.server is not None else "",
             f"{found.size / 1e6:,.1f}" if found.size else "",
             share,
         )
@@ -174,7 +176,7 @@ def core(results: Document) -> str:
     parts += ["\n".join(_wide_table(jobs)) for jobs in transfers if jobs]
     if others:
         parts.append("\n".join(_small_table(others)))
-    parts += [said for said in (_losses(results), _shares(results)) if said]
+    parts += [said for said in (_losses(results), _served(results), _shares(results)) if said]
     machine = ", ".join(f"{name} {value}" for name, value in results["machine"].items())
     parts.append(
         f"Medians of {_rounds(results)} in seconds, in brackets the time over ours (less than 1 is faster than we "
@@ -231,6 +233,16 @@ def _shares(results: Document) -> str:
         if gzip6 and size:
             said.append(f"{size / gzip6:.2f} ({job['title'].lower()})")
     return f"The layers that we send, relative to `gzip -6` of the same tars: {', '.join(said)}." if said else ""
+
+
+def _served(results: Document) -> str:
+    """Say what of the time of our pushes is the registry's own: no client can be faster than that."""
+    said = []
+    for job in results["jobs"]:
+        server = rows(job)[0].found.server
+        if job["key"].startswith("push-") and server is not None:
+            said.append(f"{_seconds(server)} ({job['title'].lower()})")
+    return f"Seconds that the registry itself computed for our pushes: {', '.join(said)}." if said else ""
 
 
 def _losses(results: Document) -> str:

@@ -12,7 +12,7 @@ from typing import Final
 
 from corpora import Corpus, Sizes, closure, large, sizes_of, small
 from indices import Index, index_of
-from measuring import Command, DaemonMemory, Line, Role, Sample, task, timed
+from measuring import Command, DaemonMemory, Line, Role, Sample, cpu_seconds, task, timed
 
 from tests.support.real.engines import DockerEngine
 from tests.support.real.process import clean_environment, short_directory
@@ -68,9 +68,11 @@ class Place:
         settle()
         self.registry.forget_requests()
         memory = DaemonMemory(engine.pid) if engine else None
+        computed = cpu_seconds(self.registry.pid)
         sample = timed(commands, env=env)
+        computed = cpu_seconds(self.registry.pid) - computed
         peak = (sample.peak or 0) + (memory.peak() if memory else 0)
-        return replace(sample, peak=peak, requests=len(self.registry.requests()))
+        return replace(sample, peak=peak, requests=len(self.registry.requests()), server=computed)
 
     def sent(self, sample: Sample) -> Sample:
         """Add the bytes of all layers that the registry has."""

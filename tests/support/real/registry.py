@@ -159,6 +159,11 @@ class RealRegistry:
         """
         return self._lines()[self._skip :]
 
+    @property
+    def pid(self) -> int:
+        """The number of the server's process."""
+        return self._daemon.pid
+
     def forget_requests(self) -> None:
         """Count from here on."""
         self._skip = len(self._lines())

@@ -39,15 +39,22 @@ def test_table_and_plot_are_those_of_the_results(file, made) -> None:
 
 
 def test_a_line_is_its_median_and_its_range_beside_ours() -> None:
-    text = report.markdown(results(line("ours", "ours", 2.0, 1.0, 3.0), line("docker", "peer", 9.0, 4.0, 5.0)))
-    assert "| ours | 2.00 | 1.00 - 3.00 |  | 10 | 4 | 0.5 | 0.50 |" in text
-    assert "| docker | 5.00 | 4.00 - 9.00 | 2.50 | 10 | 4 | 0.5 | 0.50 |" in text
+    text = report.markdown(
+        results(line("ours", "ours", 2.0, 1.0, 3.0, server=3.0), line("docker", "peer", 9.0, 4.0, 5.0, server=3.0))
+    )
+    assert "| ours | 2.00 | 1.00 - 3.00 |  | 10 | 4 | 3.00 | 0.5 | 0.50 |" in text
+    assert "| docker | 5.00 | 4.00 - 9.00 | 2.50 | 10 | 4 | 3.00 | 0.5 | 0.50 |" in text
 
 
 def test_a_peer_that_beats_us_is_shown_and_named() -> None:
     text = report.core(results(line("ours", "ours", 2.0), line("podman", "peer", 1.0), line("limit", "limit", 0.5)))
     assert "| Push it | 2.00 | **1.00 (0.50)** | 0.50 (0.25) | 10 | 4 |" in text
     assert "Others are faster here: push it (podman)." in text
+
+
+def test_what_the_registry_computed_is_told() -> None:
+    text = report.core(results(line("ours", "ours", 2.0, server=1.25)))
+    assert "Seconds that the registry itself computed for our pushes: 1.25 (push it)." in text
 
 
 def test_what_was_multiplied_is_marked_everywhere() -> None:
