@@ -168,7 +168,7 @@ class RegistryHttpClient:
                 authorization = ""
             credentials = {"Authorization": authorization} if authorization else {}
             repeatable, operation = request.replay or request.body is None, _operation(request)
-            call = Call(request.method, url, headers | credentials, request.body, wait, repeatable, operation)
+            call = Call(request.method, url, origin, headers | credentials, request.body, wait, repeatable, operation)
             answer = self._exchange(request, call, home, origin)
             if not _redirects(request, answer):
                 return answer

@@ -59,6 +59,7 @@ class _Wire:
     def __init__(self, idle: float) -> None:
         self.idle = idle
         self.target = "/"
+        self.origin: Origin | None = None
 
 
 class _Connection(HTTPConnection):
@@ -110,13 +111,25 @@ class _TlsConnection(_Connection, HTTPSConnection):
 class _Adapter(HTTPAdapter):
     def __init__(self, wire: _Wire) -> None:
         self._wire = wire
+        self._last: tuple[object, Any] = (None, None)
         super().__init__(max_retries=0)
 
-    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
-        pool = super().get_connection_with_tls_context(*args, **kwargs)
-        kind = _TlsConnection if pool.scheme == "https" else _Connection
-        pool.ConnectionCls = partial(kind, wire=self._wire)  # type: ignore[attr-defined]
-        return pool
+    def get_connection_with_tls_context(
+        self, request: requests.PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None
+    ) -> Any:
+        """Return the connections to a server; those that the last request was sent on without working them out anew."""
+        key = (self._wire.origin, verify, dict(proxies or ()), cert)
+        if self._last[0] != key:
+            pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
+            kind = _TlsConnection if pool.scheme == "https" else _Connection
+            pool.ConnectionCls = partial(kind, wire=self._wire)  # type: ignore[attr-defined]
+            self._last = (key, pool)
+        return self._last[1]
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._last = (None, None)
+        super().close()
 
 
 class _Session(requests.Session):
@@ -165,14 +178,14 @@ class _GrowingBody:
 class WireResponse:
     """An answer whose body is not read yet; implements `transport.http.Response`."""
 
-    def __init__(self, response: requests.Response, url: str, stream: BinaryIO, operation: str) -> None:
+    def __init__(self, response: requests.Response, call: Call, stream: BinaryIO) -> None:
         self.status: int = response.status_code
         self.headers: Mapping[str, str] = response.headers
-        self.url = url
-        self.origin = Origin.parse(url)
+        self.url = call.url
+        self.origin = call.origin
         self.stream = stream
         self._response = response
-        self._operation = operation
+        self._operation = call.operation
 
     def read(self, limit: int) -> bytes:
         """Read the whole body. Raises `ContentError` above `limit` bytes."""
@@ -267,11 +280,12 @@ class BodyReader(io.RawIOBase):
 class Call:
     """One exchange. The answer's headers may take `wait` seconds; a `repeatable` one may be sent again unasked.
 
-    `operation` is what it is for, for people.
+    `origin` is that of `url`; `operation` is what it is for, for people.
     """
 
     method: str
     url: str
+    origin: Origin
     headers: Mapping[str, str]
     body: Blob | Growing | bytes | None
     wait: float
@@ -306,17 +320,17 @@ class WireSession:
             self._session.close()
             response = self._send(call)
         reader = BodyReader(response.raw, self._settings.timeouts, self._clock, fail)
-        return WireResponse(response, call.url, cast("BinaryIO", io.BufferedReader(reader, CHUNK)), call.operation)
+        return WireResponse(response, call, cast("BinaryIO", io.BufferedReader(reader, CHUNK)))
 
     def close(self) -> None:
         """Close idle connections."""
         self._session.close()
 
     def _send(self, call: Call) -> requests.Response:
-        origin = Origin.parse(call.url)
+        origin = call.origin
         proxy = self._settings.proxy(origin)
         prepared = self._prepare(call)
-        self._wire.target = request_target(call.url)
+        self._wire.target, self._wire.origin = request_target(call.url), origin
         try:
             return self._session.send(
                 prepared,
