@@ -43,13 +43,14 @@ def pack_golden(name: str, store: Path, path: Path, codec: str = "gzip", threads
     )
 
 
-def pack(prefix: Path, path: Path, codec: str = "gzip") -> PackedLayer:
+def pack(prefix: Path, path: Path, codec: str = "gzip", threads: int = 1) -> PackedLayer:
     return pack_layer(
         str(prefix),
         str(path),
         Codec.parse(codec),
         distribution=DISTRIBUTION,
         classifier=Scanner([]),
+        threads=threads,
         archive_prefix="/r/a",
     )
 
@@ -77,6 +78,23 @@ def test_copies_of_different_dates_give_the_same_digest(store: Path, tmp_path: P
     second = pack_golden("greetlib-1.2.0", other, tmp_path / "2", threads=4)
 
     assert replace(first, path="") == replace(second, path="")
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prefix of 24 MiB: several jobs for the threads of every codec."""
+    prefix = tmp_path_factory.mktemp("large")
+    for number in range(3):
+        noise = hashlib.shake_256(bytes([number])).digest(2**19)
+        prefix.joinpath(f"file{number}").write_bytes(b"".join(noise[at : at + 32] * 16 for at in range(0, 2**19, 32)))
+    return prefix
+
+
+@pytest.mark.parametrize("codec", ["gzip", "gzip:fast", "gzip:small", "zstd", "zstd:fast", "zstd:small"])
+def test_a_layer_is_the_same_with_one_two_and_eight_threads(large: Path, codec: str, tmp_path: Path) -> None:
+    packed = [pack(large, tmp_path / str(threads), codec, threads) for threads in (1, 2, 8)]
+    assert packed[0].uncompressed_size > 24 * 2**20
+    assert len({(each.digest, each.size, each.diff_id) for each in packed}) == 1
 
 
 def test_a_failure_leaves_no_file(tmp_path: Path) -> None:
