@@ -30,8 +30,8 @@ from oci_binpkg.ops.environment import environment_changes
 from oci_binpkg.ops.progress import counted, counted_growing
 from oci_binpkg.ops.report import PackageResult
 
-AHEAD: Final = 4
-"""So many layers are sent at a time while they are made."""
+AHEAD: Final = 2
+"""So many layers are sent at a time while they are made: a host takes four uploads, and small ones should not wait."""
 
 BaseImages = Callable[[Platform], BaseImage | None]
 
