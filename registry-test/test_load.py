@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
 
 WORKERS = 40
 SOAK = int(os.environ.get("OCI_BINPKG_SOAK", "300"))
-SEED = 20260701
+SEED = int(os.environ.get("OCI_BINPKG_SOAK_SEED", "20260701"))
 
 
 class QuickTime:

@@ -131,7 +131,7 @@ class RegistryHttpClient:
             self._observer(Retrying(home.netloc, str(outcome), delay, number))
 
         policy = self._settings.retry if request.replay else self._settings.retry.without_retries()
-        return call_with_retries(checked, policy, self._timing, before_wait=before_wait)
+        return call_with_retries(checked, policy, self._timing, before_wait=before_wait, queued=lambda: gate.queued)
 
     def _authorized(self, request: Request) -> WireResponse:
         """Send with the login as known so far; renew it once when the registry does not accept it."""

@@ -60,13 +60,20 @@ class HostGate:
         """How many requests may be in flight now."""
         return self._limit
 
+    @property
+    def queued(self) -> float:
+        """How many seconds the calling thread has waited for its turns here, all together."""
+        return float(getattr(self._held, "queued", 0.0))
+
     @contextmanager
     def slot(self, *, upload: bool = False) -> Iterator[None]:
         """Hold one of the host's slots. Raises `ServerError` when the host was given up."""
         if getattr(self._held, "depth", 0):
             yield
             return
+        came = self._clock()
         self._enter(upload)
+        self._held.queued = self.queued + self._clock() - came
         self._held.depth = 1
         try:
             yield

@@ -73,6 +73,11 @@ class Outcome:
         """Whether every worker that asks this host should wait, not only this one."""
         return self.status == TOO_MANY_REQUESTS or (self.status == SERVICE_UNAVAILABLE and self.retry_after is not None)
 
+    @property
+    def names_a_time(self) -> bool:
+        """Whether the server says when it wants to be asked again."""
+        return self.retry_after is not None and self.status in {TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE}
+
     def __str__(self) -> str:
         if self.failure is not None:
             return self.failure.value
@@ -84,8 +89,9 @@ class RetryPolicy:
     """How often and after which delay a failed request is sent again. Times in seconds.
 
     `retries` are the tries after the first. Delays grow from `base` to `cap` with full jitter, never below `floor`;
-    all together stay within `budget`. A 429 without Retry-After waits `limited_base` doubling up to `limited_cap`. A
-    Retry-After up to `longest_wait` is obeyed plus at most `spread` of itself, a longer one is not waited for.
+    attempts and delays together stay within `budget`, which neither a queue here nor a Retry-After uses up. A 429
+    without Retry-After waits `limited_base` doubling up to `limited_cap`. A Retry-After up to `longest_wait` is obeyed
+    plus at most `spread` of itself, a longer one is not waited for.
     """
 
     retries: int = 5
@@ -108,13 +114,13 @@ class RetryPolicy:
     def delay(self, attempt: int, outcome: Outcome, *, elapsed: float, jitter: float) -> float | None:
         """Return the seconds to wait after failed attempt number `attempt` (from 1), or None to give up.
 
-        `elapsed` counts from the first attempt's start; `jitter` is a random number from 0 up to 1.
+        `elapsed` is what of the budget is used up; `jitter` is a random number from 0 up to 1.
         """
         if attempt > self.retries or not self.retryable(outcome):
             return None
         if outcome.failure is Failure.NAME and attempt > self.name_retries:
             return None
-        if outcome.retry_after is not None and outcome.status in {TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE}:
+        if outcome.retry_after is not None and outcome.names_a_time:
             if outcome.retry_after > self.longest_wait:
                 return None
             return max(self.floor, outcome.retry_after * (1 + self.spread * jitter))
@@ -178,12 +184,17 @@ class Timing:
 
 @dataclass(slots=True)
 class _Schedule:
-    """Tenacity's `wait` and `stop` answered by the policy, asked once for each failed attempt."""
+    """Tenacity's `wait` and `stop` answered by the policy, asked once for each failed attempt.
+
+    `free` are the seconds so far that the server asked for.
+    """
 
     policy: RetryPolicy
     timing: Timing
     started: float
+    queued: Callable[[], float]
     decided: tuple[int, float | None] = (0, None)
+    free: float = 0.0
 
     def _decide(self, state: tenacity.RetryCallState) -> float | None:
         if self.decided[0] != state.attempt_number:
@@ -193,11 +204,12 @@ class _Schedule:
     def _delay(self, state: tenacity.RetryCallState) -> float | None:
         now = self.timing.clock()
         outcome = failure_of(state).outcome
-        delay = self.policy.delay(
-            state.attempt_number, outcome, elapsed=now - self.started, jitter=self.timing.random()
-        )
-        late = delay is not None and self.timing.deadline is not None and now + delay > self.timing.deadline
-        return None if late else delay
+        elapsed = now - self.started - self.free - self.queued()
+        delay = self.policy.delay(state.attempt_number, outcome, elapsed=elapsed, jitter=self.timing.random())
+        if delay is None or (self.timing.deadline is not None and now + delay > self.timing.deadline):
+            return None
+        self.free += delay if outcome.names_a_time else 0.0
+        return delay
 
     def wait(self, state: tenacity.RetryCallState) -> float:
         return self._decide(state) or 0.0
@@ -219,13 +231,16 @@ def call_with_retries(
     timing: Timing,
     *,
     before_wait: Callable[[Outcome, int, float], None] = lambda _outcome, _attempt, _delay: None,
+    queued: Callable[[], float] = lambda: 0.0,
 ) -> T:
     """Call `attempt` until it does not raise `FailedAttemptError`, or the policy gives up.
 
-    `before_wait(outcome, attempt, delay)` is called before each wait. Raises what the last failure's `explain` makes.
+    `before_wait(outcome, attempt, delay)` is called before each wait. `queued()` counts seconds that attempts spend
+    waiting for their turn: many workers must not use up each other's tries. Raises what the last failure's `explain`
+    makes.
     """
-    started = timing.clock()
-    schedule = _Schedule(policy, timing, started)
+    started, before = timing.clock(), queued()
+    schedule = _Schedule(policy, timing, started, lambda: queued() - before)
 
     def announce(state: tenacity.RetryCallState) -> None:
         before_wait(failure_of(state).outcome, state.attempt_number, schedule.wait(state))

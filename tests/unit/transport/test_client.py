@@ -329,6 +329,15 @@ def test_a_plain_text_limit_with_bare_line_ends(bench) -> None:
     assert [round(waited / 1.05, 6) for waited in bench.time.slept] == [2, 4, 8, 16, 32]
 
 
+@pytest.mark.covers("R44")
+def test_a_request_that_queued_for_long_is_tried_again_like_any_other(bench) -> None:
+    gates = HostGates(GateLimits(), clock=bench.time.clock, sleep=bench.time.sleep)
+    bench.server.on("GET", "/v2/x", Answer(502), OK)
+    gates.of(bench.server.host).pause(500)
+    assert body_of(bench.client(gates=gates), get(bench)) == b"fine"
+    assert bench.time.slept == [500, 0.25]
+
+
 @pytest.mark.covers("F46", "R44")
 def test_overload_lowers_the_number_of_parallel_requests(bench) -> None:
     gates = HostGates(GateLimits(), clock=bench.time.clock, sleep=bench.time.sleep)

@@ -172,6 +172,26 @@ def test_no_retries_and_the_end_of_the_run() -> None:
         call_with_retries(failing(9, Outcome(500), log), POLICY, timing(FakeTime(), deadline=1000.5))
 
 
+def test_what_was_waited_for_others_is_not_taken_from_the_budget() -> None:
+    time, log = FakeTime(), []
+    queued = 0.0
+
+    def attempt() -> str:
+        nonlocal queued
+        queued += 500.0  # a queue of other workers' requests
+        time.advance(500.0)
+        log.append(1)
+        if len(log) < 4:
+            asked = Outcome(429, retry_after=100.0) if len(log) < 3 else Outcome(502)
+            raise FailedAttemptError(asked, lambda tries, seconds: NetworkError(f"{tries} tries"))
+        return "done"
+
+    assert call_with_retries(attempt, POLICY, timing(time), queued=lambda: queued) == "done"
+    log.clear()
+    with pytest.raises(NetworkError, match="3 tries"):
+        call_with_retries(attempt, RetryPolicy(budget=60.0), timing(time))  # here the attempt itself took so long
+
+
 def test_other_exceptions_pass_at_once() -> None:
     def attempt() -> None:
         raise NetworkError("final")
