@@ -1,6 +1,8 @@
 """Takes behaviours out, one by one, in a copy of the tree, and runs the tests that must notice: `make mutations`.
 
-A mutation is a file, a text in it, what is put in its place, and the tests of which at least one must fail. A survivor means that a fault of the table in README.md is not held by its test.
+A mutation is a file, a text in it, what is put in its place, and the tests of which at least one must fail. The same
+tests must pass first, with nothing taken out: a test that fails anyway notices nothing. A survivor means that a fault of
+the table in README.md is not held by its test.
 """
 
 from __future__ import annotations
@@ -131,34 +133,61 @@ def copy_of_tree(folder: Path) -> None:
             shutil.copy2(source, folder / name)
 
 
-def failed_tests(folder: Path, mutation: Mutation) -> int:
-    """Run the tests named, and return how many failed; -1 if they could not be run."""
+@dataclass(frozen=True)
+class Counts:
+    """How a run of tests ended. `reason` says why it could not be made at all."""
+
+    passed: int = 0
+    failed: int = 0
+    reason: str = ""
+
+    @classmethod
+    def of(cls, output: str) -> Counts:
+        """Read pytest's last line."""
+        last = output.strip().splitlines()[-1] if output.strip() else ""
+        counts = {word: int(count) for count, word in re.findall(r"([0-9]+) (failed|passed|error)s?", last)}
+        return cls(counts.get("passed", 0), counts.get("failed", 0) + counts.get("error", 0))
+
+    @property
+    def wrong(self) -> str:
+        """Why this run, of the tree as it is, proves nothing; "" if it is sound."""
+        if self.reason or self.failed:
+            return self.reason or f"{self.failed} of its tests fail with nothing taken out"
+        return "" if self.passed else "none of its tests ran with nothing taken out"
+
+
+def run_tests(folder: Path, mutation: Mutation) -> Counts:
+    """Run the tests of a mutation in the tree as it stands now. Without a part they need they fail, and are not skipped."""
     command = [sys.executable, "-m", "pytest", mutation.where, "-q", "--tb=no", "-p", "no:cacheprovider", "-rN"]
     command += ["-k", mutation.tests] if mutation.tests else []
-    env = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=600)
-    if done.returncode not in (0, 1):
+    env = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "CI": "true"}
+    try:
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=600)
+    except subprocess.TimeoutExpired:
+        return Counts(reason="its tests did not end")
+    if done.returncode not in (0, 1, 5):
         print(done.stdout[-2000:], done.stderr[-2000:])
-        return -1
-    last = done.stdout.strip().splitlines()[-1]
-    counts = {word: int(count) for count, word in re.findall(r"([0-9]+) (failed|passed|errors?)", last)}
-    return counts.get("failed", 0) + counts.get("error", 0) + counts.get("errors", 0)
+        return Counts(reason="its tests could not be run")
+    return Counts.of(done.stdout)
 
 
 def tried(folder: Path, mutation: Mutation) -> str:
-    """Apply a mutation, run its tests, take it back; return how it ended."""
+    """Run a mutation's tests, apply it, run them again, take it back; return how it ended."""
     path = folder / mutation.file
     text = path.read_text(encoding="utf-8")
     if text.count(mutation.old) != 1:
         return f"cannot be applied: the text stands {text.count(mutation.old)} times in {mutation.file}"
+    before = run_tests(folder, mutation)
+    if before.wrong:
+        return f"proves nothing: {before.wrong}"
     path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
     try:
-        failed = failed_tests(folder, mutation)
-    except subprocess.TimeoutExpired:
-        return "killed (the tests did not end)"
+        after = run_tests(folder, mutation)
     finally:
         path.write_text(text, encoding="utf-8")
-    return f"killed by {failed} tests" if failed > 0 else "SURVIVED" if failed == 0 else "tests could not be run"
+    if after.reason == "its tests did not end":
+        return f"killed ({after.reason})"
+    return after.reason or (f"killed by {after.failed} of {before.passed} tests" if after.failed else "SURVIVED")
 
 
 def main() -> int:
@@ -170,7 +199,7 @@ def main() -> int:
             started = time.monotonic()
             ended = tried(folder, mutation)
             survivors += not ended.startswith("killed")
-            print(f"{ended:24} {mutation.fault} ({time.monotonic() - started:.0f} s)", flush=True)
+            print(f"{ended:28} {mutation.fault} ({time.monotonic() - started:.0f} s)", flush=True)
     print(f"{len(MUTATIONS) - survivors} of {len(MUTATIONS)} mutations killed")
     return 1 if survivors else 0
 
