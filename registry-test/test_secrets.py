@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import subprocess
+import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, quote_plus
@@ -25,6 +27,7 @@ from proxy.server import FaultProxy
 from oci_binpkg.store import upload
 from tests.support.command_line import Ended, binpkg
 from tests.support.golden import GOLDEN
+from tests.support.gpg_keys import Home, gpg_home
 from tests.support.real.registry import RealRegistry
 from tests.support.spack_trees import Sketch, spack_tree
 
@@ -35,6 +38,7 @@ PASSWORD = "CANARY/pass+w=rd&0123456789"
 KEY_SECRET = "CANARY/s3+secret=0123456789"
 SESSION_TOKEN = "CANARY/s3+session=9876543210"
 URL_PASSWORD = "CANARYinurl0123456789"
+PASSPHRASE = "CANARY pass-phrase/of+the=key 0123456789"
 FAST = {"OCI_BINPKG_RETRIES": "1", "OCI_BINPKG_TIMEOUT": "20"}
 
 
@@ -57,10 +61,25 @@ class Watch:
     folders: list[Path]
     secrets: dict[str, str] = field(default_factory=dict)
     arguments: list[str] = field(default_factory=list)
+    environments: list[str] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
+    given: Mapping[str, str] = field(default_factory=dict)
+
+    def started(self, event: str, details: tuple[object, ...]) -> None:
+        """Note a program that this process starts: its arguments, and what of its environment is not the user's own."""
+        if event == "os.system":
+            self.arguments.append(_text(details[0]))
+            return
+        arguments, environment = (details[1], details[3]) if event == "subprocess.Popen" else details[1:3]
+        words = arguments if isinstance(arguments, list | tuple) else [arguments]
+        self.arguments += [_text(word) for word in words]
+        passed = environment if isinstance(environment, Mapping) else os.environ
+        pairs = ((_text(name), _text(value)) for name, value in passed.items())
+        self.environments += [f"{name}={value}" for name, value in pairs if self.given.get(name) != value]
 
     def run(self, *arguments: object, stdin: str = "") -> Ended:
         """Run a command; an exception that nobody expected is told with everything that hangs on it."""
+        self.given = dict(os.environ)
         try:
             ended = binpkg(*arguments, stdin=stdin)
         except Exception as error:  # noqa: BLE001 - a bug would be shown to the user as a traceback
@@ -73,6 +92,7 @@ class Watch:
         """Return what was found where."""
         places = {f"told {n}": text for n, text in enumerate(self.told)}
         places |= {f"argument {n}": text for n, text in enumerate(self.arguments)}
+        places |= {f"environment {n}": text for n, text in enumerate(self.environments)}
         for folder in (self.home, *self.folders):
             for path in folder.rglob("*"):
                 if path.is_file() and path != allowed:
@@ -94,20 +114,35 @@ def seen_secrets(entries: list[Logged], secrets: dict[str, str]) -> list[str]:
     ]
 
 
+def _text(word: object) -> str:
+    return os.fsdecode(word) if isinstance(word, bytes | os.PathLike) else str(word)
+
+
+_STARTS = frozenset({"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn"})
+_LISTENING: list[Watch] = []
+
+
+def _hear(event: str, details: tuple[object, ...]) -> None:
+    if event in _STARTS:
+        for one in _LISTENING:
+            one.started(event, details)
+
+
+@pytest.fixture(scope="module")
+def hook() -> None:
+    """Hear of every way in which Python starts a program. Such a hook cannot be taken away again, only be idle."""
+    sys.addaudithook(_hear)
+
+
 @pytest.fixture
-def watch(isolated_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watch:
+def watch(hook: None, isolated_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     """Listen to every program that is started, and look into the home and the test's own folder."""
     made = Watch(isolated_home, [tmp_path])
-    real = subprocess.Popen.__init__
-
-    def listening(self: subprocess.Popen[bytes], args: object, *rest: object, **more: object) -> None:
-        made.arguments += [str(one) for one in args] if isinstance(args, list | tuple) else [str(args)]
-        real(self, args, *rest, **more)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(subprocess.Popen, "__init__", listening)
     for name, value in FAST.items():
         monkeypatch.setenv(name, value)
-    return made
+    _LISTENING.append(made)
+    yield made
+    _LISTENING.remove(made)
 
 
 @pytest.fixture
@@ -249,6 +284,102 @@ def test_credential_helpers_get_secrets_by_their_input(
     watch.told.append((folder / "arguments").read_text())
     assert any("docker-credential-canary" in one for one in watch.arguments)
     assert watch.leaks() == []
+
+
+@pytest.fixture
+def locked(watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Home, str, Path]]:
+    """A gpg of the user's with a key that has a passphrase; what the program that asks for it answers is in a file."""
+    with gpg_home() as home:
+        _LISTENING.remove(watch)  # what the test itself does with the passphrase is not ours
+        key = home.make("locked", passphrase=PASSPHRASE)
+        home.end()
+        _LISTENING.append(watch)
+        answer, script = Path(home.path, "answer"), Path(home.path, "pinentry")
+        script.write_text(
+            "#!/bin/sh\necho OK\nwhile read -r command rest; do\n"
+            f'case $command in GETPIN) echo asked >> {home.path}/asked; echo "D $(cat {answer})";; esac\n'
+            "echo OK\ndone\n"
+        )
+        script.chmod(0o755)
+        with Path(home.path, "gpg-agent.conf").open("a") as file:
+            file.write(f"pinentry-program {script}\n")
+        monkeypatch.setenv("GNUPGHOME", home.path)
+        yield home, key, answer
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_the_passphrase_of_a_key_is_between_the_user_and_gpg(
+    plain_registry: RealRegistry, watch: Watch, locked: tuple[Home, str, Path], tree: Path, tmp_path: Path, wrong: bool
+) -> None:
+    """Signing pushes with a real gpg, whose agent asks for the passphrase: neither it nor the login is an argument, or
+    in an environment, of any program.
+    """
+    home, key, answer = locked
+    answer.write_text(PASSPHRASE + ("x" if wrong else ""))
+    watch.secrets = {"password": PASSWORD, "passphrase": PASSPHRASE}
+    kept = watch.home / ".docker" / "config.json"
+    with standing(PROFILES["ghcr"], plain_registry.url, users={USER: PASSWORD}, wait=1) as played:
+        cache = f"oci://{played.proxy.host}/canary/signed-{str(wrong).lower()}"
+        assert watch.run("login", played.proxy.host, "-u", USER, "--password-stdin", stdin=f"{PASSWORD}\n").code == 0
+        pushed = watch.run("push", cache, "--store", tree, "--key", key, "--update-index", "--json")
+        assert (pushed.code == 0) is not wrong, pushed.err
+        mirror = watch.run("push", f"file://{tmp_path}/mirror", "--store", tree, "--key", key, "--update-index")
+        assert (mirror.code == 0) is not wrong, mirror.err
+        watch.run("keys", "publish", f"file://{tmp_path}/mirror", "--key", key)
+        watch.run("copy", cache, f"file://{tmp_path}/copy", "--key", key, "--no-check-signature", "--json")
+        (tmp_path / "key.asc").write_bytes(home.public(key))
+        assert watch.run("keys", "trust", tmp_path / "key.asc").code == 0
+        new = tmp_path / "new"
+        installed = watch.run("install", "app", "--from", cache, "--check-signature", "--store", new)
+        assert (installed.code == 0) is not wrong, installed.err
+        assert played.tokens is not None
+        watch.secrets |= {f"token {n}": token.value for n, token in enumerate(played.tokens.issued)}
+        assert seen_secrets(played.log.seen(), watch.secrets) == []
+    assert Path(home.path, "asked").exists(), "gpg's agent asked for the passphrase"
+    assert {"--detach-sign", "--clearsign", key} <= set(watch.arguments), "gpg signed, and its arguments were heard"
+    assert watch.leaks(allowed=kept) == []
+
+
+@pytest.mark.parametrize("kind", ["docker", "podman"])
+def test_engines_are_not_told_the_login(
+    request: pytest.FixtureRequest,
+    plain_registry: RealRegistry,
+    watch: Watch,
+    tree: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    """An image from a registry with a login is loaded and run: the login is no argument of any program on the way."""
+    watch.secrets = {"password": PASSWORD}
+    engine = request.getfixturevalue(kind)
+    monkeypatch.setenv("DOCKER_HOST" if kind == "docker" else "CONTAINER_HOST", engine.url)
+    kept = watch.home / ".docker" / "config.json"
+    with standing(PROFILES["harbor"], plain_registry.url, users={USER: PASSWORD}, wait=1) as played:
+        cache = f"oci://{played.proxy.host}/canary/{kind}"
+        assert watch.run("login", played.proxy.host, "-u", USER, "--password-stdin", stdin=f"{PASSWORD}\n").code == 0
+        pushed = watch.run("image", cache, "app", "--store", tree, "--tag", "app", "--json")
+        assert pushed.code == 0, pushed.err
+        loaded = watch.run("load", f"{cache}:app", "--engine", kind)
+        assert loaded.code == 0, loaded.err
+        assert watch.run("run", f"{cache}:app", "--engine", kind, "--", "nothing").code != 0
+        assert played.tokens is not None
+        watch.secrets |= {f"token {n}": token.value for n, token in enumerate(played.tokens.issued)}
+        assert watch.leaks(allowed=kept) == []
+
+
+def test_a_program_that_is_told_a_secret_is_noticed(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look itself: by argument, by environment, and by every way to start a program."""
+    watch.secrets = {"password": PASSWORD}
+    monkeypatch.setenv("THE_USERS_OWN", PASSWORD)
+    watch.given = dict(os.environ)
+    subprocess.run(["true"], check=True)
+    assert watch.leaks() == [], "what the user put into the environment stays what it is"
+    subprocess.run(["true"], check=True, env={**os.environ, "OURS": PASSWORD})
+    os.waitpid(os.posix_spawn("/bin/true", ["true", PASSWORD], {}), 0)
+    os.system(f"true '{PASSWORD}'")
+    found = {place.partition(" in ")[2].split()[0] for place in watch.leaks()}
+    assert found == {"argument", "environment"}
+    assert len([one for one in watch.arguments if PASSWORD in one]) == 2
 
 
 def test_a_crash_shows_no_secret(
