@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from fault_bench import USER, Action, Answer, Asked, FaultBench, Rule, fetch, image, layer, refusal
@@ -26,6 +26,7 @@ from oci_binpkg.store.registry import RegistryStore
 from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.credentials import FixedCredential
 from oci_binpkg.transport.gate import GateLimits, HostGates
+from oci_binpkg.transport.retry import RetryPolicy
 from oci_binpkg.transport.settings import Timeouts, TransportSettings
 from tests.support.real.registry import RealRegistry
 
@@ -51,6 +52,14 @@ class QuickTime:
 
     def sleep(self, seconds: float) -> None:
         time.sleep(max(0.0, seconds) / self.factor)
+
+    def settings(self, **timeouts: float) -> TransportSettings:
+        """The usual settings. Sockets wait by the machine's clock, and so does the budget for tries that it bounds: else
+        one answer that a busy machine is slow to give uses up all of it.
+        """
+        usual = RetryPolicy()
+        policy = replace(usual, budget=usual.budget * self.factor)
+        return TransportSettings(timeouts=Timeouts(**timeouts), retry=policy)
 
 
 @dataclass
@@ -93,7 +102,7 @@ class Crowd:
 def crowd(bench: FaultBench, factor: float, *, limits: GateLimits | None = None, **timeouts: float) -> Crowd:
     quick = QuickTime(factor)
     gates = HostGates(limits or GateLimits(), clock=quick.clock, sleep=quick.sleep)
-    settings = TransportSettings(timeouts=Timeouts(**timeouts))
+    settings = quick.settings(**timeouts)
     events: list[Event] = []
     client = RegistryHttpClient(
         bench.proxy.url, clock=quick.clock, now=quick.now, sleep=quick.sleep, gates=gates, settings=settings,
@@ -297,7 +306,7 @@ def soak(registry: RealRegistry, stack: ExitStack, count: int, share: float) -> 
     gates = HostGates(GateLimits(), clock=quick.clock, sleep=quick.sleep)
     client = RegistryHttpClient(
         bench.proxy.url, credentials=FixedCredential(USER), clock=quick.clock, now=quick.now, sleep=quick.sleep,
-        gates=gates, random=random.Random(SEED).random, settings=TransportSettings(timeouts=Timeouts(idle=10, commit=10)),
+        gates=gates, random=random.Random(SEED).random, settings=quick.settings(),
     )  # fmt: skip
     stack.callback(client.close)
     store = RegistryStore(
