@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import tracemalloc
 from collections.abc import Callable
 
@@ -28,6 +29,8 @@ from proxy.quirks import Stage
 from oci_binpkg.errors import BinpkgError, ServerError
 from oci_binpkg.model.content import Blob
 from oci_binpkg.transport.settings import Timeouts
+from tests.support.real.components import RealParts
+from tests.support.self_signed import Certificates
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
 
@@ -262,6 +265,35 @@ def test_F41_location_elsewhere(bench: FaultBench, allowed: bool) -> None:
             store.put(blob)
         assert bench.seen(role="elsewhere") == []
     assert all(one.authorization for one in bench.seen("POST", UPLOAD, "registry")[1:])
+
+
+def test_F41_location_with_the_usual_port(bench: FaultBench, parts: RealParts, certificates: Certificates) -> None:
+    """`:443` added to a registry at https://HOST -> the same origin: the upload goes there, with its Authorization."""
+    blob = layer(70_000)
+    # an address of this machine that nobody else uses
+    address = ".".join(["127", *(str(random.randrange(1, 255)) for _ in range(3))])
+    certificate = certificates.make("port-443", f"IP:{address}")
+    try:
+        bench.proxy = bench.another(
+            "registry", bench.registry.url, tls=certificates.context(certificate), address=address, port=443
+        )
+    except PermissionError:
+        parts.give_up("port 443", "needs root")
+    bench.ask_for_tokens(anonymous=frozenset())
+    locations: list[str] = []
+
+    def edit(_asked: Asked, answer: Answer) -> Answer:
+        locations.append(answer.header("Location").replace(address, f"{address}:443"))
+        return answer.with_headers(Location=locations[-1])
+
+    bench.on(Action(edit=edit), "POST", UPLOAD, times=0, when=lambda asked: "authorization" in asked.headers)
+    client = bench.client(credential=USER, ca_file=str(certificate))
+    assert bench.store(client=client).put(blob)
+    assert locations[0].startswith(f"https://{address}:443/v2/")
+    (sent,) = bench.seen("PUT", COMMIT)
+    assert sent.authorization.startswith("Bearer ")
+    assert bodies(bench) == [whole(blob)]
+    assert bench.holds(blob)
 
 
 @pytest.mark.parametrize("kind", ["201", "201 absent", "202", "400", "401", "403", "404", "405", "500"])

@@ -1,12 +1,14 @@
-"""Push, install, copy, image and index under the quirks of twelve registries, through the command line."""
+"""Push, install, copy, image and index under the quirks of registries, through the command line."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import itertools
 import json
+import random
 import secrets
 import shutil
 import time
@@ -18,7 +20,8 @@ from urllib.parse import parse_qs
 
 import pytest
 from proxy.profiles import DEFAULT_USERS, MIB, PROFILES, Profile, Standing, standing
-from proxy.quirks import COMMIT, MANIFEST, pull_quota, storage_quota
+from proxy.quirks import COMMIT, MANIFEST, UPLOAD, pull_quota, storage_quota
+from proxy.rules import Action, Answer, Asked, Rule
 
 from oci_binpkg.errors import TransferError, UnsupportedError
 from oci_binpkg.model.reference import Repository
@@ -29,8 +32,10 @@ from oci_binpkg.transport.credentials import Credential, FixedCredential
 from tests.support.command_line import Ended, binpkg
 from tests.support.fake_time import FakeTime
 from tests.support.golden import LAYOUT
+from tests.support.real.components import RealParts
 from tests.support.real.registry import RealRegistry
 from tests.support.registry_store import layer
+from tests.support.self_signed import Certificates
 from tests.support.spack_trees import Sketch, spack_tree
 from tests.support.stores import put_image, small_image
 
@@ -50,6 +55,7 @@ SIGNS = {
     "acr": ("PUT", "_nouploadcache=false&digest="),
     "gitlab": ("GET", r"^/jwt/auth\?.*scope="),
     "harbor": ("GET", r"^/service/token\?.*scope="),
+    "artifactory-6": ("PATCH", UPLOAD),
     "gitea": ("GET", r"^/v2/token\?.*scope="),
 }
 """A request that only this registry leads to."""
@@ -182,8 +188,9 @@ def test_push_index_image_install(played: Played, tree: Path, tmp_path: Path) ->
     log = played.standing.log
     ended = done("push", played.cache, "--store", tree, "--update-index", "--tag", "both", "--json")
     assert [one["outcome"] for one in ended.json["packages"]] == ["pushed"] * 4
-    layers = {one.sha256: one for one in log.seen("PUT", COMMIT) if one.forwarded}
-    assert max(one.length for one in layers.values()) > 5 * 1024 * 1024
+    layers = {one.sha256: one for one in log.seen("PUT", COMMIT) if one.forwarded and one.length}
+    largest = max(one.length for one in log.seen("PUT", COMMIT) + log.seen("PATCH") if one.forwarded)
+    assert largest > 5 * 1024 * 1024
     assert all(parse_qs(one.query)["digest"] == [f"sha256:{sha256}"] for sha256, one in layers.items())
     assert len(done("find", "--from", played.cache).lines) == 4
     assert played.name not in SIGNS or log.seen(*SIGNS[played.name])
@@ -230,6 +237,107 @@ def test_chunked_upload(played: Played) -> None:
         shutil.copyfileobj(stream, copy)
         assert copy.getvalue() == blob.read()
     assert [rule.why for rule in played.standing.proxy.unstruck() if rule.method == "PATCH"] == []
+    if played.name == "ecr":
+        parts = played.standing.log.seen("PATCH")
+        assert [one.status for one in parts] == [0, 400, 201, 201, 201], "lost; repeated and refused; a new session"
+
+
+@of("ecr")
+@pytest.mark.parametrize("chunk", [16 * MIB, MIB])
+def test_parts_of_another_size_than_the_registry_takes(played: Played, chunk: int) -> None:
+    """Too large ones are halved. Ones that are too small end, after the sessions that there are, in what it says."""
+    client, store = store_of(played, chunk_size=chunk)
+    blob = layer(18 * MIB)
+    with client:
+        if chunk < 5 * MIB:
+            with pytest.raises(TransferError, match=r"should be at least 5242880 bytes"):
+                store.put(blob)
+            assert len(played.standing.log.seen("PATCH")) <= 8
+            return
+        assert store.put(blob)
+    taken = [one.length for one in played.standing.log.seen("PATCH") if one.forwarded]
+    assert taken[-3:] == [8 * MIB, 8 * MIB, 2 * MIB]
+
+
+@of("artifactory-6")
+def test_one_upload_tells_how_the_others_must_be_made(played: Played) -> None:
+    client, store = store_of(played)
+    with client:
+        for seed in range(3):
+            assert store.put(layer(1000, seed))
+    assert [one.status for one in played.standing.log.seen("PUT", COMMIT)] == [404, 201, 201, 201]
+
+
+@pytest.mark.parametrize("name", [name for name, profile in PROFILES.items() if profile.storage])
+def test_an_address_that_has_ended_is_not_used_again(name: str, plain_registry: RealRegistry) -> None:
+    """A download breaks off and goes on five minutes later, when its signed address has ended: by a new one."""
+    fake = FakeTime()
+    with standing(PROFILES[name], plain_registry.url, wait=1, clock=fake.clock) as stage:
+        assert stage.storage is not None
+        played = Played(name, PROFILES[name], stage, f"team{next(_NUMBERS)}/apps")
+        client, store = store_of(played)
+        blob = layer(6 * MIB)
+
+        def late(_asked: Asked, answer: Answer) -> Answer:
+            fake.advance(301)
+            return answer
+
+        cut = Action(cut_after=2 * MIB, edit=late)
+        with client:
+            store.put(blob)
+            stage.storage.add(Rule(cut, "GET", times=2))
+            with closing(io.BytesIO()) as copy, store.open(blob.descriptor) as stream:
+                shutil.copyfileobj(stream, copy)
+                assert copy.getvalue() == blob.read()
+        asked = stage.log.seen("GET", role="storage")
+        assert [one.headers.get("range", "")[6:].partition("-")[0] for one in asked] == ["", str(2 * MIB), str(4 * MIB)]
+        assert len({one.query for one in asked}) == 3, "each time the registry is asked for an address"
+        assert {one.status for one in asked} <= {200, 206}
+        assert_no_login_elsewhere(stage)
+
+
+def test_the_usual_port_written_out(
+    plain_registry: RealRegistry,
+    parts: RealParts,
+    certificates: Certificates,
+    isolated_home: Path,
+    layers: Path,
+    tree: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """ECR at port 443, in whose upload addresses `:443` stands although nobody wrote it: the login goes along, and
+    pushing, copying and installing are what they are elsewhere.
+    """
+    # an address of this machine that nobody else uses
+    address = ".".join(["127", *(str(random.randrange(1, 255)) for _ in range(3))])
+    certificate = certificates.make("usual-port", f"IP:{address},IP:127.0.0.1")
+    monkeypatch.setenv("OCI_BINPKG_CA_FILE", str(certificate))
+    monkeypatch.setenv("OCI_BINPKG_LAYER_CACHE", str(layers))
+    repository = f"team{next(_NUMBERS)}/apps"
+    known = (repository, f"{repository}-copy")
+    tls = certificates.context(certificate)
+    with contextlib.ExitStack() as stack:
+        try:
+            stage = stack.enter_context(
+                standing(
+                    PROFILES["ecr"], plain_registry.url, repositories=known, wait=1, tls=tls, address=address, port=443
+                )
+            )
+        except PermissionError:
+            parts.give_up("port 443", "needs root")
+        assert stage.proxy.url == f"https://{address}"
+        keep_login(isolated_home, address)
+        cache = f"oci://{address}/{repository}"
+        done("push", cache, "--store", tree, "--update-index")
+        done("copy", cache, f"{cache}-copy")
+        done("install", "app", "--from", f"{cache}-copy", "--store", tmp_path / "new")
+        sent = stage.log.seen("PUT", COMMIT, role="registry")
+        assert {one.headers["host"] for one in sent} <= {address, f"{address}:443"}
+        assert all(one.authorization.startswith("Basic ") for one in sent)
+        begun = stage.log.seen("POST", "/blobs/uploads/$")
+        assert begun, "uploads were begun, and their addresses given with the port"
+        assert_no_login_elsewhere(stage)
 
 
 @of("ecr", "gitea")

@@ -319,10 +319,10 @@ def test_a_profile_without_its_login_asks_for_it(plain_registry: RealRegistry) -
 
 
 def test_the_list_of_profiles_says_what_each_does(capsys: pytest.CaptureFixture[str]) -> None:
-    assert len(PROFILES) == 12
+    assert len(PROFILES) == 13
     assert main(["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len([line for line in lines if not line.startswith(" ")]) == 12
+    assert len([line for line in lines if not line.startswith(" ")]) == 13
     assert len(lines) == 12 + sum(len(profile.quirks) for profile in PROFILES.values())
 
 

@@ -35,6 +35,8 @@ _AGAIN: Final = frozenset(
     }
 )
 _SIZE_WORDS: Final = re.compile(r"too (?:large|big)|entity|exceed|maximum|size limit", re.IGNORECASE)
+_WITH_SIZE_WORDS: Final = frozenset({400, 416})
+"""Statuses that mean something else, with which some registries refuse a chunk for its size (GHCR 416, ECR 400)."""
 _RANGE: Final = re.compile(r"(?:bytes[ =])?([0-9]{1,18})-([0-9]{1,18})", re.ASCII)
 
 
@@ -47,13 +49,19 @@ class Session:
 
 
 class AttemptError(Exception):
-    """One session failed. `definite`: it certainly stored nothing. `again`: another one may do better."""
+    """One session failed. `definite`: it certainly stored nothing. `again`: another one may do better.
 
-    def __init__(self, cause: BinpkgError, *, definite: bool = False, again: bool = True) -> None:
+    `unknown`: a 404 that does not say of what. Some registries know a session only once it got a PATCH.
+    """
+
+    def __init__(
+        self, cause: BinpkgError, *, definite: bool = False, again: bool = True, unknown: bool = False
+    ) -> None:
         super().__init__(cause.message)
         self.cause = cause
         self.definite = definite
         self.again = again
+        self.unknown = unknown
 
 
 class TooLargeError(Exception):
@@ -173,9 +181,7 @@ class Chunks:
                 # a Range that stands still or speaks of one chunk only is common (ECR, zot): then our own count holds
                 return len(piece) if self._counting else _advance(response, len(piece), offset) or len(piece)
             refusal = Refusal.of(response)
-        if refusal.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or (
-            refusal.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and _SIZE_WORDS.search(refusal.text)
-        ):
+        if _too_large(refusal):
             raise TooLargeError(refusal.error(self._operation))
         if refusal.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise ServerError(f"{self._operation}: out of order at byte {offset}")
@@ -193,6 +199,12 @@ class Chunks:
                 return _advance(response, length, offset)
         except TransferError:
             return None
+
+
+def _too_large(refusal: Refusal) -> bool:
+    if refusal.status in _WITH_SIZE_WORDS:
+        return _SIZE_WORDS.search(refusal.text) is not None and not refusal.is_quota()
+    return refusal.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
 def _advance(response: Response, length: int, offset: int) -> int | None:
@@ -217,5 +229,6 @@ def judged(refusal: Refusal, operation: str) -> AttemptError | TooLargeError:
             f"{operation}: the upload session is gone ({said})",
             hint="try again; if it stays so, the registry's own log may tell why",
         )
-        return AttemptError(gone, definite=True)
+        unknown = refusal.status == HTTPStatus.NOT_FOUND and not refusal.codes
+        return AttemptError(gone, definite=True, unknown=unknown)
     return AttemptError(error, definite=True, again=not refusal.codes or bool(refusal.codes & _AGAIN))

@@ -33,6 +33,7 @@ class Uploader:
     def __init__(self, remote: Remote, presence: Presence) -> None:
         self._remote = remote
         self._presence = presence
+        self._chunk = remote.settings.chunk_size
 
     def upload(self, blob: Blob, *, mount: bool = True) -> bool:
         """Bring a blob into the repository; tell whether its bytes were sent (False: mounted).
@@ -42,13 +43,16 @@ class Uploader:
         """
         body = SentBody(blob, self._remote.observe)
         started = self._remote.clock()
-        chunk = self._remote.settings.chunk_size
+        chunk, guessed = self._chunk, None
         delays = self._delays(chunk)
         attempt = 1
         while True:
             try:
                 # a Range that lied spoils the digest: every other attempt goes by its own count
-                return self._attempt(body, blob.origin if mount else "", chunk, counting=attempt % 2 == 0)
+                sent = self._attempt(body, blob.origin if mount else "", chunk, counting=attempt % 2 == 0)
+            except ServerError as error:
+                # chunks were a guess: what is wrong with the upload itself is what counts
+                raise (guessed or error) from None
             except TooLargeError as error:
                 if chunk:
                     raise error.cause from None
@@ -57,7 +61,13 @@ class Uploader:
             except AttemptError as error:
                 if not self._remote.back_off(error.cause, next(delays, None), attempt):
                     raise _final(error.cause, attempt, self._remote.clock() - started) from None
+                if error.unknown and not chunk:
+                    chunk, guessed = self._remote.settings.fallback_chunk, error.cause
                 attempt += 1
+            else:
+                if guessed:
+                    self._chunk = chunk  # so that the blobs after this one need no guess
+                return sent
 
     def stream(self, content: Growing) -> bool:
         """Bring content into the repository while it is being made; tell whether it is there now, whole.

@@ -1,7 +1,7 @@
-"""Twelve registries as lists of their quirks.
+"""Registries as lists of their quirks.
 
 What a registry does now and then strikes once here, so that one push meets it. Not imitated: what only shows after
-minutes or gigabytes.
+gigabytes.
 """
 
 from __future__ import annotations
@@ -111,8 +111,13 @@ ECR = Profile(
                 refusal(400, "UNSUPPORTED", "Invalid parameter at 'maxResults'"), "GET", q.TAGS)),
         ("a bad tag is 400 without a body, also to HEAD",
          q.when(lambda asked: len(asked.path.rpartition("/")[2]) > 128, Answer(400), "GET|HEAD", q.TAG)),
-        ("a part sent twice is an error of its own", q.repeated_parts_refused()),
+        ("parts have 5 to 10 MiB, and one sent twice is an error of its own", q.parts(5 * MIB, 10 * MIB)),
+        ("the answer to a part is lost", q.rule(Action(drop=True), "PATCH", q.UPLOAD)),
         ("PATCH is answered 201 with a Range that stands still", q.upload_range("0-0", "PATCH", 201)),
+        ("an upload's state says that nothing is there", q.rule(
+            Action(answer=lambda asked: Answer(204, (("Location", asked.origin + asked.target), ("Range", "0-0")))),
+            "GET", q.UPLOAD, times=0)),
+        ("the port stands in upload addresses, though it is the usual one", q.usual_port_written_out()),
         ("tags are immutable, even with the same content; the index is excepted",
          q.immutable(400, "TAG_INVALID", "The image tag '{tag}' already exists and cannot be overwritten because the "
                      "repository is immutable.", even_same=True, but=r"index\.spack")),
@@ -188,6 +193,12 @@ ARTIFACTORY = Profile(
     ),
 )  # fmt: skip
 
+ARTIFACTORY_6 = replace(
+    ARTIFACTORY,
+    title="JFrog Artifactory 6",
+    quirks=(*ARTIFACTORY.quirks, ("an upload is not found before its first PATCH", q.patched_first())),
+)
+
 ZOT = Profile(
     "zot",
     quirks=(
@@ -241,6 +252,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "gitlab": GITLAB,
     "harbor": HARBOR,
     "artifactory": ARTIFACTORY,
+    "artifactory-6": ARTIFACTORY_6,
     "zot": ZOT,
     "distribution": DISTRIBUTION,
     "gitea": GITEA,
@@ -267,6 +279,7 @@ def standing(
     repositories: Collection[str] | None = None,
     wait: int = 60,
     page: int = 50,
+    address: str = "127.0.0.1",
     port: int = 0,
     tls: ssl.SSLContext | None = None,
     log: Log | None = None,
@@ -275,8 +288,9 @@ def standing(
     """Play a profile before `upstream`, which asks for no login itself. `wait`, `page`: see `Stage`."""
     log = log if log is not None else Log()
     with contextlib.ExitStack() as stack:
-        proxy = FaultProxy(upstream, role="registry", log=log, port=port, tls=tls, keep_login=not profile.login)
-        stage = Stage(upstream.rstrip("/"), proxy.url, wait=wait, page=page, repositories=repositories)
+        place = {"address": address, "port": port}
+        proxy = FaultProxy(upstream, role="registry", log=log, tls=tls, keep_login=not profile.login, **place)
+        stage = Stage(upstream.rstrip("/"), proxy.url, wait=wait, page=page, repositories=repositories, clock=clock)
         rules: list[Rule] = []
         storage = realm = None
         if profile.storage:

@@ -34,6 +34,7 @@ class Stage:
 
     `wait`: the seconds that a Retry-After asks for, where the real registry asks for a minute. `page`: tags on a page,
     where the real one has 50 or more. `repositories`: those that exist, where they must be made by hand; None: all.
+    `clock`, in seconds: by which what is signed ends.
     """
 
     upstream: str
@@ -43,6 +44,7 @@ class Stage:
     wait: int = 60
     page: int = 50
     repositories: Collection[str] | None = None
+    clock: Callable[[], float] = time.monotonic
     signed: dict[str, int] = field(default_factory=dict)
 
     def ask(self, method: str, target: str, headers: Mapping[str, str] | None = None) -> tuple[int, Any, bytes]:
@@ -199,8 +201,8 @@ def session_cookie(name: str, code: str, message: str) -> Quirk:
 # ---- reading
 
 
-def blobs_elsewhere(*, head: int = 0, uses: int = 0) -> Quirk:
-    """Send readers of blobs to storage by a signed address, which takes no login.
+def blobs_elsewhere(*, head: int = 0, uses: int = 0, seconds: float = 300.0) -> Quirk:
+    """Send readers of blobs to storage by a signed address, which takes no login and ends after `seconds`.
 
     `head`: the storage's answer to HEAD, because the signature is for GET. `uses`: how often an address may be used (0:
     as often as one likes).
@@ -210,18 +212,25 @@ def blobs_elsewhere(*, head: int = 0, uses: int = 0) -> Quirk:
         def redirect(asked: Asked) -> Answer | None:
             if stage.ask("HEAD", asked.path)[0] != 200:
                 return None
+            until = stage.clock() + seconds
             signature = secrets.token_hex(16)
-            stage.signed[signature] = 0
-            return Answer(307, (("Location", f"{stage.storage}/storage{asked.path}?expires=300&sig={signature}"),))
+            stage.signed[f"{signature} {until}"] = 0
+            query = f"expires={until}&sig={signature}"
+            return Answer(307, (("Location", f"{stage.storage}/storage{asked.path}?{query}"),))
 
         def guard(asked: Asked) -> Answer | None:
-            signature = asked.parameters.get("sig", [""])[0]
+            until = asked.parameters.get("expires", ["0"])[0]
+            signature = f"{asked.parameters.get('sig', [''])[0]} {until}"
             if "authorization" in asked.headers or "cookie" in asked.headers:
                 return Answer(400, (), b"<Error><Code>InvalidAuthenticationInfo</Code></Error>")
             if asked.method == "HEAD" and head:
                 return Answer(head)
             if signature not in stage.signed or 0 < uses <= stage.signed[signature]:
                 return Answer(403, (), b"<Error><Code>AuthenticationFailed</Code></Error>")
+            if float(until) <= stage.clock():
+                return Answer(
+                    403, (), b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
+                )
             stage.signed[signature] += 1
             return None
 
@@ -450,9 +459,42 @@ def upload_location(change: Callable[[str], str]) -> Quirk:
     return rule(Action(edit=edit), "POST|PATCH|GET", UPLOAD, times=0)
 
 
+def usual_port_written_out() -> Quirk:
+    """Give upload addresses with the port in them, also where it is the usual one of https."""
+
+    def change(url: str) -> str:
+        parts = urlsplit(url)
+        usual = {"https": 443, "http": 80}.get(parts.scheme)
+        return parts._replace(netloc=f"{parts.netloc}:{usual}").geturl() if usual and not parts.port else url
+
+    return upload_location(change)
+
+
+@_fresh
+def patched_first() -> Quirk:
+    """Know an upload session only once a PATCH was sent to it: a PUT with the whole body finds nothing."""
+    patched: set[str] = set()
+
+    def check(asked: Asked) -> Answer | None:
+        session = asked.path.rpartition("/")[2]
+        if asked.method == "PATCH":
+            patched.add(session)
+            return None
+        new = session not in patched and asked.headers.get("content-length", "0") != "0"
+        return Answer(404, (("Content-Type", "text/html"),), b"<html>404 Not Found</html>") if new else None
+
+    return rule(Action(answer=check), "PATCH|PUT", UPLOAD, times=0)
+
+
 def upload_range(text: str, method: str = "POST", status: int = 0) -> Quirk:
-    """Say something of its own in the Range header of an upload's answers."""
-    return rule(Action(headers={"Range": text}, status=status), method, UPLOAD, times=0)
+    """Say something of its own in the Range header of an upload's answers that are no refusals."""
+
+    def edit(_asked: Asked, answer: Answer) -> Answer:
+        if answer.status not in (201, 202, 204):
+            return answer
+        return answer.with_status(status or answer.status).with_headers(Range=text)
+
+    return rule(Action(edit=edit), method, UPLOAD, times=0)
 
 
 def patch_range_of_last_chunk() -> Quirk:
@@ -493,19 +535,30 @@ def one_stream() -> Quirk:
 
 
 @_fresh
-def repeated_parts_refused() -> Quirk:
-    """Refuse a chunk that begins before the end of what is there, in words of its own."""
+def parts(least: int, most: int) -> Quirk:
+    """Take chunks as parts of a size from `least` (but for the last) to `most`; one sent again is refused in words of
+    its own.
+    """
     ends: dict[str, int] = {}
+    short: set[str] = set()
+
+    def refused(text: str) -> Answer:
+        return refusal(400, "BLOB_UPLOAD_INVALID", text)
 
     def check(asked: Asked) -> Answer | None:
         session = asked.path.rpartition("/")[2]
         first, _, last = asked.headers.get("content-range", "").partition("-")
-        end = ends.get(session, 0)
-        if first.isdigit() and int(first) != end:
-            text = f"First byte of the layer part is {first} instead of {end}"
-            return refusal(400, "BLOB_UPLOAD_INVALID", text)
-        if last.isdigit():
-            ends[session] = int(last) + 1
+        if not (first.isdigit() and last.isdigit()):
+            return None
+        end, size = ends.get(session, 0), int(last) + 1 - int(first)
+        if int(first) != end:
+            return refused(f"First byte of the layer part is {first} instead of {end}")
+        if session in short:
+            return refused(f"All layer parts except the last part should be at least {least} bytes")
+        if size > most:
+            return refused(f"The layer part exceeds the maximum size of {most} bytes")
+        ends[session] = int(last) + 1
+        short.update([session] if size < least else [])
         return None
 
     return rule(Action(answer=check), "PATCH", UPLOAD, times=0)

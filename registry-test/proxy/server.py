@@ -24,6 +24,7 @@ KEPT = 5 * 1024 * 1024
 LONGEST_HEAD = 128 * 1024
 IDLE_SECONDS = 60.0
 NO_BODY = frozenset({204, 304})
+USUAL_PORT, USUAL_TLS_PORT = 80, 443
 _TLS_GREETING = b"\x16"
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "host"})
 
@@ -37,7 +38,7 @@ class _HungUpError(Exception):
 
 
 class FaultProxy:
-    """Stands at a free port of loopback (or `port`) before `upstream` ("" is none: then only rules answer).
+    """Stands at a free port of loopback (or `port`, `address`) before `upstream` ("" is none: then only rules answer).
 
     With `tls` it serves https. Several proxies may share a `log`; `role` tells them apart in it. Logins are not passed
     on where `keep_login` is false: then the rules check them and the server behind knows none.
@@ -51,6 +52,7 @@ class FaultProxy:
         role: str = "registry",
         log: Log | None = None,
         tls: ssl.SSLContext | None = None,
+        address: str = "127.0.0.1",
         port: int = 0,
         keep_login: bool = True,
     ) -> None:
@@ -65,8 +67,9 @@ class FaultProxy:
         self._open: set[socket.socket] = set()
         self._connections = 0
         self._cut = 0
-        self._listener = socket.create_server(("127.0.0.1", port), backlog=128)
-        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._listener = socket.create_server((address, port), backlog=128)
+        taken = self._listener.getsockname()[1]
+        self.host = address if taken == (USUAL_TLS_PORT if tls else USUAL_PORT) else f"{address}:{taken}"
         self.url = f"{'https' if tls else 'http'}://{self.host}"
 
     def add(self, *rules: Rule) -> Self:

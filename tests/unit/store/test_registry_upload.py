@@ -456,6 +456,36 @@ def test_R31_chunks_on_request(bench: Bench, size):
     assert bench.registry.log[-1].length == 0
 
 
+def _unknown_before_a_patch(bench: Bench) -> None:
+    """Let the registry not find a session that got no PATCH, and not say what it did not find."""
+
+    def judge(exchange: Exchange) -> Answer:
+        return bench.registry.respond(exchange) if exchange.length == 0 else Answer(404, body=b"<html>Not Found</html>")
+
+    bench.registry.fault("PUT", SESSION, times=0, answer=judge)
+
+
+@pytest.mark.covers("R31", "F37")
+def test_F37_a_session_that_is_unknown_gets_a_patch_first_and_so_do_all_after_it(bench: Bench):
+    blobs = [layer(25 * KIB, seed) for seed in (1, 2)]
+    _unknown_before_a_patch(bench)
+    store = bench.store(settings=replace(DEFAULTS, fallback_chunk=20 * KIB))
+    for blob in blobs:
+        assert store.put(blob)
+        assert holds(bench, blob)
+    assert [exchange.length for exchange in bench.registry.requests("PUT")] == [25 * KIB, 0, 0]
+    assert len(bench.waits) == 1
+
+
+@pytest.mark.covers("F37")
+def test_F37_where_chunks_are_no_help_the_first_error_is_told(bench: Bench):
+    _unknown_before_a_patch(bench)
+    bench.registry.fault("PATCH", SESSION, times=0, answer=Answer.error(405, "UNSUPPORTED", "no chunks here"))
+    with pytest.raises(ServerError, match="the upload session is gone"):
+        bench.store().put(layer(25 * KIB))
+    assert len(bench.registry.requests("PATCH")) == 1
+
+
 @pytest.mark.covers("R31", "F07", "F40")
 def test_F40_a_blob_too_large_for_one_piece_is_sent_in_chunks(bench: Bench):
     blob = layer(500 * KIB)
@@ -467,7 +497,14 @@ def test_F40_a_blob_too_large_for_one_piece_is_sent_in_chunks(bench: Bench):
 
 
 @pytest.mark.covers("R31", "F40")
-@pytest.mark.parametrize("answer", [Answer(413), Answer.error(416, "SIZE_INVALID", "request body is too large")])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(413),
+        Answer.error(416, "SIZE_INVALID", "request body is too large"),
+        Answer.error(400, "BLOB_UPLOAD_INVALID", "the part exceeds the maximum size"),
+    ],
+)
 def test_F40_chunks_shrink_until_they_are_taken(bench: Bench, answer):
     blob = layer(300 * KIB)
 
