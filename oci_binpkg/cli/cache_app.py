@@ -270,6 +270,9 @@ SignedOption = Annotated[bool | None, typer.Option("--signed/--unsigned", help="
 SignedIndexOption = Annotated[
     bool | None, typer.Option("--signed-index/--any-index", help="whether its index must be signed")
 ]
+InsecureOption = Annotated[
+    bool | None, typer.Option("--insecure/--no-insecure", help="whether its address may be http://")
+]
 ViewOption = Annotated[str | None, typer.Option("--view", metavar="NAME", help="use the index of this part of it")]
 EndpointOption = Annotated[str | None, typer.Option("--endpoint-url", metavar="URL", help="the S3 server")]
 ProfileOption = Annotated[str | None, typer.Option("--profile", metavar="NAME", help="profile of the AWS tools")]
@@ -292,6 +295,7 @@ def mirror_add(
     push: PushUrlOption = None,
     signed: SignedOption = None,
     signed_index: SignedIndexOption = None,
+    insecure: InsecureOption = None,
     view: ViewOption = None,
     endpoint_url: EndpointOption = None,
     profile: ProfileOption = None,
@@ -314,6 +318,7 @@ def mirror_add(
         "push": push,
         "signed": signed,
         "signed_index": signed_index,
+        "insecure": insecure,
         "view": view,
         "endpoint_url": endpoint_url,
         "profile": profile,
@@ -334,6 +339,7 @@ def mirror_set(
     push: PushUrlOption = None,
     signed: SignedOption = None,
     signed_index: SignedIndexOption = None,
+    insecure: InsecureOption = None,
     view: ViewOption = None,
     endpoint_url: EndpointOption = None,
     profile: ProfileOption = None,
@@ -354,6 +360,7 @@ def mirror_set(
         "push": push,
         "signed": signed,
         "signed_index": signed_index,
+        "insecure": insecure,
         "view": view,
         "endpoint_url": endpoint_url,
         "profile": profile,

@@ -7,6 +7,7 @@ In our configuration file a name is a table:
     push = "s3://bucket/incoming"
     signed = false                        # nothing is checked, and what is written is signed only with --key
     signed_index = true                   # its index must be signed, too, and is written only with --key
+    insecure = true                       # its address may be http://
     view = "stable"                       # the part of a mirror whose index is used
     endpoint_url = "https://s3.lab.example"
     profile = "lab"
@@ -26,7 +27,7 @@ from urllib.parse import urlsplit
 
 from oci_binpkg.cli.tables import Kinds, tables
 from oci_binpkg.errors import UsageError
-from oci_binpkg.model.reference import check_view
+from oci_binpkg.model.reference import check_view, is_loopback
 
 KEYS: Final[Mapping[str, Kinds]] = {
     "url": (str,),
@@ -34,6 +35,7 @@ KEYS: Final[Mapping[str, Kinds]] = {
     "push": (str,),
     "signed": (bool,),
     "signed_index": (bool,),
+    "insecure": (bool,),
     "view": (str,),
     "endpoint_url": (str,),
     "profile": (str,),
@@ -186,6 +188,8 @@ def parse_caches(
         for key in ("url", "fetch", "push", "endpoint_url"):
             if has_login(table.get(key, "")):
                 raise UsageError(f"{path}: caches.{name}.{key}: an address holds no login", hint=_LOGIN)
+            if key != "endpoint_url" and not table.get("insecure"):
+                _check_plain(table.get(key, ""), f"{path}: caches.{name}.{key}")
         if not any(table.get(key) for key in ("url", "fetch", "push")):
             raise UsageError(f"{path}: caches.{name} has no url", hint="set url, or fetch and push")
         _check_endpoint(table.get("endpoint_url", ""), f"{path}: caches.{name}.endpoint_url")
@@ -260,6 +264,17 @@ def check_variable(name: str, what: str) -> None:
         raise UsageError(
             f"{what} is not the name of an environment variable",
             hint="the variable holds the secret, the file only its name",
+        )
+
+
+def _check_plain(url: str, what: str) -> None:
+    """Refuse plain http to another machine: packages, and logins for them, would be for all on the way to change."""
+    scheme, _, rest = url.partition("://")
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if scheme.lower() == "http" and not is_loopback(host):
+        raise UsageError(
+            f"{what}: plain http, which anybody on the way can read and change",
+            hint="write https://, or say insecure = true (`mirror add --insecure`) if it is meant",
         )
 
 

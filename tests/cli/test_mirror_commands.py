@@ -194,12 +194,23 @@ def test_no_names_is_no_error(home):
 
 
 @pytest.mark.covers("B42")
+def test_plain_http_is_taken_where_it_is_said_and_not_once_that_is_taken_back(config):
+    ran("add", "lab", "http://h/x", "--insecure")
+    before = config.read_text()
+    assert "insecure = true" in before
+    assert "caches.lab.url: plain http" in refused("set", "lab", "--no-insecure")
+    assert config.read_text() == before
+
+
+@pytest.mark.covers("B42")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["add", "lab", "oci://h/y"], "there is a cache lab already\n  `oci-binpkg mirror set lab`"),
         (["add", "a b", "oci://h/y"], "cannot be the name of a cache"),
         (["add", "oci-layout", "oci://h/y"], "cannot be the name of a cache"),
+        (["add", "more", "http://h/y"], "more.url: plain http"),
+        (["set", "lab", "--push", "http://h/y"], "lab.push: plain http"),
         (["add", "more", "xyz://h/y"], "not a cache: 'xyz://h/y'"),
         (["add", "more", "oci://h/y:tag"], "names an image, a cache is expected"),
         (["add", "more", ""], "more has no url"),

@@ -109,6 +109,10 @@ def test_a_login_without_its_variables_stops_writing_and_not_reading(home):
         ("[caches.lab]\nurl = ''", "caches.lab has no url"),
         ("[caches.lab]\nurl = 'x'\n[caches.lab]\nurl = 'y'", "not valid TOML"),
         ("[caches.oci-layout]\nurl = 'x'", "'oci-layout' cannot be the name of a cache"),
+        ("[caches.lab]\nurl = 'http://h/x'", "caches.lab.url: plain http"),
+        ("[caches.lab]\nurl = 'https://h/x'\npush = 'HTTP://h:80'", "caches.lab.push: plain http"),
+        ("[caches.lab]\nurl = 'http://127.0.0.1.evil.example/x'", "insecure = true"),
+        ("[caches.lab]\nurl = 'http://h/x'\ninsecure = 'yes'", "caches.lab.insecure must be true or false"),
         ("[caches.lab]\nurl = 's3://me:hush@b/x'", "caches.lab.url: an address holds no login"),
         ("[caches.lab]\nurl = 's3://b'\nendpoint_url = 'https://me:hush@h'", "endpoint_url: an address holds no login"),
         ("[caches.lab]\nurl = 's3://b'\nendpoint_url = 'h:9000'", "caches.lab.endpoint_url must be a URL"),
@@ -127,6 +131,22 @@ def test_a_mistake_in_our_file_names_file_and_key_and_no_secret(home, text, mess
         caches(home)
     assert message in str(caught.value)
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.covers("B42")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "url = 'http://h/x'\ninsecure = true",
+        "url = 'http://127.0.0.1:8080/x'",
+        "url = 'http://localhost/x'",
+        "url = 'http://[::1]:80/x'",
+        "url = 'oci+http://h:5000/x'",
+    ],
+)
+def test_plain_http_that_is_meant_is_taken(home, text):
+    own(home, f"[caches.lab]\n{text}\n")
+    assert "http://" in caches(home)["lab"].fetch_url
 
 
 @pytest.mark.parametrize(
