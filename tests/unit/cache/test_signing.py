@@ -298,7 +298,6 @@ def test_a_document_without_dash_escapes_and_one_with_them_are_refused(keyring, 
 # ---- B35, B36: what is signed
 
 
-@pytest.mark.covers("B35")
 def test_a_good_signature_presented_for_another_package_gives_the_text_that_names_its_own(keyring, gpg_keys):
     signed = gpg_keys.home.clear(TEXT, gpg_keys.good)
     assert json.loads(verify_clearsigned(signed, "other-1.0", keyring))["package"] == "greet"

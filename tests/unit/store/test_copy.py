@@ -403,7 +403,6 @@ def test_layers_and_diff_ids_must_be_as_many(source: MemoryStore) -> None:
         read_image(source, "short")
 
 
-@pytest.mark.covers("B13")
 def test_a_history_that_does_not_tell_of_every_layer_is_for_the_caller_to_judge(source: MemoryStore) -> None:
     layers = [layer_of({"a": b"1"}), layer_of({"b": b"2"})]
     put_image(source, image_of_layers(*layers, history=3), "wrong")

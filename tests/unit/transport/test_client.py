@@ -226,7 +226,7 @@ def test_connections_are_not_shared_between_threads(bench) -> None:
 # --- answers --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.covers("F06", "F10", "R43", "B46")
+@pytest.mark.covers("F06", "F10", "R43")
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 408, 499, 522])
 def test_passing_troubles_end_in_success(bench, status: int) -> None:
     bench.server.on("GET", "/v2/x", *[Answer(status, b"<html>oops</html>")] * 5, OK)
