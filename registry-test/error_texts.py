@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from oci_binpkg.cli import mirrors, settings
 from oci_binpkg.errors import BinpkgError
 from tests.support.command_line import Ended
 
@@ -36,6 +37,10 @@ _REPLACED = (
 _ATTEMPTED = re.compile(
     r"\b(GET|HEAD|download|upload|begin the upload|push manifest|fetch manifest|list the tags|remove|get a token)\b"
 )
+SETTINGS = frozenset({*settings._KEYS, *settings._REGISTRY, *mirrors.KEYS})
+"""The keys that a step may name."""
+LONGEST = 500
+"""Of a line; servers have up to 300 characters of it."""
 _THING = re.compile(r"REPOSITORY|DIGEST|HOST/\w+")
 
 
@@ -123,8 +128,31 @@ def wrong_with(text: str) -> Iterable[str]:
         yield "the repository, digest or file"
     if not re.search(r"answered without|: (HOST|the|it|SIZE|more|no|[0-9])[^:]* .{4,}|\(HOST.* not have it\)", said):
         yield "the reason"
-    if not re.search(r"(?m)^ {2,4}\S", rest):
+    yield from _wrong_steps(command, said, re.findall(r"(?m)^ {2,4}(\S.*)$", rest))
+    if re.search(r"\bNone\b|<class|Traceback|\bb'|  |\(\)|: :|;;", said):
+        yield "words for people"
+    if max(map(len, rest.splitlines()), default=0) > LONGEST:
+        yield "brevity"
+
+
+def _wrong_steps(command: str, said: str, steps: list[str]) -> Iterable[str]:
+    """Yield what is wrong with what to do next: none, several for one error, or one that cannot help."""
+    if not steps:
         yield "a next step"
+    if "Error" in command and len(steps) > 1:
+        yield "a single next step"
+    for step in steps:
+        if step.endswith(".") or step[0].isupper():
+            yield "a step written like the others"
+        keys = re.findall(r"`([a-z_]+)`|\[([a-z_]+)\.", step)
+        if "in the settings" in step and not keys:
+            yield "the key that is to be set"
+        if {key for pair in keys for key in pair if key} - SETTINGS:
+            yield "a key that there is"
+        if re.search(r"HTTP (4(?!08|29|99)|50[15])", said) and re.search(r"side: try again later", step):
+            yield "a step other than waiting, for what waiting does not change"
+        if "log in" in step and not re.search(r"exit 2[234]", command) and "401" not in said:
+            yield "a step that has to do with the login only where the error has"
 
 
 def listen(request: pytest.FixtureRequest, patch: pytest.MonkeyPatch) -> Told:

@@ -187,7 +187,7 @@ def tried(folder: Path, mutation: Mutation) -> str:
         path.write_text(text, encoding="utf-8")
     if after.reason == "its tests did not end":
         return f"killed ({after.reason})"
-    return after.reason or (f"killed by {after.failed} of {before.passed} tests" if after.failed else "SURVIVED")
+    return after.reason or (f"killed: {after.failed} failures" if after.failed else "SURVIVED")
 
 
 def main() -> int:
@@ -199,7 +199,7 @@ def main() -> int:
             started = time.monotonic()
             ended = tried(folder, mutation)
             survivors += not ended.startswith("killed")
-            print(f"{ended:28} {mutation.fault} ({time.monotonic() - started:.0f} s)", flush=True)
+            print(f"{ended:20} {mutation.fault} ({time.monotonic() - started:.0f} s)", flush=True)
     print(f"{len(MUTATIONS) - survivors} of {len(MUTATIONS)} mutations killed")
     return 1 if survivors else 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from fault_bench import (
@@ -29,8 +30,10 @@ from proxy.quirks import Stage
 from oci_binpkg.errors import BinpkgError, ServerError
 from oci_binpkg.model.content import Blob
 from oci_binpkg.transport.settings import Timeouts
+from tests.support.command_line import binpkg
 from tests.support.real.components import RealParts
 from tests.support.self_signed import Certificates
+from tests.support.spack_trees import Sketch, spack_tree
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
 
@@ -265,6 +268,22 @@ def test_F41_location_elsewhere(bench: FaultBench, allowed: bool) -> None:
             store.put(blob)
         assert bench.seen(role="elsewhere") == []
     assert all(one.authorization for one in bench.seen("POST", UPLOAD, "registry")[1:])
+
+
+def test_F41_location_elsewhere_that_is_configured(bench: FaultBench, isolated_home: Path, tmp_path: Path) -> None:
+    """Location at another origin that `servers` names in the configuration -> pushed there, without Authorization."""
+    other = bench.another("elsewhere", bench.registry.url)
+    bench.on(Action(edit=lambda _asked, answer: answer.with_headers(
+        Location=answer.header("Location").replace(bench.proxy.url, other.url))), "POST", UPLOAD, times=0)  # fmt: skip
+    config = isolated_home / ".config" / "oci-binpkg" / "config.toml"
+    config.parent.mkdir(parents=True)
+    tree = spack_tree(tmp_path / "tree", [Sketch("zlib", "1.3", files={"lib/z": b"z"})]).root
+    for servers, code in (("", 25), (f'servers = ["{other.url}"]\n', 0)):
+        config.write_text(f'[registries."{bench.proxy.host}"]\n{servers}')
+        ended = binpkg("push", f"oci://{bench.proxy.host}/{bench.name}", "--store", tree)
+        assert ended.code == code, ended.err
+    assert {one.authorization for one in bench.seen(role="elsewhere")} == {""}
+    assert len(bench.seen("PUT", COMMIT, "elsewhere")) == 2
 
 
 def test_F41_location_with_the_usual_port(bench: FaultBench, parts: RealParts, certificates: Certificates) -> None:

@@ -323,7 +323,7 @@ def test_the_list_of_profiles_says_what_each_does(capsys: pytest.CaptureFixture[
     assert main(["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if not line.startswith(" ")]) == 13
-    assert len(lines) == 12 + sum(len(profile.quirks) for profile in PROFILES.values())
+    assert len(lines) == 13 + sum(len(profile.quirks) for profile in PROFILES.values())
 
 
 def test_on_its_own(plain_registry: RealRegistry) -> None:

@@ -50,7 +50,9 @@ class Connections:
         host = "registry-1.docker.io" if repository.host == "docker.io" else repository.host
         # without retries an upload as a whole has one try too
         once = RegistrySettings(unit_delays=(), manifest_delays=(), resume_failures=0)
-        settings = once if self._settings.retries == 0 else RegistrySettings()
+        usual = once if self._settings.retries == 0 else RegistrySettings()
+        servers = self._settings.servers.get(repository.host, ())
+        settings = replace(usual, upload_origins=frozenset(map(str, servers)))
         client = self._client(f"{repository.scheme}://{host}", endpoint.access)
         return RegistryStore(client, repository, settings=settings, observer=self._observer)
 
@@ -79,13 +81,16 @@ class Connections:
         """Return how to reach `host[:port]`; `plain` allows http."""
         settings = self._settings
         ca_file = settings.ca_file_of(host)
+        named = settings.servers.get("docker.io" if host == "registry-1.docker.io" else host, ())
+        insecure = {origin.netloc for origin in named if origin.scheme == "http"}
         retry = RetryPolicy() if settings.retries is None else RetryPolicy(retries=settings.retries)
         return TransportSettings(
             timeouts=timeouts(settings.timeout),
             retry=retry,
             ca_files={host: ca_file} if ca_file else {},
             ca_file=settings.ca_file,
-            insecure_hosts=frozenset({host}) if plain else frozenset(),
+            insecure_hosts=frozenset({host, *insecure} if plain else insecure),
+            internal_hosts=frozenset(origin.netloc for origin in named),
             proxies=settings.proxies,
             no_proxy=tuple(part.strip() for part in settings.no_proxy.split(",") if part.strip()),
         )

@@ -12,6 +12,7 @@ The file is `config.toml` in the user's configuration folder (or `$OCI_BINPKG_CO
     url = "oci://registry.example/lab"
     [registries."registry.example"]
     ca_file = "/etc/ssl/lab.pem"
+    servers = ["http://10.0.0.5:9000"]  # where else it may send us: plain http, private networks, for uploads
     [layer_cache]
     path = "~/.cache/oci-binpkg/layers"
     max_size = "20 GiB"
@@ -31,6 +32,7 @@ from typing import Any, Final
 from oci_binpkg.cli.mirrors import CacheSettings, SpackMirrors, SpackPlaces, parse_caches
 from oci_binpkg.cli.tables import MAX_BYTES, Kinds, check_table, tables
 from oci_binpkg.errors import UsageError
+from oci_binpkg.transport.addresses import Origin, UnsafeAddressError
 
 GIB: Final = 1024**3
 DEFAULT_LAYER_CACHE: Final = 20 * GIB
@@ -48,6 +50,7 @@ _KEYS: Final[Mapping[str, Kinds]] = {
     "registries": (dict,),
     "layer_cache": (dict,),
 }
+_REGISTRY: Final[Mapping[str, Kinds]] = {"ca_file": (str,), "servers": (list,)}
 _CERTIFICATE_FOLDERS: Final = ("/etc/docker/certs.d", "/etc/containers/certs.d")
 
 
@@ -68,6 +71,7 @@ class Settings:
     caches: Mapping[str, CacheSettings] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     ca_files: Mapping[str, str] = field(default_factory=dict)
+    servers: Mapping[str, tuple[Origin, ...]] = field(default_factory=dict)
     ca_file: str = ""
     layer_cache: str = ""
     keyring: str = ""
@@ -114,6 +118,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         caches={**theirs.caches, **own},
         remarks=tuple(theirs.remarks),
         ca_files=_ca_files(document, path, home),
+        servers=_servers(document, path),
         ca_file=env.get("OCI_BINPKG_CA_FILE") or env.get("REQUESTS_CA_BUNDLE") or env.get("SSL_CERT_FILE") or "",
         layer_cache=env.get("OCI_BINPKG_LAYER_CACHE")
         or _path(layer_cache.get("path", ""), home)
@@ -187,8 +192,19 @@ def _spack_mirrors(document: Mapping[str, Any], places: SpackPlaces) -> SpackMir
 
 
 def _ca_files(document: Mapping[str, Any], path: str, home: str) -> dict[str, str]:
-    registries = tables(document, "registries", {"ca_file": (str,)}, path)
+    registries = tables(document, "registries", _REGISTRY, path)
     return {host: _path(table["ca_file"], home) for host, table in registries.items() if "ca_file" in table}
+
+
+def _servers(document: Mapping[str, Any], path: str) -> dict[str, tuple[Origin, ...]]:
+    found = {}
+    for host, table in tables(document, "registries", _REGISTRY, path).items():
+        try:
+            found[host] = tuple(Origin.parse(url if isinstance(url, str) else "") for url in table.get("servers", ()))
+        except UnsafeAddressError as error:
+            what = f"{path}: registries.{host}.servers: one is no server: {error}"
+            raise UsageError(what, hint="as https://storage.example or http://10.0.0.5:9000") from None
+    return found
 
 
 def _count(text: str) -> int:

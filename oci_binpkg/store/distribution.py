@@ -47,6 +47,9 @@ PUSH: Final = "pull,push"
 
 MIB: Final = 1024 * 1024
 _HUB_API: Final = "https://registry-1.docker.io"
+_LOST: Final = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
+_LOSES: Final = "the registry loses what was just stored: push again, or ask whoever runs it"
+_NOT_ACCEPTED: Final = "the registry does not accept this; its own log may tell why"
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}(?![0-9a-f])", re.ASCII)
 _QUOTA: Final = re.compile(
     r"quota|upper limit|storage (?:limit|is full)|insufficient storage|not enough (?:space|storage)", re.IGNORECASE
@@ -134,13 +137,13 @@ class Refusal:
             return DeniedError(said, hint="the quota is used up: delete something there, or ask for more room")
         if "NAME_UNKNOWN" in self.codes:
             return NotFoundError(said, hint="create the repository first: this registry does not create one on push")
-        if self.status == HTTPStatus.NOT_FOUND:
+        if self.status == HTTPStatus.NOT_FOUND and not self.codes & _LOST:
             return NotFoundError(said, hint="check the repository's name, and that the login may push to it")
         if self.status == HTTPStatus.FORBIDDEN:
             return DeniedError(said, hint="the login may not do this here: check its rights on the repository")
         if self.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             return DeniedError(said, hint="the registry takes no body of this size")
-        return ServerError(said, hint="the registry does not accept this; its own log may tell why")
+        return ServerError(said, hint=_LOSES if self.codes & _LOST else _NOT_ACCEPTED)
 
 
 def content_length(headers: Mapping[str, str]) -> int | None:
@@ -260,9 +263,11 @@ class Remote:
             url = ""
         origin = origin_of(url)
         if origin is None or (origin != origin_of(self.api) and str(origin) not in self.settings.upload_origins):
+            host = self.repository.host
+            hint = f'if that server is meant, name it in `servers` of [registries."{host}"] in the settings'
             raise ServerError(
                 f"upload to {self.name}: the registry sends uploads to {origin or 'an address that is none'}",
-                hint="allow that origin for uploads in the settings if it is meant to be",
+                hint=hint if origin else f"ask whoever runs {host}: it does not follow the protocol",
             )
         return url
 

@@ -27,7 +27,11 @@ _VISIBLE: Final = re.compile(r"[!-~]*")
 
 
 class UnsafeAddressError(ValueError):
-    """An address that will not be asked; the text says why."""
+    """An address that will not be asked; the text says why. `nameable`: it would be, were it named in the settings."""
+
+    def __init__(self, reason: str, *, nameable: bool = False) -> None:
+        super().__init__(reason)
+        self.nameable = nameable
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,7 @@ class Neighbours:
             raise UnsafeAddressError("it goes from https to plain http")
         plain_allowed = origin.host == home.host or is_loopback(origin.host) or origin.named_in(self.insecure)
         if origin.scheme == "http" and not plain_allowed:
-            raise UnsafeAddressError("it is plain http to a host that is not named insecure")
+            raise UnsafeAddressError("it is plain http to another host", nameable=True)
         self._check_internal(origin, home)
         return origin
 
@@ -144,7 +148,7 @@ class Neighbours:
             return
         if is_loopback(origin.host) and is_loopback(home.host):
             return
-        raise UnsafeAddressError("it is an address inside this machine or a private network")
+        raise UnsafeAddressError("it is an address inside this machine or a private network", nameable=True)
 
 
 def request_target(url: str) -> str:

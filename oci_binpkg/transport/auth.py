@@ -18,6 +18,7 @@ from oci_binpkg.errors import AuthError, ServerError
 from oci_binpkg.transport.addresses import Neighbours, Origin, UnsafeAddressError, printable, redact_text, redact_url
 from oci_binpkg.transport.challenge import Challenge, choose, merge_scopes, parse_challenges, repository_of
 from oci_binpkg.transport.credentials import Credential, CredentialSource
+from oci_binpkg.transport.failures import redirect_hint
 from oci_binpkg.transport.http import Request, Response
 
 _MAX_TOKEN_ANSWER: Final = 64 * 1024
@@ -123,7 +124,8 @@ class Authenticator:
         """
         challenge = choose(parse_challenges(header), self._usable)
         if challenge is None:
-            raise self._refused(operation, f"asks for a login in a way that is not usable ({self._offered(header)})")
+            reason, hint = self._unusable(header)
+            raise self._refused(operation, f"asks for a login in a way that is not usable ({reason})", hint=hint)
         repository = repository_of(scopes)
         if rejected.startswith("Basic "):
             with self._lock:
@@ -158,23 +160,23 @@ class Authenticator:
             return False
         return True
 
-    def _offered(self, header: str) -> str:
-        challenges = parse_challenges(header)
+    def _unusable(self, header: str) -> tuple[str, str]:
+        """Return why no challenge can be answered, and what to do."""
+        challenges, ask = parse_challenges(header), f"ask whoever runs {self._registry.netloc}"
         for challenge in challenges:
+            if challenge.scheme == "bearer" and not challenge.realm:
+                return "no token server is named", f"{ask}: its answer does not follow the protocol"
             if challenge.scheme == "bearer":
                 try:
                     self._neighbours.check_realm(challenge.realm, self._registry)
                 except UnsafeAddressError as error:
-                    return (
-                        f"the token server's address is refused: {error}"
-                        if challenge.realm
-                        else "no token server is named"
-                    )
-        return printable(", ".join(challenge.scheme for challenge in challenges) or "it names no scheme")
+                    return f"the token server's address is refused: {error}", redirect_hint(self._registry, error)
+        offered = printable(", ".join(challenge.scheme for challenge in challenges)) or "it names no scheme"
+        return offered, f"{ask}: Basic and Bearer are the kinds of login that can be used"
 
-    def _refused(self, operation: str, what: str) -> AuthError:
+    def _refused(self, operation: str, what: str, *, hint: str = "") -> AuthError:
         host = self._registry.netloc
-        return AuthError(f"{operation}: {host} {what}", hint=f"log in with `oci-binpkg login {host}`")
+        return AuthError(f"{operation}: {host} {what}", hint=hint or f"log in with `oci-binpkg login {host}`")
 
     def _credential(self, repository: str) -> Credential | None:
         with self._lock:

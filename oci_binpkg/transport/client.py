@@ -26,6 +26,7 @@ from oci_binpkg.transport.failures import (
     Problems,
     parse_error_body,
     parse_warnings,
+    redirect_hint,
     retry_after,
 )
 from oci_binpkg.transport.gate import HostGates
@@ -187,8 +188,7 @@ class RegistryHttpClient:
             return self._neighbours.check_target(url, home, previous)
         except UnsafeAddressError as error:
             raise self._attempted(request, home, home).protocol_error(
-                f"points to {redact_url(url)}, which is refused: {error}",
-                hint="if this is meant, name that host insecure (plain http) or internal in the settings",
+                f"points to {redact_url(url)}, which is refused: {error}", hint=redirect_hint(self._home, error)
             ) from None
 
     def _exchange(self, request: Request, call: Call, home: Origin, origin: Origin) -> WireResponse:

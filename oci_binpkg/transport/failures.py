@@ -23,8 +23,15 @@ from oci_binpkg.errors import (
     RateLimitedError,
     ServerError,
 )
-from oci_binpkg.transport.addresses import printable
-from oci_binpkg.transport.retry import RETRIED_STATUSES, TOO_MANY_REQUESTS, Failure, parse_http_date, parse_retry_after
+from oci_binpkg.transport.addresses import Origin, UnsafeAddressError, printable
+from oci_binpkg.transport.retry import (
+    FINAL_STATUSES,
+    RETRIED_STATUSES,
+    TOO_MANY_REQUESTS,
+    Failure,
+    parse_http_date,
+    parse_retry_after,
+)
 
 MAX_ERROR_BODY: Final = 64 * 1024
 _MAX_PROBLEMS: Final = 20
@@ -39,6 +46,7 @@ _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
 _TOO_LARGE: Final = 413
 _SERVER_SIDE: Final = 500
+_REDIRECTS: Final = frozenset({300, 301, 302, 303, 305, 307, 308})
 
 Problems = tuple[tuple[str, str], ...]
 
@@ -131,8 +139,7 @@ class Attempted:
         message = f"{self.operation}: {self._place}: {failure.value}{f' ({shown})' if shown else ''}"
         message += _effort(attempts, seconds)
         if failure is Failure.CERTIFICATE:
-            hint = f"if you trust this server, name the CA file of its certificate for {self.host} in the settings"
-            return CertificateError(message, hint=hint)
+            return CertificateError(message, hint=_certificate_hint(self.host, detail))
         if failure is Failure.ENCODED:
             hint = "a proxy on the way changes what is transferred: reach the host without it"
             return ServerError(message, hint=hint)
@@ -158,8 +165,12 @@ class Attempted:
             return "free space in the registry, or ask for a larger quota"
         if status == _NOT_FOUND and self.method == "POST" and any(code == "NAME_UNKNOWN" for code, _ in problems):
             return "create the repository first: this registry does not create it on push"
-        if status >= _SERVER_SIDE or status in RETRIED_STATUSES:
+        if status in {_UNAUTHORIZED, _FORBIDDEN} and not self.in_charge:
+            return f"try again; if it stays so, ask whoever runs {self.registry}: it sends us where we are refused"
+        if status in RETRIED_STATUSES or (status >= _SERVER_SIDE and status not in FINAL_STATUSES):
             return "the fault is on the server's side: try again later"
+        if status in _REDIRECTS:
+            return f"ask whoever runs {self.host}: it sends us elsewhere in a way that cannot be followed"
         return _HINTS.get(status, _ELSE).format(registry=self.registry)
 
 
@@ -170,6 +181,7 @@ _HINTS: Final = {
     _FORBIDDEN: "ask for permission on this repository, or log in to {registry} as somebody else",
     _NOT_FOUND: "check the name; a registry also hides what the login may not read",
     _TOO_LARGE: "the registry, or a proxy before it, limits the size of uploads",
+    **dict.fromkeys((501, 505), "check the address: this server does not know what it is asked for"),
 }
 _NETWORK_HINTS: Final = {
     Failure.CONNECT: "check the host and port, and whether a proxy is needed",
@@ -180,9 +192,24 @@ _NETWORK_HINTS: Final = {
     Failure.DROPPED: "try again: the network or the server does not hold the connection",
     Failure.GARBLED: "check the port: this may be another kind of server",
     Failure.TLS: "ask whoever runs the server which versions of TLS it speaks",
-    Failure.PLAIN: "if it is meant to speak plain http, name the host insecure in the settings",
+    Failure.PLAIN: "if it is meant to speak plain http, write oci+http:// for a registry, http:// for a mirror",
     Failure.PROXY: "check the proxy settings",
 }
+
+
+def redirect_hint(registry: Origin, error: UnsafeAddressError) -> str:
+    """Return what to do about an address that `registry` gave and that is not asked."""
+    if error.nameable:
+        return f'if that server is meant, name it in `servers` of [registries."{registry.netloc}"] in the settings'
+    return f"ask whoever runs {registry.netloc}: it sends us where no client should go"
+
+
+def _certificate_hint(host: str, detail: str) -> str:
+    if "expired" in detail or "not yet valid" in detail:
+        return f"check the clock of this machine; if it is right, ask whoever runs {host} for a new certificate"
+    if "mismatch" in detail or "not valid for" in detail:
+        return "check the name of the host: the certificate is for another one"
+    return f'if you trust this server, set `ca_file` of [registries."{host}"] in the settings to its certificate'
 
 
 def _effort(attempts: int, seconds: float) -> str:

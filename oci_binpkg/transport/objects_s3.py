@@ -237,7 +237,7 @@ class S3Objects:
         except exceptions.NoCredentialsError:
             raise AuthError(
                 f"{operation}: there is no login for {self.name}",
-                hint="name a profile or keys in the settings; public buckets are read without a login",
+                hint="set `profile` or `access_key_id_variable` of the cache in the settings (`mirror set`)",
             ) from None
         except (OSError, exceptions.BotoCoreError, exceptions.ClientError, broken) as error:
             raise self._explained(error, operation) from error
@@ -278,7 +278,7 @@ _ANSWERS: Final[tuple[tuple[frozenset[str], type[BinpkgError], str], ...]] = (
     (
         frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "401"}),
         AuthError,
-        "check the profile or the keys in the settings",
+        "check `profile` and `access_key_id_variable` of the cache in the settings",
     ),
     (frozenset({"AccessDenied", "403", "AllAccessDisabled"}), DeniedError, "ask for permission on this bucket"),
 )

@@ -80,6 +80,7 @@ def plain(text, address, host, store):
     text = re.sub(r"127\.0\.0\.1:[0-9]+", "HOST", text)
     text = re.sub(r"[0-9]+ bytes in [0-9.]+ s", "N bytes in N s", text)
     text = re.sub(r"\b[0-9]+ (bytes )?are (offered|wanted)", r"N \1are \2", text)
+    text = re.sub(r"column [0-9]+ \(char [0-9]+\)", "column N (char N)", text)
     text = re.sub(r"PATH/blobs/sha256/[0-9a-f]{2}(?=:)", "PATH/blobs/XX", text)
     text = re.sub(r"blobs/sha256/[0-9a-f]{2}/[0-9a-f]{64}", "blobs/DIGEST", text)
     text = re.sub(r"\b[0-9a-f]{64}\b", "DIGEST", text)

@@ -7,6 +7,8 @@ from oci_binpkg.cli.mirrors import CacheEndpoint
 from oci_binpkg.cli.settings import GIB, load_settings, stderr_is_terminal
 from oci_binpkg.errors import UsageError
 from oci_binpkg.events import ignore
+from oci_binpkg.model.reference import parse_repository
+from oci_binpkg.transport.addresses import Origin, UnsafeAddressError
 
 
 def settings(tmp_path, text="", **env):
@@ -94,10 +96,29 @@ def test_certificates_are_found_where_podman_looks(tmp_path):
     assert found.ca_file_of("other") == "/all.pem"
 
 
+@pytest.mark.covers("F41", "R09")
+def test_servers_that_a_registry_may_send_us_to(tmp_path):
+    text = '[registries."reg.example"]\nservers = ["http://10.0.0.5:9000", "https://Store.example:443/"]\n'
+    connections = Connections(settings(tmp_path, text), ignore)
+    store = connections.registry(parse_repository("reg.example/apps"))
+    assert store._remote.settings.upload_origins == {"http://10.0.0.5:9000", "https://store.example"}
+    home = Origin.parse("http://reg.example")
+    named = connections.transport("reg.example", plain=False).neighbours
+    assert str(named.check_target("http://10.0.0.5:9000/x", home, home)) == "http://10.0.0.5:9000"
+    others = connections.transport("other.example", plain=False).neighbours
+    for neighbours, url in ((others, "http://10.0.0.5:9000/x"), (named, "http://10.0.0.5:9001/x")):
+        with pytest.raises(UnsafeAddressError):
+            neighbours.check_target(url, home, home)
+
+
 @pytest.mark.covers("B42")
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("[registries.h]\nservers = 'https://h'", "registries.h.servers must be a list, not text"),
+        ("[registries.h]\nservers = ['h:9000']", "registries.h.servers: one is no server"),
+        ("[registries.h]\nservers = [1]", "registries.h.servers: one is no server"),
+        ("[registries.h]\nservers = ['https://me:hush@h']", "registries.h.servers: one is no server: it holds a login"),
         ("stor = 1", "unknown key 'stor'"),
         ("store = 1", "store must be text, not a number"),
         ("jobs = true", "jobs must be a number"),
@@ -129,6 +150,7 @@ def test_a_mistake_names_file_and_key(tmp_path, text, message):
     with pytest.raises(UsageError, match=r"config\.toml") as caught:
         settings(tmp_path, text)
     assert message in str(caught.value)
+    assert "hush" not in str(caught.value)
 
 
 def test_a_file_that_is_no_text(tmp_path):
