@@ -175,9 +175,10 @@ def test_a_layer_that_is_sent_while_it_is_packed(
     ended = done("push", played.cache, "data", "--store", tree, "--json")
     (data,) = ended.json["packages"]
     sent = played.standing.log.seen("PATCH")
-    assert [one.headers["transfer-encoding"] for one in sent] == ["chunked"]
+    assert [one.headers["transfer-encoding"] for one in sent if "content-range" not in one.headers] == ["chunked"]
     whole = [one for one in (*sent, *played.standing.log.seen("PUT", COMMIT)) if one.length > 5 * MIB]
-    assert len(whole) == 1 + (not sent[0].forwarded), "once, and once more where no body without a length is taken"
+    assert len([one for one in whole if one.status in (201, 202, 204)]) == 1
+    assert len(whole) <= (3 if played.name == "artifactory-6" else 2), "once more where an answer is bad or lost"
     assert whole[-1].sha256 == data["layer"].removeprefix("sha256:")
     done("install", "--from", played.cache, "data", "--store", tmp_path / "root")
     (block,) = (tmp_path / "root").rglob("share/block")

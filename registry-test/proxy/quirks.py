@@ -133,10 +133,18 @@ def busy_text(*, nth: int) -> Quirk:
 @_fresh
 def storage_quota(limit: int) -> Quirk:
     """Take only so many bytes of blobs, and say when they are used up what was to be added to what."""
-    used = [0]
+    used, begun = [0], dict[str, int]()
+
+    def of(asked: Asked) -> int:
+        return int(asked.headers.get("content-length", "0")) + begun.get(asked.path, 0)
+
+    def begin(asked: Asked, answer: Answer) -> Answer:
+        last = answer.header("Range").partition("-")[2]
+        begun[asked.path] = int(last) + 1 if last.isdigit() else 0
+        return answer
 
     def check(asked: Asked) -> Answer | None:
-        size = int(asked.headers.get("content-length", "0"))
+        size = of(asked)
         text = (
             f"adding {size} B of storage resource, which when updated to current usage of {used[0]} B will exceed the"
         )
@@ -144,10 +152,13 @@ def storage_quota(limit: int) -> Quirk:
         return refusal(403, "DENIED", f"{text} configured upper limit of {limit} B.") if over else None
 
     def count(asked: Asked, answer: Answer) -> Answer:
-        used[0] += int(asked.headers.get("content-length", "0")) if answer.status == 201 else 0
+        used[0] += of(asked) if answer.status == 201 else 0
         return answer
 
-    return rule(Action(answer=check, edit=count), "PUT", COMMIT, times=0)
+    return lambda _stage: (
+        Rule(Action(edit=begin), "PATCH", UPLOAD, times=0),
+        Rule(Action(answer=check, edit=count), "PUT", COMMIT, times=0),
+    )
 
 
 @_fresh
