@@ -12,8 +12,8 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import Final, Protocol, runtime_checkable
 
-from oci_binpkg.errors import ContentError, NotFoundError, TransferError
-from oci_binpkg.model.content import OCI_EMPTY, OCI_INDEX, OCI_MANIFEST, Blob, Descriptor, Digest
+from oci_binpkg.errors import ContentError, NotFoundError, ServerError, TransferError
+from oci_binpkg.model.content import OCI_CONFIG, OCI_EMPTY, OCI_INDEX, OCI_MANIFEST, Blob, Descriptor, Digest
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, Index, Manifest, parse_descriptor, parse_manifest
 from oci_binpkg.store.copy import blob_of
 from oci_binpkg.store.distribution import Remote, origin_of, resolved, with_query
@@ -27,6 +27,8 @@ MERGE_ROUNDS: Final = 5
 _EMPTY_CONFIG: Final = b"{}"
 _UNSUPPORTED: Final = frozenset({400, 404, 405, 406, 501})
 _ARTIFACT_TYPE: Final = "artifactType"
+_TYPE_KEY: Final = "io.oci-binpkg.artifact-type"
+"""The annotation that tells the type of an artifact which travels as an image."""
 _NOTHING: Final = Index(OCI_INDEX, ())
 _MOST_PAGES: Final = 100
 _MOST_ASKED: Final = 100
@@ -57,6 +59,15 @@ def artifact_of(
     return Blob.from_bytes(manifest.to_bytes(), OCI_MANIFEST)
 
 
+def plain_artifact_of(subject: Descriptor, artifact_type: str, content: Blob) -> Blob:
+    """Return the same as an image's manifest: GitLab takes no types of configs and artifacts but those of images."""
+    pointer = Descriptor(subject.media_type, subject.digest, subject.size)
+    config = Blob.from_bytes(_EMPTY_CONFIG, OCI_CONFIG).descriptor
+    annotations = {_TYPE_KEY: artifact_type}
+    manifest = Manifest(OCI_MANIFEST, config, (content.descriptor,), annotations, {"subject": pointer.to_json()})
+    return Blob.from_bytes(manifest.to_bytes(), OCI_MANIFEST)
+
+
 def attach(
     store: Store, subject: Descriptor, artifact_type: str, content: Blob, *, pause: Callable[[int], None]
 ) -> Descriptor:
@@ -68,7 +79,11 @@ def attach(
     artifact = artifact_of(subject, artifact_type, content)
     store.put(content)
     store.put(Blob.from_bytes(_EMPTY_CONFIG, OCI_EMPTY))
-    store.put(artifact)
+    try:
+        store.put(artifact)
+    except ServerError:
+        artifact = plain_artifact_of(subject, artifact_type, content)
+        store.put(artifact)
     listed = _listed_by_store(store, subject.digest, artifact_type)
     if listed is None or all(one.digest != artifact.descriptor.digest for one in listed):
         _list_under_tag(store, subject, replace(artifact.descriptor, extra={_ARTIFACT_TYPE: artifact_type}), pause)
@@ -106,7 +121,7 @@ def read_artifact(
     """
     what = f"artifact {artifact.digest} of {store.name}"
     manifest = _artifact_manifest(store, artifact)
-    if manifest.extra.get(_ARTIFACT_TYPE) != artifact_type:
+    if _told_type(manifest) != artifact_type:
         raise ContentError(f"{what} is not of type {artifact_type}")
     pointer = parse_descriptor(manifest.extra.get("subject"), f"{what}.subject")
     if (pointer.digest, pointer.size) != (subject.digest, subject.size):
@@ -216,7 +231,7 @@ def _index(data: bytes, what: str) -> Index:
 def _of_type(store: Store, listed: Sequence[Descriptor], artifact_type: str) -> list[Descriptor]:
     """Keep the entries of a type. Registries leave the type out at times; then the artifact itself is asked."""
     unique = {one.digest: one for one in listed if one.media_type == OCI_MANIFEST}
-    untold = [one for one in unique.values() if one.extra.get(_ARTIFACT_TYPE) is None]
+    untold = [one for one in unique.values() if one.extra.get(_ARTIFACT_TYPE) in (None, OCI_CONFIG)]
     asked = {one.digest: _type_of(store, one) for one in untold[:_MOST_ASKED]}
     return [
         Descriptor(one.media_type, one.digest, one.size)
@@ -227,9 +242,13 @@ def _of_type(store: Store, listed: Sequence[Descriptor], artifact_type: str) -> 
 
 def _type_of(store: Store, artifact: Descriptor) -> object:
     try:
-        return _artifact_manifest(store, artifact).extra.get(_ARTIFACT_TYPE)
+        return _told_type(_artifact_manifest(store, artifact))
     except (ContentError, NotFoundError):
         return None
+
+
+def _told_type(manifest: Manifest) -> object:
+    return manifest.extra.get(_ARTIFACT_TYPE) or manifest.annotations.get(_TYPE_KEY)
 
 
 def _artifact_manifest(store: Store, artifact: Descriptor) -> Manifest:

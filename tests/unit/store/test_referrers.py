@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from oci_binpkg.errors import ContentError, NotFoundError, ServerError, TransferError
-from oci_binpkg.model.content import OCI_EMPTY, OCI_INDEX, OCI_MANIFEST, Blob, Descriptor, Digest
+from oci_binpkg.model.content import OCI_CONFIG, OCI_EMPTY, OCI_INDEX, OCI_MANIFEST, Blob, Descriptor, Digest
 from oci_binpkg.model.manifest import Index, Manifest, parse_manifest
 from oci_binpkg.store.copy import blob_of
 from oci_binpkg.store.memory import MemoryStore
@@ -337,6 +337,21 @@ def test_without_such_a_list_the_tag_is_used(registry, bench, answer):
 
 
 @pytest.mark.covers("R41")
+@pytest.mark.parametrize("lists", [True, False])
+def test_where_only_images_are_taken_the_signature_travels_as_one(registry, bench, lists):
+    refused = Answer.error(400, "MANIFEST_INVALID", "unknown media type")
+    bench.registry.fault("PUT", "/manifests/", nth=2, answer=refused)
+    if not lists:
+        bench.registry.fault("GET", LISTED, answer=Answer.error(404, "NOT_FOUND"), times=0)
+    subject = put_image(registry, small_image(), "greet")
+    artifact = sign(registry, subject)
+    assert signatures(registry, subject) == [ARMORED]
+    assert referrers(registry, subject, OTHER_TYPE) == []
+    manifest = parse_manifest(blob_of(registry, artifact).read(), "it", media_type=OCI_MANIFEST)
+    assert manifest.config.media_type == OCI_CONFIG
+    assert "artifactType" not in manifest.extra
+
+
 def test_an_invalid_list_of_the_registry_is_none(registry, bench):
     subject = put_image(registry, small_image(), "greet")
     bench.registry.fault("GET", LISTED, times=0, mutate=lambda _: b"nonsense")
