@@ -33,6 +33,8 @@ MISSING_KEY: Final = "io.oci-binpkg.missing"
 """Annotation and label of an image that lacks the layers of some dependencies; the value names them."""
 UNKNOWN_DIFF_ID: Final = Digest("sha256", "0" * 64)
 """Stands in a layer whose tar nobody has hashed yet: URL mirrors record the digest of the compressed bytes only."""
+BASE_LAYER: Final = "base image"
+"""Stands in the history for a layer of a base image that has no history of its own."""
 _TITLE: Final = "org.opencontainers.image.title"
 _VERSION: Final = "org.opencontainers.image.version"
 _DESCRIPTION: Final = "org.opencontainers.image.description"
@@ -226,7 +228,7 @@ def _base_history(base: BaseImage | None) -> list[Mapping[str, Any]]:
     if filled == len(base.layers):
         return list(base.config.history)
     # engines pair history and layers by position: a base without a history of its own still needs one entry a layer
-    return [{"created_by": "base image"} for _ in base.layers]
+    return [{"created_by": BASE_LAYER} for _ in base.layers]
 
 
 def _history(package: PackageLayer) -> dict[str, str]:

@@ -30,7 +30,9 @@ from oci_binpkg.ops.relocating import Unpacked, unpack
 from oci_binpkg.ops.sources import Found, Resolution, Sources
 
 READERS: Final = 8
-MOST_AT_ONCE: Final = 64
+MOST_AT_ONCE: Final = 256
+BETWEEN_WRITES: Final = 0.5
+"""At least so many seconds lie between two changes of the database, and four times as many as the last one took."""
 
 
 class Installed(StrEnum):
@@ -47,7 +49,8 @@ class Installed(StrEnum):
 class InstallOptions:
     """How to install. `force` replaces the packages that are named; `jobs` packages are unpacked at a time.
 
-    Layers are kept in `layers`, for a push that sends them on as they came.
+    Layers are kept in `layers`, for a push that sends them on as they came. `clock` returns seconds since the epoch,
+    `timer` seconds that only grow.
     """
 
     force: bool = False
@@ -57,6 +60,7 @@ class InstallOptions:
     jobs: int = 2
     layers: LayerCache | None = None
     clock: Callable[[], float] = time.time
+    timer: Callable[[], float] = time.monotonic
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,14 +220,18 @@ class _Install:
             for spec in todo:
                 running[spec.hash] = pool.submit(self._stage, spec)
             queue = list(todo)
+            pause = 0.0
             while queue:
                 wait([running[queue[0].hash]])
+                wait([running[spec.hash] for spec in queue[:MOST_AT_ONCE]], timeout=pause)
                 ready = list(takewhile(lambda spec: running[spec.hash].done(), queue[:MOST_AT_ONCE]))
+                started = self.options.timer()
                 for result in self._finish(ready, running, results):
                     results[result.spec.hash] = result
                     _discard(running.pop(result.spec.hash))
                     self.observer(PackageFinished(result.spec.hash, result.outcome.value, _detail(result)))
                 queue = [spec for spec in queue if spec.hash not in results]
+                pause = max(BETWEEN_WRITES, 4 * (self.options.timer() - started))
         finally:
             self.stopped.set()
             pool.shutdown(wait=True, cancel_futures=True)

@@ -18,7 +18,8 @@ from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.ops.engines import this_platform
 from oci_binpkg.ops.find import READERS, contents
 from oci_binpkg.ops.inspect import package_tags
-from oci_binpkg.store.copy import read_image
+from oci_binpkg.ops.stacked import stacked
+from oci_binpkg.store.copy import StoredImage, read_image
 
 _EXACT: Final = re.compile(
     r"(?:[\w.-]+\.)?(?P<name>[\w-]+)@=?(?P<version>[^\s/%+~^@:,]+)/(?P<hash>[a-z2-7]{32})", re.ASCII
@@ -84,10 +85,7 @@ class Sources:
         if not isinstance(cache, OciCache):
             raise UsageError(f"{cache.name} keeps packages, no images", hint="name a registry or an image layout")
         image = read_image(cache.store, reference, this_platform())
-        tags = package_tags(cache, image.config)
-        wanted = [tags[layer.digest] for layer in image.manifest.layers if layer.digest in tags]
-        with ThreadPoolExecutor(READERS) as readers:
-            found = list(readers.map(lambda known: cache.entry(*known), wanted))
+        found = stacked(cache, image) or _read(cache, image)
         roots = [entry.document.root for entry in found]
         graph = SpecGraph(spec for entry in found for spec in entry.document.graph.values())
         self._known |= {(cache.name, entry.key.hash): Found(cache.name, entry) for entry in found}
@@ -157,6 +155,14 @@ class Sources:
             except NotFoundError:
                 continue
         return None
+
+
+def _read(cache: OciCache, image: StoredImage) -> list[Entry]:
+    """Return the packages of an image by reading each of them."""
+    tags = package_tags(cache, image.config)
+    wanted = [tags[layer.digest] for layer in image.manifest.layers if layer.digest in tags]
+    with ThreadPoolExecutor(READERS) as readers:
+        return list(readers.map(lambda known: cache.entry(*known), wanted))
 
 
 def _another(cache: BinaryCache, key: PackageKey, entry: Entry) -> ContentError:

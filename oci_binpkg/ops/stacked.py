@@ -1,0 +1,84 @@
+"""Which packages an image stacks, as the image and the cache's index tell together: nothing is asked for each package.
+
+An image that we made says in its history which package each layer is; the index has the packages' specs, and the image
+itself digest, size and diff_id of their layers. Who cannot be told so is to be read, package by package.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from oci_binpkg.cache.index import IndexDocument
+from oci_binpkg.cache.oci import OciCache
+from oci_binpkg.cache.protocol import Entry, PackageKey
+from oci_binpkg.errors import BinpkgError
+from oci_binpkg.model.content import Descriptor
+from oci_binpkg.model.image import BASE_LAYER, Layer
+from oci_binpkg.model.spec import SpecDocument, SpecGraph
+from oci_binpkg.store.copy import StoredImage, blob_of
+
+_PACKAGE: Final = re.compile(r"package /([a-z2-7]{32})", re.ASCII)
+_WORTH_A_PACKAGE: Final = 64 * 1024
+"""So many bytes of index cost less than reading one package: two requests, and a configuration to take apart."""
+_MOST: Final = 32 * 1024 * 1024
+"""An index is held in memory as a whole."""
+
+
+def stacked(cache: OciCache, image: StoredImage) -> list[Entry]:
+    """Return the packages of an image of `cache`, bottom first; nothing if one of its layers cannot be told so.
+
+    The entries say nothing about images of these packages.
+    """
+    hashes = _hashes(image)
+    wanted = {found for found in hashes if found}
+    if not wanted:
+        return []
+    try:
+        layer = cache.index_layer()
+        if layer.size > min(_MOST, _WORTH_A_PACKAGE * len(wanted)):
+            return []
+        index = cache.index_bytes()
+        if index is None or not wanted <= index.opened.present():
+            return []
+        graph = _below(index.opened, wanted)
+        return [
+            _entry(cache, package_hash, graph, descriptor, image, position)
+            for position, (package_hash, descriptor) in enumerate(zip(hashes, image.manifest.layers, strict=True))
+            if package_hash
+        ]
+    except BinpkgError:
+        return []  # without a good index, as if there were none
+
+
+def _hashes(image: StoredImage) -> list[str]:
+    """Return the package hash of each layer, "" for those of a base image; nothing if the history does not tell."""
+    filled = [entry for entry in image.config.history if not entry.get("empty_layer")]
+    if len(filled) != len(image.manifest.layers) or any(entry.get("created_by") == BASE_LAYER for entry in filled):
+        return []
+    matches = [_PACKAGE.fullmatch(str(entry.get("comment", ""))) for entry in filled]
+    return [match[1] if match else "" for match in matches]
+
+
+def _below(index: IndexDocument, wanted: set[str]) -> SpecGraph:
+    """Return the specs of packages and of all they depend on, and no others: most of an index may be about others."""
+    found = {}
+    pending = list(wanted)
+    while pending:
+        package_hash = pending.pop()
+        record = index.records.get(package_hash)
+        if record is not None and package_hash not in found:
+            found[package_hash] = record.spec
+            pending += record.needs
+    return SpecGraph(found.values())
+
+
+def _entry(
+    cache: OciCache, package_hash: str, graph: SpecGraph, descriptor: Descriptor, image: StoredImage, position: int
+) -> Entry:
+    root = graph[package_hash]
+    closure = SpecGraph(graph.breadth_first(root, None))
+    if closure.missing() or any(spec.build_spec for spec in closure.values()):
+        raise BinpkgError("the index has not all that this package's own document has")
+    layer = Layer(blob_of(cache.store, descriptor), image.config.diff_ids[position])
+    return Entry(PackageKey.of(root), SpecDocument(root.format_version, root, closure), layer)
