@@ -6,22 +6,18 @@ grows: what is refused has cost at most the limit.
 
 from __future__ import annotations
 
-import hashlib
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Final, NoReturn, Self
 
-from oci_binpkg.archive.codec import Readable, decompressor
+from oci_binpkg.archive.beside import Ahead, HashBeside
+from oci_binpkg.archive.codec import Readable, decompressed
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.content import Digest
 
 _CHUNK: Final = 256 * 1024
-_CHUNKS_AHEAD: Final = 8
-_WORTH_A_THREAD: Final = 16
-"""So many chunks come before one: most layers are small, and several are dealt with side by side anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +61,13 @@ class BoundedInput:
         algorithm: str = "sha256",
         on_bytes: Callable[[int], None] | None = None,
     ) -> None:
-        self._arriving = _Ahead(stream)
+        self._arriving = Ahead(partial(stream.read, _CHUNK))
         self._compressed = _Counted(self._arriving)
         self._what = what
         self._limits = limits
-        self._ahead = _Ahead(decompressor(self._compressed, what, media_type=media_type))
-        self._hash = _Hash(algorithm)
+        chunks = decompressed(self._compressed, what, media_type=media_type)
+        self._ahead = Ahead(partial(next, chunks, b""))
+        self._hash = HashBeside(algorithm)
         self._on_bytes = on_bytes
         self._chunk = b""
         self._view = memoryview(b"")
@@ -138,7 +135,7 @@ class BoundedInput:
         raise ContentError(f"{self._what}: the layer {finding}")
 
     def _fill(self) -> int:
-        self._chunk = self._ahead.read(_CHUNK)
+        self._chunk = self._ahead.next()
         self._view = memoryview(self._chunk)
         self._at = 0
         if count := len(self._chunk):
@@ -158,83 +155,14 @@ class BoundedInput:
 
 
 class _Counted:
-    """Counts the bytes that are read."""
+    """The compressed bytes as they arrive, counted."""
 
-    def __init__(self, stream: Readable) -> None:
-        self._stream = stream
+    def __init__(self, arriving: Ahead) -> None:
+        self._arriving = arriving
         self.count = 0
 
-    def read(self, size: int, /) -> bytes:
-        data = self._stream.read(size)
+    def read(self, _: int, /) -> bytes:
+        """Return the next bytes, as many as came at once."""
+        data = self._arriving.next()
         self.count += len(data)
         return data
-
-
-class _Ahead:
-    """Reads on a thread of its own, a few chunks ahead of who takes them; for the first chunks no thread is started.
-
-    So that receiving and decompressing need not wait for the disk, nor the other way round.
-    """
-
-    def __init__(self, stream: Readable) -> None:
-        self._stream = stream
-        self._pool: ThreadPoolExecutor | None = None
-        self._taken = 0
-        self._coming: deque[Future[bytes]] = deque()
-
-    def read(self, _: int, /) -> bytes:
-        """Return the next chunk, b"" at the end; always in the same size. Raises what reading raises."""
-        if self._pool is None:
-            chunk = self._stream.read(_CHUNK)
-            self._taken += len(chunk) == _CHUNK
-            if self._taken == _WORTH_A_THREAD:
-                self._pool = ThreadPoolExecutor(1, "read-ahead")
-                self._coming.extend(self._begin(self._pool) for _ in range(_CHUNKS_AHEAD))
-            return chunk
-        chunk = self._coming.popleft().result()
-        self._coming.append(self._begin(self._pool))
-        return chunk
-
-    def close(self) -> None:
-        """Stop reading; a read that has begun is waited for."""
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-
-    def _begin(self, pool: ThreadPoolExecutor) -> Future[bytes]:
-        return pool.submit(self._stream.read, _CHUNK)
-
-
-class _Hash:
-    """A hash that runs beside the caller, one chunk behind; for the first chunks no thread is started."""
-
-    def __init__(self, algorithm: str) -> None:
-        self._algorithm = algorithm
-        self._hash = hashlib.new(algorithm)
-        self._pool: ThreadPoolExecutor | None = None
-        self._running: Future[None] | None = None
-        self._taken = 0
-
-    def update(self, data: bytes) -> None:
-        self._taken += 1
-        if len(data) < _CHUNK or self._taken <= _WORTH_A_THREAD:
-            self._wait()
-            self._hash.update(data)
-            return
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(1, "digest")
-        self._wait()
-        self._running = self._pool.submit(self._hash.update, data)
-
-    @property
-    def digest(self) -> Digest:
-        self._wait()
-        return Digest(self._algorithm, self._hash.hexdigest())
-
-    def close(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
-
-    def _wait(self) -> None:
-        if self._running is not None:
-            self._running.result()
-            self._running = None

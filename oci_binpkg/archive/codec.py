@@ -31,6 +31,8 @@ from oci_binpkg.model.content import DOCKER_LAYER_GZIP, OCI_LAYER_GZIP, OCI_LAYE
 
 BLOCK: Final = 1024 * 1024
 _PIECE: Final = 256 * 1024
+_LARGEST: Final = 1024 * 1024
+"""At most so many bytes come out of gzip at once: a whole member of ours."""
 _RAW: Final = -15
 _GZIP_HEADER: Final = bytes.fromhex("1f8b08000000000000ff")
 """RFC 1952: deflate, no flags, no time, no hint at the level, unknown system; the header that Spack writes."""
@@ -286,6 +288,14 @@ def decompressor(stream: Readable, what: str, *, media_type: str = "", several_f
     Several gzip members are one stream (RFC 1952, 2.2); several zstd frames, as base layers for lazy pulling have them,
     only if `several_frames`. `stream` is not closed.
     """
+    chunks = decompressed(stream, what, media_type=media_type, several_frames=several_frames)
+    return cast("BinaryIO", io.BufferedReader(_Chunks(chunks), _PIECE))
+
+
+def decompressed(
+    stream: Readable, what: str, *, media_type: str = "", several_frames: bool = False
+) -> Iterator[bytes]:
+    """Return the same as chunks as they come, none empty, at most 1 MiB each; after an error there are no more."""
     source = _Source(stream, what)
     magic = source.peek(len(_ZSTD_MAGIC))
     if magic.startswith(_GZIP_MAGIC):
@@ -297,7 +307,7 @@ def decompressor(stream: Readable, what: str, *, media_type: str = "", several_f
     declared = next((name for name in ("gzip", "zstd", "tar") if media_type.endswith(name)), found)
     if declared != found:
         source.fail(f"is not {declared}, although it is declared as {media_type}")
-    return cast("BinaryIO", io.BufferedReader(_Chunks(chunks), _PIECE))
+    return chunks
 
 
 class _Chunks(io.RawIOBase):
@@ -374,7 +384,7 @@ def _gunzip(source: _Source) -> Iterator[bytes]:
         while not member.eof:
             data = data or source.some()
             try:
-                chunk = member.decompress(data, _PIECE)
+                chunk = member.decompress(data, _LARGEST)
             except _IGZIP_ERROR as error:
                 source.fail(f"is damaged: {error}")
             if not data and not chunk and not member.eof:

@@ -17,8 +17,6 @@ from typing import Final
 from oci_binpkg.errors import ContentError, LocalDiskError
 from oci_binpkg.relocate import ar, text
 from oci_binpkg.relocate.edits import Edited, Finding
-from oci_binpkg.relocate.elf import relocate_elf, remaining_in_elf
-from oci_binpkg.relocate.macho import relocate_macho, remaining_in_macho
 from oci_binpkg.relocate.prefixes import PrefixMap
 from oci_binpkg.relocate.scan import MAGIC_SIZE, is_object_file
 from oci_binpkg.relocate.strings import is_left, relocate_strings, remaining
@@ -53,6 +51,8 @@ def relocate_binary(path: str, mapping: PrefixMap) -> FileOutcome:
 def _relocate_mapped(descriptor: int, data: mmap | bytes, mapping: PrefixMap) -> FileOutcome:
     try:
         if data[: len(_ELF)] == _ELF:
+            from oci_binpkg.relocate.elf import relocate_elf  # noqa: PLC0415 - most packages need no ELF reader
+
             return _write(descriptor, relocate_elf(data, mapping))
         if is_object_file(data[:MAGIC_SIZE]):
             return _relocate_macho(descriptor, bytes(data), mapping)
@@ -100,8 +100,12 @@ def left_in_binary(path: str, mapping: PrefixMap) -> list[int]:
         with _mapped(descriptor) as data:
             try:
                 if data[: len(_ELF)] == _ELF:
+                    from oci_binpkg.relocate.elf import remaining_in_elf  # noqa: PLC0415 - as above
+
                     return list(remaining_in_elf(data, mapping))
                 if is_object_file(data[:MAGIC_SIZE]):
+                    from oci_binpkg.relocate.macho import remaining_in_macho  # noqa: PLC0415 - few have Mach-O files
+
                     return list(remaining_in_macho(bytes(data), mapping))
             except ContentError:
                 pass
@@ -154,6 +158,8 @@ def _has(descriptor: int, mapping: PrefixMap) -> bool:
 
 
 def _relocate_macho(descriptor: int, data: bytes, mapping: PrefixMap) -> FileOutcome:
+    from oci_binpkg.relocate.macho import relocate_macho  # noqa: PLC0415 - few packages have Mach-O files
+
     edit = relocate_macho(data, mapping)
     if edit.changed:
         _replace(descriptor, edit.data)
