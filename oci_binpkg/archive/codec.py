@@ -292,9 +292,7 @@ def decompressor(stream: Readable, what: str, *, media_type: str = "", several_f
     return cast("BinaryIO", io.BufferedReader(_Chunks(chunks), _PIECE))
 
 
-def decompressed(
-    stream: Readable, what: str, *, media_type: str = "", several_frames: bool = False
-) -> Iterator[bytes]:
+def decompressed(stream: Readable, what: str, *, media_type: str = "", several_frames: bool = False) -> Iterator[bytes]:
     """Return the same as chunks as they come, none empty, at most 1 MiB each; after an error there are no more."""
     source = _Source(stream, what)
     magic = source.peek(len(_ZSTD_MAGIC))

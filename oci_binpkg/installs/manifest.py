@@ -11,8 +11,9 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ _UNLISTED: Final = frozenset({MANIFEST, ".spack/binary_distribution", ".spack/in
 _CHUNK: Final = 256 * 1024
 _READERS: Final = 2
 _WORTH_THREADS: Final = 32 * 1024 * 1024
+_LARGE: Final = 64 * 1024
 _MAX_BYTES: Final = 1024 * 1024 * 1024
 
 
@@ -52,34 +54,48 @@ def read_manifest(prefix: str) -> Mapping[str, Mapping[str, Any]]:
 
 
 def manifest_of(
-    tree: str, prefix: str, *, known: Mapping[str, Mapping[str, Any]], known_prefix: str, changed: Collection[str]
+    tree: str,
+    prefix: str,
+    *,
+    known: Mapping[str, Mapping[str, Any]],
+    known_prefix: str,
+    changed: Collection[str],
+    early: Mapping[str, Future[str]] | None = None,
 ) -> bytes:
     """Return the record of the files at `tree`, which is to become `prefix`.
 
-    Hashes are taken from `known` (a record made at `known_prefix`) for files that are not `changed` (relative paths).
+    Hashes are taken from `known` (a record made at `known_prefix`) and from `early`, for files that are not `changed`
+    (relative paths).
     """
     entries = {}
-    unknown: dict[str, str] = {}
     for relative, path, status in _walk(tree):
         old = known.get(os.path.join(known_prefix, relative) if relative else known_prefix, {})
         trusted = relative not in changed and old.get("size") == status.st_size
-        name = os.path.join(prefix, relative) if relative else prefix
-        entries[name] = _entry(path, status, old if trusted else {})
-        if stat.S_ISREG(status.st_mode) and not entries[name]["hash"]:
-            unknown[name] = path
-    for name, found in zip(
-        unknown, _hashes(list(unknown.values()), sum(entries[n]["size"] for n in unknown)), strict=True
-    ):
-        entries[name]["hash"] = found
+        entry = _entry(path, status, old if trusted else {})
+        if stat.S_ISREG(status.st_mode) and not entry["hash"]:
+            begun = None if early is None or relative in changed else early.get(relative)
+            entry["hash"] = begun.result() if begun else file_hash(path)
+        entries[os.path.join(prefix, relative) if relative else prefix] = entry
     return json.dumps(entries, separators=(",", ":")).encode()
 
 
-def _hashes(paths: Sequence[str], size: int) -> list[str]:
-    """Return the hashes of files of `size` bytes together; starting threads pays only where there is much to read."""
-    if size < _WORTH_THREADS:
-        return [file_hash(path) for path in paths]
-    with ThreadPoolExecutor(_READERS) as readers:
-        return list(readers.map(file_hash, paths))
+@contextmanager
+def early_hashes(
+    tree: str, files: Mapping[str, int], *, known: Mapping[str, Mapping[str, Any]], known_prefix: str
+) -> Iterator[Mapping[str, Future[str]]]:
+    """Begin to hash the large ones of `files` (relative path -> size) at `tree` on threads, those not in `known`.
+
+    A file that is changed before the end of this context has a hash that means nothing. In small trees none is begun.
+    """
+    wanted = [path for path, size in files.items() if size >= _LARGE and f"{known_prefix}/{path}" not in known]
+    if sum(files[path] for path in wanted) < _WORTH_THREADS:
+        yield {}
+        return
+    with ThreadPoolExecutor(_READERS, "hash") as readers:
+        try:
+            yield {path: readers.submit(file_hash, os.path.join(tree, path)) for path in wanted}
+        finally:
+            readers.shutdown(cancel_futures=True)
 
 
 def compare(prefix: str) -> Iterator[Finding]:

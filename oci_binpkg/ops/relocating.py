@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from typing import Any
 
 from oci_binpkg.archive.distribution import Distribution
 from oci_binpkg.archive.extract import Extracted, extract_layer
 from oci_binpkg.cache.protocol import Entry
 from oci_binpkg.errors import InstallsError, LocalDiskError
-from oci_binpkg.installs.manifest import MANIFEST, manifest_of, read_manifest
+from oci_binpkg.installs.manifest import MANIFEST, early_hashes, manifest_of, read_manifest
 from oci_binpkg.installs.spack import SpackInstalls
 from oci_binpkg.model.image import known_diff_id
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.ops.placing import Place
 from oci_binpkg.ops.receiving import Tee
 from oci_binpkg.ops.sbang import ensure_sbang
-from oci_binpkg.relocate.prefixes import mapping_for
+from oci_binpkg.relocate.prefixes import PrefixMap, mapping_for
 from oci_binpkg.relocate.report import RelocationReport
 from oci_binpkg.relocate.tree import relocate_tree
 
@@ -75,19 +76,38 @@ def unpack(
     )
     if not mapping:
         return Unpacked(0, (), extracted, kept)
-    report = relocate_tree(
-        place.staged,
-        mapping,
-        binaries=distribution.relocate_binaries,
-        textfiles=distribution.relocate_textfiles,
-        final_prefix=place.final,
-        root=installs.root,
-        sbang=installs.sbang_path,
-        allow_stale=allow_stale,
-    )
-    _bring_sbang(place, extracted, installs)
-    _record(place, extracted, report)
+    report, record = _relocated(place, extracted, installs, mapping, allow_stale=allow_stale)
+    _record(place, record)
     return Unpacked(len(report.changed), tuple(_remarks(report)), extracted, kept)
+
+
+def _relocated(
+    place: Place, extracted: Extracted, installs: SpackInstalls, mapping: PrefixMap, *, allow_stale: bool
+) -> tuple[RelocationReport, bytes]:
+    """Relocate what was unpacked; return what was done, and the record of the files as they are then."""
+    distribution = extracted.distribution
+    known = _known_files(place, extracted)
+    with early_hashes(place.staged, extracted.files, known=known, known_prefix=extracted.prefix) as early:
+        report = relocate_tree(
+            place.staged,
+            mapping,
+            binaries=distribution.relocate_binaries,
+            textfiles=distribution.relocate_textfiles,
+            final_prefix=place.final,
+            root=installs.root,
+            sbang=installs.sbang_path,
+            allow_stale=allow_stale,
+        )
+        _bring_sbang(place, extracted, installs)
+        record = manifest_of(
+            place.staged,
+            place.final,
+            known=known,
+            known_prefix=extracted.prefix,
+            changed=frozenset(report.changed),
+            early=early,
+        )
+    return report, record
 
 
 def new_prefixes(spec: Spec, distribution: Distribution, installs: SpackInstalls, graph: SpecGraph) -> dict[str, str]:
@@ -125,16 +145,17 @@ def _bring_sbang(place: Place, extracted: Extracted, installs: SpackInstalls) ->
                 return
 
 
-def _record(place: Place, extracted: Extracted, report: RelocationReport) -> None:
-    """Make the record of files true again: their paths, and the hashes of those that were changed."""
+def _known_files(place: Place, extracted: Extracted) -> Mapping[str, Mapping[str, Any]]:
+    """Return the record of files that came with the package, if there is a good one."""
     try:
         # a link under that name would lead out of the tree
-        known = read_manifest(place.staged) if MANIFEST in extracted.files else {}
+        return read_manifest(place.staged) if MANIFEST in extracted.files else {}
     except InstallsError:
-        known = {}
-    data = manifest_of(
-        place.staged, place.final, known=known, known_prefix=extracted.prefix, changed=frozenset(report.changed)
-    )
+        return {}
+
+
+def _record(place: Place, data: bytes) -> None:
+    """Write the record of files as it is true again: with their paths, and the hashes of those that were changed."""
     path = os.path.join(place.staged, MANIFEST)
     new = os.path.join(place.holder, "record")
     try:

@@ -12,10 +12,9 @@ from typing import Final
 from oci_binpkg.cache.index import IndexDocument
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import Entry, PackageKey
-from oci_binpkg.errors import BinpkgError
-from oci_binpkg.model.content import Descriptor
+from oci_binpkg.errors import BinpkgError, ContentError
 from oci_binpkg.model.image import BASE_LAYER, Layer
-from oci_binpkg.model.spec import SpecDocument, SpecGraph
+from oci_binpkg.model.spec import Spec, SpecDocument, SpecGraph
 from oci_binpkg.store.copy import StoredImage, blob_of
 
 _PACKAGE: Final = re.compile(r"package /([a-z2-7]{32})", re.ASCII)
@@ -43,8 +42,10 @@ def stacked(cache: OciCache, image: StoredImage) -> list[Entry]:
             return []
         graph = _below(index.opened, wanted)
         return [
-            _entry(cache, package_hash, graph, descriptor, image, position)
-            for position, (package_hash, descriptor) in enumerate(zip(hashes, image.manifest.layers, strict=True))
+            _entry(graph, graph[package_hash], Layer(blob_of(cache.store, descriptor), diff_id))
+            for package_hash, descriptor, diff_id in zip(
+                hashes, image.manifest.layers, image.config.diff_ids, strict=True
+            )
             if package_hash
         ]
     except BinpkgError:
@@ -73,12 +74,8 @@ def _below(index: IndexDocument, wanted: set[str]) -> SpecGraph:
     return SpecGraph(found.values())
 
 
-def _entry(
-    cache: OciCache, package_hash: str, graph: SpecGraph, descriptor: Descriptor, image: StoredImage, position: int
-) -> Entry:
-    root = graph[package_hash]
+def _entry(graph: SpecGraph, root: Spec, layer: Layer) -> Entry:
     closure = SpecGraph(graph.breadth_first(root, None))
     if closure.missing() or any(spec.build_spec for spec in closure.values()):
-        raise BinpkgError("the index has not all that this package's own document has")
-    layer = Layer(blob_of(cache.store, descriptor), image.config.diff_ids[position])
+        raise ContentError(f"the index has not all that the document of {root.short} has")
     return Entry(PackageKey.of(root), SpecDocument(root.format_version, root, closure), layer)

@@ -147,13 +147,20 @@ def _has(descriptor: int, mapping: PrefixMap) -> bool:
     """Tell whether any old prefix stands anywhere in a file. Read in pieces: a mapped file would count as memory."""
     wanted = mapping.old.shortest
     overlap = max((len(prefix) for prefix in wanted), default=1) - 1
-    offset, tail = 0, b""
-    while chunk := os.pread(descriptor, _CHUNK, offset):
-        offset += len(chunk)
-        piece = tail + chunk
-        if any(prefix in piece for prefix in wanted):
+    size = os.fstat(descriptor).st_size
+    if size <= _CHUNK:
+        content = os.pread(descriptor, _CHUNK, 0)
+        return any(prefix in content for prefix in wanted)
+    # the end of each piece stays before the next one, so that nothing is copied but that
+    piece = bytearray(overlap + _CHUNK)
+    target = memoryview(piece)[overlap:]
+    offset = 0
+    while count := os.preadv(descriptor, [target], offset):
+        start, end = 0 if offset else overlap, overlap + count
+        if any(piece.find(prefix, start, end) >= 0 for prefix in wanted):
             return True
-        tail = piece[-overlap:] if overlap else b""
+        offset += count
+        piece[:overlap] = piece[end - overlap : end]
     return False
 
 
