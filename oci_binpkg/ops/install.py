@@ -169,6 +169,7 @@ class _Install:
     options: InstallOptions
     observer: Observer
     stopped: Flag = field(default_factory=Flag)
+    swept: set[str] = field(default_factory=set)
 
     def plan(self) -> tuple[list[Spec], list[InstallResult]]:
         """Return what is to be installed, dependencies first, and the results of what is not."""
@@ -312,7 +313,7 @@ class _Install:
         last: BinpkgError | None = None
         for found in self.sources.candidates(spec, passed):
             self._go_on()
-            place = stage(spec, final)
+            place = stage(spec, final, swept=self.swept)
             try:
                 unpacked = unpack(
                     found.entry,

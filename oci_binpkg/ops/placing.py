@@ -47,12 +47,18 @@ class Place:
         os.close(self.lock)
 
 
-def stage(spec: Spec, final: str) -> Place:
-    """Return a new place for a package whose prefix is to be `final`; to be discarded. Raises `LocalDiskError`."""
+def stage(spec: Spec, final: str, *, swept: set[str] | None = None) -> Place:
+    """Return a new place for a package whose prefix is to be `final`; to be discarded. Raises `LocalDiskError`.
+
+    What killed processes left beside it is removed, unless its parent is in `swept`, to which it is added.
+    """
     parent = os.path.dirname(final)
     with _disk(parent):
         os.makedirs(parent, exist_ok=True)
-        sweep(parent)
+        if swept is None or parent not in swept:
+            sweep(parent)
+        if swept is not None:
+            swept.add(parent)
         while True:
             holder = tempfile.mkdtemp(prefix=f"{_STAGING}{spec.hash[:7]}-", dir=parent)
             with suppress(FileNotFoundError):
