@@ -6,7 +6,8 @@ import os
 import pytest
 
 from oci_binpkg.errors import InstallsError
-from oci_binpkg.installs.manifest import MANIFEST, compare, file_hash, manifest_of, read_manifest
+from oci_binpkg.installs import manifest
+from oci_binpkg.installs.manifest import MANIFEST, compare, early_hashes, file_hash, manifest_of, read_manifest
 from tests.support.golden import unpack_store
 
 
@@ -73,6 +74,27 @@ def test_hashes_are_kept_for_files_that_did_not_change(golden, monkeypatch):
     assert [os.path.basename(path) for path in hashed] == ["greet.h"]
     assert made["/new/include/greet.h"]["hash"] == "NEW"
     assert made["/new/lib/libgreet.a"]["hash"] == old[f"{golden}/lib/libgreet.a"]["hash"]
+
+
+def test_a_file_that_changes_after_it_was_hashed_early_is_hashed_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "_WORTH_THREADS", 1)
+    monkeypatch.setattr(manifest, "_LARGE", 4)
+    contents = {"same": b"plain text", "changed": b"old text", "small": b"x", "known": b"known text"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    known = {"/old/known": {"hash": "K", "size": 10}}
+    with early_hashes(
+        str(tmp_path), {name: len(c) for name, c in contents.items()}, known=known, known_prefix="/old"
+    ) as early:
+        assert set(early) == {"same", "changed"}
+        assert early["changed"].result()
+        (tmp_path / "changed").write_bytes(b"new text")
+        made = json.loads(
+            manifest_of(str(tmp_path), "/new", known=known, known_prefix="/old", changed={"changed"}, early=early)
+        )
+    for name in ("same", "changed", "small"):
+        assert made[f"/new/{name}"]["hash"] == file_hash(str(tmp_path / name))
+    assert made["/new/known"]["hash"] == "K"
 
 
 def test_the_hash_is_the_one_spack_takes(tmp_path):

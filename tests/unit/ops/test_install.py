@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import tempfile
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -26,8 +28,11 @@ from oci_binpkg.errors import (
 )
 from oci_binpkg.events import BytesPacked, Warned
 from oci_binpkg.installs.spack import SpackInstalls
+from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Blob
+from oci_binpkg.model.manifest import Manifest
 from oci_binpkg.model.query import Query
 from oci_binpkg.ops import receiving
+from oci_binpkg.ops.image import push_image
 from oci_binpkg.ops.install import Installed, InstallOptions, install, install_resolved
 from oci_binpkg.ops.packing import LayerPacker
 from oci_binpkg.ops.push import PushOptions, push
@@ -406,6 +411,78 @@ def test_the_packages_of_an_image_are_installed(short):
     assert sum(result.outcome is Installed.INSTALLED for result in report.packages) == 5
     with pytest.raises(BinpkgError):
         sources.resolve_image("index.spack")
+
+
+class Opened(MemoryStore):
+    """Remembers which content was asked for."""
+
+    def __init__(self):
+        super().__init__("counted")
+        self.opened = set()
+
+    def open(self, descriptor):
+        self.opened.add(descriptor.digest)
+        return super().open(descriptor)
+
+
+def with_image(tree, tmp_path, store, *, index=True):
+    """Push all packages, and an image of them."""
+    cache = pushed(tree, tmp_path, store, index=index)
+    installs = tree.installs()
+    packer = LayerPacker(installs, LayerCache(str(tmp_path / "layers"), 2**30, lambda: 0.0), Codec.parse("gzip"))
+    push_image(installs, select(installs, []), cache, packer, "all")
+    return cache
+
+
+def test_the_packages_of_our_own_image_are_told_by_it_and_the_index(tree, tmp_path):
+    store = Opened()
+    cache = with_image(tree, tmp_path, store)
+    entries = {name: cache.find(PackageKey.of(tree.spec(name))) for name in tree.hashes}
+    store.opened.clear()
+    sources = Sources([cache])
+    resolution = sources.resolve_image("all")
+    assert not store.opened & {entry.manifest for entry in entries.values()}
+    read = Sources([with_image(tree, tmp_path, MemoryStore("unlisted"), index=False)])
+    assert read.resolve_image("all") == resolution
+    for name, entry in entries.items():
+        found = next(sources.candidates(tree.spec(name), [])).entry
+        assert (found.key, found.document) == (entry.key, entry.document)
+        assert (found.layer.diff_id, found.layer.blob.descriptor) == (
+            entry.layer.diff_id,
+            entry.layer.blob.descriptor,
+        )
+    report = install_resolved(target(tmp_path), sources, resolution)
+    assert outcomes(report) == {"zlib": "installed", "cfg": "installed", "app": "installed"}
+
+
+@pytest.mark.parametrize("index", ["damaged", "without a package", "without its spec"])
+def test_an_index_that_does_not_tell_all_of_an_image_is_passed_over(tree, tmp_path, index):
+    cache = with_image(tree, tmp_path, MemoryStore("poor"))
+    kept = cache.read_index()
+    data = b"[]"
+    if index != "damaged":
+        zlib = tree.hashes["zlib"]
+        records = {key: one for key, one in kept.records.items() if key != zlib}
+        if index == "without a package":
+            records[zlib] = kept.records[zlib].marked(in_cache=False)
+        data = replace(kept, records=records, digest=None).to_bytes()
+    document, config = Blob.from_bytes(data, OCI_LAYER_GZIP), Blob.from_bytes(b"{}", OCI_CONFIG)
+    cache.store.put(document)
+    cache.store.put(config)
+    manifest = Manifest(OCI_MANIFEST, config.descriptor, (document.descriptor,))
+    cache.store.tag(Blob.from_bytes(manifest.to_bytes(), OCI_MANIFEST), "index.spack")
+    fresh = OciCache(cache.store, pause=lambda _: None)
+    sources = Sources([fresh])
+    report = install_resolved(target(tmp_path), sources, sources.resolve_image("all"))
+    assert outcomes(report) == {"zlib": "installed", "cfg": "installed", "app": "installed"}
+
+
+def test_packages_that_end_at_about_the_same_time_are_recorded_together(cache, tmp_path):
+    writes = []
+    new = SpackInstalls(str(tmp_path / "new"), create=True, new_verifier=lambda: writes.append(1) or "v")
+    hours = count(step=3600.0)
+    assert installed(cache, new, jobs=1, timer=lambda: float(next(hours))).exit_code == 0
+    assert len(writes) <= 2  # the first package at once, the others when the last one is ready
 
 
 @pytest.mark.covers("B45")

@@ -331,3 +331,12 @@ def test_any_left_at_the_very_beginning(tmp_path: Path) -> None:
     path.write_bytes(b"/opt/old/x")
     assert files.left_in_binary(str(path), MOVED) == [0]
     assert files.mentions(str(path), MOVED) == (b"/opt/old", True)
+
+
+@pytest.mark.parametrize("at", [0, 256 * 1024 - 4, 512 * 1024 - 8, 512 * 1024, 600_000])
+def test_a_mention_is_found_wherever_the_pieces_of_a_large_file_end(tmp_path: Path, at: int) -> None:
+    content = bytes(at) + b"/opt/old/x" + bytes(700_000 - at)
+    path = write(tmp_path, "x", content)
+
+    assert files.mentions(str(path), MOVED) == (content[:8], True)
+    assert files.mentions(str(path), PrefixMap.of({"/opt/olx": "/y"})) == (content[:8], False)
