@@ -11,7 +11,7 @@ from typing import Any
 from oci_binpkg.archive.distribution import Distribution
 from oci_binpkg.archive.extract import Extracted, extract_layer
 from oci_binpkg.cache.protocol import Entry
-from oci_binpkg.errors import InstallsError, LocalDiskError
+from oci_binpkg.errors import ContentError, InstallsError, LocalDiskError
 from oci_binpkg.installs.manifest import MANIFEST, early_hashes, manifest_of, read_manifest
 from oci_binpkg.installs.spack import SpackInstalls
 from oci_binpkg.model.image import known_diff_id
@@ -68,6 +68,7 @@ def unpack(
         )
     kept = tee.kept if tee else ""
     distribution = extracted.distribution
+    _check_hash(place.spec, distribution)
     mapping = mapping_for(
         distribution.hash_to_prefix,
         new_prefixes(place.spec, distribution, installs, entry.document.graph),
@@ -79,6 +80,13 @@ def unpack(
     report, record = _relocated(place, extracted, installs, mapping, allow_stale=allow_stale)
     _record(place, record)
     return Unpacked(len(report.changed), tuple(_remarks(report)), extracted, kept)
+
+
+def _check_hash(spec: Spec, distribution: Distribution) -> None:
+    """Raise `ContentError` for the layer of another package: a layer says whose it is, whatever led to it."""
+    known = distribution.hash_to_prefix
+    if known and spec.hash not in known and not spec.build_spec:
+        raise ContentError(f"the layer of {spec.short} holds another package: {next(iter(known))[:32]}")
 
 
 def _relocated(

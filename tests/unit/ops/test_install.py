@@ -29,9 +29,11 @@ from oci_binpkg.errors import (
 from oci_binpkg.events import BytesPacked, Warned
 from oci_binpkg.installs.spack import SpackInstalls
 from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Blob
+from oci_binpkg.model.image import PackageLayer, compose
 from oci_binpkg.model.manifest import Manifest
 from oci_binpkg.model.query import Query
 from oci_binpkg.ops import receiving
+from oci_binpkg.ops.engines import this_platform
 from oci_binpkg.ops.image import push_image
 from oci_binpkg.ops.install import Installed, InstallOptions, install, install_resolved
 from oci_binpkg.ops.packing import LayerPacker
@@ -475,6 +477,16 @@ def test_an_index_that_does_not_tell_all_of_an_image_is_passed_over(tree, tmp_pa
     sources = Sources([fresh])
     report = install_resolved(target(tmp_path), sources, sources.resolve_image("all"))
     assert outcomes(report) == {"zlib": "installed", "cfg": "installed", "app": "installed"}
+
+
+def test_an_image_that_calls_a_layer_another_package_is_found_out(cache, tree, tmp_path):
+    zlib, cfg = (cache.find(PackageKey.of(tree.spec(name))) for name in ("zlib", "cfg"))
+    image = compose([PackageLayer("zlib", "1.3", zlib.key.hash, cfg.layer)], this_platform())
+    cache.publish_image(image, "lie")
+    sources = Sources([cache])
+    report = install_resolved(target(tmp_path), sources, sources.resolve_image("lie"))
+    assert outcomes(report) == {"zlib": "failed"}
+    assert "holds another package" in report.packages[0].error.message
 
 
 def test_packages_that_end_at_about_the_same_time_are_recorded_together(cache, tmp_path):
