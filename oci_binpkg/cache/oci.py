@@ -65,6 +65,11 @@ class OciCache:
         return self._store.name
 
     @property
+    def verifies(self) -> bool:
+        """Whether a package counts only with a good signature of its own."""
+        return self._verify is not None
+
+    @property
     def store(self) -> Store:
         """The store behind the cache, for images under tags of their own."""
         return self._store
