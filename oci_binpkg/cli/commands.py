@@ -143,7 +143,7 @@ def find(queries: Sequence[str], store: str, cache_text: str, *, json: bool, che
         else:
             found = find_installed(installs_at(settings, store), parsed)
     if json:
-        render.print_json([package.to_json() for package in found])
+        render.print_json_list(package.to_json() for package in found)
     else:
         render.print_found(found)
     return 0

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from oci_binpkg.cli.listing import json_list
 from oci_binpkg.cli.progress import printable
 from oci_binpkg.ops.find import Found, Shown
 from oci_binpkg.ops.inspect import CacheInfo, ImageInfo
@@ -37,9 +38,15 @@ def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
     sys.stdout.write(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
 
-def print_lines(lines: Sequence[str]) -> None:
+def print_json_list(items: Iterable[Mapping[str, Any]]) -> None:
+    """Print a list of any length as one JSON document, as `print_json` does."""
+    for text in json_list(items):
+        sys.stdout.write(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+def print_lines(lines: Iterable[str]) -> None:
     """Print lines, whatever they hold made harmless for a terminal; a line feed within one is shown as such."""
-    sys.stdout.write("".join(f"{printable(line).replace(_LINE_FEED, _SHOWN_FEED)}\n" for line in lines))
+    sys.stdout.writelines(f"{printable(line).replace(_LINE_FEED, _SHOWN_FEED)}\n" for line in lines)
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
@@ -113,7 +120,15 @@ def install_summary(report: InstallReport) -> str:
 
 def print_found(found: Sequence[Found]) -> None:
     """Print packages, one a line: hash, name and version, state, the rest of the spec."""
-    print_table([(f.spec.hash[:7], f"{f.spec.name}@{f.spec.version}", f.state, f.spec.describe()) for f in found])
+    # a table without having all of it
+    hashes = max((len(f.spec.hash[:7]) for f in found), default=0)
+    names = max((len(f.spec.name) + 1 + len(f.spec.version) for f in found), default=0)
+    states = max((len(f.state) for f in found), default=0)
+    print_lines(
+        f"{f.spec.hash[:7]:{hashes}}  {f'{f.spec.name}@{f.spec.version}':{names}}  {f.state:{states}}"
+        f"  {f.spec.describe()}".rstrip()
+        for f in found
+    )
 
 
 def print_shown(shown: Shown) -> None:
