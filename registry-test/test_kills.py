@@ -32,7 +32,7 @@ from kills import (
     whole_layer_cache,
 )
 
-from oci_binpkg.cache.index import parse_index
+from oci_binpkg.cache.index import open_index
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.model.content import Blob
 from oci_binpkg.store.layout import LayoutStore
@@ -326,7 +326,7 @@ class CatalogCaches:
                 numbers = range(turn, 400 + turn)
                 nodes = [node(f"{name}{n}", "1.0", *([f"{name}{n - 1}@1.0"] if n else [])) for n in numbers]
                 data = index(*nodes, only_needed=(node(f"{name}0"),) if turn else ())
-                OciCache(store, pause=lambda _: None).merge_index(parse_index(data, name), replace=True)
+                OciCache(store, pause=lambda _: None).merge_index(open_index(data, name), replace=True)
                 with store.open(store.resolve("index.spack")) as stream:
                     made.append(Blob.from_bytes(stream.read(), store.resolve("index.spack").media_type))
                 self.holdings[name, turn] = frozenset(hash_of(f"{name}{n}@1.0") for n in numbers)

@@ -12,8 +12,9 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from oci_binpkg.cache.catalog_database import in_catalog, open_database, writing
-from oci_binpkg.cache.catalog_reading import Kind, RawIndex
+from oci_binpkg.cache.catalog_reading import Kind
 from oci_binpkg.cache.catalog_writing import drop_orphans, read_kinds, replace_holdings
+from oci_binpkg.cache.index_records import Records
 from oci_binpkg.model.content import Digest
 
 _STATE: Final = "name, url, digest, has_index, checked, confirmed, error"
@@ -44,10 +45,12 @@ class CacheState:
 class Catalog:
     """The catalog in one file. For one thread; any number of threads and processes may each have it open.
 
+    Without a path it is one of its own, in a temporary file that nobody else sees.
+
     All methods raise `LocalDiskError`, and `DamagedCatalogError` for a file that is not what was written.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str = "") -> None:
         self._path = path
         self._database = open_database(path)
 
@@ -106,7 +109,7 @@ class Catalog:
         with writing(self._database, self._path):
             self._cache(name, url, now, error=error)
 
-    def store(self, name: str, url: str, now: float, index: RawIndex, digest: Digest, *, known: Digest | None) -> bool:
+    def store(self, name: str, url: str, now: float, records: Records, digest: Digest, *, known: Digest | None) -> bool:
         """Make the catalog's entries of a cache those of an index. Packages that are there are not written again.
 
         Returns False, with nothing changed, if another process has stored another index than `known` meanwhile.
@@ -121,7 +124,7 @@ class Catalog:
             if before is not None and before.digest and not self.was_replaced(name, digest):
                 self._database.execute("INSERT OR IGNORE INTO replaced VALUES (?, ?)", (cache, str(before.digest)))
             self._database.execute("UPDATE caches SET digest = ?, has_index = 1 WHERE id = ?", (str(digest), cache))
-            if replace_holdings(self._database, cache, index):
+            if replace_holdings(self._database, cache, records):
                 drop_orphans(self._database)
         return True
 

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Final
@@ -65,10 +66,14 @@ class DamagedCatalogError(LocalDiskError):
 
 
 def open_database(path: str) -> sqlite3.Connection:
-    """Open the database, made anew if it is damaged or of another version. For one thread.
+    """Open the database, made anew if it is damaged or of another version; "" is a new one without a name.
+
+    For one thread.
 
     Raises `LocalDiskError`.
     """
+    if not path:
+        return _opened(path)
     with in_catalog(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with _alone(path):
@@ -101,6 +106,7 @@ def in_catalog(path: str) -> Iterator[None]:
 
 def _disk_error(error: sqlite3.Error, path: str) -> LocalDiskError:
     """Say what the disk refused. Shared memory that finds no room is an I/O error to SQLite."""
+    path = path or os.path.join(tempfile.gettempdir(), "a catalog without a name")
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and not _has_room(path)):
         reason = os.strerror(errno.ENOSPC)

@@ -1,4 +1,4 @@
-"""The index of a cache as bytes, and its records with what a query may ask of them.
+"""The records of an index with what a query may ask of them.
 
 Hundreds of thousands of nodes are read here, of which many are alike: what describes a package beside its name,
 version and dependencies is parsed once for all nodes in which it stands with the same bytes. A node of an unusual
@@ -11,11 +11,12 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from oci_binpkg.cache.index import FORMAT_OF_VERSION, IndexBytes
+from oci_binpkg.cache.index import IndexDocument
+from oci_binpkg.cache.index_records import Records
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.arch import Arch
 from oci_binpkg.model.content import Digest
@@ -26,7 +27,7 @@ _HASH: Final = re.compile(r"[a-z0-9]{1,64}", re.ASCII)
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", re.ASCII)
 
 
-IndexReader = Callable[[str, Digest | None], IndexBytes | None]
+IndexReader = Callable[[str, Digest | None], IndexDocument | None]
 """Reads the index of a configured cache by its name; None if its digest is still the one given.
 
 Raises `NotFoundError` if the cache has none.
@@ -58,20 +59,6 @@ class PackageRow:
     edges: tuple[Edge, ...]
 
 
-class _Record(msgspec.Struct, gc=False):
-    spec: msgspec.Raw
-    in_buildcache: Any = None
-
-
-class _Database(msgspec.Struct):
-    version: str
-    installs: dict[str, _Record]
-
-
-class _Document(msgspec.Struct):
-    database: _Database
-
-
 class _EdgeParameters(msgspec.Struct, gc=False):
     virtuals: tuple[str, ...] | None = None
 
@@ -98,32 +85,20 @@ class _Node(msgspec.Struct, gc=False):
     dependencies: tuple[_Edge, ...] | None = None
 
 
-_INDEX: Final = msgspec.json.Decoder(_Document)
 _NODE: Final = msgspec.json.Decoder(_Node)
 _PLAIN: Final = _EdgeParameters()
 
 
-@dataclass(frozen=True, slots=True)
-class RawIndex:
-    """An index taken apart into its records only. `form` is the spec format of the nodes."""
-
-    what: str
-    form: int
-    records: dict[str, _Record]
-
-    def in_cache(self) -> dict[str, bool]:
-        """Return all hashes, each with whether its package is in the cache or only a dependency of one."""
-        return {package_hash: record.in_buildcache is True for package_hash, record in self.records.items()}
-
-    def rows(self, wanted: Iterable[str]) -> Iterator[PackageRow]:
-        """Yield the rows of these hashes, in their order. Raises `ContentError` naming the record that is wrong."""
-        reader = _NodeReader(self.form)
-        for package_hash in wanted:
-            where = f"{self.what}.installs.{package_hash[:64]}"
-            row = reader.read(self.records[package_hash].spec, where)
-            if row.hash != package_hash:
-                raise ContentError(f"{where}: holds the spec of {row.hash[:64]}")
-            yield row
+def read_rows(records: Records, wanted: Iterable[str]) -> Iterator[PackageRow]:
+    """Yield the rows of these hashes, in their order. Raises `ContentError` naming the record that is wrong."""
+    readers: dict[int, _NodeReader] = {}
+    for package_hash in wanted:
+        node = records.node(package_hash)
+        reader = readers.get(node.form) or readers.setdefault(node.form, _NodeReader(node.form))
+        row = reader.read(node.text, node.record)
+        if row.hash != package_hash:
+            raise ContentError(f"{node.record}: holds the spec of {row.hash[:64]}")
+        yield row
 
 
 @dataclass(slots=True)
@@ -134,7 +109,7 @@ class _NodeReader:
     kinds: dict[tuple[bytes, ...], Kind] = field(default_factory=dict)
     parameters: dict[bytes, str] = field(default_factory=dict)
 
-    def read(self, raw: msgspec.Raw, where: str) -> PackageRow:
+    def read(self, raw: bytes | msgspec.Raw, where: str) -> PackageRow:
         """Return the row of a node. Raises `ContentError`."""
         try:
             node = _NODE.decode(raw)
@@ -153,26 +128,8 @@ class _NodeReader:
         edges = tuple([(e.name, e.hash, (e.parameters or _PLAIN).virtuals or ()) for e in node.dependencies or ()])
         return PackageRow(node.hash, node.name, node.version, kind, parameters, edges)
 
-    def _strictly(self, raw: msgspec.Raw, where: str) -> Spec:
+    def _strictly(self, raw: bytes | msgspec.Raw, where: str) -> Spec:
         return parse_node(parse_json(bytes(raw), f"{where}.spec", fold_case=False), self.form, f"{where}.spec")
-
-
-def parse_raw_index(data: bytes, what: str) -> RawIndex:
-    """Take an index apart. `data` must stay unchanged as long as its records are used.
-
-    Raises `ContentError`, also for a version that is not understood.
-    """
-    try:
-        database = _INDEX.decode(data).database
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ContentError(f"{what}: {str(error)[:200]}") from None
-    form = FORMAT_OF_VERSION.get(database.version)
-    if form is None:
-        raise ContentError(
-            f"{what}: an index of version {database.version[:20]!r}; versions 6 to 8 are understood",
-            hint="a newer oci-binpkg may read it",
-        )
-    return RawIndex(what, form, database.installs)
 
 
 def _row_of(spec: Spec) -> PackageRow:

@@ -15,7 +15,7 @@ from typing import BinaryIO, Final
 
 from oci_binpkg.cache.clearsign import is_clearsigned
 from oci_binpkg.cache.damage import PUSH_AGAIN, REBUILD, MissingBlobError, hinted
-from oci_binpkg.cache.index import EMPTY, MAX_INDEX_BYTES, IndexBytes, IndexDocument, LastIndex
+from oci_binpkg.cache.index import EMPTY, MAX_INDEX_BYTES, IndexDocument, LastIndex
 from oci_binpkg.cache.index_signature import BELIEVED, IndexSignature, IndexTrust, looked_at, unvouched
 from oci_binpkg.cache.mirror_manifest import (
     GZIP,
@@ -36,11 +36,13 @@ from oci_binpkg.cache.mirror_manifest import (
     decompressed,
     hash_of_path,
     index_path,
+    inflated,
     package_path,
     parse_mirror_manifest,
     unsigned,
 )
 from oci_binpkg.cache.protocol import Entry, PackageKey
+from oci_binpkg.cache.spool import Spool
 from oci_binpkg.errors import ContentError, NotFoundError, TransferError, UnsupportedError, UsageError
 from oci_binpkg.model.content import DOCKER_LAYER_GZIP, OCI_LAYER_GZIP, Blob, Descriptor, Digest
 from oci_binpkg.model.image import UNKNOWN_DIFF_ID, Layer
@@ -150,21 +152,12 @@ class MirrorCache:
         manifest = MirrorManifest((_record(layer, INSTALL_TYPE, GZIP), _record(spec.descriptor, SPEC_TYPE, GZIP)))
         return self._put_manifest(package_path(entry.key), manifest.to_bytes())
 
-    def index_bytes(self, known: Digest | None = None) -> IndexBytes | None:
-        """Return the index as it stands there; None if the digest of its document is `known`."""
-        record = self._index_record().record
-        return (
-            None
-            if record.digest == known
-            else self._last_index.read(record.digest, partial(self._index_document, record))
-        )
-
     def read_index(self, known: Digest | None = None) -> IndexDocument | None:
         """Return the index; None if the digest of its document is `known`. Raises `NotFoundError` without an index."""
         record = self._index_record().record
         if record.digest == known:
             return None
-        return self._last_index.parsed(record.digest, partial(self._index_document, record))
+        return self._last_index.read(record.digest, partial(self._index_document, record))
 
     def index_signature(self) -> IndexSignature:
         """Tell who signed the index. Raises `NotFoundError` without an index."""
@@ -194,11 +187,8 @@ class MirrorCache:
         """
 
         def change(current: IndexDocument) -> IndexDocument | None:
-            record = current.records.get(key.hash)
-            if record is None or not record.in_cache:
-                return None
-            records = {**current.records, key.hash: record.marked(in_cache=False)}
-            return replace(current, records=records, digest=None)
+            listed = key.hash in current.records and current.records.in_cache(key.hash)
+            return current.without(key.hash) if listed else None
 
         self._trust.check_writer(self._index_name, signs=self._sign is not None)
         self._objects.remove(package_path(key))
@@ -290,8 +280,14 @@ class MirrorCache:
         known = self._known = _KnownIndex(found.etag, *self.opened_index(found.data))
         return known
 
-    def _index_document(self, record: BlobRecord) -> bytes:
-        return self._content(record, f"the index of {self.name}", MAX_INDEX_BYTES)
+    def _index_document(self, record: BlobRecord) -> Spool:
+        what = f"the index of {self.name}"
+        try:
+            return Spool.filled(
+                inflated(self._blob(record).chunks(MAX_INDEX_BYTES), record.compression, what, MAX_INDEX_BYTES)
+            )
+        except MissingBlobError as error:
+            raise ContentError(f"{what} is not there: {error.message}") from None
 
     @hinted(REBUILD)
     def opened_index(self, data: bytes) -> tuple[BlobRecord, str]:
@@ -310,7 +306,7 @@ class MirrorCache:
         except NotFoundError:
             return EMPTY, "", True
         record = known.record
-        index = self._last_index.opened(record.digest, partial(self._index_document, record))
+        index = self._last_index.read(record.digest, partial(self._index_document, record))
         return index, known.etag or None, bool(known.signer)
 
     def _change_index(self, change: Callable[[IndexDocument], IndexDocument | None]) -> bool:
@@ -337,7 +333,8 @@ class MirrorCache:
     def _replace_index(self, index: IndexDocument, etag: str | None, *, vouched: bool) -> bool:
         """Write an index, signed if we sign; one made of what nobody `vouched` for is not, and that is told."""
         self._lay_out()
-        document = Blob.from_bytes(index.to_bytes(), INDEX_TYPE)
+        text = index.to_spool()
+        document = text.blob(INDEX_TYPE)
         self._put(document)
         manifest = MirrorManifest((_record(document.descriptor, INDEX_TYPE, NONE),))
         data = manifest.to_bytes()
@@ -345,6 +342,7 @@ class MirrorCache:
             data = self._sign(data)
         if not self._objects.write(self._index, data, if_match=etag):
             return False
+        self._last_index.keep(text, document.descriptor.digest)
         if self._sign is not None and not vouched:
             self._trust.warn(unvouched(self.name))
         return self._index_record().record.digest == document.descriptor.digest

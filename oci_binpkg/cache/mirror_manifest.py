@@ -11,7 +11,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,6 +41,7 @@ _VERSION: Final = 3
 _SUFFIX: Final = ".spec.manifest.json"
 _GZIP_LEVEL: Final = 6
 _GZIP_WINDOW: Final = 31
+_INFLATED: Final = 1024 * 1024
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_+.-]")
 
 
@@ -165,15 +166,29 @@ def compressed(data: bytes) -> bytes:
 
 def decompressed(data: bytes, compression: str, what: str, limit: int) -> bytes:
     """Return a stored document's content. Raises `ContentError` if it is damaged or has more than `limit` bytes."""
+    return b"".join(inflated([data], compression, what, limit))
+
+
+def inflated(pieces: Iterable[bytes], compression: str, what: str, limit: int) -> Iterator[bytes]:
+    """Iterate over a stored document's content. Raises like `decompressed`."""
     if compression == NONE:
-        return data
+        yield from pieces
+        return
     reader = zlib.decompressobj(_GZIP_WINDOW)
-    try:
-        plain = reader.decompress(data, limit + 1)
-    except zlib.error as error:
-        raise ContentError(f"{what}: not a gzip stream: {error}") from None
-    if len(plain) > limit:
-        raise ContentError(f"{what}: more than {limit} bytes uncompressed")
-    if not reader.eof or reader.unused_data:
+    left = limit
+    follows = False
+    for piece in pieces:
+        follows = follows or reader.eof
+        rest, more = piece, False
+        while (rest or more) and not reader.eof:
+            try:
+                plain = reader.decompress(rest, _INFLATED)
+            except zlib.error as error:
+                raise ContentError(f"{what}: not a gzip stream: {error}") from None
+            rest, more = reader.unconsumed_tail, len(plain) == _INFLATED
+            left -= len(plain)
+            if left < 0:
+                raise ContentError(f"{what}: more than {limit} bytes uncompressed")
+            yield plain
+    if not reader.eof or reader.unused_data or follows:
         raise ContentError(f"{what}: the gzip stream is cut off, or something follows it")
-    return plain

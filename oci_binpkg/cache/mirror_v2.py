@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Final, Never
 
-from oci_binpkg.cache.index import MAX_INDEX_BYTES, IndexBytes, IndexDocument, parse_index
+from oci_binpkg.cache.index import MAX_INDEX_BYTES, IndexDocument, LastIndex
 from oci_binpkg.cache.index_signature import NOT_SIGNED, IndexSignature
 from oci_binpkg.cache.mirror import open_verified
 from oci_binpkg.cache.mirror_manifest import MAX_SPEC_BYTES, Verifier, unsigned
 from oci_binpkg.cache.protocol import Entry, PackageKey
+from oci_binpkg.cache.spool import Spool
 from oci_binpkg.errors import ContentError, NotFoundError, UnsupportedError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.model.content import OCI_LAYER_GZIP, Blob, Descriptor, Digest
@@ -32,6 +33,7 @@ _SUFFIXES: Final = (".spec.json.sig", ".spec.json")
 _LAYOUT: Final = 2
 _HEX: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _MAX_HASH_BYTES: Final = 1024
+_CHUNK: Final = 256 * 1024
 
 
 class MirrorV2Cache:
@@ -46,7 +48,8 @@ class MirrorV2Cache:
         self._observer = observer
         self._warned = False
         self._lock = threading.Lock()
-        self._index: tuple[str, IndexDocument] | None = None
+        self._index: IndexDocument | None = None
+        self._last_index = LastIndex(f"the index of {objects.name}")
         self._listed: Mapping[str, str] | None = None
 
     @property
@@ -100,33 +103,22 @@ class MirrorV2Cache:
         """Raise `UnsupportedError`."""
         self._refuse()
 
-    def index_bytes(self, known: Digest | None = None) -> IndexBytes | None:
-        """Return the index as it stands there; None if its digest is `known`. Raises like `read_index`."""
-        self._warn()
-        if known is not None and self._index_hash() == known.hex:
-            return None
-        found = self._objects.read(_INDEX, limit=MAX_INDEX_BYTES)
-        assert found is not None  # no version was named
-        digest = Digest.of(found.data)
-        return None if digest == known else IndexBytes(found.data, digest, f"the index of {self.name}")
-
     def read_index(self, known: Digest | None = None) -> IndexDocument | None:
         """Return the index; None if its digest is `known`. `index.json.hash` tells, where there is one.
 
         Raises `NotFoundError` if the mirror has no index.
         """
         self._warn()
-        if known is not None and self._index_hash() == known.hex:
-            return None
         with self._lock:
             have = self._index
-        found = self._objects.read(_INDEX, known_etag=have[0] if have else "", limit=MAX_INDEX_BYTES)
-        if found is not None:
-            have = (found.etag, parse_index(found.data, f"the index of {self.name}"))
+        said = self._index_hash() if known is not None or have is not None else ""
+        if known is not None and said == known.hex:
+            return None
+        if have is None or have.digest is None or said != have.digest.hex:
+            text = Spool.filled(self._index_text())
             with self._lock:
-                self._index = have
-        assert have is not None
-        return None if have[1].digest == known else have[1]
+                have = self._index = self._last_index.read(text.digest, lambda: text)
+        return None if have.digest == known else have
 
     def index_signature(self) -> IndexSignature:
         """Tell that nobody signed the index: this layout knows no signatures of indices."""
@@ -139,6 +131,15 @@ class MirrorV2Cache:
     def remove(self, key: PackageKey) -> None:  # noqa: ARG002
         """Raise `UnsupportedError`."""
         self._refuse()
+
+    def _index_text(self) -> Iterator[bytes]:
+        left = MAX_INDEX_BYTES
+        with self._objects.open(_INDEX) as stream:
+            while chunk := stream.read(_CHUNK):
+                left -= len(chunk)
+                if left < 0:
+                    raise ContentError(f"{self.name}/{_INDEX} is larger than {MAX_INDEX_BYTES} bytes")
+                yield chunk
 
     def _index_hash(self) -> str:
         """Return what `index.json.hash` says, "" if it is missing or says nothing. It may be older than the index."""
@@ -159,7 +160,7 @@ class MirrorV2Cache:
         """Return the index as it was read once; for looking up paths its age does not matter."""
         with self._lock:
             have = self._index
-        return have[1] if have else self.read_index()
+        return have or self.read_index()
 
     def _indexed_stem(self, key: PackageKey) -> str:
         try:

@@ -12,9 +12,10 @@ from functools import partial
 from typing import Final
 
 from oci_binpkg.cache.damage import ASK_AGAIN, PUSH_AGAIN, REBUILD, hinted
-from oci_binpkg.cache.index import EMPTY, MAX_INDEX_BYTES, IndexBytes, IndexDocument, LastIndex, index_of
+from oci_binpkg.cache.index import EMPTY, MAX_INDEX_BYTES, IndexDocument, LastIndex, index_of
 from oci_binpkg.cache.index_signature import BELIEVED, IndexSignature, IndexTrust, looked_at, unvouched
 from oci_binpkg.cache.protocol import Entry, PackageKey
+from oci_binpkg.cache.spool import Spool
 from oci_binpkg.errors import ContentError, NotFoundError, TransferError
 from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Blob, Descriptor, Digest, Growing
 from oci_binpkg.model.documents import object_of, text_of
@@ -155,15 +156,10 @@ class OciCache:
         self._put_content(image)
         self._store.put(image.manifest)
 
-    def index_bytes(self, known: Digest | None = None) -> IndexBytes | None:
-        """Return the index as it stands there; None if the digest of its document is `known`."""
-        layer = self.index_layer()
-        return None if layer.digest == known else self._last_index.read(layer.digest, partial(self._document, layer))
-
     def read_index(self, known: Digest | None = None) -> IndexDocument | None:
         """Return the index; None if the digest of its document is `known`. Two requests, one when it is known."""
         layer = self.index_layer()
-        return None if layer.digest == known else self._last_index.parsed(layer.digest, partial(self._document, layer))
+        return None if layer.digest == known else self._last_index.read(layer.digest, partial(self._document, layer))
 
     def index_signature(self) -> IndexSignature:
         """Tell who signed the index. Raises `NotFoundError` without an index."""
@@ -266,20 +262,21 @@ class OciCache:
             raise ContentError(f"{what} is not an index: a manifest with one layer is expected")
         return descriptor, data, manifest.layers[0]
 
-    def _document(self, layer: Descriptor) -> bytes:
-        return blob_of(self._store, layer).read(limit=MAX_INDEX_BYTES)
+    def _document(self, layer: Descriptor) -> Spool:
+        return Spool.filled(blob_of(self._store, layer).chunks(MAX_INDEX_BYTES))
 
     def _current_index(self) -> tuple[IndexDocument, bool]:
         """Return the index, an empty one if there is none, and whether a signature vouches for it."""
         try:
             layer, vouched = self._believed_index()
-            return self._last_index.opened(layer.digest, partial(self._document, layer)), vouched
+            return self._last_index.read(layer.digest, partial(self._document, layer)), vouched
         except NotFoundError:
             return EMPTY, True
 
     def _write_index(self, index: IndexDocument, *, vouched: bool = True) -> Digest:
         """Write an index, signed if we sign; one made of what nobody `vouched` for is not, and that is told."""
-        document = Blob.from_bytes(index.to_bytes(), OCI_LAYER_GZIP)
+        text = index.to_spool()
+        document = text.blob(OCI_LAYER_GZIP)
         config = Blob.from_bytes(b"{}", OCI_CONFIG)
         manifest = Manifest(OCI_MANIFEST, config.descriptor, (document.descriptor,))
         self._store.put(document)
@@ -293,7 +290,7 @@ class OciCache:
         elif self._sign is not None:
             self._trust.warn(unvouched(self.name))
         self._store.tag(stored, INDEX_TAG)
-        self._last_index.keep(index, document.descriptor.digest)
+        self._last_index.keep(text, document.descriptor.digest)
         return document.descriptor.digest
 
 

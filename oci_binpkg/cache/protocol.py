@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from oci_binpkg.cache.index import IndexBytes, IndexDocument
+from oci_binpkg.cache.index import IndexDocument
 from oci_binpkg.cache.index_signature import IndexSignature
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.image import Image, Layer
@@ -54,10 +54,6 @@ class Entry:
 
 class IndexSource(Protocol):
     """Something with an index. Its states have digests, so that one that is known need not be read again."""
-
-    def index_bytes(self, known: Digest | None = None) -> IndexBytes | None:
-        """Return the index as it stands there, or None if its digest is `known`. Raises `NotFoundError` without one."""
-        ...
 
     def read_index(self, known: Digest | None = None) -> IndexDocument | None:
         """Return the index, or None if its digest is `known`. Raises `NotFoundError` if the cache has none.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Never
 
-from oci_binpkg.cache.index import IndexBytes, IndexDocument
+from oci_binpkg.cache.index import IndexDocument
 from oci_binpkg.cache.index_signature import IndexSignature
 from oci_binpkg.cache.protocol import Entry, PackageKey
 from oci_binpkg.errors import TransferError
@@ -38,10 +38,6 @@ class UnreachableCache:
         self._fail()
 
     def publish(self, entry: Entry) -> Digest:  # noqa: ARG002
-        """Raise the error."""
-        self._fail()
-
-    def index_bytes(self, known: Digest | None = None) -> IndexBytes | None:  # noqa: ARG002
         """Raise the error."""
         self._fail()
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json as jsonlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from oci_binpkg.cache.index_search import IndexSearch
 from oci_binpkg.cli import render
 from oci_binpkg.cli.commands import installs_at, observed, parse_queries
 from oci_binpkg.cli.settings import load_settings
@@ -84,12 +85,15 @@ def save_specs(queries: Sequence[str], store: str, cache_text: str, destination:
     with observed(settings, json) as wiring:
         if cache_text:
             known = contents(wiring.cache(cache_text), wiring.observer)
-            specs, graph = list(known.packages()), known.graph
+            with IndexSearch(known) as search:
+                chosen: Iterable[Spec] = map(known.graph.__getitem__, search.hashes(parsed))
+            graph = known.graph
         else:
             installs = installs_at(settings, store)
-            specs, graph = [r.spec for r in installs.records() if not r.spec.is_external], installs.graph
+            graph = installs.graph
+            chosen = _chosen(parsed, [r.spec for r in installs.records() if not r.spec.is_external], graph)
     rows = []
-    for spec in _chosen(parsed, specs, graph):
+    for spec in chosen:
         path = os.path.join(destination, f"{spec.name}-{spec.version}-{spec.hash}.spec.json".replace("/", "_"))
         _write(path, jsonlib.dumps(spec_document(spec, graph), separators=(",", ":")))
         rows.append((f"{spec.name}@={spec.version}/{spec.hash}", path))

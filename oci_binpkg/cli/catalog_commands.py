@@ -5,7 +5,6 @@ What speaks to caches is imported when one has to be asked: mostly the catalog i
 
 from __future__ import annotations
 
-import json as jsonlib
 import os
 import sys
 import time
@@ -13,7 +12,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from oci_binpkg.cache.index import IndexBytes
+from oci_binpkg.cache.index import IndexDocument
+from oci_binpkg.cli.listing import json_list
 from oci_binpkg.cli.progress import printable, progress
 from oci_binpkg.cli.settings import Settings, load_settings, stderr_is_terminal
 from oci_binpkg.errors import UsageError
@@ -77,16 +77,16 @@ def _search(settings: Settings, queries: Sequence[str], flags: CatalogFlags, onl
     with ExitStack() as stack:
         observer = stack.enter_context(progress(live=stderr_is_terminal() and not flags.json, color=settings.color))
 
-        def read(name: str, known: Digest | None) -> IndexBytes | None:
+        def read(name: str, known: Digest | None) -> IndexDocument | None:
             from oci_binpkg.cli.wiring import Wiring  # noqa: PLC0415
 
-            return Wiring(settings, observer).cache(name).index_bytes(known)
+            return Wiring(settings, observer).cache(name).read_index(known)
 
         ttl = DEFAULT_TTL if flags.ttl is None else flags.ttl
         refresh = Refresh(settings.catalog, caches, read, time.time, ttl, flags.offline, only, observer)
         found = find_in_catalog(refresh, parsed, family=family)
     if flags.json:
-        sys.stdout.write(jsonlib.dumps([each.to_json() for each in found], indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.writelines(json_list(each.to_json() for each in found))
     else:
         _print(found)
     return 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, Final
@@ -34,6 +34,7 @@ INDEX_TYPES: Final = frozenset({OCI_INDEX, DOCKER_LIST})
 MANIFEST_TYPES: Final = IMAGE_MANIFEST_TYPES | INDEX_TYPES
 
 MAX_SIZE: Final = 2**53
+_CHUNK: Final = 256 * 1024
 _HEX_LENGTH: Final = {"sha256": 64, "sha512": 128}
 _HEX: Final = re.compile(r"[0-9a-f]+", re.ASCII)
 
@@ -158,10 +159,7 @@ class Blob:
 
     def read(self, limit: int = 64 * 1024 * 1024) -> bytes:
         """Read a small blob whole. Raises `ContentError` above `limit` bytes or if size or digest do not match."""
-        if self.descriptor.size > limit:
-            raise ContentError(
-                f"{self.descriptor.digest} has {self.descriptor.size} bytes; at most {limit} are read here"
-            )
+        self._require_size(limit)
         chunks, left = [], self.descriptor.size + 1
         with self.open() as stream:
             # a raw stream may return less than it is asked for
@@ -171,6 +169,22 @@ class Blob:
         data = b"".join(chunks)
         verify(data, self.descriptor)
         return data
+
+    def chunks(self, limit: int) -> Iterator[bytes]:
+        """Iterate over the pieces of a large blob of a store, which verifies what it gives out.
+
+        Raises what that raises, and `ContentError` above `limit` bytes.
+        """
+        self._require_size(limit)
+        with self.open() as stream:
+            while chunk := stream.read(_CHUNK):
+                yield chunk
+
+    def _require_size(self, limit: int) -> None:
+        if self.descriptor.size > limit:
+            raise ContentError(
+                f"{self.descriptor.digest} has {self.descriptor.size} bytes; at most {limit} are read here"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ behind `%` or `^` is about that dependency. Names of virtual packages (`^mpi`, `
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,16 +49,19 @@ def select(query: Query, candidates: Iterable[Spec], graph: SpecGraph) -> list[S
     return sorted(found, key=_order)
 
 
-def one(query: Query, candidates: Iterable[Spec], graph: SpecGraph) -> Spec:
+def one(
+    query: Query, candidates: Iterable[Spec], graph: SpecGraph, names: Callable[[], Collection[str]] | None = None
+) -> Spec:
     """Return the only candidate that matches.
 
-    Raises `NoMatchError` with what is there under that name or a near one, `AmbiguousQueryError` with the candidates,
-    how they differ, and how to write each of them.
+    `names` gets the names of all packages there are, where only those that may match are candidates. Raises
+    `NoMatchError` with what is there under that name or a near one, `AmbiguousQueryError` with the candidates, how they
+    differ, and how to write each of them.
     """
     known = list(candidates)
     found = select(query, known, graph)
     if not found:
-        raise _no_match(query, known)
+        raise _no_match(query, known, sorted(names() if names else {spec.name for spec in known}))
     if len(found) > 1:
         raise _ambiguous(query, found, graph)
     return found[0]
@@ -68,12 +71,11 @@ def _order(spec: Spec) -> tuple[str, Version, str]:
     return spec.name, Version.parse(spec.version), spec.hash
 
 
-def _no_match(query: Query, known: Sequence[Spec]) -> NoMatchError:
+def _no_match(query: Query, known: Sequence[Spec], names: Sequence[str]) -> NoMatchError:
     name = query.constraint.name
     same_name = sorted({spec for spec in known if spec.name == name}, key=_order)
     if same_name:
         return NoMatchError(f"no {name} here matches {query.text!r}", hint=f"there is {_listed(same_name)}")
-    names = sorted({spec.name for spec in known})
     if not names:
         return NoMatchError(f"nothing matches {query.text!r}: there are no packages here")
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)

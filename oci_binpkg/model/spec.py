@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 NEWEST_FORMAT: Final = 5
-_LAST_WITH_ALIASES: Final = 2
+LAST_WITH_ALIASES: Final = 2
 RUNTIME: Final = ("link", "run")
 FLAGS: Final = ("cflags", "cppflags", "cxxflags", "fflags", "ldflags", "ldlibs")
 _HASH_KEYS: Final = ("hash", "full_hash", "build_hash")
@@ -135,7 +135,14 @@ class SpecGraph(Mapping[str, Spec]):
     __slots__ = ("_specs",)
 
     def __init__(self, specs: Iterable[Spec] = ()) -> None:
-        self._specs = {spec.hash: spec for spec in specs}
+        self._specs: Mapping[str, Spec] = {spec.hash: spec for spec in specs}
+
+    @classmethod
+    def over(cls, specs: Mapping[str, Spec]) -> SpecGraph:
+        """Return a graph that looks up specs by hash when it needs them: for more than fit into memory."""
+        graph = cls()
+        graph._specs = specs
+        return graph
 
     def __getitem__(self, key: str) -> Spec:
         return self._specs[key]
@@ -274,7 +281,7 @@ def parse_spec_document(document: Mapping[str, Any] | bytes, what: str) -> SpecD
     if not specs:
         raise ContentError(f"{what}: the spec document has no nodes")
     aliases = {spec.node[key]: spec.hash for spec in specs for key in _HASH_KEYS if isinstance(spec.node.get(key), str)}
-    graph = SpecGraph(specs if version > _LAST_WITH_ALIASES else (_resolved(spec, aliases) for spec in specs))
+    graph = SpecGraph(specs if version > LAST_WITH_ALIASES else (_resolved(spec, aliases) for spec in specs))
     graph.closure(graph.values(), types=None)
     return SpecDocument(version, graph[specs[0].hash], graph)
 

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 from oci_binpkg.cache.catalog import CacheState, Catalog
 from oci_binpkg.cache.catalog_database import DamagedCatalogError, replace_database
-from oci_binpkg.cache.catalog_reading import IndexReader, parse_raw_index
+from oci_binpkg.cache.catalog_reading import IndexReader
 from oci_binpkg.cache.catalog_search import Match, near_names, search
 from oci_binpkg.errors import BinpkgError, ContentError, NoMatchError, NotFoundError
 from oci_binpkg.events import Observer, Warned, ignore
@@ -102,21 +102,21 @@ class Refresh:
         """Read the index of one cache into the catalog, whatever becomes of it."""
         try:
             index = self.read(name, known)
-            raw = parse_raw_index(index.data, f"the index of {name}") if index else None
         except NotFoundError:
             catalog.note_absent(name, url, self.clock())
             return
         except BinpkgError as error:
             catalog.note_failure(name, url, self.clock(), error.message)
             return
-        if index is None or raw is None:
+        if index is None:
             assert known is not None  # only a known index can be unchanged
             catalog.note_unchanged(name, url, self.clock(), known)
             return
+        assert index.digest is not None  # it was read
         if index.digest != known and catalog.was_replaced(name, index.digest):
             self.observer(Warned(_rollback(name)))
         try:
-            catalog.store(name, url, self.clock(), raw, index.digest, known=known)
+            catalog.store(name, url, self.clock(), index.records, index.digest, known=known)
         except ContentError as error:
             catalog.note_failure(name, url, self.clock(), error.message)
 

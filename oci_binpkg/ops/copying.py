@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from oci_binpkg.cache.index import IndexDocument, index_of
+from oci_binpkg.cache.index_search import IndexSearch
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import BinaryCache, PackageKey
 from oci_binpkg.errors import BinpkgError
 from oci_binpkg.events import BatchStarted, BytesSent, Event, Observer, PackageFinished, PackageStarted, ignore
-from oci_binpkg.model.query import Query, select
-from oci_binpkg.model.reference import INDEX_TAG
-from oci_binpkg.model.spec import Spec
+from oci_binpkg.model.query import Query
+from oci_binpkg.model.reference import INDEX_TAG, hash_of_tag, is_package_tag
 from oci_binpkg.ops.converting import ImageMaker
 from oci_binpkg.ops.find import contents
 from oci_binpkg.ops.progress import counted
@@ -79,8 +79,7 @@ def copy_cache(
             failed.append((name, error))
             observer(PackageFinished(name, "failed", error.message))
     there = set(wanted) - {name for name, _ in failed}
-    specs = [spec for spec in index.packages() if PackageKey.of(spec).tag in there]
-    written = bool(specs) and target.merge_index(index_of((spec, index.graph) for spec in specs))
+    written = _enter(index, there, target)
     skipped = tuple(name for name in wanted if name in present)
     return CopyReport(source.name, target.name, tuple(copied), skipped, tuple(failed), written)
 
@@ -96,7 +95,7 @@ class _Images:
 
     def wanted(self) -> list[str]:
         if self.queries:
-            return [PackageKey.of(spec).tag for spec in _chosen(self.index, self.queries)]
+            return [key.tag for key in _chosen(self.index, self.queries)]
         return sorted(tag for tag in self.source.store.tags() if tag != INDEX_TAG)
 
     def present(self) -> set[str]:
@@ -114,18 +113,18 @@ class _Packages:
     ) -> None:
         self._source = source
         self._target = target
-        self._specs = {PackageKey.of(spec).tag: spec for spec in _chosen(index, queries)}
+        self._keys = {key.tag: key for key in _chosen(index, queries)}
         self._maker = ImageMaker(target) if isinstance(target, OciCache) else None
 
     def wanted(self) -> list[str]:
-        return list(self._specs)
+        return list(self._keys)
 
     def present(self) -> set[str]:
         there = self._target.hashes()
-        return {name for name, spec in self._specs.items() if spec.hash in there}
+        return {name for name, key in self._keys.items() if key.hash in there}
 
     def copy(self, name: str, observer: Observer) -> None:
-        entry = self._source.find(PackageKey.of(self._specs[name]))
+        entry = self._source.find(self._keys[name])
         if self._maker is not None:
             entry = self._maker.with_image(entry)
         layer = replace(entry.layer, blob=counted(entry.layer.blob, name, observer))
@@ -133,13 +132,19 @@ class _Packages:
         self._target.publish(entry)
 
 
-def _chosen(index: IndexDocument, queries: Sequence[Query]) -> list[Spec]:
+def _chosen(index: IndexDocument, queries: Sequence[Query]) -> list[PackageKey]:
     """Return what matches, or everything, with all it links to or runs that is there, dependencies first."""
-    roots = list(index.packages())
-    if queries:
-        roots = [spec for query in queries for spec in select(query, roots, index.graph)]
-    listed = {spec.hash for spec in index.packages()}
-    return [spec for spec in index.graph.closure(roots) if spec.hash in listed]
+    with IndexSearch(index) as search:
+        closure = search.closure(search.hashes(queries))
+    return [key for key in closure if key.hash in index.records and index.records.in_cache(key.hash)]
+
+
+def _enter(index: IndexDocument, tags: Collection[str], target: BinaryCache) -> bool:
+    """Enter the packages under these tags, as the source's index has them, into the target's."""
+    hashes = {hash_of_tag(tag) for tag in tags if is_package_tag(tag)}
+    listed = (index.graph[each] for each in index.records.present() if each in hashes)
+    added = index_of((spec, index.graph) for spec in listed if PackageKey.of(spec).tag in tags)
+    return bool(len(added.records)) and target.merge_index(added)
 
 
 def _under(tag: str, observer: Observer) -> Observer:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from itertools import islice
+from typing import Any, Final, TypeVar
 
 from oci_binpkg.cache.index import IndexDocument, index_of
+from oci_binpkg.cache.index_search import IndexSearch
 from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
 from oci_binpkg.errors import ContentError, NotFoundError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.installs.protocol import Installs
-from oci_binpkg.model.query import Query, one, select
+from oci_binpkg.model.query import Query, select
 from oci_binpkg.model.spec import Spec, SpecGraph
 
 READERS: Final = 8
+_TURN: Final = 32 * READERS
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +57,10 @@ def find_installed(installs: Installs, queries: Sequence[Query]) -> list[Found]:
 
 def find_cached(cache: BinaryCache, queries: Sequence[Query], observer: Observer = ignore) -> list[Found]:
     """Return the packages of a cache that match any query (all, without one)."""
-    index = contents(cache, observer)
-    return [Found(spec, "cached") for spec in _matching(list(index.packages()), queries, index.graph)]
+    with IndexSearch(contents(cache, observer)) as search:
+        asked: Sequence[Query | None] = queries or (None,)
+        found = {spec.hash: spec for query in asked for spec in search.matches(query)}
+    return [Found(spec, "cached") for spec in _ordered(found.values())]
 
 
 def contents(cache: BinaryCache, observer: Observer = ignore) -> IndexDocument:
@@ -69,9 +75,16 @@ def contents(cache: BinaryCache, observer: Observer = ignore) -> IndexDocument:
     observer(
         Warned(f"{cache.name} has no index: reading its {len(tags)} packages (push with --update-index writes one)")
     )
+    documents = in_turns(lambda tag: _read(cache, tag, observer), tags)
+    return index_of(document for document in documents if document)
+
+
+def in_turns(read: Callable[[str], _Result], tags: Iterable[str]) -> Iterator[_Result]:
+    """Read several packages at a time and yield them in order; only so many are in memory as are read in a turn."""
+    waiting = iter(tags)
     with ThreadPoolExecutor(READERS) as readers:
-        documents = [document for document in readers.map(lambda tag: _read(cache, tag, observer), tags) if document]
-    return index_of(documents)
+        while some := list(islice(waiting, _TURN)):
+            yield from readers.map(read, some)
 
 
 def packages_of(cache: BinaryCache) -> Mapping[str, str]:
@@ -84,8 +97,8 @@ def packages_of(cache: BinaryCache) -> Mapping[str, str]:
 
 def show(cache: BinaryCache, query: Query, observer: Observer = ignore) -> Shown:
     """Return one package of a cache with all that is known of it. The query must mean exactly one."""
-    index = contents(cache, observer)
-    spec = one(query, list(index.packages()), index.graph)
+    with IndexSearch(contents(cache, observer)) as search:
+        spec = search.one(query)
     return Shown(cache.find(PackageKey.of(spec)))
 
 
@@ -132,4 +145,8 @@ def _matching(candidates: Sequence[Spec], queries: Sequence[Query], graph: SpecG
     found: Iterable[Spec] = candidates
     if queries:
         found = {spec.hash: spec for query in queries for spec in select(query, candidates, graph)}.values()
-    return sorted(found, key=lambda spec: (spec.name, spec.version, spec.hash))
+    return _ordered(found)
+
+
+def _ordered(specs: Iterable[Spec]) -> list[Spec]:
+    return sorted(specs, key=lambda spec: (spec.name, spec.version, spec.hash))

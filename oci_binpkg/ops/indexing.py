@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from oci_binpkg.cache.index_signature import NOT_SIGNED, IndexSignature
 from oci_binpkg.cache.protocol import BinaryCache, Entry
 from oci_binpkg.errors import BinpkgError, ContentError, KeyringError, NotFoundError, TransferError
 from oci_binpkg.events import Observer, Warned, ignore
-from oci_binpkg.ops.find import READERS, packages_of
+from oci_binpkg.ops.find import in_turns, packages_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +56,27 @@ def update_index(cache: BinaryCache, observer: Observer = ignore) -> IndexReport
     tags, index = _tags_and_index(cache)
     listed = index.present()
     unlisted = tuple(sorted(set(tags) - listed))
-    entries, damaged = read_entries(cache, [tags[each] for each in unlisted], observer)
-    written = bool(entries) and cache.merge_index(document_of(entries))
+    damaged: list[str] = []
+    added = document_of(read_entries(cache, [tags[each] for each in unlisted], damaged, observer))
+    written = bool(len(added.records)) and cache.merge_index(added)
     vanished = tuple(sorted(listed - set(tags)))
-    return IndexReport(cache.name, len(tags), unlisted, vanished, damaged, written, signature_of(cache))
+    return IndexReport(cache.name, len(tags), unlisted, vanished, tuple(sorted(damaged)), written, signature_of(cache))
 
 
 def rebuild_index(cache: BinaryCache, observer: Observer = ignore) -> IndexReport:
     """Read every package and write the index anew; what is gone or damaged is left out and reported."""
     tags = packages_of(cache)
     listed = old_hashes(cache, observer)
-    entries, damaged = read_entries(cache, list(tags.values()), observer)
-    cache.merge_index(document_of(entries), replace=True)
-    found = {entry.key.hash for entry in entries}
+    damaged: list[str] = []
+    document = document_of(read_entries(cache, tags.values(), damaged, observer))
+    cache.merge_index(document, replace=True)
+    found = document.present()
     return IndexReport(
         cache.name,
-        len(entries),
+        len(found),
         tuple(sorted(found - listed)),
         tuple(sorted(listed - set(tags))),
-        damaged,
+        tuple(sorted(damaged)),
         written=True,
         signature=signature_of(cache),
     )
@@ -125,22 +127,20 @@ def _tags_and_index(cache: BinaryCache) -> tuple[Mapping[str, str], IndexDocumen
 def index_or_empty(cache: BinaryCache) -> IndexDocument:
     """Return the index of a cache, an empty one if there is none."""
     try:
-        found = cache.index_bytes()
+        return cache.read_index() or EMPTY
     except NotFoundError:
-        found = None
-    return found.opened if found else EMPTY
+        return EMPTY
 
 
 def document_of(entries: Iterable[Entry]) -> IndexDocument:
-    """Return an index of packages that were read."""
+    """Return an index of packages that are read one after the other; none of them is kept."""
     return index_of((entry.document.root, entry.document.graph) for entry in entries)
 
 
 def read_entries(
-    cache: BinaryCache, tags: Iterable[str], observer: Observer = ignore
-) -> tuple[list[Entry], tuple[str, ...]]:
-    """Read packages at tags or paths; those that are no sound packages are told and returned apart."""
-    damaged: list[str] = []
+    cache: BinaryCache, tags: Iterable[str], damaged: list[str], observer: Observer = ignore
+) -> Iterator[Entry]:
+    """Read packages at tags or paths; those that are no sound packages are told and join `damaged`."""
 
     def read(tag: str) -> Entry | None:
         try:
@@ -150,6 +150,4 @@ def read_entries(
             damaged.append(tag)
             return None
 
-    with ThreadPoolExecutor(READERS) as readers:
-        entries = [entry for entry in readers.map(read, tags) if entry]
-    return entries, tuple(sorted(damaged))
+    return (entry for entry in in_turns(read, tags) if entry)

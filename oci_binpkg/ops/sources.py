@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Final
 
-from oci_binpkg.cache.index import IndexDocument
+from oci_binpkg.cache.index import EMPTY, IndexDocument
+from oci_binpkg.cache.index_search import IndexSearch
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
 from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError, QueryError, UsageError
 from oci_binpkg.events import Observer, Warned, ignore
-from oci_binpkg.model.query import Query, one
+from oci_binpkg.model.query import Query
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.ops.engines import this_platform
 from oci_binpkg.ops.find import READERS, contents
@@ -65,15 +67,17 @@ class Sources:
             raise QueryError("no package named", hint="`oci-binpkg find --from CACHE` lists what there is")
         roots: list[Spec] = []
         graph = SpecGraph()
-        for query in queries:
-            exact = self._look_up(query)
-            if exact is not None:
-                roots.append(exact.entry.document.root)
-                graph = graph | exact.entry.document.graph
-                continue
-            index = self.index()
-            roots.append(one(query, list(index.packages()), index.graph))
-            graph = graph | index.graph
+        with ExitStack() as stack:
+            search: IndexSearch | None = None
+            for query in queries:
+                exact = self._look_up(query)
+                if exact is not None:
+                    roots.append(exact.entry.document.root)
+                    graph = graph | exact.entry.document.graph
+                    continue
+                search = search or stack.enter_context(IndexSearch(self.index()))
+                roots.append(search.one(query))
+                graph = graph | SpecGraph(search.graph.breadth_first(roots[-1], None))
         return Resolution(tuple(dict.fromkeys(roots)), graph)
 
     def resolve_image(self, reference: str) -> Resolution:
@@ -102,7 +106,7 @@ class Sources:
 
         Raises its error if no cache can be read.
         """
-        merged = IndexDocument("6", {})
+        merged = EMPTY
         failures: list[BinpkgError] = []
         for cache in self.caches:
             if cache.name not in self._indices:
@@ -115,8 +119,8 @@ class Sources:
                         self.observer(Warned(f"{cache.name} is passed over: {error.message}"))
             index = self._indices[cache.name]
             if index is not None:
-                merged = merged.merged(index)
-        if failures and not merged.records:
+                merged = index if merged is EMPTY else merged.merged(index)
+        if failures and not len(merged.records):
             raise failures[0]
         return merged
 

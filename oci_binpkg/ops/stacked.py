@@ -20,8 +20,6 @@ from oci_binpkg.store.copy import StoredImage, blob_of
 _PACKAGE: Final = re.compile(r"package /([a-z2-7]{32})", re.ASCII)
 _WORTH_A_PACKAGE: Final = 64 * 1024
 """So many bytes of index cost less than reading one package: two requests, and a configuration to take apart."""
-_MOST: Final = 32 * 1024 * 1024
-"""An index is held in memory as a whole."""
 
 
 def stacked(cache: OciCache, image: StoredImage) -> list[Entry]:
@@ -35,12 +33,12 @@ def stacked(cache: OciCache, image: StoredImage) -> list[Entry]:
         return []
     try:
         layer = cache.index_layer()
-        if layer.size > min(_MOST, _WORTH_A_PACKAGE * len(wanted)):
+        if layer.size > _WORTH_A_PACKAGE * len(wanted):
             return []
-        index = cache.index_bytes()
-        if index is None or not wanted <= index.opened.present():
+        index = cache.read_index()
+        if index is None or not wanted <= index.present():
             return []
-        graph = _below(index.opened, wanted)
+        graph = _below(index, wanted)
         return [
             _entry(graph, graph[package_hash], Layer(blob_of(cache.store, descriptor), diff_id))
             for package_hash, descriptor, diff_id in zip(

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from oci_binpkg.cache.index import IndexDocument
-from oci_binpkg.cache.protocol import BinaryCache, Entry
+from oci_binpkg.cache.index import EMPTY, IndexDocument, index_of
+from oci_binpkg.cache.index_search import IndexSearch
+from oci_binpkg.cache.protocol import BinaryCache
 from oci_binpkg.errors import NotFoundError
 from oci_binpkg.events import Observer, ignore
-from oci_binpkg.model.query import Query, one, select
+from oci_binpkg.model.query import Query
 from oci_binpkg.ops.find import packages_of
 from oci_binpkg.ops.indexing import (
     IndexReport,
@@ -33,26 +34,28 @@ def update_views(
 ) -> list[IndexReport]:
     """Enter the chosen packages (all, without a query) that the views lack. Only those are read."""
     tags = packages_of(whole)
-    index = index_or_empty(whole) if queries else document_of(())
-    unlisted = tags.keys() - {spec.hash for spec in index.packages()} if queries else set()
-    fresh, damaged = read_entries(whole, [tags[each] for each in sorted(unlisted)], observer)
-    chosen = _chosen(index.merged(document_of(fresh)), tags, queries)
-    read = {entry.key.hash: entry for entry in fresh}
+    index = index_or_empty(whole) if queries else EMPTY
+    unlisted = tags.keys() - index.present() if queries else set()
+    damaged: list[str] = []
+    read = document_of(read_entries(whole, [tags[each] for each in sorted(unlisted)], damaged, observer))
+    chosen = _chosen(index.merged(read), tags, queries)
     reports = []
     for name, view in views.items():
-        listed = {spec.hash for spec in index_or_empty(view).packages()}
+        listed = index_or_empty(view).present()
         lacking = [each for each in chosen if each not in listed]
-        more, unsound = read_entries(whole, [tags[each] for each in lacking if each not in read], observer)
-        read |= {entry.key.hash: entry for entry in more}
-        entries = [read[each] for each in lacking if each in read]
-        written = bool(entries) and view.merge_index(document_of(entries))
+        known, unsound = read.present(), list(damaged)
+        unread = [tags[each] for each in lacking if each not in known]
+        read = read.merged(document_of(read_entries(whole, unread, unsound, observer)))
+        known = read.present()
+        added = [each for each in lacking if each in known]
+        written = bool(added) and view.merge_index(_part(read, added))
         reports.append(
             IndexReport(
                 whole.name,
-                len(listed) + len(entries),
-                tuple(sorted(entry.key.hash for entry in entries)),
+                len(listed) + len(added),
+                tuple(sorted(added)),
                 tuple(sorted(listed - tags.keys())),
-                tuple(sorted({*damaged, *unsound})),
+                tuple(sorted(set(unsound))),
                 written,
                 signature_of(view),
                 name,
@@ -66,10 +69,11 @@ def rebuild_views(
 ) -> list[IndexReport]:
     """Read every package, and make each view of exactly the chosen ones (all, without a query)."""
     tags = packages_of(whole)
-    entries, damaged = read_entries(whole, tags.values(), observer)
-    read: dict[str, Entry] = {entry.key.hash: entry for entry in entries}
-    chosen = [each for each in _chosen(document_of(entries), tags, queries) if each in read]
-    document = document_of(read[each] for each in chosen)
+    unsound: list[str] = []
+    read = document_of(read_entries(whole, tags.values(), unsound, observer))
+    damaged, known = tuple(sorted(unsound)), read.present()
+    chosen = [each for each in _chosen(read, tags, queries) if each in known]
+    document = _part(read, chosen)
     reports = []
     for name, view in views.items():
         listed = old_hashes(view, observer)
@@ -95,7 +99,7 @@ def check_views(whole: BinaryCache, views: Views) -> list[IndexReport]:
                 f"{whole.name} has no view {name!r}", hint="`oci-binpkg index update --view` makes one"
             ) from None
         assert index is not None  # no digest was named
-        listed = {spec.hash for spec in index.packages()}
+        listed = index.present()
         vanished = tuple(sorted(listed - tags.keys()))
         reports.append(IndexReport(whole.name, len(listed), vanished=vanished, signature=signature_of(view), view=name))
     return reports
@@ -108,7 +112,14 @@ def _chosen(index: IndexDocument, tags: Mapping[str, str], queries: Sequence[Que
     """
     if not queries:
         return list(tags)
-    graph = index.graph
-    there = [spec for spec in index.packages() if spec.hash in tags]
-    roots = [spec for query in queries for spec in select(query, there, graph) or [one(query, there, graph)]]
-    return [spec.hash for spec in graph.closure(roots) if spec.hash in tags]
+    with IndexSearch(index) as search:
+        roots: dict[str, None] = {}
+        for query in queries:
+            found = [each for each in search.hashes([query]) if each in tags]
+            roots |= dict.fromkeys(found or [search.one(query, among=tags).hash])
+        return [key.hash for key in search.closure(list(roots)) if key.hash in tags]
+
+
+def _part(index: IndexDocument, chosen: Sequence[str]) -> IndexDocument:
+    """Return an index of some packages of another, and of all they depend on."""
+    return index_of((index.graph[each], index.graph) for each in chosen)

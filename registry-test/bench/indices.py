@@ -14,7 +14,7 @@ from typing import Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from oci_binpkg.cache.index import parse_index
+from oci_binpkg.cache.index import open_index
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import PackageKey
 from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Blob
@@ -151,7 +151,7 @@ def fill(registry: RealRegistry, name: str, data: bytes) -> None:
         example = made_up("example")
         cache.publish(example)
         tags = registry.directory / "data/docker/registry/v2/repositories" / name / "_manifests/tags"
-        document = parse_index(data, "index")
+        document = open_index(data, "index")
         (tags / example.key.tag).rename(tags.parent / "example")
         for spec in document.packages():
             os.symlink("../example", tags / PackageKey.of(spec).tag)

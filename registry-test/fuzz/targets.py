@@ -19,9 +19,9 @@ from typing import Any
 from oci_binpkg.archive.distribution import Distribution
 from oci_binpkg.archive.extract import extract_layer
 from oci_binpkg.cache.armor import read_signature
-from oci_binpkg.cache.catalog_reading import parse_raw_index
+from oci_binpkg.cache.catalog_reading import read_rows
 from oci_binpkg.cache.clearsign import split
-from oci_binpkg.cache.index import open_index, parse_index
+from oci_binpkg.cache.index import open_index
 from oci_binpkg.cache.mirror_manifest import parse_mirror_manifest
 from oci_binpkg.errors import ContentError, InstallsError
 from oci_binpkg.installs.database import parse_database
@@ -144,12 +144,12 @@ def macho_files() -> Iterator[bytes]:
 
 def _index(data: bytes) -> None:
     with suppress(ContentError):
-        parse_index(data, "it")
+        open_index(data, "it")
     with suppress(ContentError):
         list(_touched(open_index(data, "it")))
     with suppress(ContentError):
-        raw = parse_raw_index(data, "it")
-        list(raw.rows(raw.in_cache()))
+        records = open_index(data, "it").records
+        list(read_rows(records, records))
 
 
 def _touched(index: Any) -> Iterator[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from oci_binpkg.cache import catalog_search
 from oci_binpkg.cache.catalog import Catalog
-from oci_binpkg.cache.catalog_reading import parse_raw_index
-from oci_binpkg.cache.index import parse_index
+from oci_binpkg.cache.index import open_index
+from oci_binpkg.cache.index_search import IndexSearch
+from oci_binpkg.errors import BinpkgError
 from oci_binpkg.model.content import Digest
-from oci_binpkg.model.query import Query, select
+from oci_binpkg.model.query import Query, one, select
+from oci_binpkg.model.spec import Spec
 from tests.support.catalog_indices import hash_of, node
 
 NAMES = ["app", "lib", "llvm", "mpich"]
@@ -86,10 +88,33 @@ def ways(request: pytest.FixtureRequest) -> Iterator[None]:
 @settings(max_examples=60)
 @given(indices(), st.lists(QUERIES, min_size=1, max_size=4))
 def test_the_catalog_finds_what_a_look_at_every_package_finds(data: bytes, queries: list[str]) -> None:
-    index = parse_index(data, "index")
+    index = open_index(data, "index")
     with tempfile.TemporaryDirectory() as folder, Catalog(f"{folder}/catalog.sqlite") as catalog:
-        catalog.store("lab", "url", 1.0, parse_raw_index(data, "index"), Digest.of(data), known=None)
+        catalog.store("lab", "url", 1.0, index.records, Digest.of(data), known=None)
         for text in queries:
             query = Query.parse(text)
             expected = [spec.describe() for spec in select(query, index.packages(), index.graph)]
             assert [match.spec.describe() for match in catalog_search.search(catalog, [query])] == expected
+
+
+def told(find: Callable[[], Spec]) -> tuple[str, str]:
+    try:
+        return find().describe(), ""
+    except BinpkgError as error:
+        return error.message, error.hint
+
+
+@settings(max_examples=60)
+@given(
+    indices(),
+    st.lists(QUERIES | st.sampled_from(["app", "lib@1.2", "/a", "applib", "+shared"]), min_size=1, max_size=4),
+)
+def test_an_index_by_itself_is_searched_with_the_same_result(data: bytes, queries: list[str]) -> None:
+    index = open_index(data, "index")
+    packages = list(index.packages())
+    with IndexSearch(index) as searched:
+        assert {spec.hash for spec in searched.matches()} == index.present()
+        for query in map(Query.parse, queries):
+            expected = [spec.describe() for spec in select(query, packages, index.graph)]
+            assert [spec.describe() for spec in searched.matches(query)] == expected
+            assert told(lambda: searched.one(query)) == told(lambda: one(query, packages, index.graph))  # noqa: B023

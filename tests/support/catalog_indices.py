@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from oci_binpkg.cache.index import IndexBytes
+from oci_binpkg.cache.index import IndexDocument, open_index
 from oci_binpkg.model.content import Digest
 
 
@@ -52,14 +52,14 @@ class Caches:
     answers: dict[str, bytes | Exception]
     asked: list[tuple[str, Digest | None]] = field(default_factory=list)
 
-    def read(self, name: str, known: Digest | None) -> IndexBytes | None:
+    def read(self, name: str, known: Digest | None) -> IndexDocument | None:
         """Read the index of a cache."""
         self.asked.append((name, known))
         answer = self.answers[name]
         if isinstance(answer, Exception):
             raise answer
         digest = Digest.of(answer)
-        return None if digest == known else IndexBytes(answer, digest)
+        return None if digest == known else open_index(answer, f"the index of {name}")
 
     @property
     def names(self) -> list[str]:

@@ -209,7 +209,7 @@ class Split:
     def __init__(self, written: MirrorCache, read: MirrorCache) -> None:
         self.name = read.name
         self.hashes, self.find, self.entry = read.hashes, read.find, read.entry
-        self.read_index, self.index_bytes = read.read_index, read.index_bytes
+        self.read_index = read.read_index
         self.upload, self.publish, self.merge_index = written.upload, written.publish, written.merge_index
         self.remove, self.index_signature = written.remove, read.index_signature
 

@@ -7,8 +7,9 @@ import pytest
 
 from oci_binpkg.cache.catalog import Catalog
 from oci_binpkg.cache.catalog_database import open_database, writing
-from oci_binpkg.cache.catalog_reading import parse_raw_index
+from oci_binpkg.cache.catalog_reading import read_rows
 from oci_binpkg.cache.catalog_search import near_names, search
+from oci_binpkg.cache.index import open_index
 from oci_binpkg.cache.mirror import MirrorCache
 from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
 from oci_binpkg.cache.oci import OciCache
@@ -38,7 +39,7 @@ def catalog(tmp_path):
 
 
 def fill(catalog, data, name="lab"):
-    assert catalog.store(name, f"url of {name}", 1.0, parse_raw_index(data, "index"), Digest.of(data), known=None)
+    assert catalog.store(name, f"url of {name}", 1.0, open_index(data, "index").records, Digest.of(data), known=None)
 
 
 def found(catalog, *queries, **options):
@@ -96,7 +97,7 @@ def test_no_query_looks_through_the_dependencies_of_all_packages(catalog, query)
 def test_what_goes_takes_along_what_only_it_named(catalog):
     known = catalog.states()["lab"].digest
     data = index(PACKAGES[3])
-    assert catalog.store("lab", "url of lab", 2.0, parse_raw_index(data, "index"), Digest.of(data), known=known)
+    assert catalog.store("lab", "url of lab", 2.0, open_index(data, "index").records, Digest.of(data), known=known)
     assert found(catalog) == ["greetlib@1.3"]
     assert found(catalog, "^gone") == ["greetlib@1.3"]
     assert catalog.select("SELECT count(*) FROM edges") == catalog.select("SELECT count(*) FROM targets") == [(1,)]
@@ -114,7 +115,7 @@ def test_packages_that_are_there_are_not_written_again(catalog):
 def test_what_was_only_needed_may_come_to_be_in_the_cache(catalog):
     data = index(*PACKAGES, NEEDED)
     known = catalog.states()["lab"].digest
-    assert catalog.store("lab", "url of lab", 2.0, parse_raw_index(data, "index"), Digest.of(data), known=known)
+    assert catalog.store("lab", "url of lab", 2.0, open_index(data, "index").records, Digest.of(data), known=known)
     assert found(catalog, "gcc-runtime") == ["gcc-runtime@12.2.0"]
 
 
@@ -134,7 +135,12 @@ def test_near_names_leave_out_what_is_only_needed(catalog):
 )
 def test_an_index_that_is_none_is_refused(data, message):
     with pytest.raises(ContentError, match=message):
-        parse_raw_index(data, "index")
+        open_index(data, "index")
+
+
+def enter(data):
+    records = open_index(data, "index").records
+    return list(read_rows(records, records))
 
 
 @pytest.mark.parametrize(
@@ -148,9 +154,8 @@ def test_an_index_that_is_none_is_refused(data, message):
     ],
 )
 def test_a_record_that_is_wrong_is_refused_naming_the_place(members, where):
-    raw = parse_raw_index(index(node("fine"), node("a") | members), "index")
     with pytest.raises(ContentError, match=rf"index\.installs\.{hash_of('a@1.0')}\.spec\.{where}"):
-        list(raw.rows(raw.records))
+        enter(index(node("fine"), node("a") | members))
 
 
 def test_nodes_of_older_forms_are_read_too(tmp_path):
@@ -173,30 +178,28 @@ def golden_mirror(tmp_path, name):
     return FileObjects(str(tmp_path / name))
 
 
-def test_the_indices_that_spack_wrote_are_read_as_bytes(tmp_path):
+def test_the_indices_that_spack_wrote_are_entered(tmp_path):
     caches = [
         OciCache(LayoutStore(str(LAYOUT)), pause=lambda _: None),
         MirrorCache(golden_mirror(tmp_path, "v3-unsigned"), pause=lambda _: None),
         MirrorV2Cache(golden_mirror(tmp_path, "v2-unsigned")),
     ]
     for number, cache in enumerate(caches):
-        read = cache.index_bytes()
+        read = cache.read_index()
         assert read is not None
-        assert read.digest == cache.read_index().digest
-        assert cache.index_bytes(read.digest) is None
+        assert cache.read_index(read.digest) is None
         with Catalog(str(tmp_path / f"{number}.sqlite")) as catalog:
-            raw = parse_raw_index(read.data, cache.name)
-            catalog.store("golden", "url", 1.0, raw, read.digest, known=None)
+            catalog.store("golden", "url", 1.0, read.records, read.digest, known=None)
             assert found(catalog, "greet ^greetlib@1.2") == ["greet@2.0"]
-            assert len(found(catalog)) == len(list(cache.read_index().packages()))
+            assert len(found(catalog)) == len(list(read.packages()))
 
 
 def test_a_cache_without_an_index_says_so(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(NotFoundError):
-        OciCache(MemoryStore("empty"), pause=lambda _: None).index_bytes()
+        OciCache(MemoryStore("empty"), pause=lambda _: None).read_index()
     with pytest.raises(NotFoundError):
-        MirrorCache(FileObjects(str(tmp_path / "empty")), pause=lambda _: None).index_bytes()
+        MirrorCache(FileObjects(str(tmp_path / "empty")), pause=lambda _: None).read_index()
 
 
 def test_a_full_disk_is_named_with_a_way_out(tmp_path):

@@ -303,7 +303,7 @@ def test_an_index_whose_blob_is_gone_is_damage_not_absence(tmp_path: Path) -> No
     (record,) = golden_records(str(tmp_path), index_path())
     (tmp_path / blob_path(Digest("sha256", record["checksum"]))).unlink()
     with pytest.raises(ContentError, match=r"the index of .* is not there"):
-        cache.read_index()
+        file_mirror(tmp_path).read_index()
 
 
 def test_an_index_is_replaced_whatever_state_it_is_in(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from oci_binpkg.cache.mirror_manifest import (
     decompressed,
     hash_of_path,
     index_path,
+    inflated,
     package_path,
     parse_mirror_manifest,
     unsigned,
@@ -128,3 +129,16 @@ def test_compression_has_a_fixed_header_and_is_undone_within_bounds() -> None:
             decompressed(damaged, "gzip", "it", len(data))
     with pytest.raises(ContentError, match="more than 100 bytes"):
         decompressed(small, "gzip", "it", 100)
+
+
+@pytest.mark.parametrize("size", [1, 1000, 10**6])
+def test_a_document_is_inflated_as_it_arrives(size: int) -> None:
+    data = bytes(3_000_000) + b"end"
+    small = gzip.compress(data)
+    pieces = [small[start : start + size] for start in range(0, len(small), size)]
+    assert b"".join(inflated(pieces, "gzip", "it", len(data))) == data
+    for wrong in (pieces[:-1], [*pieces, b"more"], [small[:-1]], [small + b"more"]):
+        with pytest.raises(ContentError, match="cut off, or something follows"):
+            list(inflated(wrong, "gzip", "it", len(data)))
+    with pytest.raises(ContentError, match="more than 2000000 bytes"):
+        list(inflated(pieces, "gzip", "it", 2_000_000))

@@ -1,0 +1,137 @@
+"""Whatever touches the index of a large cache does so in little memory: an index is never taken apart as a whole."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from oci_binpkg.cache.mirror import MirrorCache
+from oci_binpkg.cache.mirror_manifest import INDEX_TYPE, NONE, BlobRecord, MirrorManifest, blob_path, index_path
+from oci_binpkg.cache.spool import Spool
+from oci_binpkg.transport.objects_file import FileObjects
+from tests.support.mirrors import made_up
+
+pytestmark = pytest.mark.timeout(180)
+
+LAB = "lab"
+PACKAGES = 30_000
+MEBIBYTE = 1024 * 1024
+LIMIT = 115 * MEBIBYTE
+"""The index has 45 MiB. With 100,000 packages, 250 MB are allowed."""
+# A small process of its own starts the command: the peak of a child counts its parent's size at the time of the fork.
+MEASURE = (
+    "import resource, subprocess, sys; code = subprocess.run(sys.argv[1:]).returncode;"
+    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr); sys.exit(code)"
+)
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    out: str
+    err: str
+    peak: int
+
+
+@dataclass(frozen=True)
+class Large:
+    """A mirror with a large index, and the environment of a user who has named it."""
+
+    folder: Path
+
+    def run(self, *words: object) -> Ended:
+        command = [sys.executable, "-m", "oci_binpkg", *(str(word) for word in words)]
+        home = self.folder / "home"
+        env = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "HOME": str(home),
+            "XDG_CACHE_HOME": str(home / "cache"),
+            "OCI_BINPKG_CONFIG": str(self.folder / "config.toml"),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURE, *command], env=env, capture_output=True, text=True, check=False
+        )
+        *err, kilobytes = done.stderr.rstrip("\n").split("\n")
+        return Ended(done.returncode, done.stdout, "\n".join(err), int(kilobytes) * 1024)
+
+
+def hash_of(number: int) -> str:
+    return base64.b32encode(hashlib.sha1(str(number).encode()).digest()).decode().lower()
+
+
+def node(number: int) -> str:
+    needs = [n for n in (number - number % 100, number - 1, number - 2) if number - number % 100 <= n < number]
+    edges = [
+        {"name": f"package-{n // 10}", "hash": hash_of(n), "parameters": {"deptypes": ["link"], "virtuals": []}}
+        for n in needs
+    ]
+    return json.dumps(
+        {
+            "name": f"package-{number // 10}",
+            "version": f"1.{number % 10}",
+            "arch": {"platform": "linux", "platform_os": "debian12", "target": "x86_64"},
+            "namespace": "builtin",
+            "parameters": {f"option_{n}": bool(number >> n & 1) for n in range(12)},
+            "package_hash": "x" * 600,
+            "dependencies": edges,
+            "hash": hash_of(number),
+        },
+        separators=(",", ":"),
+    )
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Large:
+    folder = tmp_path_factory.mktemp("large")
+    text = Spool()
+    text.write(b'{"database":{"version":"8","installs":{')
+    for number in range(PACKAGES):
+        record = f'"{hash_of(number)}":{{"spec":{node(number)},"ref_count":1,"in_buildcache":true}}'
+        text.write(("," * bool(number) + record).encode())
+    text.write(b"}}}")
+    document = text.blob(INDEX_TYPE)
+    objects = FileObjects(str(folder / "mirror"))
+    objects.write(blob_path(document.descriptor.digest), document)
+    record = BlobRecord(INDEX_TYPE, NONE, document.descriptor.digest, document.descriptor.size)
+    objects.write(index_path(), MirrorManifest((record,)).to_bytes())
+    (folder / "config.toml").write_text(f'[caches.lab]\nurl = "file://{folder}/mirror"\nsigned = false\n')
+    cache = MirrorCache(objects, pause=lambda _: None)
+    for name in ("zlib", "curl"):
+        cache.publish(made_up(name))
+    return Large(folder)
+
+
+def test_every_job_with_a_large_index_takes_little_memory(large: Large) -> None:
+    """In one test, because the second half is about what the first has written."""
+    peaks: dict[str, int] = {}
+
+    def run(name: str, *words: object, code: int = 0) -> str:
+        ended = large.run(*words)
+        assert ended.code == code, (name, ended.err[-2000:])
+        peaks[name] = ended.peak
+        return ended.out
+
+    some = "package-77"
+    assert run("first search", "find", "--all-arch", some).count("\n") == 10
+    assert run("search", "find", "--all-arch", f"^{some}").count("\n") == 29
+    assert len(json.loads(run("listing", "find", "--all-arch", "--json"))) == PACKAGES
+    assert run("find in a cache", "find", "--from", LAB, some).count("\n") == 10
+    assert run("find by dependency", "find", "--from", LAB, f"^{some}").count("\n") == 29
+    assert run("find by variant", "find", "--from", LAB, "option_1=True option_2=True").count("\n") > 7000
+    assert len(json.loads(run("find all", "find", "--from", LAB, "--json"))) == PACKAGES
+    run("resolve", "install", f"{some}@1.3", "--from", LAB, "--store", large.folder / "tree", code=6)
+    assert "2 packages" in run("update", "index", "update", LAB)
+    run("check", "index", "check", LAB, code=10)
+    assert "2 packages" in run("update a view", "index", "update", LAB, "zlib", "curl", "--view", "some")
+    run("rebuild", "index", "rebuild", LAB)
+    too_large = {name: f"{peak / MEBIBYTE:.0f} MiB" for name, peak in peaks.items() if peak > LIMIT}
+    assert not too_large
