@@ -67,11 +67,14 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class CacheEndpoint:
-    """One direction of a cache: its address and how to get in. What is "" is left to the usual defaults."""
+    """One direction of a cache: its address and how to get in. What is "" is left to the usual defaults.
 
-    url: str = ""
+    An address from Spack's file may hold a login, and is refused when it is used: no traceback shows it before.
+    """
+
+    url: str = field(default="", repr=False)
     view: str = ""
-    endpoint_url: str = ""
+    endpoint_url: str = field(default="", repr=False)
     profile: str = ""
     access: Access = field(default_factory=Access)
 
