@@ -31,6 +31,13 @@ def import_all() -> None:
 
 def run(asked: dict[str, Any]) -> NoReturn:
     """In the child: what `python -m oci_binpkg ARGUMENTS` does, but for the interpreter's long way out."""
+    try:
+        os._exit(command(asked))
+    except KeyboardInterrupt:
+        os._exit(130)  # before the command has begun, or when it was over
+
+
+def command(asked: dict[str, Any]) -> int:
     from oci_binpkg.cli.app import main
 
     os.setsid()
@@ -44,7 +51,7 @@ def run(asked: dict[str, Any]) -> NoReturn:
     except SystemExit as ended:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(ended.code if isinstance(ended.code, int) else 1)
+        return ended.code if isinstance(ended.code, int) else 1
 
 
 def watch(child: int, asked: dict[str, Any]) -> dict[str, Any]:
