@@ -143,17 +143,41 @@ class Records(Mapping[str, Record]):
         return (package_hash for package_hash in self if self.in_cache(package_hash))
 
 
-class GatheredRecords(Records):
-    """Records of packages that were met one by one: what an index is made of, or gets added."""
+class _NumberedRecords(Records):
+    """Records in a text: of each is kept where it stands, its mark and its name."""
 
-    def __init__(self) -> None:
-        self._text = Spool()
+    def __init__(self, text: Spool) -> None:
+        self._text = text
         self._numbers: dict[str, int] = {}
         self._starts = array("Q")
         self._sizes = array("I")
-        self._forms = array("B")
         self._marks = bytearray()
         self._names: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __contains__(self, package_hash: object) -> bool:
+        return package_hash in self._numbers
+
+    def in_cache(self, package_hash: str) -> bool:
+        """Tell whether the layer of a package is in the cache."""
+        return bool(self._marks[self._numbers[package_hash]])
+
+    def name(self, package_hash: str) -> str:
+        """Return the name of a package."""
+        return self._names[self._numbers[package_hash]]
+
+
+class GatheredRecords(_NumberedRecords):
+    """Records of packages that were met one by one: what an index is made of, or gets added."""
+
+    def __init__(self) -> None:
+        super().__init__(Spool())
+        self._forms = array("B")
         self._aliased: dict[str, Spec] = {}
 
     def add(self, spec: Spec, *, in_cache: bool) -> None:
@@ -181,23 +205,6 @@ class GatheredRecords(Records):
             return IndexRecord(self._aliased[package_hash], mark)
         return OpenedRecord(self.node(package_hash), mark, {})
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._numbers)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def __contains__(self, package_hash: object) -> bool:
-        return package_hash in self._numbers
-
-    def in_cache(self, package_hash: str) -> bool:
-        """Tell whether the layer of a package is in the cache."""
-        return bool(self._marks[self._numbers[package_hash]])
-
-    def name(self, package_hash: str) -> str:
-        """Return the name of a package."""
-        return self._names[self._numbers[package_hash]]
-
     def node(self, package_hash: str) -> Node:
         """Return the node of a package."""
         number = self._numbers[package_hash]
@@ -205,20 +212,15 @@ class GatheredRecords(Records):
         return Node(text, self._forms[number], f"the package {package_hash}")
 
 
-class StoredRecords(Records):
+class StoredRecords(_NumberedRecords):
     """Records in the text of an index. Raises `ContentError` for one that is none, when it is opened."""
 
     def __init__(self, text: Spool, what: str) -> None:
         self.version = ""
         self.extra: dict[str, Any] = {}
+        super().__init__(text)
         self._form = 0
-        self._text = text
         self._what = what
-        self._numbers: dict[str, int] = {}
-        self._starts = array("Q")
-        self._sizes = array("I")
-        self._marks = bytearray()
-        self._names: list[str] = []
         self._known_names: dict[str, str] = {}
         self._unusual: list[str] = []
         self._members: dict[str, bytes] = {}
@@ -241,23 +243,6 @@ class StoredRecords(Records):
         in_cache = bytes(parts.pop("in_buildcache", _NOTHING)) == b"true"
         parts.pop("ref_count", None)
         return OpenedRecord(node, in_cache, _values(parts, where) if parts else {})
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._numbers)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def __contains__(self, package_hash: object) -> bool:
-        return package_hash in self._numbers
-
-    def in_cache(self, package_hash: str) -> bool:
-        """Tell whether the layer of a package is in the cache."""
-        return bool(self._marks[self._numbers[package_hash]])
-
-    def name(self, package_hash: str) -> str:
-        """Return the name of a package."""
-        return self._names[self._numbers[package_hash]]
 
     def node(self, package_hash: str) -> Node:
         """Return the node of a package as it stands."""
