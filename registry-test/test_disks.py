@@ -112,13 +112,18 @@ def command(job: str, tree: Path, pushed: str, disk: Disk, tmp_path: Path) -> tu
 JOBS = ["push", "install", "layout", "mirror", "catalog"]
 
 
-@pytest.mark.parametrize("job", JOBS)
-def test_a_full_disk_gives_one_clear_error_and_room_completes_it(
-    job: str, tree: Path, pushed: str, disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OCI_BINPKG_CONFIG", str(tmp_path / "config.toml"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     (tmp_path / "config.toml").write_text("")
+
+
+@pytest.mark.usefixtures("own_caches")
+@pytest.mark.parametrize("job", JOBS)
+def test_a_full_disk_gives_one_clear_error_and_room_completes_it(
+    job: str, tree: Path, pushed: str, disk: Disk, tmp_path: Path
+) -> None:
     words, look = command(job, tree, pushed, disk, tmp_path)
     errors = 0
     for free in (0, 4096, 40_000, 160_000):
@@ -144,13 +149,9 @@ def test_a_full_disk_gives_one_clear_error_and_room_completes_it(
     assert look() == after
 
 
+@pytest.mark.usefixtures("own_caches")
 @pytest.mark.parametrize("job", JOBS)
-def test_a_read_only_disk_gives_one_clear_error(
-    job: str, tree: Path, pushed: str, disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OCI_BINPKG_CONFIG", str(tmp_path / "config.toml"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
-    (tmp_path / "config.toml").write_text("")
+def test_a_read_only_disk_gives_one_clear_error(job: str, tree: Path, pushed: str, disk: Disk, tmp_path: Path) -> None:
     words, look = command(job, tree, pushed, disk, tmp_path)
     disk.freeze()
     is_clear(binpkg(*words), READ_ONLY if job != "catalog" else "", disk.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Condition
@@ -27,13 +28,11 @@ class GrowingFile:
 
     def __init__(self, path: str) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._descriptor)
         self._condition = Condition()
         self._size = 0
         self._whole: Descriptor | None = None
         self._over = False
-
-    def __del__(self) -> None:
-        os.close(self._descriptor)
 
     @property
     def content(self) -> Growing:

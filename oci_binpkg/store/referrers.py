@@ -45,26 +45,28 @@ class ListsReferrers(Protocol):
 
 
 def artifact_of(
-    subject: Descriptor, artifact_type: str, content: Blob, annotations: Mapping[str, str] | None = None
+    subject: Descriptor,
+    artifact_type: str,
+    content: Blob,
+    annotations: Mapping[str, str] | None = None,
+    *,
+    as_image: bool = False,
 ) -> Blob:
-    """Return the manifest of an artifact with one piece of content that refers to `subject`."""
+    """Return the manifest of an artifact with one piece of content that refers to `subject`.
+
+    As an image it tells its type in an annotation: GitLab takes no types of configs and artifacts but those of images.
+    """
     pointer = Descriptor(subject.media_type, subject.digest, subject.size)
+    in_manifest, in_annotations = (
+        ({}, {_TYPE_KEY: artifact_type}) if as_image else ({_ARTIFACT_TYPE: artifact_type}, {})
+    )
     manifest = Manifest(
         OCI_MANIFEST,
-        Blob.from_bytes(_EMPTY_CONFIG, OCI_EMPTY).descriptor,
+        Blob.from_bytes(_EMPTY_CONFIG, OCI_CONFIG if as_image else OCI_EMPTY).descriptor,
         (content.descriptor,),
-        annotations or {},
-        {_ARTIFACT_TYPE: artifact_type, "subject": pointer.to_json()},
+        {**(annotations or {}), **in_annotations},
+        {**in_manifest, "subject": pointer.to_json()},
     )
-    return Blob.from_bytes(manifest.to_bytes(), OCI_MANIFEST)
-
-
-def plain_artifact_of(subject: Descriptor, artifact_type: str, content: Blob) -> Blob:
-    """Return the same as an image's manifest: GitLab takes no types of configs and artifacts but those of images."""
-    pointer = Descriptor(subject.media_type, subject.digest, subject.size)
-    config = Blob.from_bytes(_EMPTY_CONFIG, OCI_CONFIG).descriptor
-    annotations = {_TYPE_KEY: artifact_type}
-    manifest = Manifest(OCI_MANIFEST, config, (content.descriptor,), annotations, {"subject": pointer.to_json()})
     return Blob.from_bytes(manifest.to_bytes(), OCI_MANIFEST)
 
 
@@ -82,7 +84,7 @@ def attach(
     try:
         store.put(artifact)
     except ServerError:
-        artifact = plain_artifact_of(subject, artifact_type, content)
+        artifact = artifact_of(subject, artifact_type, content, as_image=True)
         store.put(artifact)
     listed = _listed_by_store(store, subject.digest, artifact_type)
     if listed is None or all(one.digest != artifact.descriptor.digest for one in listed):
