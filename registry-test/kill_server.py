@@ -8,6 +8,7 @@ quarters of the moments would fall into the interpreter's start, and each kill w
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 import pkgutil
@@ -16,6 +17,9 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NoReturn
 
 import oci_binpkg
@@ -47,11 +51,37 @@ def command(asked: dict[str, Any]) -> int:
         os.dup2(source, target)
     os.environ.update(asked["environment"])
     try:
-        main(asked["arguments"])
+        with looked_at(asked):
+            main(asked["arguments"])
     except SystemExit as ended:
         sys.stdout.flush()
         sys.stderr.flush()
         return ended.code if isinstance(ended.code, int) else 1
+
+
+@contextmanager
+def looked_at(asked: dict[str, Any]) -> Iterator[None]:
+    """Write down the places that the main thread comes to (`places`: a file), or interrupt it at the nth (`at`)."""
+    places: dict[tuple[Any, ...], int] = {}
+    steps = itertools.count()
+
+    def look(frame: FrameType, event: str, _: object) -> None:
+        step, code = next(steps), frame.f_code
+        if step == asked.get("at"):
+            sys.setprofile(None)
+            os.kill(os.getpid(), signal.SIGINT)
+        elif asked.get("places"):
+            places.setdefault((code.co_filename, code.co_name, frame.f_lasti, event), step)
+
+    if asked.get("places") or asked.get("at") is not None:
+        sys.setprofile(look)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+        if asked.get("places"):
+            with open(asked["places"], "w", encoding="utf-8") as file:
+                json.dump([[*place, step] for place, step in places.items()], file)
 
 
 def watch(child: int, asked: dict[str, Any]) -> dict[str, Any]:

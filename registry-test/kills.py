@@ -48,8 +48,18 @@ class Killer:
         self._output = output
         self.environment: dict[str, str] = {}
 
-    def run(self, *arguments: object, after: float | None = None, kind: signal.Signals = signal.SIGKILL) -> Run:
-        """Run a command; send it a signal `after` so many seconds, if it still runs then."""
+    def run(
+        self,
+        *arguments: object,
+        after: float | None = None,
+        kind: signal.Signals = signal.SIGKILL,
+        at: int | None = None,
+        places: Path | None = None,
+    ) -> Run:
+        """Run a command; send it a signal `after` so many seconds, if it still runs then.
+
+        `places` is a file for the places that its main thread comes to; `at` interrupts it at one of these.
+        """
         asked = {
             "arguments": [str(argument) for argument in arguments],
             "environment": {name: os.environ[name] for name in os.environ if name.startswith("XDG_")}
@@ -58,6 +68,8 @@ class Killer:
             "after": after,
             "signal": int(kind),
             "output": str(self._output),
+            "at": at,
+            "places": str(places or ""),
         }
         assert self._process.stdin
         assert self._process.stdout

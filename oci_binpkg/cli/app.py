@@ -19,6 +19,7 @@ from oci_binpkg.cli.cache_app import (
     mirror_app,
     save_specs,
 )
+from oci_binpkg.cli.interrupts import comes_of_interrupt, orderly_interrupts
 from oci_binpkg.cli.options import (
     CACHE_HELP,
     BaseOption,
@@ -397,19 +398,22 @@ def version(json: JsonOption = False) -> None:
 def main(arguments: list[str] | None = None) -> Never:
     """Run the command line and exit: 0, an error's own exit code, or 130 after Ctrl-C."""
     try:
-        code = app(args=arguments, standalone_mode=False)
-    except BinpkgError as error:
-        code = _complain(error)
-    except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("\noci-binpkg: interrupted; what was sent stays there, run the command again to go on\n")
-        sys.stderr.flush()
-        # workers may be in the middle of an upload: there is nothing to wait for, every file is staged under another name
-        os._exit(130)
+        with orderly_interrupts():
+            code = app(args=arguments, standalone_mode=False)
     except BrokenPipeError:
         os._exit(141)
-    except Exception as error:  # noqa: BLE001 - the command's edge
-        code = _usage(error)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the command's edge
+        if isinstance(error, typer.Abort) or comes_of_interrupt(error):
+            _leave_at_once()
+        code = _complain(error) if isinstance(error, BinpkgError) else _usage(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _leave_at_once() -> Never:
+    sys.stderr.write("\noci-binpkg: interrupted; what was sent stays there, run the command again to go on\n")
+    sys.stderr.flush()
+    # workers may be in the middle of an upload: there is nothing to wait for, every file is staged under another name
+    os._exit(130)
 
 
 def _complain(error: BinpkgError) -> int:
