@@ -73,11 +73,12 @@ class Ahead:
 
 
 class HashBeside:
-    """A hash that runs beside who feeds it, a few chunks behind."""
+    """A hash that runs beside who feeds it, a few chunks behind; so does `also`, with the same chunks."""
 
-    def __init__(self, algorithm: str) -> None:
+    def __init__(self, algorithm: str, also: Callable[[bytes], None] | None = None) -> None:
         self._algorithm = algorithm
         self._hash = hashlib.new(algorithm)
+        self._also = also
         self._pool: ThreadPoolExecutor | None = None
         self._running: Future[None] | None = None
         self._coming: SimpleQueue[bytes | None] = SimpleQueue()
@@ -89,7 +90,7 @@ class HashBeside:
         if self._running is None:
             if self._taken < WORTH_A_THREAD:
                 self._taken += len(data)
-                self._hash.update(data)
+                self._take(data)
                 return
             self._pool = ThreadPoolExecutor(1, "digest")
             for _ in range(_CHUNKS_AHEAD):
@@ -113,5 +114,10 @@ class HashBeside:
 
     def _run(self) -> None:
         while (data := self._coming.get()) is not None:
-            self._hash.update(data)
+            self._take(data)
             self._room.put(None)
+
+    def _take(self, data: bytes) -> None:
+        self._hash.update(data)
+        if self._also is not None:
+            self._also(data)

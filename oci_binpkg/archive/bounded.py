@@ -14,6 +14,7 @@ from typing import Final, NoReturn, Self
 
 from oci_binpkg.archive.beside import Ahead, HashBeside
 from oci_binpkg.archive.codec import Readable, decompressed
+from oci_binpkg.archive.search import BlockSearch
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.content import Digest
 
@@ -67,7 +68,9 @@ class BoundedInput:
         self._limits = limits
         chunks = decompressed(self._compressed, what, media_type=media_type)
         self._ahead = Ahead(partial(next, chunks, b""))
-        self._hash = HashBeside(algorithm)
+        self.search = BlockSearch()
+        """Looks through the tar as soon as it knows for what."""
+        self._hash = HashBeside(algorithm, self.search.update)
         self._on_bytes = on_bytes
         self._chunk = b""
         self._view = memoryview(b"")
@@ -94,6 +97,15 @@ class BoundedInput:
     def digest(self) -> Digest:
         """The digest of all bytes that have come."""
         return self._hash.digest
+
+    def upcoming(self, size: int) -> bytes:
+        """Return the next `size` bytes without taking them, fewer if not all of them have come yet."""
+        return self._chunk[self._at : self._at + size]
+
+    def look_for(self, wanted: bytes) -> None:
+        """Look for a string in all of the tar; not at all if more of it has gone by than can be looked at now."""
+        if self.size == len(self._chunk):
+            self.search.begin(wanted, self._chunk)
 
     def exactly(self, size: int) -> bytes:
         """Take `size` bytes."""

@@ -235,15 +235,21 @@ class _Gzip:
 
 
 class _Zstd:
-    """One zstd frame with a checksum, compressed by threads of the library; how many does not show in the bytes."""
+    """One zstd frame with a checksum, compressed by threads of the library; how many does not show in the bytes.
+
+    Of what fits into a single block zstd is told the size: it then chooses better, and needs no threads.
+    """
 
     def __init__(self, sink: Sink, level: int, threads: int) -> None:
         self._sink = sink
-        compressor = zstandard.ZstdCompressor(level=level, threads=threads, write_checksum=True)
-        self._stream = compressor.compressobj()
+        self._level = level
+        self._threads = threads
+        self._stream: zstandard.ZstdCompressionObj | None = None
         self._block: bytearray | None = None
 
     def write(self, block: _Block) -> None:
+        if self._stream is None:
+            self._stream = self._compressor(self._threads).compressobj()
         compressed = self._stream.compress(block)
         if compressed:
             self._sink(compressed)
@@ -254,10 +260,16 @@ class _Zstd:
         return self._block
 
     def close(self, rest: _Block) -> None:
-        self._sink(self._stream.compress(rest) + self._stream.flush())
+        if self._stream is None:
+            self._sink(self._compressor(0).compress(rest))
+        else:
+            self._sink(self._stream.compress(rest) + self._stream.flush())
 
     def abort(self) -> None:
         """Do nothing: there is nothing but memory to give back."""
+
+    def _compressor(self, threads: int) -> zstandard.ZstdCompressor:
+        return zstandard.ZstdCompressor(level=self._level, threads=threads, write_checksum=True)
 
 
 def _deflate(level: int) -> _Deflate:

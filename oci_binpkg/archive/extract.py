@@ -15,11 +15,13 @@ from oci_binpkg.archive.bounded import DEFAULT_LIMITS, BoundedInput, Limits
 from oci_binpkg.archive.codec import Readable
 from oci_binpkg.archive.distribution import MAX_BYTES, MEMBER, Distribution
 from oci_binpkg.archive.members import Member, read_members
+from oci_binpkg.archive.search import common_part
 from oci_binpkg.archive.staging import Staging, new_directory
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.content import Digest
 
 _SHOWN: Final = 200
+_BYTE_ORDER: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,8 @@ class Extracted:
     `prefix` is the absolute path that the archive records. (Archives from before layout version 2 record the last
     component only; then `distribution` knows the rest.) `members` counts the members, the parents of the prefix and
     the document included, as `TarSummary` does. `files` gives the sizes of regular files in archive order;
-    `hard_links` the other names of those that have several.
+    `hard_links` the other names of those that have several. No file in `clean` mentions `looked_for`; texts that begin
+    as UTF-16 does were not looked at.
     """
 
     prefix: str
@@ -39,6 +42,8 @@ class Extracted:
     members: int
     files: Mapping[str, int]
     hard_links: Mapping[str, tuple[str, ...]]
+    looked_for: bytes
+    clean: frozenset[str]
 
     @property
     def bytes(self) -> int:
@@ -85,11 +90,14 @@ def extract_layer(
         prefix = package.prefix(staging)
         distribution = Distribution.parse(package.document, f"{what}: {MEMBER}")
         staging.lift(prefix)
-        return _extracted(prefix, distribution, source, package.members, staging)
+        return _extracted(prefix, distribution, source, package, staging)
 
 
 class _Package:
-    """Looks among the members for those that tell where the prefix is."""
+    """Looks among the members for those that tell where the prefix is.
+
+    `begins` tells where each regular file begins in the tar, of those that are looked at.
+    """
 
     def __init__(self, what: str, expected: str) -> None:
         self._what = what
@@ -97,6 +105,7 @@ class _Package:
         self._document_name = ""
         self.document = b""
         self.members = 0
+        self.begins: dict[str, int] = {}
 
     def add(self, member: Member, source: BoundedInput, staging: Staging) -> None:
         self.members += 1
@@ -105,6 +114,10 @@ class _Package:
         if member.kind == "file" and member.name.endswith(f"/{MEMBER}"):
             staging.add(member, [self._read_document(member, source)])
         else:
+            if member.kind == "file" and not source.upcoming(2).startswith(_BYTE_ORDER):
+                if not self.begins:
+                    source.look_for(common_part(member.name))
+                self.begins[member.name] = source.position
             staging.add(member, source.pieces(member.size))
 
     def _read_document(self, member: Member, source: BoundedInput) -> bytes:
@@ -139,18 +152,22 @@ def _belongs(name: str, prefix: str, *, is_directory: bool) -> bool:
 
 
 def _extracted(
-    prefix: str, distribution: Distribution, source: BoundedInput, members: int, staging: Staging
+    prefix: str, distribution: Distribution, source: BoundedInput, package: _Package, staging: Staging
 ) -> Extracted:
     begin = len(prefix) + 1
+    digest = source.digest  # all of the tar was looked through then
+    clean = (name for name, at in package.begins.items() if source.search.is_clean(at, at + staging.files[name]))
     groups: dict[str, list[str]] = {}
     for name, first in staging.hard_links.items():
         groups.setdefault(first[begin:], []).append(name[begin:])
     return Extracted(
         f"/{prefix}",
         distribution,
-        source.digest,
+        digest,
         source.size,
-        members,
+        package.members,
         {name[begin:]: size for name, size in staging.files.items()},
         {first: tuple(names) for first, names in groups.items()},
+        source.search.wanted,
+        frozenset(name[begin:] for name in clean),
     )

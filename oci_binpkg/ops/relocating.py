@@ -101,6 +101,8 @@ def _relocated(
             mapping,
             binaries=distribution.relocate_binaries,
             textfiles=distribution.relocate_textfiles,
+            # what was looked for while the files went by is a guess: it counts if every old prefix holds it
+            clean=extracted.clean if all(extracted.looked_for in prefix for prefix in mapping.old.shortest) else (),
             final_prefix=place.final,
             root=installs.root,
             sbang=installs.sbang_path,

@@ -33,6 +33,7 @@ def relocate_tree(
     *,
     binaries: Collection[str] = (),
     textfiles: Collection[str] = (),
+    clean: Collection[str] = frozenset(),
     final_prefix: str = "",
     root: str = "",
     sbang: str = "",
@@ -41,13 +42,14 @@ def relocate_tree(
     """Relocate the tree at `directory`, which is going to be at `final_prefix` in the install root `root`.
 
     `binaries` and `textfiles` are the paths that the archive declares, relative to the tree; a file that has several
-    names is changed once, whichever of them is listed. All absolute links into an old prefix are changed. `sbang` is
-    the path of that script in the new root: it is put before interpreter lines that become too long.
+    names is changed once, whichever of them is listed. `clean` are files that are known to mention no old prefix and
+    not to be UTF-16: they are not read. All absolute links into an old prefix are changed. `sbang` is the path of that
+    script in the new root: it is put before interpreter lines that become too long.
 
     Raises `RelocationError` if a constant cannot be changed, unless `allow_stale`, or if an old prefix is left in
     anything that should have been changed; then the tree is half done and of no use. Raises `LocalDiskError`.
     """
-    work = _Work(directory, mapping, os.fsencode(sbang), set(binaries), set(textfiles))
+    work = _Work(directory, mapping, os.fsencode(sbang), set(binaries), set(textfiles), clean)
     work.run()
     stale = tuple(sorted(work.stale, key=lambda one: (one.path, one.finding.offset)))
     kept = tuple(one for one in stale if one.finding.is_stale)
@@ -73,6 +75,7 @@ class _Work:
     sbang: bytes
     binaries: set[str]
     textfiles: set[str]
+    clean: Collection[str]
     changed: set[str] = field(default_factory=set)
     stale: list[StaleString] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
@@ -89,7 +92,8 @@ class _Work:
         self.remarks += [Remark(path, "declared, and not there") for path in sorted(self.binaries - found - {*links})]
         self.remarks += [Remark(path, "declared, and not there") for path in sorted(self.textfiles - found - {*links})]
         for names in regular:
-            self._relocate_file(names)
+            if not any(name in self.clean for name in names):
+                self._relocate_file(names)
 
     def look_again(self, prefix: str) -> None:
         """Search everything that was to be changed. Raises `RelocationError` if an old prefix is left."""

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import pytest
 import zstandard
 
-from oci_binpkg.archive.codec import Codec, decompressor
+from oci_binpkg.archive.codec import BLOCK, Codec, decompressor
 from oci_binpkg.errors import ContentError, UsageError
 from oci_binpkg.model.content import DOCKER_LAYER_GZIP, OCI_LAYER_GZIP, OCI_LAYER_TAR, OCI_LAYER_ZSTD
 from tests.support import golden
@@ -199,6 +199,12 @@ def test_gzip_members_are_one_stream() -> None:
 
 
 @pytest.mark.covers("B26")
+def test_zstd_is_told_the_size_of_what_fits_into_a_block() -> None:
+    small, large = bytes(BLOCK - 1), bytes(BLOCK)
+    sizes = [zstandard.get_frame_parameters(compress("zstd", data)).content_size for data in (small, large)]
+    assert sizes == [BLOCK - 1, zstandard.CONTENTSIZE_UNKNOWN]
+
+
 def test_zstd_frames_are_one_stream_only_where_that_is_asked_for() -> None:
     chunked = SKIPPABLE + zstd_of(CONTENT[:100_000]) + zstd_of(CONTENT[100_000:]) + SKIPPABLE
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from oci_binpkg.archive import layercache
+from oci_binpkg.archive import extract, layercache
 from oci_binpkg.archive.codec import Codec
 from oci_binpkg.archive.layercache import LayerCache
 from oci_binpkg.cache.oci import OciCache
@@ -120,6 +120,13 @@ def test_a_package_and_all_it_needs_are_installed_relocated_and_recorded(cache, 
             check=False,
         ).stdout
     )
+
+
+def test_old_prefixes_are_found_where_what_was_looked_for_is_no_part_of_them(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(extract, "common_part", lambda _: b"/some/where/else")
+    new = target(tmp_path)
+    installed(cache, new)
+    assert (prefix_of(new, "app") / "bin/app").read_text() == f"#!/bin/sh\ncat {prefix_of(new, 'zlib')}/lib/z.pc\n"
 
 
 @pytest.mark.parametrize("codec", ["gzip:1", "zstd"])

@@ -36,6 +36,13 @@ def relocate(tree: Path, mapping: PrefixMap = MOVED, **options: object) -> Reloc
     return relocate_tree(str(tree), mapping, **options)  # type: ignore[arg-type]
 
 
+def test_what_is_known_to_mention_nothing_is_not_read(tmp_path: Path) -> None:
+    read, passed = write(tmp_path, "bin/x", b"/opt/old"), write(tmp_path, "bin/y", b"/opt/old")
+    report = relocate(tmp_path, textfiles=["bin/x", "bin/y"], clean={"bin/y"})
+    assert report.changed == ("bin/x",)
+    assert (read.read_bytes(), passed.read_bytes()) == (b"/new", b"/opt/old")
+
+
 def test_declared_files_change_and_others_are_reported(tmp_path: Path) -> None:
     script = write(tmp_path, "bin/x", b"#!/opt/old/bin/sh\n", 0o555)
     program = write(tmp_path, "bin/y", CONSTANT, 0o755)

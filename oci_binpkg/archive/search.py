@@ -1,0 +1,76 @@
+"""A search through a tar while it passes by: which of its blocks may mention the place that it was made for.
+
+Every file that mentions an old prefix has to be found, and reading the files again costs as much as writing them did.
+Which prefixes these are stands in a document that may come last. But all of them lie below one root, and where that is
+can be told by the first name.
+
+The C library searches, because `bytes.find` keeps all other threads waiting while it does, and takes twice as long.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from bisect import bisect_left
+from collections.abc import Iterator
+from typing import Final
+
+BLOCK: Final = 512
+_MOST: Final = 200_000
+"""Blocks that are remembered; if more mention something, it is as if nobody had looked."""
+
+
+_memmem: Final = ctypes.CDLL(None).memmem  # POSIX.1-2024, and long before in the libraries of Linux and macOS
+_memmem.restype = ctypes.c_void_p
+_memmem.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t]
+
+
+def common_part(name: str) -> bytes:
+    """Return what paths below the root that a member was packed from are likely to share: its first two components."""
+    return b"/" + b"/".join(name.encode("utf-8", "surrogateescape").split(b"/")[:2])
+
+
+class BlockSearch:
+    """Takes all bytes in order, and remembers the blocks of 512 bytes in which a string begins."""
+
+    def __init__(self) -> None:
+        self.wanted = b""
+        """What is looked for, b"" as long as nothing is."""
+        self._taken = 0
+        self._end = b""
+        self._found: list[int] = []
+
+    def begin(self, wanted: bytes, first: bytes) -> None:
+        """Look for a string; `first` is all that was taken so far."""
+        self.wanted, self._taken = wanted, 0
+        self.update(first)
+
+    def update(self, data: bytes) -> None:
+        """Take the next bytes."""
+        begin, self._taken = self._taken, self._taken + len(data)
+        if not self.wanted or len(self._found) > _MOST:
+            return
+        # it may begin in what came before: as much of that as it needs is looked at together with the beginning
+        overlap = len(self.wanted) - 1
+        self._found += _blocks(self._end + data[:overlap], self.wanted, begin - len(self._end))
+        self._found += _blocks(data, self.wanted, begin)
+        self._end = (self._end + data[-overlap:])[-overlap:]
+
+    def is_clean(self, begin: int, end: int) -> bool:
+        """Tell whether the string does not begin in these bytes; False if nobody looked for it.
+
+        `begin` is that of a block. What begins after `end`, in the last block, counts as well.
+        """
+        if not self.wanted or end > self._taken or len(self._found) > _MOST:
+            return False
+        at = bisect_left(self._found, begin // BLOCK)
+        return at == len(self._found) or self._found[at] * BLOCK >= end
+
+
+def _blocks(data: bytes, wanted: bytes, offset: int) -> Iterator[int]:
+    """Yield, in order, the numbers of the blocks in which `wanted` begins, for data that lies at `offset`."""
+    start = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
+    at, size = 0, len(data)
+    while at < size and (found := _memmem(start + at, size - at, wanted, len(wanted))) is not None:
+        block = (offset + found - start) // BLOCK
+        yield block
+        at = (block + 1) * BLOCK - offset
