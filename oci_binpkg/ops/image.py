@@ -8,6 +8,7 @@ from oci_binpkg.events import BatchStarted, Observer, Warned, ignore
 from oci_binpkg.installs.protocol import Installs
 from oci_binpkg.model.image import Runtime
 from oci_binpkg.model.reference import check_tag
+from oci_binpkg.ops.presence import packages_there
 from oci_binpkg.ops.report import Outcome, PackageResult, PushReport
 from oci_binpkg.ops.schedule import Schedule
 from oci_binpkg.ops.selection import Selection
@@ -34,7 +35,7 @@ def push_image(
     are used as they are. Raises `PartialFailureError` if a layer could not be had: nothing is tagged then.
     """
     check_tag(tag)
-    present = cache.hashes()
+    present = packages_there(cache, (record.spec for record in selection.wanted), installs.graph, observer)
     results = [PackageResult(record.spec, Outcome.GONE) for record in selection.gone]
     for record in selection.gone:
         observer(Warned(f"{record.spec.short} is left out: its prefix {record.prefix} is gone"))

@@ -16,6 +16,7 @@ from oci_binpkg.cache.protocol import BinaryCache, PackageKey
 from oci_binpkg.errors import BinpkgError
 from oci_binpkg.events import BatchStarted, Observer, Warned, ignore
 from oci_binpkg.installs.protocol import Installs
+from oci_binpkg.ops.presence import packages_there
 from oci_binpkg.ops.report import Outcome, PackageResult, PushReport
 from oci_binpkg.ops.schedule import Schedule
 from oci_binpkg.ops.selection import Selection
@@ -50,7 +51,7 @@ def push(
 ) -> PushReport:
     """Push the selected packages that are not in the cache yet, and (if asked) put them all in its index."""
     options = options or PushOptions()
-    present = cache.hashes()
+    present = packages_there(cache, (record.spec for record in selection.wanted), installs.graph, observer)
     absent = [record for record in selection.wanted if options.force or record.spec.hash not in present]
     todo = [record for record in absent if record.spec.hash not in options.elsewhere]
     left = [record for record in absent if record.spec.hash in options.elsewhere]

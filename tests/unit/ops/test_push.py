@@ -6,7 +6,7 @@ import pytest
 
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import PackageKey
-from oci_binpkg.errors import NetworkError, NoMatchError, PackError
+from oci_binpkg.errors import DeniedError, NetworkError, NoMatchError, PackError
 from oci_binpkg.events import BytesSent, PackageFinished, Warned
 from oci_binpkg.model.image import MISSING_KEY
 from oci_binpkg.model.query import Query
@@ -162,6 +162,22 @@ class Refusing(MemoryStore):
         if tag.startswith(self.refused):
             raise NetworkError("the registry went away")
         super().tag(manifest, tag)
+
+
+class Unlisted(MemoryStore):
+    """Shows each tag, and no list of them."""
+
+    def tags(self):
+        raise DeniedError("the tags of unlisted may not be listed")
+
+
+def test_where_tags_may_not_be_listed_each_is_looked_for(tree):
+    cache, warnings = OciCache(Unlisted("unlisted"), pause=lambda _: None), []
+    observer = lambda event: warnings.append(event.text) if isinstance(event, Warned) else None  # noqa: E731
+    assert {each.outcome.value for each in pushed(tree, cache, observer=observer).packages} == {"pushed"}
+    again = pushed(tree, cache, observer=observer)
+    assert {each.outcome.value for each in again.packages} == {"skipped"}
+    assert warnings == ["the tags of unlisted may not be listed; each package is looked for by its tag"] * 2
 
 
 def test_a_refused_tag_fails_that_package_alone(tree):
