@@ -78,3 +78,17 @@ Observer = Callable[[Event], None]
 
 def ignore(event: Event) -> None:
     """Observe nothing."""
+
+
+class Warnings:
+    """Tells an observer what the user should know, each text once."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._told: set[str] = set()
+
+    def __call__(self, text: str) -> None:
+        """Warn of something, unless that was done before."""
+        if text not in self._told:
+            self._told.add(text)
+            self._observer(Warned(text))

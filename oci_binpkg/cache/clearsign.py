@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from typing import Final
 
 from oci_binpkg.cache.armor import BEGIN_SIGNATURE, MAX_SIGNATURE_BYTES, read_signature
 from oci_binpkg.errors import SignatureError
+
+Verifier = Callable[[bytes, str], bytes]
+"""`verify(data, what)` returns the document inside a message, or raises `ContentError` if it must not be believed."""
 
 MAX_DOCUMENT_BYTES: Final = 64 * 1024 * 1024
 MAX_LINE_BYTES: Final = 19_000
@@ -34,6 +38,20 @@ _UNSEEN: Final = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
 def is_clearsigned(data: bytes) -> bool:
     """Tell whether a document claims to be clear-signed: it starts, after blanks at most, with the mark of one."""
     return data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n\v\f").startswith(_MARK)
+
+
+def unsigned(data: bytes, what: str, *, strip: bool = False) -> bytes:
+    """Return a plain document as it is. A clear-signed one is refused, or with `strip` believed without its signature.
+
+    Raises `SignatureError`.
+    """
+    if not is_clearsigned(data):
+        return data
+    if not strip:
+        raise SignatureError(
+            f"{what} is signed, and signatures are not checked here", hint="trust its key, or say that none is needed"
+        )
+    return split(data, what)[0]
 
 
 def split(data: bytes, what: str) -> tuple[bytes, bytes]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import BinaryIO, Final
 
-from oci_binpkg.cache.clearsign import is_clearsigned
+from oci_binpkg.cache.clearsign import Verifier, is_clearsigned, unsigned
 from oci_binpkg.cache.damage import PUSH_AGAIN, REBUILD, MissingBlobError, hinted
 from oci_binpkg.cache.index import EMPTY, MAX_INDEX_BYTES, IndexDocument, LastIndex
 from oci_binpkg.cache.index_signature import BELIEVED, IndexSignature, IndexTrust, looked_at, unvouched
@@ -30,7 +30,6 @@ from oci_binpkg.cache.mirror_manifest import (
     SPEC_TYPE,
     BlobRecord,
     MirrorManifest,
-    Verifier,
     blob_path,
     compressed,
     decompressed,
@@ -39,7 +38,6 @@ from oci_binpkg.cache.mirror_manifest import (
     inflated,
     package_path,
     parse_mirror_manifest,
-    unsigned,
 )
 from oci_binpkg.cache.protocol import Entry, PackageKey
 from oci_binpkg.cache.spool import Spool

@@ -11,19 +11,15 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from oci_binpkg.cache.clearsign import is_clearsigned, split
 from oci_binpkg.cache.protocol import PackageKey
-from oci_binpkg.errors import ContentError, SignatureError
+from oci_binpkg.errors import ContentError
 from oci_binpkg.model.content import Descriptor, Digest
 from oci_binpkg.model.documents import integer_of, list_of, parse_json, text_of
 from oci_binpkg.model.reference import check_view
-
-Verifier = Callable[[bytes, str], bytes]
-"""`verify(data, what)` returns the document inside a message, or raises `ContentError` if it must not be believed."""
 
 LAYOUT_PATH: Final = "v3/layout.json"
 LAYOUT_BYTES: Final = b'{"signing": "gpg"}'
@@ -136,20 +132,6 @@ def hash_of_path(path: str) -> str | None:
     if not path.endswith(_SUFFIX):
         return None
     return path.removesuffix(_SUFFIX).rpartition("-")[2]
-
-
-def unsigned(data: bytes, what: str, *, strip: bool = False) -> bytes:
-    """Return a plain document as it is. A clear-signed one is refused, or with `strip` believed without its signature.
-
-    Raises `SignatureError`.
-    """
-    if not is_clearsigned(data):
-        return data
-    if not strip:
-        raise SignatureError(
-            f"{what} is signed, and signatures are not checked here", hint="trust its key, or say that none is needed"
-        )
-    return split(data, what)[0]
 
 
 def compressed(data: bytes) -> bytes:

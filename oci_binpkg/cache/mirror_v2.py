@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Final, Never
 
+from oci_binpkg.cache.clearsign import Verifier, unsigned
 from oci_binpkg.cache.index import MAX_INDEX_BYTES, IndexDocument, LastIndex
 from oci_binpkg.cache.index_signature import NOT_SIGNED, IndexSignature
 from oci_binpkg.cache.mirror import open_verified
-from oci_binpkg.cache.mirror_manifest import MAX_SPEC_BYTES, Verifier, unsigned
+from oci_binpkg.cache.mirror_manifest import MAX_SPEC_BYTES
 from oci_binpkg.cache.protocol import Entry, PackageKey
 from oci_binpkg.cache.spool import Spool
 from oci_binpkg.errors import ContentError, NotFoundError, UnsupportedError

@@ -1,4 +1,7 @@
-"""From the text a user writes to a store or cache: the one place that looks at a URL scheme."""
+"""From the text a user writes to a store or cache: the one place that looks at a URL scheme.
+
+Each kind of cache is imported when one is opened.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,20 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from oci_binpkg.cache.clearsign import Verifier
 from oci_binpkg.cache.index_signature import BELIEVED, IndexTrust, missing
-from oci_binpkg.cache.mirror import MirrorCache
-from oci_binpkg.cache.mirror_manifest import Verifier, index_path
-from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
-from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import BinaryCache
-from oci_binpkg.cache.unreachable import UnreachableCache
 from oci_binpkg.errors import NotFoundError, TransferError, UnsupportedError, UsageError
 from oci_binpkg.events import Observer, ignore
 from oci_binpkg.model.reference import Repository, check_tag, is_loopback, parse_image, parse_reference
-from oci_binpkg.store.layout import LayoutStore
-from oci_binpkg.store.protocols import Store
-from oci_binpkg.transport.objects import Objects, exists
-from oci_binpkg.transport.objects_fsspec import is_known
+
+if TYPE_CHECKING:
+    from oci_binpkg.cache.oci import OciCache
+    from oci_binpkg.cache.protocol import BinaryCache
+    from oci_binpkg.store.protocols import Store
+    from oci_binpkg.transport.objects import Objects
 
 LAYOUT: Final = "oci-layout:"
 LAYOUT_FILE: Final = "v3/layout.json"
@@ -57,7 +57,7 @@ def parse_location(text: str) -> Location:
     if text.startswith(LAYOUT):
         return _layout(text)
     scheme, separator, _ = text.partition("://")
-    if text.startswith(MIRRORS) or (separator and re.fullmatch(_SCHEME, scheme) and is_known(scheme)):
+    if text.startswith(MIRRORS) or (separator and re.fullmatch(_SCHEME, scheme) and _is_known(scheme)):
         return Location(text, url=_mirror_url(text))
     for prefix, scheme in REGISTRY.items():
         if text.startswith(prefix):
@@ -65,6 +65,12 @@ def parse_location(text: str) -> Location:
             reference = parse_reference(rest, scheme=scheme)
             return Location(text, reference.repository, "", str(reference.digest or reference.tag))
     raise UsageError(f"not a cache: {text[:200]!r}", hint=f"write {FORMS}")
+
+
+def _is_known(scheme: str) -> bool:
+    from oci_binpkg.transport.objects_fsspec import is_known
+
+    return is_known(scheme)
 
 
 def parse_base(text: str) -> Location:
@@ -140,6 +146,8 @@ class Opener:
                 f"{location.text} is a mirror: it keeps packages, no images", hint="name a registry or layout"
             )
         if location.repository is None:
+            from oci_binpkg.store.layout import LayoutStore
+
             return LayoutStore(location.path)
         repository = location.repository
         if repository.scheme == "https" and is_loopback(repository.host) and self.speaks_plain_http(repository.host):
@@ -148,6 +156,8 @@ class Opener:
 
     def images(self, location: Location, trust: Trust | None = None) -> OciCache:
         """Open a cache that keeps images. Raises `UsageError` for a mirror."""
+        from oci_binpkg.cache.oci import OciCache
+
         store = self.store(location)
         if trust is None:
             return OciCache(store, pause=self.pause)
@@ -164,6 +174,13 @@ class Opener:
                 f"cannot write to {location.url}: a web server is only read",
                 hint="push to the place behind it: a directory (file://), or S3 (s3://)",
             )
+        return self._mirror(location, trust, writing=writing)
+
+    def _mirror(self, location: Location, trust: Trust, *, writing: bool) -> BinaryCache:
+        from oci_binpkg.cache.mirror import MirrorCache
+        from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
+        from oci_binpkg.cache.unreachable import UnreachableCache
+
         objects = self.objects(location.url)
         try:
             is_old = not location.view and _is_old(objects)  # layout 2 has no views
@@ -187,6 +204,9 @@ class Opener:
 
 def _is_old(objects: Objects) -> bool:
     """Tell whether a mirror has layout 2 and not 3. What is empty or new has layout 3."""
+    from oci_binpkg.cache.mirror_manifest import index_path
+    from oci_binpkg.transport.objects import exists
+
     if exists(objects, LAYOUT_FILE) or exists(objects, index_path()):
         return False
     return exists(objects, V2_INDEX) or _lists(objects, "build_cache/")

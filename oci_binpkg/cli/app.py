@@ -82,14 +82,14 @@ def push(
       oci-binpkg push oci://registry.example/apps --store /opt/spack/opt --update-index
       oci-binpkg push oci-layout:cache greet@2.0 --store ~/spack/opt --base-image debian:12
     """
-    from oci_binpkg.cli import commands
+    from oci_binpkg.cli import push_commands
     from oci_binpkg.cli.wiring import TrustFlags
 
     raise typer.Exit(
-        commands.push(
+        push_commands.push(
             cache,
             queries or [],
-            commands.PushFlags(
+            push_commands.PushFlags(
                 store,
                 base_image,
                 tag,
@@ -134,11 +134,13 @@ def image(
       oci-binpkg image oci://registry.example/apps greet@2.0 greet@2.1 --store /opt/spack/opt --tag both
       oci-binpkg image oci-layout:cache python --store ~/spack/opt --tag py --base-image debian:12 --entrypoint python3
     """
-    from oci_binpkg.cli import commands
+    from oci_binpkg.cli import push_commands
 
-    runtime = commands.RuntimeFlags(entrypoint, cmd, env or [], label or [], user, workdir)
-    flags = commands.PushFlags(store, base_image, tag, "", False, False, compression, jobs, dry_run=dry_run, json=json)
-    raise typer.Exit(commands.image(cache, queries, flags, runtime))
+    runtime = push_commands.RuntimeFlags(entrypoint, cmd, env or [], label or [], user, workdir)
+    flags = push_commands.PushFlags(
+        store, base_image, tag, "", False, False, compression, jobs, dry_run=dry_run, json=json
+    )
+    raise typer.Exit(push_commands.image(cache, queries, flags, runtime))
 
 
 app.command()(find)
@@ -160,9 +162,9 @@ def show(
       oci-binpkg show greet@2.0 --from oci-layout:cache
       oci-binpkg show /6fytamq --from oci://registry.example/apps --json
     """
-    from oci_binpkg.cli import commands
+    from oci_binpkg.cli import find_commands
 
-    raise typer.Exit(commands.show(query, from_cache, json=json, check=check_signature))
+    raise typer.Exit(find_commands.show(query, from_cache, json=json, check=check_signature))
 
 
 @app.command()
@@ -179,9 +181,9 @@ def inspect(
       oci-binpkg inspect oci-layout:cache
       oci-binpkg inspect oci://registry.example/apps:both
     """
-    from oci_binpkg.cli import commands
+    from oci_binpkg.cli import image_commands
 
-    raise typer.Exit(commands.inspect(cache, json=json))
+    raise typer.Exit(image_commands.inspect(cache, json=json))
 
 
 @app.command()
@@ -199,9 +201,9 @@ def load(
       oci-binpkg load oci-layout:cache:both --engine podman
       oci-binpkg load oci://registry.example/apps:both --engine docker
     """
-    from oci_binpkg.cli import commands
+    from oci_binpkg.cli import image_commands
 
-    raise typer.Exit(commands.load(image_name, engine, json=json))
+    raise typer.Exit(image_commands.load(image_name, engine, json=json))
 
 
 @app.command(context_settings={"ignore_unknown_options": False})
@@ -221,9 +223,9 @@ def run(
       oci-binpkg run oci-layout:cache:both -- greet
       oci-binpkg run oci://registry.example/apps:both --engine podman -- greet --help
     """
-    from oci_binpkg.cli import commands
+    from oci_binpkg.cli import image_commands
 
-    raise typer.Exit(commands.run(image_name, command or [], engine, network, ulimit or []))
+    raise typer.Exit(image_commands.run(image_name, command or [], engine, network, ulimit or []))
 
 
 @app.command()
@@ -355,9 +357,9 @@ def login(
       oci-binpkg login registry.example
       echo "$TOKEN" | oci-binpkg login registry.example -u ci --password-stdin
     """
-    from oci_binpkg.cli import commands
+    from oci_binpkg.cli import login_commands
 
-    raise typer.Exit(commands.login(host, username, password_stdin=password_stdin, plain_http=plain_http))
+    raise typer.Exit(login_commands.login(host, username, password_stdin=password_stdin, plain_http=plain_http))
 
 
 @app.command()
@@ -368,9 +370,9 @@ def logout(host: Annotated[str, typer.Argument(metavar="HOST", help="the registr
     Example:
       oci-binpkg logout registry.example
     """
-    from oci_binpkg.cli import commands
+    from oci_binpkg.cli import login_commands
 
-    raise typer.Exit(commands.logout(host))
+    raise typer.Exit(login_commands.logout(host))
 
 
 app.add_typer(index_app, name="index")

@@ -9,15 +9,15 @@ from collections.abc import Iterable, Sequence
 
 from oci_binpkg.cache.index_search import IndexSearch
 from oci_binpkg.cli import render
-from oci_binpkg.cli.commands import installs_at, observed, parse_queries
+from oci_binpkg.cli.running import installs_at, observed, parse_queries
 from oci_binpkg.cli.settings import load_settings
 from oci_binpkg.cli.wiring import TrustFlags
 from oci_binpkg.errors import LocalDiskError, UsageError
 from oci_binpkg.model.query import Query, select
 from oci_binpkg.model.spec import Spec, SpecGraph, spec_document
 from oci_binpkg.ops.checking import check as check_packages
+from oci_binpkg.ops.contents import contents
 from oci_binpkg.ops.copying import copy_cache
-from oci_binpkg.ops.find import contents
 
 
 def copy(

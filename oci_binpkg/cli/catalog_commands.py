@@ -51,9 +51,9 @@ def find(queries: Sequence[str], store: str, cache: str, flags: CatalogFlags, *,
     named = bool(store or cache or settings.store or not settings.caches)
     if flags.are_given or not named:
         return _search(settings, queries, flags, cache)
-    from oci_binpkg.cli import commands  # noqa: PLC0415
+    from oci_binpkg.cli import find_commands  # noqa: PLC0415
 
-    return commands.find(queries, store, cache, json=flags.json, check=check)
+    return find_commands.find(queries, store, cache, json=flags.json, check=check)
 
 
 def search(queries: Sequence[str], flags: CatalogFlags) -> int:

@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from oci_binpkg.cli.mirrors import Access, CacheEndpoint
+from oci_binpkg.cli.mirrors import ANYWHERE, Access, CacheEndpoint
 from oci_binpkg.cli.settings import Settings
 from oci_binpkg.errors import UsageError
-from oci_binpkg.events import Observer, Warned
+from oci_binpkg.events import Observer, Warnings
 from oci_binpkg.model.reference import Repository, is_loopback
 from oci_binpkg.store.distribution import RegistrySettings
 from oci_binpkg.store.registry import RegistryStore
@@ -32,8 +32,6 @@ _LOGINS: Final = {
     **dict.fromkeys(("abfs", "abfss", "az", "adl"), ("account_name", "account_key")),
 }
 """What fsspec calls an id and a secret."""
-ANYWHERE: Final = CacheEndpoint()
-"""Nothing in particular is configured."""
 
 
 class Connections:
@@ -43,7 +41,7 @@ class Connections:
         self._settings = settings
         self._observer = observer
         self._clients: dict[tuple[str, Access], RegistryHttpClient] = {}
-        self._warned: set[str] = set()
+        self._warn = Warnings(observer)
 
     def registry(self, repository: Repository, endpoint: CacheEndpoint = ANYWHERE) -> RegistryStore:
         """Connect to a repository of a registry; the login of a configured cache goes before what is in files."""
@@ -67,15 +65,9 @@ class Connections:
             return open_fsspec(url, fsspec_options(parts.scheme, endpoint))
         access = endpoint.access
         if parts.scheme == "http" and not is_loopback(parts.netloc):
-            self.warn(f"{url} is read without encryption: what is not signed may have been changed on the way")
+            self._warn(f"{url} is read without encryption: what is not signed may have been changed on the way")
             access = Access()  # a login would be readable by everybody on the way
         return HttpObjects(url, self._client(f"{parts.scheme}://{parts.netloc}", access))
-
-    def warn(self, text: str) -> None:
-        """Tell the user something, once."""
-        if text not in self._warned:
-            self._warned.add(text)
-            self._observer(Warned(text))
 
     def transport(self, host: str, *, plain: bool) -> TransportSettings:
         """Return how to reach `host[:port]`; `plain` allows http."""

@@ -8,7 +8,7 @@ from typing import Literal
 from oci_binpkg.cache.mirror import MirrorCache
 from oci_binpkg.cache.protocol import BinaryCache
 from oci_binpkg.cli import render
-from oci_binpkg.cli.commands import observed, parse_queries
+from oci_binpkg.cli.running import observed, parse_queries
 from oci_binpkg.cli.settings import load_settings
 from oci_binpkg.cli.wiring import TrustFlags, Wiring
 from oci_binpkg.errors import ContentError, UsageError

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from oci_binpkg.cli import render
-from oci_binpkg.cli.commands import observed, parse_queries
+from oci_binpkg.cli.running import observed, parse_queries
 from oci_binpkg.cli.settings import Settings, load_settings
 from oci_binpkg.cli.wiring import TrustFlags, Wiring
 from oci_binpkg.errors import ContentError, UsageError
 from oci_binpkg.installs.open import open_installs
-from oci_binpkg.installs.prefixes import has_packages_file
+from oci_binpkg.installs.protocol import has_packages_file
 from oci_binpkg.installs.spack import SpackInstalls
 from oci_binpkg.ops.download import download as download_packages
-from oci_binpkg.ops.install import InstallOptions, InstallReport, install_resolved
+from oci_binpkg.ops.install import Installed, InstallOptions, InstallReport, install_resolved
 from oci_binpkg.ops.install import install as install_packages
 from oci_binpkg.ops.sources import Sources
 from oci_binpkg.ops.upkeep import uninstall as uninstall_packages
@@ -116,10 +116,33 @@ def _finish(report: InstallReport, *, json: bool) -> int:
     if json:
         render.print_json(report.to_json())
     else:
-        render.print_install(report)
+        _print_install(report)
         sys.stdout.flush()
-        sys.stderr.write(render.install_summary(report) + "\n")
+        sys.stderr.write(_install_summary(report) + "\n")
     return report.exit_code
+
+
+def _print_install(report: InstallReport) -> None:
+    """Print what became of each package, with everything that somebody should look at."""
+    for result in report.packages:
+        if result.outcome is Installed.PRESENT:
+            continue
+        note = result.error.message if result.error else result.prefix or "; ".join(result.passed_over)
+        origin = f"  from {result.cache}" if result.cache else ""
+        render.print_lines([f"{result.outcome.value}  {result.spec.short}{origin}  {note}"])
+        if result.cache:
+            render.print_lines([f"    passed over: {reason}" for reason in result.passed_over])
+        if result.error and result.error.hint:
+            render.print_lines([f"    {result.error.hint}"])
+        render.print_lines([f"    {remark}" for remark in result.remarks])
+
+
+def _install_summary(report: InstallReport) -> str:
+    """Return the closing line of an install."""
+    counts = {outcome: len(report.by(outcome)) for outcome in Installed}
+    words = {Installed.PLANNED: "would be installed", Installed.PRESENT: "there already", Installed.MISSING: "left out"}
+    texts = [f"{count} {words.get(outcome, outcome.value)}" for outcome, count in counts.items() if count]
+    return f"{report.root}: {', '.join(texts)}"
 
 
 def _tree(settings: Settings, store: str, *, create: bool = True) -> SpackInstalls:

@@ -79,6 +79,10 @@ class CacheEndpoint:
     access: Access = field(default_factory=Access)
 
 
+ANYWHERE: Final = CacheEndpoint()
+"""Nothing in particular is configured."""
+
+
 @dataclass(frozen=True, slots=True)
 class CacheSettings:
     """A cache by name. `signed` is None where nothing is said; `origin_file` is the file that it comes from.

@@ -6,14 +6,14 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oci_binpkg.cli.listing import json_list
 from oci_binpkg.cli.progress import printable
-from oci_binpkg.ops.find import Found, Shown
-from oci_binpkg.ops.inspect import CacheInfo, ImageInfo
-from oci_binpkg.ops.install import Installed, InstallReport
-from oci_binpkg.ops.report import Outcome, PackageResult, PushReport
+
+if TYPE_CHECKING:
+    from oci_binpkg.ops.find import Found, Shown
+    from oci_binpkg.ops.inspect import CacheInfo, ImageInfo
 
 _CONTROLS = re.compile(r"[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _LINE_FEED, _SHOWN_FEED = "\n", r"\x0a"
@@ -55,67 +55,6 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
     print_lines(
         ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows],
     )
-
-
-def print_push(report: PushReport) -> None:
-    """Print what became of each package (stdout)."""
-    print_table([_pushed(result) for result in report.packages if result.outcome is not Outcome.SKIPPED])
-    if image := report.image:
-        mark = f"  (incomplete: lacks {', '.join(image.missing)})" if image.missing else ""
-        print_lines([f"tagged  {image.tag}  {image.digest}  {image.layers} layers, {size_text(image.size)}{mark}"])
-
-
-def push_summary(report: PushReport) -> str:
-    """Return the closing line: what was pushed, skipped and failed, what moved and what was saved."""
-    count = {outcome: len(report.by(outcome)) for outcome in Outcome}
-    parts = [f"{count[Outcome.PUSHED]} pushed", f"{count[Outcome.SKIPPED]} skipped (already there)"]
-    if count[Outcome.PLANNED]:
-        parts = [f"{count[Outcome.PLANNED]} would be pushed", f"{count[Outcome.SKIPPED]} are there already"]
-    parts += [f"{count[Outcome.FAILED]} failed"] if count[Outcome.FAILED] else []
-    parts += [f"{count[Outcome.ELSEWHERE]} left out (elsewhere)"] if count[Outcome.ELSEWHERE] else []
-    parts += [f"{count[Outcome.GONE]} left out (prefix gone)"] if count[Outcome.GONE] else []
-    text = f"{report.cache}: {', '.join(parts)}"
-    if count[Outcome.PUSHED]:
-        reused = sum(1 for result in report.by(Outcome.PUSHED) if result.reused)
-        text += f"; {size_text(report.bytes_sent)} sent, {size_text(report.bytes_saved)} were there already"
-        text += f", {reused} not compressed again" if reused else ""
-    return text + ("; index updated" if report.index_written else "")
-
-
-def hints(report: PushReport) -> list[str]:
-    """Return what to do next about the failures, each once."""
-    return list(dict.fromkeys(r.error.hint for r in report.by(Outcome.FAILED) if r.error and r.error.hint))
-
-
-def _pushed(result: PackageResult) -> tuple[str, str, str, str]:
-    note = result.error.message if result.error else ""
-    if result.missing:
-        note = f"incomplete: lacks {', '.join(result.missing)}"
-    size = size_text(result.size) if result.size else ""
-    return result.outcome.value, result.tag or result.spec.short, size, note or str(result.digest or "")
-
-
-def print_install(report: InstallReport) -> None:
-    """Print what became of each package, with everything that somebody should look at."""
-    for result in report.packages:
-        if result.outcome is Installed.PRESENT:
-            continue
-        note = result.error.message if result.error else result.prefix or "; ".join(result.passed_over)
-        origin = f"  from {result.cache}" if result.cache else ""
-        print_lines([f"{result.outcome.value}  {result.spec.short}{origin}  {note}"])
-        if result.cache:
-            print_lines([f"    passed over: {reason}" for reason in result.passed_over])
-        if result.error and result.error.hint:
-            print_lines([f"    {result.error.hint}"])
-        print_lines([f"    {remark}" for remark in result.remarks])
-
-
-def install_summary(report: InstallReport) -> str:
-    """Return the closing line of an install."""
-    counts = {outcome: len(report.by(outcome)) for outcome in Installed}
-    words = {Installed.PLANNED: "would be installed", Installed.PRESENT: "there already", Installed.MISSING: "left out"}
-    texts = [f"{count} {words.get(outcome, outcome.value)}" for outcome, count in counts.items() if count]
-    return f"{report.root}: {', '.join(texts)}"
 
 
 def print_found(found: Sequence[Found]) -> None:

@@ -1,4 +1,8 @@
-"""Puts the parts together for a command: the only place that knows them all."""
+"""Puts the parts together for a command: the only place that knows them all.
+
+A part is imported when it is made. No command needs all of them, and what speaks to registries alone takes longer to
+import than a command on an image layout takes to run.
+"""
 
 from __future__ import annotations
 
@@ -9,32 +13,28 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
-from oci_binpkg.archive.codec import Codec
-from oci_binpkg.archive.layercache import LayerCache
 from oci_binpkg.cache.index_signature import IndexTrust
-from oci_binpkg.cache.keyring import Keyring
-from oci_binpkg.cache.mirror import MirrorCache
-from oci_binpkg.cache.mirror_manifest import unsigned
-from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.open import FORMS, Location, Opener, Trust, parse_base, parse_location
-from oci_binpkg.cache.protocol import BinaryCache
-from oci_binpkg.cache.signing import sign_clear, sign_detached, verifier, verify_any
-from oci_binpkg.cli.connecting import ANYWHERE, Connections
-from oci_binpkg.cli.mirrors import CacheEndpoint, CacheSettings
+from oci_binpkg.cli.mirrors import ANYWHERE, CacheEndpoint, CacheSettings
 from oci_binpkg.cli.settings import Settings
 from oci_binpkg.errors import EngineError, UsageError
-from oci_binpkg.events import Observer
-from oci_binpkg.installs.protocol import Installs
+from oci_binpkg.events import Observer, Warnings
 from oci_binpkg.model.reference import check_host, is_loopback
-from oci_binpkg.ops.bases import BaseImages
-from oci_binpkg.ops.engines import Loaded, load_image, run_image
-from oci_binpkg.ops.packing import LayerPacker
-from oci_binpkg.store.engine import Engine, Kind, connect
-from oci_binpkg.transport.credentials import Credential
-from oci_binpkg.transport.objects import Objects
-from oci_binpkg.transport.probe import check_login, plain_http_on_loopback
+
+if TYPE_CHECKING:
+    from oci_binpkg.archive.layercache import LayerCache
+    from oci_binpkg.cache.keyring import Keyring
+    from oci_binpkg.cache.oci import OciCache
+    from oci_binpkg.cache.protocol import BinaryCache
+    from oci_binpkg.cli.connecting import Connections
+    from oci_binpkg.installs.protocol import Installs
+    from oci_binpkg.ops.bases import BaseImages
+    from oci_binpkg.ops.engines import Loaded
+    from oci_binpkg.ops.packing import LayerPacker
+    from oci_binpkg.store.engine import Engine, Kind
+    from oci_binpkg.transport.objects import Objects
 
 DEFAULT_COMPRESSION: Final = "gzip"
 _KINDS: Final[tuple[Kind, ...]] = ("docker", "podman")
@@ -69,6 +69,7 @@ class Wiring:
     def __init__(self, settings: Settings, observer: Observer) -> None:
         self._settings = settings
         self.observer = observer
+        self._warn = Warnings(observer)
 
     def location(self, text: str, *, writing: bool = False) -> Location:
         """Return where a CACHE or CACHE:TAG is; a configured name stands for its address to read or to write."""
@@ -77,7 +78,7 @@ class Wiring:
         configured = self._settings.caches.get(name) if named else None
         if named:
             for remark in self._settings.remarks:
-                self._connections.warn(remark)
+                self._warn(remark)
         if configured is None:
             if named and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
                 known = ", ".join(sorted(self._settings.caches)) or "none"
@@ -85,7 +86,7 @@ class Wiring:
             return parse_location(text)
         endpoint = configured.endpoint(writing=writing)
         if endpoint.access.unset:
-            self._connections.warn(f"{configured.unset_text(endpoint)}; it is read without a login")
+            self._warn(f"{configured.unset_text(endpoint)}; it is read without a login")
         try:
             at = parse_location(endpoint.url + colon + tag)
         except UsageError as error:
@@ -106,7 +107,7 @@ class Wiring:
     def target(self, text: str, flags: TrustFlags) -> BinaryCache:
         """Open a cache to write to. Raises `UsageError` if it is a signed one and nothing is said of signing."""
         cache = self.cache(text, flags, writing=True)
-        self._signing_is_settled(text, flags, usual=isinstance(cache, MirrorCache))
+        self._signing_is_settled(text, flags, usual=_is_mirror(cache, self.location(text, writing=True)))
         return cache
 
     def images(self, text: str, flags: TrustFlags | None = None) -> OciCache:
@@ -143,6 +144,8 @@ class Wiring:
     @cached_property
     def keyring(self) -> Keyring:
         """The keys that are trusted: our own, not the user's."""
+        from oci_binpkg.cache.keyring import Keyring
+
         return Keyring(self._settings.keyring)
 
     def _whole(self, text: str, *, writing: bool) -> Location:
@@ -154,6 +157,9 @@ class Wiring:
         return location
 
     def _trust(self, flags: TrustFlags) -> Trust:
+        from oci_binpkg.cache.clearsign import unsigned
+        from oci_binpkg.cache.signing import sign_clear, sign_detached, verifier, verify_any
+
         keyring = self.keyring
         check = flags.check is not False and not flags.unsigned
         verify = verifier(keyring) if check else partial(unsigned, strip=True)
@@ -161,7 +167,7 @@ class Wiring:
         # who signs an index vouches for what was in it, and so looks at its signature whatever else is checked
         looks = bool(flags.key) and not flags.declined
         keys = (keyring, keyring.own(flags.key)) if flags.key else (keyring,)
-        index = IndexTrust(keys, check or looks, flags.index, self._connections.warn)
+        index = IndexTrust(keys, check or looks, flags.index, self._warn)
         images = replace(index, check=bool(flags.check) or looks)
         if not flags.key:
             return Trust(verify, None, detached, None, index, images)
@@ -171,6 +177,9 @@ class Wiring:
 
     def packer(self, installs: Installs, compression: str) -> LayerPacker:
         """Return what makes layers of the packages of a tree."""
+        from oci_binpkg.archive.codec import Codec
+        from oci_binpkg.ops.packing import LayerPacker
+
         settings = self._settings
         return LayerPacker(
             installs,
@@ -183,6 +192,8 @@ class Wiring:
     @cached_property
     def layer_cache(self) -> LayerCache:
         """The layers kept on disk."""
+        from oci_binpkg.archive.layercache import LayerCache
+
         return LayerCache(self._settings.layer_cache, self._settings.layer_cache_size, clock=time.time)
 
     def jobs(self, wanted: int) -> int:
@@ -191,11 +202,15 @@ class Wiring:
 
     def base_images(self, text: str) -> BaseImages:
         """Return the base images under a reference."""
+        from oci_binpkg.ops.bases import BaseImages
+
         location = parse_base(text)
         return BaseImages(self._opener(location).store(location), location.reference)
 
     def load(self, image: str, engine: str) -> Loaded:
         """Load an image into an engine."""
+        from oci_binpkg.ops.engines import load_image
+
         location = self._image(image)
         return load_image(self._engine(engine), self._opener(location).store(location), location.reference)
 
@@ -211,6 +226,8 @@ class Wiring:
         stderr: BinaryIO,
     ) -> int:
         """Run a command in an image; return its exit code."""
+        from oci_binpkg.ops.engines import run_image
+
         location = self._image(image)
         store = self._opener(location).store(location)
         return run_image(
@@ -226,6 +243,9 @@ class Wiring:
 
     def login(self, host: str, username: str, password: str, *, plain_http: bool) -> str:
         """Check a login and keep it; return the file it is kept in."""
+        from oci_binpkg.transport.credentials import Credential
+        from oci_binpkg.transport.probe import check_login, plain_http_on_loopback
+
         credential = Credential(username, password)
         plain = plain_http or (is_loopback(host) and plain_http_on_loopback(host))
         scheme = "http" if plain else "https"
@@ -249,6 +269,8 @@ class Wiring:
         return location
 
     def _engine(self, wanted: str) -> Engine:
+        from oci_binpkg.store.engine import connect
+
         if wanted and wanted not in _KINDS:
             raise UsageError(f"--engine {wanted!r}: docker or podman is expected")
         failures = []
@@ -264,18 +286,28 @@ class Wiring:
 
     @cached_property
     def _connections(self) -> Connections:
+        from oci_binpkg.cli.connecting import Connections
+
         return Connections(self._settings, self.observer)
 
     def _opener(self, location: Location) -> Opener:
-        connections = self._connections
         endpoint = location.endpoint if isinstance(location, ConfiguredLocation) else ANYWHERE
         return Opener(
-            partial(connections.registry, endpoint=endpoint),
-            plain_http_on_loopback,
-            partial(connections.objects, endpoint=endpoint),
+            lambda repository: self._connections.registry(repository, endpoint),
+            _speaks_plain_http,
+            lambda url: self._connections.objects(url, endpoint),
             _pause,
             self.observer,
         )
+
+
+def _is_mirror(cache: BinaryCache, location: Location) -> bool:
+    """Tell whether packages are written one by one to a mirror, where they are usually signed."""
+    if not location.url:
+        return False
+    from oci_binpkg.cache.mirror import MirrorCache
+
+    return isinstance(cache, MirrorCache)
 
 
 def _signed(location: Location) -> bool | None:
@@ -293,6 +325,12 @@ def _agreed(flags: TrustFlags, location: Location, *, writing: bool) -> TrustFla
     if signed:
         return flags if writing else replace(flags, check=True)
     return replace(flags, check=False, unsigned=flags.unsigned or not flags.key)
+
+
+def _speaks_plain_http(host: str) -> bool:
+    from oci_binpkg.transport.probe import plain_http_on_loopback
+
+    return plain_http_on_loopback(host)
 
 
 def _pause(_turn: int) -> None:

@@ -8,8 +8,7 @@ from typing import Final
 
 from oci_binpkg.errors import InstallsError
 from oci_binpkg.installs.locking import Patience
-from oci_binpkg.installs.prefixes import PACKAGES_FILE, PrefixInstalls, has_packages_file
-from oci_binpkg.installs.protocol import Installs
+from oci_binpkg.installs.protocol import PACKAGES_FILE, Installs, has_packages_file
 from oci_binpkg.installs.spack import SpackInstalls, is_spack_tree, tree_hint
 
 PADDING: Final = "__spack_path_placeholder__"
@@ -31,6 +30,8 @@ def open_installs(
             hint=f"move {PACKAGES_FILE} elsewhere",
         )
     if described:
+        from oci_binpkg.installs.prefixes import PrefixInstalls
+
         return PrefixInstalls(root, spack_prefix=spack_prefix)
     if spack:
         return SpackInstalls(root, spack_prefix=spack_prefix, upstreams=upstreams, patience=patience)

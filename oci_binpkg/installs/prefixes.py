@@ -29,10 +29,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from oci_binpkg.errors import InstallsError
-from oci_binpkg.installs.protocol import Record
+from oci_binpkg.installs.protocol import PACKAGES_FILE, Record
 from oci_binpkg.model.spec import FLAGS, RUNTIME, Spec, SpecGraph, parse_node
 
-PACKAGES_FILE: Final = "packages.toml"
 NAMESPACE: Final = "packages"
 _HASH_LENGTH: Final = 32
 _TOP_KEYS: Final = ("defaults", "package")
@@ -134,11 +133,6 @@ class PrefixInstalls:
             f"{self._file}: {what} cannot be changed here: this file is only read",
             hint="install into a Spack tree, or into an empty directory",
         )
-
-
-def has_packages_file(path: str) -> bool:
-    """Tell whether `path` is a folder with a `packages.toml`."""
-    return os.path.isfile(os.path.join(path, PACKAGES_FILE))
 
 
 def _parse(path: str) -> dict[str, Any]:

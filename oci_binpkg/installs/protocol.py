@@ -5,9 +5,17 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from oci_binpkg.model.spec import Spec, SpecGraph
+
+PACKAGES_FILE: Final = "packages.toml"
+"""Describes a folder of prefixes that is no Spack tree."""
+
+
+def has_packages_file(path: str) -> bool:
+    """Tell whether `path` is a folder with a `packages.toml`."""
+    return os.path.isfile(os.path.join(path, PACKAGES_FILE))
 
 
 @dataclass(frozen=True, slots=True)

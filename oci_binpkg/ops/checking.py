@@ -10,7 +10,7 @@ from typing import Any
 from oci_binpkg.cache.protocol import BinaryCache, PackageKey
 from oci_binpkg.errors import ContentError, NotFoundError
 from oci_binpkg.model.spec import Spec
-from oci_binpkg.ops.find import READERS
+from oci_binpkg.ops.contents import READERS
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from oci_binpkg.errors import BinpkgError
 from oci_binpkg.events import BatchStarted, BytesSent, Event, Observer, PackageFinished, PackageStarted, ignore
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.reference import INDEX_TAG, hash_of_tag, is_package_tag
+from oci_binpkg.ops.contents import contents
 from oci_binpkg.ops.converting import ImageMaker
-from oci_binpkg.ops.find import contents
 from oci_binpkg.ops.progress import counted
 from oci_binpkg.store.copy import copy
 

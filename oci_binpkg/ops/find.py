@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Final, TypeVar
+from typing import Any
 
-from oci_binpkg.cache.index import IndexDocument, index_of
 from oci_binpkg.cache.index_search import IndexSearch
 from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
-from oci_binpkg.errors import ContentError, NotFoundError
-from oci_binpkg.events import Observer, Warned, ignore
+from oci_binpkg.events import Observer, ignore
 from oci_binpkg.installs.protocol import Installs
 from oci_binpkg.model.query import Query, select
 from oci_binpkg.model.spec import Spec, SpecGraph
-
-READERS: Final = 8
-_TURN: Final = 32 * READERS
-_Result = TypeVar("_Result")
+from oci_binpkg.ops.contents import contents
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,38 +56,6 @@ def find_cached(cache: BinaryCache, queries: Sequence[Query], observer: Observer
     return [Found(spec, "cached") for spec in _ordered(found.values())]
 
 
-def contents(cache: BinaryCache, observer: Observer = ignore) -> IndexDocument:
-    """Return the cache's index; without one, read every package (two requests each)."""
-    try:
-        index = cache.read_index()
-    except NotFoundError:
-        index = None
-    if index is not None:
-        return index
-    tags = sorted(packages_of(cache).values())
-    observer(
-        Warned(f"{cache.name} has no index: reading its {len(tags)} packages (push with --update-index writes one)")
-    )
-    documents = in_turns(lambda tag: _read(cache, tag, observer), tags)
-    return index_of(document for document in documents if document)
-
-
-def in_turns(read: Callable[[str], _Result], tags: Iterable[str]) -> Iterator[_Result]:
-    """Read several packages at a time and yield them in order; only so many are in memory as are read in a turn."""
-    waiting = iter(tags)
-    with ThreadPoolExecutor(READERS) as readers:
-        while some := list(islice(waiting, _TURN)):
-            yield from readers.map(read, some)
-
-
-def packages_of(cache: BinaryCache) -> Mapping[str, str]:
-    """Return hash and tag or path of all packages. Raises `NotFoundError` if there are none: a name may be misspelt."""
-    found = cache.hashes()
-    if not found:
-        raise NotFoundError(f"{cache.name} holds no packages: it is empty or does not exist", hint="check its name")
-    return found
-
-
 def show(cache: BinaryCache, query: Query, observer: Observer = ignore) -> Shown:
     """Return one package of a cache with all that is known of it. The query must mean exactly one."""
     with IndexSearch(contents(cache, observer)) as search:
@@ -130,15 +91,6 @@ class Shown:
                 for dep in self.spec.dependencies
             ],
         }
-
-
-def _read(cache: BinaryCache, tag: str, observer: Observer) -> tuple[Spec, SpecGraph] | None:
-    try:
-        document = cache.entry(tag).document
-    except (NotFoundError, ContentError) as error:
-        observer(Warned(f"{tag} is passed over: {error.message}"))
-        return None
-    return document.root, document.graph
 
 
 def _matching(candidates: Sequence[Spec], queries: Sequence[Query], graph: SpecGraph) -> list[Spec]:

@@ -15,7 +15,7 @@ from oci_binpkg.cache.protocol import BinaryCache
 from oci_binpkg.errors import NotFoundError
 from oci_binpkg.events import Observer, ignore
 from oci_binpkg.model.query import Query
-from oci_binpkg.ops.find import packages_of
+from oci_binpkg.ops.contents import packages_of
 from oci_binpkg.ops.indexing import (
     IndexReport,
     document_of,

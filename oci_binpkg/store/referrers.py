@@ -6,17 +6,14 @@ Source: OCI distribution-spec 1.1 (listing referrers, referrers tag schema) and 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from http import HTTPStatus
 from typing import Final, Protocol, runtime_checkable
 
 from oci_binpkg.errors import ContentError, NotFoundError, ServerError, TransferError
 from oci_binpkg.model.content import OCI_CONFIG, OCI_EMPTY, OCI_INDEX, OCI_MANIFEST, Blob, Descriptor, Digest
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, Index, Manifest, parse_descriptor, parse_manifest
 from oci_binpkg.store.copy import blob_of
-from oci_binpkg.store.distribution import Remote, origin_of, resolved, with_query
 from oci_binpkg.store.protocols import Store
 
 SIGNATURE_ARTIFACT: Final = "application/vnd.oci-binpkg.signature.v1"
@@ -25,14 +22,11 @@ MAX_ARTIFACT_BYTES: Final = 64 * 1024
 MERGE_ROUNDS: Final = 5
 
 _EMPTY_CONFIG: Final = b"{}"
-_UNSUPPORTED: Final = frozenset({400, 404, 405, 406, 501})
 _ARTIFACT_TYPE: Final = "artifactType"
 _TYPE_KEY: Final = "io.oci-binpkg.artifact-type"
 """The annotation that tells the type of an artifact which travels as an image."""
 _NOTHING: Final = Index(OCI_INDEX, ())
-_MOST_PAGES: Final = 100
 _MOST_ASKED: Final = 100
-_NEXT: Final = re.compile(r'\s*<([^<>,\s]+)>\s*;\s*rel\s*=\s*"?next"?', re.IGNORECASE)
 
 
 @runtime_checkable
@@ -153,35 +147,6 @@ def fallback_tag(subject: Digest) -> str:
     return f"{subject.algorithm[:32]}-{subject.hex[:64]}"
 
 
-def ask_registry(remote: Remote, subject: Digest, artifact_type: str) -> tuple[Descriptor, ...] | None:
-    """Ask a registry's referrers API, page by page. None where there is none: it answers 404 or so, or another type.
-
-    An answer that is no index lists nothing. Raises `TransferError` for every other failure.
-    """
-    url = with_query(remote.url(f"referrers/{subject}"), artifactType=artifact_type)
-    found: list[Descriptor] = []
-    asked: set[str] = set()
-    while url and url not in asked and len(asked) < _MOST_PAGES:
-        asked.add(url)
-        page, url = _ask_page(remote, url, f"list what refers to {subject} in {remote.name}")
-        if page is None:
-            return None
-        found.extend(page)
-    return tuple(found)
-
-
-def _ask_page(remote: Remote, url: str, operation: str) -> tuple[tuple[Descriptor, ...] | None, str]:
-    """Return a page, None if the registry has no such API, and the address of the next one, "" after the last."""
-    with remote.send("GET", url, operation, headers={"Accept": OCI_INDEX}, accept=_UNSUPPORTED) as response:
-        kind = response.headers.get("Content-Type", "").split(";")[0].strip().lower()
-        if response.status != HTTPStatus.OK or kind != OCI_INDEX:
-            return None, ""
-        data = response.read(remote.settings.page_limit)
-        link = _NEXT.search(response.headers.get("Link", ""))
-        following = resolved(response, link[1]) if link else ""
-    return _index(data, operation).manifests, following if origin_of(following) == origin_of(remote.api) else ""
-
-
 def _listed_by_store(store: Store, subject: Digest, artifact_type: str) -> tuple[Descriptor, ...] | None:
     return store.referrers(subject, artifact_type) if isinstance(store, ListsReferrers) else None
 
@@ -220,14 +185,6 @@ def _tagged(store: Store, subject: Digest) -> Index:
             hint="another tool uses that tag; remove it if it is not needed",
         )
     return found
-
-
-def _index(data: bytes, what: str) -> Index:
-    try:
-        found = parse_manifest(data, what, media_type=OCI_INDEX)
-    except ContentError:
-        return _NOTHING
-    return found if isinstance(found, Index) else _NOTHING
 
 
 def _of_type(store: Store, listed: Sequence[Descriptor], artifact_type: str) -> list[Descriptor]:

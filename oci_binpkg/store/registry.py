@@ -28,7 +28,7 @@ from oci_binpkg.store.listing import list_tags
 from oci_binpkg.store.manifests import ManifestReader, digest_of
 from oci_binpkg.store.presence import Presence
 from oci_binpkg.store.publish import ManifestPusher, check_manifest
-from oci_binpkg.store.referrers import ask_registry
+from oci_binpkg.store.referrers_api import ask_registry
 from oci_binpkg.store.upload import Uploader
 from oci_binpkg.transport.http import HttpClient
 

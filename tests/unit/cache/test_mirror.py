@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from oci_binpkg.cache.clearsign import unsigned
 from oci_binpkg.cache.index import index_of
 from oci_binpkg.cache.keyring import Keyring
 from oci_binpkg.cache.mirror import MERGE_ROUNDS, MirrorCache
 from oci_binpkg.cache.mirror_keys import published_keys
-from oci_binpkg.cache.mirror_manifest import INDEX_TYPE, blob_path, index_path, package_path, unsigned
+from oci_binpkg.cache.mirror_manifest import INDEX_TYPE, blob_path, index_path, package_path
 from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
 from oci_binpkg.cache.protocol import Entry, PackageKey
 from oci_binpkg.cache.signing import verifier

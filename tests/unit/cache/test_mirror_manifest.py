@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from oci_binpkg.cache.clearsign import unsigned
 from oci_binpkg.cache.mirror_manifest import (
     LAYOUT_BYTES,
     LAYOUT_PATH,
@@ -20,7 +21,6 @@ from oci_binpkg.cache.mirror_manifest import (
     inflated,
     package_path,
     parse_mirror_manifest,
-    unsigned,
 )
 from oci_binpkg.cache.protocol import PackageKey
 from oci_binpkg.errors import ContentError, SignatureError

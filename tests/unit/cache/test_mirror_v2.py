@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from oci_binpkg.cache.mirror_manifest import unsigned
+from oci_binpkg.cache.clearsign import unsigned
 from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
 from oci_binpkg.cache.protocol import PackageKey
 from oci_binpkg.errors import ContentError, NotFoundError, SignatureError, UnsupportedError

@@ -2,8 +2,8 @@
 
 import pytest
 
+from oci_binpkg.cache.clearsign import unsigned
 from oci_binpkg.cache.mirror import MirrorCache
-from oci_binpkg.cache.mirror_manifest import unsigned
 from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
 from oci_binpkg.cache.open import Opener, Trust, parse_base, parse_location
 from oci_binpkg.errors import UsageError

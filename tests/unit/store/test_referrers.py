@@ -20,7 +20,6 @@ from oci_binpkg.store.referrers import (
     PGP_SIGNATURE,
     SIGNATURE_ARTIFACT,
     artifact_of,
-    ask_registry,
     attach,
     attach_signature,
     fallback_tag,
@@ -28,6 +27,7 @@ from oci_binpkg.store.referrers import (
     referrers,
     signatures,
 )
+from oci_binpkg.store.referrers_api import ask_registry
 from oci_binpkg.store.registry import RegistryStore
 from tests.support.fake_registry import Answer
 from tests.support.registry_store import Bench

@@ -1,0 +1,68 @@
+"""From words to values to operations: the commands that look into images and use them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from oci_binpkg.cli import render
+from oci_binpkg.cli.running import observed, pairs
+from oci_binpkg.cli.settings import load_settings
+from oci_binpkg.errors import UsageError
+from oci_binpkg.ops.inspect import inspect_cache, inspect_image
+
+
+def inspect(cache_text: str, *, json: bool) -> int:
+    """Show a cache or one image of it as a tree."""
+    settings = load_settings()
+    with observed(settings, json) as wiring:
+        location = wiring.location(cache_text)
+        cache = wiring.images_at(location)
+        if not location.reference:
+            info = inspect_cache(cache, wiring.observer)
+            if json:
+                render.print_json(info.to_json())
+            else:
+                render.print_cache(info)
+            return 0
+        images = inspect_image(cache, location.reference)
+    if json:
+        render.print_json([each.to_json() for each in images])
+    else:
+        for each in images:
+            render.print_image(each)
+    return 0
+
+
+def load(image_name: str, engine: str, *, json: bool) -> int:
+    """Load an image into an engine and print its name there."""
+    settings = load_settings()
+    with observed(settings, json) as wiring:
+        loaded = wiring.load(image_name, engine)
+    if json:
+        render.print_json({"engine": loaded.engine, "name": loaded.name, "id": loaded.image_id})
+    else:
+        render.print_lines([f"{loaded.name}  {loaded.image_id}"])
+    return 0
+
+
+def run(image_name: str, command: Sequence[str], engine: str, network: str, ulimits: Sequence[str]) -> int:
+    """Run a command in an image; return the command's exit code."""
+    settings = load_settings()
+    limits = {key: _number(value, f"--ulimit {key}") for key, value in pairs(ulimits, "--ulimit")}
+    with observed(settings, quiet=True) as wiring:
+        return wiring.run(
+            image_name,
+            command,
+            engine=engine,
+            network=network,
+            limits=limits,
+            stdout=sys.stdout.buffer,
+            stderr=sys.stderr.buffer,
+        )
+
+
+def _number(text: str, flag: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise UsageError(f"{flag}={text!r}: a number is expected")
+    return int(text)

@@ -1,0 +1,56 @@
+"""The list that a registry itself keeps of what refers to a manifest.
+
+Source: OCI distribution-spec 1.1 (listing referrers).
+"""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from typing import Final
+
+from oci_binpkg.errors import ContentError
+from oci_binpkg.model.content import OCI_INDEX, Descriptor, Digest
+from oci_binpkg.model.manifest import Index, parse_manifest
+from oci_binpkg.store.distribution import Remote, origin_of, resolved, with_query
+
+_UNSUPPORTED: Final = frozenset({400, 404, 405, 406, 501})
+_MOST_PAGES: Final = 100
+_NEXT: Final = re.compile(r'\s*<([^<>,\s]+)>\s*;\s*rel\s*=\s*"?next"?', re.IGNORECASE)
+
+
+def ask_registry(remote: Remote, subject: Digest, artifact_type: str) -> tuple[Descriptor, ...] | None:
+    """Ask a registry's referrers API, page by page. None where there is none: it answers 404 or so, or another type.
+
+    An answer that is no index lists nothing. Raises `TransferError` for every other failure.
+    """
+    url = with_query(remote.url(f"referrers/{subject}"), artifactType=artifact_type)
+    found: list[Descriptor] = []
+    asked: set[str] = set()
+    while url and url not in asked and len(asked) < _MOST_PAGES:
+        asked.add(url)
+        page, url = _ask_page(remote, url, f"list what refers to {subject} in {remote.name}")
+        if page is None:
+            return None
+        found.extend(page)
+    return tuple(found)
+
+
+def _ask_page(remote: Remote, url: str, operation: str) -> tuple[tuple[Descriptor, ...] | None, str]:
+    """Return a page, None if the registry has no such API, and the address of the next one, "" after the last."""
+    with remote.send("GET", url, operation, headers={"Accept": OCI_INDEX}, accept=_UNSUPPORTED) as response:
+        kind = response.headers.get("Content-Type", "").split(";")[0].strip().lower()
+        if response.status != HTTPStatus.OK or kind != OCI_INDEX:
+            return None, ""
+        data = response.read(remote.settings.page_limit)
+        link = _NEXT.search(response.headers.get("Link", ""))
+        following = resolved(response, link[1]) if link else ""
+    return _index(data, operation).manifests, following if origin_of(following) == origin_of(remote.api) else ""
+
+
+def _index(data: bytes, what: str) -> Index:
+    try:
+        found = parse_manifest(data, what, media_type=OCI_INDEX)
+    except ContentError:
+        return Index(OCI_INDEX, ())
+    return found if isinstance(found, Index) else Index(OCI_INDEX, ())
