@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import yaml
-
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.documents import all_text, list_of, object_of, text_of
 
@@ -131,6 +129,8 @@ def _flow(value: object) -> str:
 
 
 def _dumped(value: object) -> str:
+    import yaml  # noqa: PLC0415 - takes long to import, and most of what is written needs none of it
+
     text = yaml.dump(
         value,
         Dumper=yaml.SafeDumper,
@@ -145,6 +145,8 @@ def _dumped(value: object) -> str:
 def _load(data: bytes, what: str) -> dict[Any, Any]:
     if len(data) > MAX_BYTES:
         raise ContentError(f"{what}: {len(data)} bytes; at most {MAX_BYTES} are accepted")
+    import yaml  # noqa: PLC0415 - takes long to import
+
     # the base loader makes text of every scalar: a file called `on` or a hash of digits stays what it is
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     try:

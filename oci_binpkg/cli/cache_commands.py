@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 
-from oci_binpkg.cache.index_search import IndexSearch
 from oci_binpkg.cli import render
 from oci_binpkg.cli.running import installs_at, observed, parse_queries
 from oci_binpkg.cli.settings import load_settings
@@ -15,15 +14,14 @@ from oci_binpkg.cli.wiring import TrustFlags
 from oci_binpkg.errors import LocalDiskError, UsageError
 from oci_binpkg.model.query import Query, select
 from oci_binpkg.model.spec import Spec, SpecGraph, spec_document
-from oci_binpkg.ops.checking import check as check_packages
-from oci_binpkg.ops.contents import contents
-from oci_binpkg.ops.copying import copy_cache
 
 
 def copy(
     source: str, target: str, queries: Sequence[str], *, json: bool, verify: bool | None, key: str, unsigned: bool
 ) -> int:
     """Copy packages between caches; return the exit code."""
+    from oci_binpkg.ops.copying import copy_cache
+
     settings = load_settings()
     parsed = parse_queries(queries)
     with observed(settings, json) as wiring:
@@ -53,6 +51,8 @@ def check(
     verify: bool | None,
 ) -> int:
     """Tell what caches lack; return 1 if they lack anything."""
+    from oci_binpkg.ops.checking import check as check_packages
+
     settings = load_settings()
     parsed = parse_queries(queries)
     if not caches:
@@ -84,6 +84,9 @@ def save_specs(queries: Sequence[str], store: str, cache_text: str, destination:
         raise UsageError("--store and --from exclude each other", hint="ask one place at a time")
     with observed(settings, json) as wiring:
         if cache_text:
+            from oci_binpkg.cache.index_search import IndexSearch
+            from oci_binpkg.ops.contents import contents
+
             known = contents(wiring.cache(cache_text), wiring.observer)
             with IndexSearch(known) as search:
                 chosen: Iterable[Spec] = map(known.graph.__getitem__, search.hashes(parsed))

@@ -51,7 +51,7 @@ def find(queries: Sequence[str], store: str, cache: str, flags: CatalogFlags, *,
     named = bool(store or cache or settings.store or not settings.caches)
     if flags.are_given or not named:
         return _search(settings, queries, flags, cache)
-    from oci_binpkg.cli import find_commands  # noqa: PLC0415
+    from oci_binpkg.cli import find_commands
 
     return find_commands.find(queries, store, cache, json=flags.json, check=check)
 
@@ -78,7 +78,7 @@ def _search(settings: Settings, queries: Sequence[str], flags: CatalogFlags, onl
         observer = stack.enter_context(progress(live=stderr_is_terminal() and not flags.json, color=settings.color))
 
         def read(name: str, known: Digest | None) -> IndexDocument | None:
-            from oci_binpkg.cli.wiring import Wiring  # noqa: PLC0415
+            from oci_binpkg.cli.wiring import Wiring
 
             return Wiring(settings, observer).cache(name).read_index(known)
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from oci_binpkg.cache.mirror import MirrorCache
-from oci_binpkg.cache.protocol import BinaryCache
 from oci_binpkg.cli import render
 from oci_binpkg.cli.running import observed, parse_queries
 from oci_binpkg.cli.settings import load_settings
@@ -14,7 +12,9 @@ from oci_binpkg.cli.wiring import TrustFlags, Wiring
 from oci_binpkg.errors import ContentError, UsageError
 from oci_binpkg.model.reference import check_view
 from oci_binpkg.ops.indexing import IndexReport, check_index, rebuild_index, update_index
-from oci_binpkg.ops.views import check_views, rebuild_views, update_views
+
+if TYPE_CHECKING:
+    from oci_binpkg.cache.protocol import BinaryCache
 
 
 def write(
@@ -37,6 +37,8 @@ def write(
             raise UsageError("a QUERY chooses what a view holds, and no view is named", hint="add --view NAME")
         wiring.index_is_settled(cache_text, flags)
         if views:
+            from oci_binpkg.ops.views import rebuild_views, update_views
+
             whole, named = _opened(wiring, cache_text, views, flags, writing=True)
             change_views = update_views if action == "update" else rebuild_views
             reports = change_views(whole, named, parsed, wiring.observer)
@@ -55,6 +57,8 @@ def check(cache_text: str, views: Sequence[str], *, check: bool | None, json: bo
     with observed(settings, json) as wiring:
         views = views or _configured(wiring, cache_text, writing=False)
         if views:
+            from oci_binpkg.ops.views import check_views
+
             whole, named = _opened(wiring, cache_text, views, flags, writing=False)
             reports = check_views(whole, named)
         else:
@@ -74,6 +78,8 @@ def _opened(
     wiring: Wiring, text: str, views: Sequence[str], flags: TrustFlags, *, writing: bool
 ) -> tuple[BinaryCache, dict[str, BinaryCache]]:
     """Open a mirror, and again for each view. Raises `UsageError` for a cache that has none."""
+    from oci_binpkg.cache.mirror import MirrorCache
+
     names = [check_view(view) for view in dict.fromkeys(views)]
     whole = wiring.cache(text, flags, writing=writing, view="")
     if not isinstance(whole, MirrorCache):

@@ -14,12 +14,9 @@ from oci_binpkg.errors import ContentError, UsageError
 from oci_binpkg.installs.open import open_installs
 from oci_binpkg.installs.protocol import has_packages_file
 from oci_binpkg.installs.spack import SpackInstalls
-from oci_binpkg.ops.download import download as download_packages
 from oci_binpkg.ops.install import Installed, InstallOptions, InstallReport, install_resolved
 from oci_binpkg.ops.install import install as install_packages
 from oci_binpkg.ops.sources import Sources
-from oci_binpkg.ops.upkeep import uninstall as uninstall_packages
-from oci_binpkg.ops.upkeep import verify_store as verify_packages
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +70,8 @@ def install_image(image: str, flags: InstallFlags) -> int:
 
 def uninstall(queries: Sequence[str], store: str, *, dependents: bool, json: bool) -> int:
     """Remove packages; return the exit code."""
+    from oci_binpkg.ops.upkeep import uninstall as uninstall_packages
+
     settings = load_settings()
     parsed = parse_queries(queries)
     removed = uninstall_packages(_tree(settings, store, create=False), parsed, dependents=dependents)
@@ -85,6 +84,8 @@ def uninstall(queries: Sequence[str], store: str, *, dependents: bool, json: boo
 
 def verify_store(store: str, queries: Sequence[str], *, json: bool) -> int:
     """Compare files with records; return the exit code: that of damaged content if anything differs."""
+    from oci_binpkg.ops.upkeep import verify_store as verify_packages
+
     verified = verify_packages(open_installs(store), parse_queries(queries))
     if json:
         render.print_json([each.to_json() for each in verified])
@@ -98,6 +99,8 @@ def verify_store(store: str, queries: Sequence[str], *, json: bool) -> int:
 
 def download(query: str, caches: Sequence[str], destination: str, *, json: bool, check: bool | None = None) -> int:
     """Fetch a package's spec and archive."""
+    from oci_binpkg.ops.download import download as download_packages
+
     settings = load_settings()
     parsed = parse_queries([query])
     with observed(settings, json) as wiring:

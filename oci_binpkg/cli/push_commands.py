@@ -97,7 +97,7 @@ def _hashes_of(wiring: Wiring, cache_text: str) -> Collection[str]:
 
 def image(cache_text: str, queries: Sequence[str], flags: PushFlags, runtime_flags: RuntimeFlags) -> int:
     """Push one image of several packages; return the exit code."""
-    from oci_binpkg.ops.image import push_image  # noqa: PLC0415 - `push` does without
+    from oci_binpkg.ops.image import push_image
 
     settings = load_settings()
     runtime = runtime_flags.parse()

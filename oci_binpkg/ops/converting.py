@@ -12,7 +12,7 @@ from oci_binpkg.model.content import OCI_LAYER_GZIP
 from oci_binpkg.model.image import Image, Layer, PackageLayer, PackageSpec, Prepend, compose
 from oci_binpkg.model.spec import Spec, spec_document
 from oci_binpkg.ops.environment import FOLDERS
-from oci_binpkg.ops.stack import platform_of
+from oci_binpkg.ops.platforms import platform_of
 
 _EPOCH = "1970-01-01T00:00:00+00:00"
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import platform as host
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from oci_binpkg.errors import NotFoundError, UsageError
-from oci_binpkg.model.content import Platform
-from oci_binpkg.model.spec import Arch
+from oci_binpkg.ops.platforms import this_platform
 from oci_binpkg.store.copy import image_of, read_image
 from oci_binpkg.store.engine import Engine, has_image, load, run
 from oci_binpkg.store.protocols import Store
@@ -68,8 +66,3 @@ def engine_name(store_name: str, reference: str) -> str:
     if not words:
         raise UsageError(f"{store_name}: an engine needs a name with letters or digits", hint="rename the folder")
     return f"localhost/{'-'.join(words)}:{reference}"
-
-
-def this_platform() -> Platform:
-    """Return the platform of containers on this machine (engines run Linux containers, also on a Mac)."""
-    return Platform("linux", Arch("linux", "", host.machine().lower()).go_architecture)

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError
+from oci_binpkg.errors import ContentError, NotFoundError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.model.content import Descriptor, Digest
 from oci_binpkg.model.image import MISSING_KEY
-from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, ImageConfig, Index, Manifest, parse_config, parse_manifest
+from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, ImageConfig, Index, Manifest, parse_config
 from oci_binpkg.model.reference import INDEX_TAG, hash_of_tag, is_package_tag
+from oci_binpkg.ops.contents import READERS
+from oci_binpkg.ops.stacked import manifest_at, package_tags
 from oci_binpkg.store.copy import blob_of
-
-READERS: Final = 8
 
 _SHOWN: Final = 200
 """Characters of a text that others wrote."""
@@ -120,7 +120,7 @@ def inspect_cache(cache: OciCache, observer: Observer = ignore) -> CacheInfo:
 
     def read(tag: str) -> TagInfo:
         try:
-            descriptor, manifest = _manifest(cache, tag)
+            descriptor, manifest = manifest_at(cache, tag)
         except (NotFoundError, ContentError) as error:
             observer(Warned(f"{tag}: {error.message}"))
             return TagInfo(tag, "damaged")
@@ -136,13 +136,13 @@ def inspect_cache(cache: OciCache, observer: Observer = ignore) -> CacheInfo:
 
 def inspect_image(cache: OciCache, reference: str) -> list[ImageInfo]:
     """Return the image under a tag or digest; one for each platform if it is an index."""
-    descriptor, manifest = _manifest(cache, reference)
+    descriptor, manifest = manifest_at(cache, reference)
     name = f"{cache.name}:{reference}"
     if isinstance(manifest, Manifest):
         return [_image(cache, name, descriptor, manifest)]
     images = []
     for child in manifest.manifests:
-        _, inner = _manifest(cache, str(child.digest))
+        _, inner = manifest_at(cache, str(child.digest))
         if isinstance(inner, Index):
             raise ContentError(f"{name}: an index inside an index")
         images.append(_image(cache, f"{name} ({child.platform})", child, inner))
@@ -181,30 +181,3 @@ def _names_by_prefix(cache: OciCache, config: ImageConfig, manifest: Manifest, n
     tags = package_tags(cache, config)
     known = {digest: tag.removesuffix(f"-{hash_of_tag(tag)}.spack") for digest, (tag, _) in tags.items()}
     return [name or known.get(layer.digest, "") for name, layer in zip(names, manifest.layers, strict=True)]
-
-
-def package_tags(cache: OciCache, config: ImageConfig) -> dict[Digest, tuple[str, Digest]]:
-    """Return tag and manifest of the packages that an image may hold, by the digest of their layer.
-
-    The image's environment and history mention the hashes; each of those packages' manifests is read.
-    """
-    text = "\n".join([*config.env, *(str(entry.get("comment", "")) for entry in config.history)])
-    tags = [tag for package_hash, tag in cache.hashes().items() if package_hash in text]
-
-    def layer(tag: str) -> tuple[Digest, tuple[str, Digest]] | None:
-        try:
-            descriptor, package = _manifest(cache, tag)
-        except BinpkgError:
-            return None
-        if not isinstance(package, Manifest) or not package.layers:
-            return None
-        return package.layers[-1].digest, (tag, descriptor.digest)
-
-    with ThreadPoolExecutor(READERS) as readers:
-        return dict(found for found in readers.map(layer, tags) if found)
-
-
-def _manifest(cache: OciCache, reference: str) -> tuple[Descriptor, Manifest | Index]:
-    descriptor = cache.store.resolve(reference)
-    data = blob_of(cache.store, descriptor).read(limit=MAX_MANIFEST_BYTES)
-    return descriptor, parse_manifest(data, f"{cache.name}:{reference}", media_type=descriptor.media_type)

@@ -18,9 +18,8 @@ from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.ops.contents import READERS, contents
-from oci_binpkg.ops.engines import this_platform
-from oci_binpkg.ops.inspect import package_tags
-from oci_binpkg.ops.stacked import stacked
+from oci_binpkg.ops.platforms import this_platform
+from oci_binpkg.ops.stacked import package_tags, stacked
 from oci_binpkg.store.copy import StoredImage, read_image
 
 _EXACT: Final = re.compile(

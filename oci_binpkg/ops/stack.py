@@ -27,6 +27,7 @@ from oci_binpkg.model.image import (
 )
 from oci_binpkg.model.spec import Spec, SpecDocument, spec_document
 from oci_binpkg.ops.environment import environment_changes
+from oci_binpkg.ops.platforms import platform_of
 from oci_binpkg.ops.progress import counted, counted_growing
 from oci_binpkg.ops.report import PackageResult
 
@@ -241,12 +242,6 @@ class Stack:
         """Report that a package is done."""
         detail = result.error.message if result.error else ""
         self._observer(PackageFinished(result.spec.hash, result.outcome.value, detail))
-
-
-def platform_of(spec: Spec) -> Platform:
-    """Return the container platform of a package."""
-    system = "linux" if spec.arch.platform in ("linux", "cray", "") else spec.arch.platform
-    return Platform(system, spec.arch.go_architecture)
 
 
 def created_of(record: Record) -> str:

@@ -7,14 +7,18 @@ itself digest, size and diff_id of their layers. Who cannot be told so is to be 
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from oci_binpkg.cache.index import IndexDocument
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import Entry, PackageKey
 from oci_binpkg.errors import BinpkgError, ContentError
+from oci_binpkg.model.content import Descriptor, Digest
 from oci_binpkg.model.image import BASE_LAYER, Layer
+from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, ImageConfig, Index, Manifest, parse_manifest
 from oci_binpkg.model.spec import Spec, SpecDocument, SpecGraph
+from oci_binpkg.ops.contents import READERS
 from oci_binpkg.store.copy import StoredImage, blob_of
 
 _PACKAGE: Final = re.compile(r"package /([a-z2-7]{32})", re.ASCII)
@@ -77,3 +81,31 @@ def _entry(graph: SpecGraph, root: Spec, layer: Layer) -> Entry:
     if closure.missing() or any(spec.build_spec for spec in closure.values()):
         raise ContentError(f"the index has not all that the document of {root.short} has")
     return Entry(PackageKey.of(root), SpecDocument(root.format_version, root, closure), layer)
+
+
+def package_tags(cache: OciCache, config: ImageConfig) -> dict[Digest, tuple[str, Digest]]:
+    """Return tag and manifest of the packages that an image may hold, by the digest of their layer.
+
+    The image's environment and history mention the hashes; each of those packages' manifests is read.
+    """
+    text = "\n".join([*config.env, *(str(entry.get("comment", "")) for entry in config.history)])
+    tags = [tag for package_hash, tag in cache.hashes().items() if package_hash in text]
+
+    def layer(tag: str) -> tuple[Digest, tuple[str, Digest]] | None:
+        try:
+            descriptor, package = manifest_at(cache, tag)
+        except BinpkgError:
+            return None
+        if not isinstance(package, Manifest) or not package.layers:
+            return None
+        return package.layers[-1].digest, (tag, descriptor.digest)
+
+    with ThreadPoolExecutor(READERS) as readers:
+        return dict(found for found in readers.map(layer, tags) if found)
+
+
+def manifest_at(cache: OciCache, reference: str) -> tuple[Descriptor, Manifest | Index]:
+    """Return the manifest or index under a tag or digest, and its descriptor."""
+    descriptor = cache.store.resolve(reference)
+    data = blob_of(cache.store, descriptor).read(limit=MAX_MANIFEST_BYTES)
+    return descriptor, parse_manifest(data, f"{cache.name}:{reference}", media_type=descriptor.media_type)

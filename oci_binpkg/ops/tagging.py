@@ -10,8 +10,9 @@ from oci_binpkg.model.content import OCI_INDEX, Blob, Descriptor, Platform
 from oci_binpkg.model.image import Image, Runtime
 from oci_binpkg.model.manifest import Index
 from oci_binpkg.model.spec import Spec
+from oci_binpkg.ops.platforms import platform_of
 from oci_binpkg.ops.report import TaggedImage
-from oci_binpkg.ops.stack import Stack, platform_of
+from oci_binpkg.ops.stack import Stack
 
 
 def tag_image(

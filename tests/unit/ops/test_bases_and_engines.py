@@ -10,7 +10,8 @@ from oci_binpkg.model.content import OCI_INDEX, OCI_LAYER_GZIP, Blob, Descriptor
 from oci_binpkg.model.image import Layer, PackageLayer, compose
 from oci_binpkg.model.manifest import Index
 from oci_binpkg.ops.bases import BaseImages
-from oci_binpkg.ops.engines import engine_name, load_image, run_image, this_platform
+from oci_binpkg.ops.engines import engine_name, load_image, run_image
+from oci_binpkg.ops.platforms import this_platform
 from oci_binpkg.store.engine import Engine
 from oci_binpkg.store.memory import MemoryStore
 
