@@ -7,48 +7,43 @@ line renders events; tests collect them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """Base of all events."""
 
 
-@dataclass(frozen=True, slots=True)
-class BatchStarted(Event):
+class BatchStarted(Event, frozen=True):
     """A batch of `packages` packages begins; `skipped` more were found to be there already."""
 
     packages: int
     skipped: int
 
 
-@dataclass(frozen=True, slots=True)
-class PackageStarted(Event):
+class PackageStarted(Event, frozen=True):
     """Work on one package begins. `key` identifies it in later events, `title` is for people."""
 
     key: str
     title: str
 
 
-@dataclass(frozen=True, slots=True)
-class BytesPacked(Event):
+class BytesPacked(Event, frozen=True):
     """`count` more uncompressed bytes of package `key` were read and compressed."""
 
     key: str
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class BytesSent(Event):
+class BytesSent(Event, frozen=True):
     """`count` more bytes for `key` went over the wire (or into a layout). Negative when an attempt is thrown away."""
 
     key: str
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class PackageFinished(Event):
+class PackageFinished(Event, frozen=True):
     """Package `key` is done; `outcome` is `pushed`, `skipped`, `failed`, ...; `detail` is a short remark."""
 
     key: str
@@ -56,8 +51,7 @@ class PackageFinished(Event):
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Retrying(Event):
+class Retrying(Event, frozen=True):
     """A request to `host` failed with `reason`; attempt number `attempt` follows in `delay` seconds."""
 
     host: str
@@ -66,8 +60,7 @@ class Retrying(Event):
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class Warned(Event):
+class Warned(Event, frozen=True):
     """Something the user should know; never repeated with the same text in one run."""
 
     text: str

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from oci_binpkg.cache.clearsign import is_clearsigned, split
-from oci_binpkg.cache.keyring import Trusted
-from oci_binpkg.cache.signing import read_clearsigned, verify_any
 from oci_binpkg.errors import SignatureError, UsageError
+
+if TYPE_CHECKING:
+    from oci_binpkg.cache.keyring import Trusted
 
 _T = TypeVar("_T")
 _REBUILD: Final = "`oci-binpkg index rebuild CACHE --key KEY` makes the index anew from the packages"
@@ -61,6 +61,9 @@ class IndexTrust:
 
         Raises `SignatureError` if it must not be believed.
         """
+        from oci_binpkg.cache.clearsign import is_clearsigned, split  # noqa: PLC0415 - as in `judged`
+        from oci_binpkg.cache.signing import read_clearsigned  # noqa: PLC0415
+
         if not is_clearsigned(data):
             if self.require:
                 raise missing(what)
@@ -78,6 +81,8 @@ class IndexTrust:
             if self.require:
                 raise missing(what)
             return ""
+        from oci_binpkg.cache.signing import verify_any  # noqa: PLC0415 - most indices are not signed
+
         return self._first(lambda keyring: verify_any(data, signatures, what, keyring), what)
 
     def check_writer(self, what: str, *, signs: bool) -> None:

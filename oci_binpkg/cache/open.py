@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from oci_binpkg.cache.clearsign import Verifier
 from oci_binpkg.cache.index_signature import BELIEVED, IndexTrust, missing
 from oci_binpkg.errors import NotFoundError, TransferError, UnsupportedError, UsageError
 from oci_binpkg.events import Observer, ignore
 from oci_binpkg.model.reference import Repository, check_tag, is_loopback, parse_image, parse_reference
 
 if TYPE_CHECKING:
+    from oci_binpkg.cache.clearsign import Verifier
     from oci_binpkg.cache.oci import OciCache
     from oci_binpkg.cache.protocol import BinaryCache
     from oci_binpkg.store.protocols import Store
@@ -56,14 +56,14 @@ def parse_location(text: str) -> Location:
     """Parse a CACHE or CACHE:TAG. Raises `UsageError` for anything else."""
     if text.startswith(LAYOUT):
         return _layout(text)
+    for prefix, protocol in REGISTRY.items():
+        if text.startswith(prefix):
+            rest = text.removeprefix(prefix).rstrip("/")
+            reference = parse_reference(rest, scheme=protocol)
+            return Location(text, reference.repository, "", str(reference.digest or reference.tag))
     scheme, separator, _ = text.partition("://")
     if text.startswith(MIRRORS) or (separator and re.fullmatch(_SCHEME, scheme) and _is_known(scheme)):
         return Location(text, url=_mirror_url(text))
-    for prefix, scheme in REGISTRY.items():
-        if text.startswith(prefix):
-            rest = text.removeprefix(prefix).rstrip("/")
-            reference = parse_reference(rest, scheme=scheme)
-            return Location(text, reference.repository, "", str(reference.digest or reference.tag))
     raise UsageError(f"not a cache: {text[:200]!r}", hint=f"write {FORMS}")
 
 

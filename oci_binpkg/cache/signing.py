@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from oci_binpkg.cache.armor import STRONG_HASHES, read_signature
@@ -100,15 +100,6 @@ def verify_any(data: bytes, signatures: Sequence[bytes], what: str, keyring: Tru
         except SignatureError as error:
             failure = error
     raise failure
-
-
-def verifier(keyring: Keyring) -> Callable[[bytes, str], bytes]:
-    """Return `verify(data, what) -> text` for caches that need every document clear-signed by a key in `keyring`."""
-
-    def verify(data: bytes, what: str) -> bytes:
-        return verify_clearsigned(data, what, keyring)
-
-    return verify
 
 
 def sign_clear(data: bytes, key: str, keyring: Keyring) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from functools import cached_property
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 from oci_binpkg.cli.mirrors import ANYWHERE, Access, CacheEndpoint
@@ -19,13 +19,12 @@ from oci_binpkg.transport.auth import TokenCache
 from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.credentials import Credential, CredentialFiles, Keychain
 from oci_binpkg.transport.gate import GateLimits, HostGates
-from oci_binpkg.transport.objects import Objects
-from oci_binpkg.transport.objects_file import FileObjects
-from oci_binpkg.transport.objects_fsspec import open_fsspec
-from oci_binpkg.transport.objects_http import HttpObjects
-from oci_binpkg.transport.objects_s3 import S3Settings, open_s3
 from oci_binpkg.transport.retry import RetryPolicy
 from oci_binpkg.transport.settings import Timeouts, TransportSettings
+
+if TYPE_CHECKING:
+    from oci_binpkg.transport.objects import Objects
+    from oci_binpkg.transport.objects_s3 import S3Settings
 
 _LOGINS: Final = {
     **dict.fromkeys(("sftp", "ssh", "ftp", "smb"), ("username", "password")),
@@ -58,11 +57,19 @@ class Connections:
         """Open the files of a mirror at a `file://`, `http(s)://` or `s3://` URL, or one that fsspec knows."""
         parts = urlsplit(url)
         if parts.scheme == "file":
+            from oci_binpkg.transport.objects_file import FileObjects
+
             return FileObjects(unquote(parts.path))
         if parts.scheme == "s3":
+            from oci_binpkg.transport.objects_s3 import open_s3
+
             return open_s3(url, s3_settings(endpoint, self._settings))
         if parts.scheme not in ("http", "https"):
+            from oci_binpkg.transport.objects_fsspec import open_fsspec
+
             return open_fsspec(url, fsspec_options(parts.scheme, endpoint))
+        from oci_binpkg.transport.objects_http import HttpObjects
+
         access = endpoint.access
         if parts.scheme == "http" and not is_loopback(parts.netloc):
             self._warn(f"{url} is read without encryption: what is not signed may have been changed on the way")
@@ -168,6 +175,8 @@ def fsspec_options(scheme: str, endpoint: CacheEndpoint) -> dict[str, str]:
 
 def s3_settings(endpoint: CacheEndpoint, settings: Settings | None = None) -> S3Settings:
     """Return how to reach a bucket: as configured for the cache, what is left out as the AWS tools have it."""
+    from oci_binpkg.transport.objects_s3 import S3Settings
+
     settings = settings or Settings()
     limits = timeouts(settings.timeout)
     retries = RetryPolicy().retries if settings.retries is None else settings.retries

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from oci_binpkg.cli.progress import progress
 from oci_binpkg.cli.settings import Settings, stderr_is_terminal
 from oci_binpkg.cli.wiring import Wiring
 from oci_binpkg.errors import UsageError
-from oci_binpkg.installs.open import open_installs
-from oci_binpkg.installs.protocol import Installs
 from oci_binpkg.model.query import Query
+
+if TYPE_CHECKING:
+    from oci_binpkg.installs.protocol import Installs
 
 
 class observed:  # noqa: N801 - reads as the statement it is
@@ -33,6 +35,8 @@ def installs_at(settings: Settings, store: str) -> Installs:
     path = store or settings.store
     if not path:
         raise UsageError("no install tree named", hint="use --store DIR, or set store in the configuration")
+    from oci_binpkg.installs.open import open_installs
+
     return open_installs(path, spack_prefix=settings.spack_prefix)
 
 

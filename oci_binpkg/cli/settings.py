@@ -27,12 +27,14 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from oci_binpkg.cli.mirrors import CacheSettings, SpackMirrors, SpackPlaces, parse_caches
 from oci_binpkg.cli.tables import MAX_BYTES, Kinds, check_table, tables
 from oci_binpkg.errors import UsageError
-from oci_binpkg.transport.addresses import Origin, UnsafeAddressError
+
+if TYPE_CHECKING:
+    from oci_binpkg.transport.addresses import Origin
 
 GIB: Final = 1024**3
 DEFAULT_LAYER_CACHE: Final = 20 * GIB
@@ -197,8 +199,13 @@ def _ca_files(document: Mapping[str, Any], path: str, home: str) -> dict[str, st
 
 
 def _servers(document: Mapping[str, Any], path: str) -> dict[str, tuple[Origin, ...]]:
+    registries = tables(document, "registries", _REGISTRY, path)
+    if not registries:
+        return {}
+    from oci_binpkg.transport.addresses import Origin, UnsafeAddressError  # noqa: PLC0415 - few name any
+
     found = {}
-    for host, table in tables(document, "registries", _REGISTRY, path).items():
+    for host, table in registries.items():
         try:
             found[host] = tuple(Origin.parse(url if isinstance(url, str) else "") for url in table.get("servers", ()))
         except UnsafeAddressError as error:

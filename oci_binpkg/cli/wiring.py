@@ -25,7 +25,8 @@ from oci_binpkg.model.reference import check_host, is_loopback
 
 if TYPE_CHECKING:
     from oci_binpkg.archive.layercache import LayerCache
-    from oci_binpkg.cache.keyring import Keyring
+    from oci_binpkg.cache.gpg import Gpg
+    from oci_binpkg.cache.keyring import Keyring, Trusted
     from oci_binpkg.cache.oci import OciCache
     from oci_binpkg.cache.protocol import BinaryCache
     from oci_binpkg.cli.connecting import Connections
@@ -157,23 +158,32 @@ class Wiring:
         return location
 
     def _trust(self, flags: TrustFlags) -> Trust:
-        from oci_binpkg.cache.clearsign import unsigned
-        from oci_binpkg.cache.signing import sign_clear, sign_detached, verifier, verify_any
-
-        keyring = self.keyring
+        keyring = _WhenAsked(self)
         check = flags.check is not False and not flags.unsigned
-        verify = verifier(keyring) if check else partial(unsigned, strip=True)
-        detached = partial(verify_any, keyring=keyring) if flags.check else None
+        verify = self._verified if check else _believed
+        detached = self._verified_beside if flags.check else None
         # who signs an index vouches for what was in it, and so looks at its signature whatever else is checked
         looks = bool(flags.key) and not flags.declined
-        keys = (keyring, keyring.own(flags.key)) if flags.key else (keyring,)
+        keys: tuple[Trusted, ...] = (keyring, self.keyring.own(flags.key)) if flags.key else (keyring,)
         index = IndexTrust(keys, check or looks, flags.index, self._warn)
         images = replace(index, check=bool(flags.check) or looks)
         if not flags.key:
             return Trust(verify, None, detached, None, index, images)
-        sign = partial(sign_clear, key=flags.key, keyring=keyring)
-        sign_beside = partial(sign_detached, key=flags.key, keyring=keyring)
+        from oci_binpkg.cache.signing import sign_clear, sign_detached
+
+        sign = partial(sign_clear, key=flags.key, keyring=self.keyring)
+        sign_beside = partial(sign_detached, key=flags.key, keyring=self.keyring)
         return Trust(verify, sign, detached, sign_beside, index, images)
+
+    def _verified(self, data: bytes, what: str) -> bytes:
+        from oci_binpkg.cache.signing import verify_clearsigned
+
+        return verify_clearsigned(data, what, self.keyring)
+
+    def _verified_beside(self, data: bytes, signatures: Sequence[bytes], what: str) -> str:
+        from oci_binpkg.cache.signing import verify_any
+
+        return verify_any(data, signatures, what, self.keyring)
 
     def packer(self, installs: Installs, compression: str) -> LayerPacker:
         """Return what makes layers of the packages of a tree."""
@@ -299,6 +309,27 @@ class Wiring:
             _pause,
             self.observer,
         )
+
+
+class _WhenAsked:
+    """The trusted keys, opened when a signature is looked at: most commands look at none."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring = wiring
+
+    def reader(self) -> Gpg:
+        """Return gpg on our keyring."""
+        return self._wiring.keyring.reader()
+
+    def fingerprints(self) -> frozenset[str]:
+        """Return the fingerprints in our keyring."""
+        return self._wiring.keyring.fingerprints()
+
+
+def _believed(data: bytes, what: str) -> bytes:
+    from oci_binpkg.cache.clearsign import unsigned
+
+    return unsigned(data, what, strip=True)
 
 
 def _is_mirror(cache: BinaryCache, location: Location) -> bool:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oci_binpkg.cache.index_search import IndexSearch
 from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
 from oci_binpkg.events import Observer, ignore
-from oci_binpkg.installs.protocol import Installs
 from oci_binpkg.model.query import Query, select
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.ops.contents import contents
+
+if TYPE_CHECKING:
+    from oci_binpkg.installs.protocol import Installs
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,16 +8,18 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from oci_binpkg.archive.cacherecord import CachedLayer, tree_fingerprint
 from oci_binpkg.archive.distribution import MAX_BYTES, MEMBER, Distribution, Relocations
-from oci_binpkg.archive.extract import Extracted
 from oci_binpkg.archive.layer import PackedLayer
 from oci_binpkg.archive.layercache import LayerCache
 from oci_binpkg.archive.tarball import TarSummary
 from oci_binpkg.errors import ContentError, LocalDiskError
 from oci_binpkg.model.image import Layer
+
+if TYPE_CHECKING:
+    from oci_binpkg.archive.extract import Extracted
 
 
 @dataclass(slots=True)

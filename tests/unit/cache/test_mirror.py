@@ -19,7 +19,7 @@ from oci_binpkg.cache.mirror_keys import published_keys
 from oci_binpkg.cache.mirror_manifest import INDEX_TYPE, blob_path, index_path, package_path
 from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
 from oci_binpkg.cache.protocol import Entry, PackageKey
-from oci_binpkg.cache.signing import verifier
+from oci_binpkg.cache.signing import verify_clearsigned
 from oci_binpkg.errors import ContentError, NetworkError, NotFoundError, SignatureError, TransferError, UsageError
 from oci_binpkg.model.content import OCI_LAYER_ZSTD, Blob, Descriptor, Digest
 from oci_binpkg.model.image import UNKNOWN_DIFF_ID, Layer, known_diff_id
@@ -96,7 +96,7 @@ def test_signed_packages_go_through_the_verifier() -> None:
 def test_golden_signatures_are_good_by_the_key_that_is_published_beside_them(tmp_path: Path, layout: str) -> None:
     objects = FileObjects(str(GOLDEN / f"{layout}-signed"))
     with Keyring(str(tmp_path / "keys")) as keyring:
-        verify = verifier(keyring)
+        verify = partial(verify_clearsigned, keyring=keyring)
         cache = (
             MirrorCache(objects, verify=verify, pause=lambda _: None)
             if layout == "v3"
