@@ -125,7 +125,10 @@ def _flow(value: object) -> str:
         return f"[{', '.join(map(_flow, value))}]"
     if isinstance(value, dict) and all(map(_KEY.fullmatch, value)):
         return f"{{{', '.join(f'{key}: {_flow(each)}' for key, each in value.items())}}}"
-    return _dumped(value)
+    text = _dumped(value)
+    if _BREAK.search(text):
+        raise _IndentedError
+    return text
 
 
 def _dumped(value: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from oci_binpkg.archive.distribution import Distribution, Relocations
@@ -19,6 +19,7 @@ names = st.one_of(
 hashes = st.one_of(st.text("abcdefgx234567", min_size=32, max_size=32), names)
 
 
+@example({"2" * 32: "\x85"}, [], "")  # a line break below a key that is quoted
 @given(st.dictionaries(hashes, names, max_size=4), st.lists(names, max_size=6), names)
 def test_the_document_is_the_librarys(prefixes: Mapping[str, str], files: list[str], root: str) -> None:
     distribution = Distribution(root, root, root, root, prefixes)
