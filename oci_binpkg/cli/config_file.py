@@ -6,7 +6,6 @@ import copy
 import fcntl
 import os
 import stat
-import tempfile
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from oci_binpkg.cache.open import parse_location
 from oci_binpkg.cli.mirrors import parse_caches
 from oci_binpkg.cli.settings import parse_config
 from oci_binpkg.errors import LocalDiskError, UsageError
+from oci_binpkg.transport.replacing import replacing
 
 Change = Callable[[dict[str, Any]], None]
 _SECRET_MODE: Final = 0o600
@@ -37,7 +37,8 @@ def change_cache(path: str, name: str, change: Change) -> None:
             old, mode = _read(target)
             new = _changed(old, path, name, change)
             if new != old:
-                _replace(target, new, mode)
+                with replacing(target, mode=mode) as write:
+                    write(new)
     except OSError as error:
         raise LocalDiskError(f"{path} cannot be changed: {error.strerror}") from error
 
@@ -124,17 +125,3 @@ def _locked(path: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _replace(path: str, data: bytes, mode: int) -> None:
-    descriptor, staged = tempfile.mkstemp(prefix=".config-", dir=os.path.dirname(path))
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            os.fchmod(stream.fileno(), mode)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(staged, path)
-    except BaseException:
-        os.unlink(staged)
-        raise

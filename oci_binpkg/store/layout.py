@@ -12,9 +12,9 @@ import os
 import stat
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any, BinaryIO, Final
 
 from oci_binpkg.errors import ContentError, LocalDiskError, NotFoundError, UsageError
@@ -23,6 +23,7 @@ from oci_binpkg.model.documents import canonical_json, list_of, parse_json
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, parse_descriptor, parse_manifest
 from oci_binpkg.store.verifying import VerifyingReader, verified_chunks
 from oci_binpkg.transport.leftovers import TEMPORARY, remove_leftovers
+from oci_binpkg.transport.replacing import replacing
 
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 _MARKER: Final = "oci-layout"
@@ -288,40 +289,10 @@ def _offer(entries: list[Any]) -> str:
 
 @contextmanager
 def _staged(path: str) -> Iterator[Callable[[bytes], None]]:
-    """Give a function that writes to a new file beside `path`; rename it to `path` if all goes well, else remove it."""
-    directory = os.path.dirname(path)
-    _make_directory(directory)
-    temporary = os.path.join(directory, f"{TEMPORARY}{uuid.uuid4().hex}")
-    with _mapped("write", path):
-        # not tempfile: its files are private, and a layout is as public as the umask allows
-        file = open(temporary, "xb", buffering=0)  # noqa: SIM115  # closed below
-
-    def write(data: bytes) -> None:
-        view = memoryview(data)
-        with _mapped("write", path):
-            while view:
-                view = view[file.write(view) :]
-
-    try:
-        with file:
-            yield write
-            with _mapped("write", path):
-                os.fsync(file.fileno())
-        with _mapped("write", path):
-            os.replace(temporary, path)
-            _sync_directory(directory)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def _sync_directory(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Give a function that writes to a new file, which becomes `path` if all goes well."""
+    _make_directory(os.path.dirname(path))
+    with replacing(path, failing=partial(_mapped, "write", path)) as write:
+        yield write
 
 
 def _read_file(path: str) -> bytes | None:

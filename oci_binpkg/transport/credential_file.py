@@ -6,15 +6,16 @@ import fcntl
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from oci_binpkg.errors import LocalDiskError
+from oci_binpkg.transport.replacing import replacing
 
 _MAX_FILE: Final = 16 * 1024 * 1024
+_SECRET_MODE: Final = 0o600
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,29 +74,17 @@ def change_auth_file(path: str, change: Callable[[dict[str, Any]], None]) -> Non
         with _locked(f"{target}.lock"):
             document = dict(read_auth_file(target).document)
             change(document)
-            _replace(target, json.dumps(document, indent="\t", ensure_ascii=False).encode() + b"\n")
+            with replacing(target, mode=_SECRET_MODE) as write:
+                write(json.dumps(document, indent="\t", ensure_ascii=False).encode() + b"\n")
     except OSError as error:
         raise LocalDiskError(f"{path} cannot be written: {error.strerror}") from error
 
 
 @contextmanager
 def _locked(path: str) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _SECRET_MODE)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
-
-
-def _replace(path: str, data: bytes) -> None:
-    descriptor, staged = tempfile.mkstemp(prefix=".auth-", dir=os.path.dirname(path))
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(staged, path)
-    except BaseException:
-        os.unlink(staged)
-        raise

@@ -9,15 +9,16 @@ import os
 import stat
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from typing import BinaryIO, Final
 
 from oci_binpkg.errors import ContentError, LocalDiskError, NotFoundError
 from oci_binpkg.model.content import Blob
-from oci_binpkg.transport.leftovers import TEMPORARY, remove_leftovers
+from oci_binpkg.transport.leftovers import remove_leftovers
 from oci_binpkg.transport.objects import MAX_DOCUMENT_BYTES, Object, checked_path, chunks
+from oci_binpkg.transport.replacing import replacing
 
 _HIDDEN: Final = "."
 _LOCK_SUFFIX: Final = ".lock"
@@ -154,36 +155,9 @@ class FileObjects:
 
 
 def _replace(full: str, content: Blob | bytes) -> None:
-    """Write a new file beside `full`, sync it and rename it; if anything goes wrong, nothing stays."""
-    directory = os.path.dirname(full)
-    temporary = os.path.join(directory, f"{TEMPORARY}{uuid.uuid4().hex}")
-    with _mapped("write", full):
-        # not tempfile: its files are private, and a mirror is as public as the umask allows
-        file = open(temporary, "xb")  # noqa: SIM115 - closed below
-    try:
-        # closing writes what is buffered, once more if that failed before
-        with _mapped("write", full), file:
-            for chunk in chunks(content):
-                with _mapped("write", full):
-                    file.write(chunk)
-            with _mapped("write", full):
-                file.flush()
-                os.fsync(file.fileno())
-        with _mapped("write", full):
-            os.replace(temporary, full)
-            _sync_directory(directory)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def _sync_directory(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with replacing(full, failing=partial(_mapped, "write", full)) as write:
+        for chunk in chunks(content):
+            write(chunk)
 
 
 def _refuse(error: OSError) -> None:
