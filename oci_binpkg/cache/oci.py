@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -14,7 +15,7 @@ from typing import Final
 from oci_binpkg.cache.damage import ASK_AGAIN, PUSH_AGAIN, REBUILD, hinted
 from oci_binpkg.cache.index import EMPTY, MAX_INDEX_BYTES, IndexDocument, LastIndex, index_of
 from oci_binpkg.cache.index_signature import BELIEVED, IndexSignature, IndexTrust, looked_at, unvouched
-from oci_binpkg.cache.protocol import Entry, PackageKey
+from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
 from oci_binpkg.cache.spool import Spool
 from oci_binpkg.errors import ContentError, NotFoundError, TransferError
 from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Blob, Descriptor, Digest, Growing
@@ -24,7 +25,7 @@ from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manife
 from oci_binpkg.model.reference import INDEX_TAG, hash_of_tag, is_package_tag
 from oci_binpkg.model.spec import parse_spec_document
 from oci_binpkg.store.copy import StoredImage, blob_of, read_image
-from oci_binpkg.store.protocols import Store, TakesGrowing
+from oci_binpkg.store.protocols import BatchesTags, Store, TakesGrowing
 from oci_binpkg.store.referrers import attach_signature, signatures
 
 MERGE_ROUNDS: Final = 20
@@ -292,6 +293,13 @@ class OciCache:
         self._store.tag(stored, INDEX_TAG)
         self._last_index.keep(text, document.descriptor.digest)
         return document.descriptor.digest
+
+
+def batched(cache: BinaryCache) -> AbstractContextManager[None]:
+    """Publish many packages. Where it costs less, tags are written together, the last ones at the end of the block."""
+    if isinstance(cache, OciCache) and isinstance(cache.store, BatchesTags):
+        return cache.store.batch()
+    return nullcontext()
 
 
 def _prefix_of(env: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from oci_binpkg.cache.index import IndexDocument, index_of
 from oci_binpkg.cache.index_search import IndexSearch
-from oci_binpkg.cache.oci import OciCache
+from oci_binpkg.cache.oci import OciCache, batched
 from oci_binpkg.cache.protocol import BinaryCache, PackageKey
 from oci_binpkg.errors import BinpkgError
 from oci_binpkg.events import BatchStarted, BytesSent, Event, Observer, PackageFinished, PackageStarted, ignore
@@ -67,21 +67,30 @@ def copy_cache(
     wanted, present = work.wanted(), work.present()
     todo = [name for name in wanted if name not in present]
     observer(BatchStarted(len(todo), len(wanted) - len(todo)))
-    copied: list[str] = []
-    failed: list[tuple[str, BinpkgError]] = []
-    for name in todo:
-        observer(PackageStarted(name, name))
-        try:
-            work.copy(name, observer)
-            copied.append(name)
-            observer(PackageFinished(name, "copied"))
-        except BinpkgError as error:
-            failed.append((name, error))
-            observer(PackageFinished(name, "failed", error.message))
+    copied, failed = _copied(work, todo, target, observer)
     there = set(wanted) - {name for name, _ in failed}
     written = _enter(index, there, target)
     skipped = tuple(name for name in wanted if name in present)
     return CopyReport(source.name, target.name, tuple(copied), skipped, tuple(failed), written)
+
+
+def _copied(
+    work: _Images | _Packages, names: Sequence[str], target: BinaryCache, observer: Observer
+) -> tuple[list[str], list[tuple[str, BinpkgError]]]:
+    """Copy one after the other; return what was copied, and what failed with the reason."""
+    copied: list[str] = []
+    failed: list[tuple[str, BinpkgError]] = []
+    with batched(target):
+        for name in names:
+            observer(PackageStarted(name, name))
+            try:
+                work.copy(name, observer)
+                copied.append(name)
+                observer(PackageFinished(name, "copied"))
+            except BinpkgError as error:
+                failed.append((name, error))
+                observer(PackageFinished(name, "failed", error.message))
+    return copied, failed
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from oci_binpkg.cache.index import index_of
-from oci_binpkg.cache.oci import OciCache
+from oci_binpkg.cache.oci import OciCache, batched
 from oci_binpkg.cache.protocol import BinaryCache, PackageKey
 from oci_binpkg.errors import BinpkgError
 from oci_binpkg.events import BatchStarted, Observer, Warned, ignore
@@ -72,7 +72,8 @@ def push(
     if isinstance(cache, OciCache):
         stacked = {record.spec.hash for record in stack.closure(record.spec for record in todo)}
         Schedule(stack, [r for r in left if r.spec.hash in stacked], publish=False).run(options.jobs)
-    results += Schedule(stack, todo, publish=True).run(options.jobs)
+    with batched(cache):
+        results += Schedule(stack, todo, publish=True).run(options.jobs)
     written = options.update_index and _update_index(installs, cache, results)
     image = None
     if options.tag and isinstance(cache, OciCache) and not any(result.error for result in results):

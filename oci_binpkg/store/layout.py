@@ -8,31 +8,35 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, NamedTuple
 
-from oci_binpkg.errors import ContentError, LocalDiskError, NotFoundError, UsageError
-from oci_binpkg.model.content import OCI_INDEX, OCTET_STREAM, Blob, Descriptor, Digest
-from oci_binpkg.model.documents import canonical_json, list_of, parse_json
+from oci_binpkg.errors import BinpkgError, ContentError, LocalDiskError, NotFoundError, UsageError
+from oci_binpkg.model.content import OCTET_STREAM, Blob, Descriptor, Digest
+from oci_binpkg.model.documents import canonical_json, parse_json
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, parse_descriptor, parse_manifest
+from oci_binpkg.store.layout_index import LayoutIndex
 from oci_binpkg.store.verifying import VerifyingReader, verified_chunks
 from oci_binpkg.transport.leftovers import TEMPORARY, remove_leftovers
 from oci_binpkg.transport.replacing import replacing
 
-REF_NAME: Final = "org.opencontainers.image.ref.name"
 _MARKER: Final = "oci-layout"
 _INDEX: Final = "index.json"
 _LOCK: Final = "index.json.lock"
 _BLOBS: Final = "blobs"
 _MAX_DOCUMENT: Final = 64 * 1024 * 1024
-_SCHEMA_VERSION: Final = 2
-_SHOWN: Final = 5
+_SETTLED_SECONDS: Final = 2.0
+"""How old a file must be when it is read, so that a later change shows in its time."""
+_PAUSE_SECONDS: Final = 0.5
+_PAUSE_FACTOR: Final = 4
+"""In a batch, `index.json` is written at most every half second, and for at most a fifth of the time."""
 _HINTS: Final = {
     errno.ENOSPC: "free some space, or name a directory on another disk",
     errno.EDQUOT: "your quota is used up: remove something, or name a directory on another disk",
@@ -49,15 +53,24 @@ class LayoutStore:
     Several processes may write at once: blobs are staged and renamed, `index.json` is replaced under an exclusive
     `flock` of `index.json.lock`. Members, entries and annotations of `index.json` that we do not know stay as they are.
     Manifests that were put but not tagged are content like any other; `index.json` does not list them. The first write
-    also removes what writers that were killed have left; `clock` gives seconds since 1970.
+    also removes what writers that were killed have left; `clock` gives seconds since 1970, `timer` seconds that pass.
     """
 
-    def __init__(self, path: str, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: str, *, clock: Callable[[], float] = time.time, timer: Callable[[], float] = time.monotonic
+    ) -> None:
         self._path = os.path.abspath(path)
         self._name = f"oci-layout:{path}"
         self._clock = clock
+        self._timer = timer
         self._created = False
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
+        self._known: _Known | None = None
+        self._batches = 0
+        self._due = 0.0
+        self._pending: dict[str, Descriptor] = {}
+        self._guard = threading.Lock()  # of the three above
 
     @property
     def name(self) -> str:
@@ -103,43 +116,78 @@ class LayoutStore:
         Raises `NotFoundError`, and `ContentError` if a tag stands for several manifests.
         """
         self._require()
-        entries = self._entries(self._read_index())
+        with self._guard:
+            pending = self._pending.get(reference)
+        if pending is not None:
+            return Descriptor(pending.media_type, pending.digest, pending.size)
+        index = self._index()
         if reference.startswith(("sha256:", "sha512:")):
-            return self._resolve_digest(Digest.parse(reference), entries)
-        found = {str(entry.get("digest")): entry for entry in entries if _ref_name(entry) == reference}
+            return self._resolve_digest(Digest.parse(reference), index)
+        found = index.named(reference)
         if not found:
-            raise NotFoundError(f"{self.name} has no tag {reference[:200]!r}", hint=_offer(entries))
+            raise NotFoundError(f"{self.name} has no tag {reference[:200]!r}", hint=index.offer)
         if len(found) > 1:
             raise ContentError(
                 f"{self.name}: the tag {reference[:200]!r} stands for {len(found)} manifests",
                 hint="name one by its digest",
             )
-        return self._described(next(iter(found.values())), reference)
+        return self._described(found[0], reference)
 
     def tag(self, manifest: Blob, tag: str) -> None:
-        """Copy a manifest into the layout and let `tag` stand for it alone."""
+        """Copy a manifest into the layout and let `tag` stand for it alone.
+
+        Tags that come at one time from several threads are written at once.
+        """
         self.put(manifest)
         self._create()
-        self._change_index(lambda entries: _retagged(entries, manifest.descriptor, tag))
+        with self._guard:
+            self._pending[tag] = manifest.descriptor
+            waits = self._batches and self._timer() < self._due
+        if waits:
+            return
+        try:
+            self._write_pending()
+        except BaseException:
+            with self._guard:
+                if self._pending.get(tag) is manifest.descriptor:
+                    del self._pending[tag]
+            raise
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Write tags some at a time, now and then, and at the end of the block also if it fails.
+
+        Whoever is killed loses those of the last moments. Other readers see them when they are written.
+        """
+        with self._guard:
+            self._batches += 1
+        try:
+            yield
+        except BaseException:
+            with suppress(BinpkgError):
+                self._end_batch()
+            raise
+        self._end_batch()
 
     def tags(self) -> Iterator[str]:
         """Iterate over the names in `index.json`, sorted, each once. A directory that is absent or empty has none."""
         if self._is_blank():
             return iter(())
         self._require()
-        return iter(sorted({_ref_name(entry) for entry in self._entries(self._read_index())} - {""}))
+        with self._guard:
+            pending = list(self._pending)
+        return iter(sorted({*self._index().names, *pending}))
 
     def remove(self, tag: str) -> None:
         """Take a name out of `index.json`; blobs stay. Raises `NotFoundError`."""
-
-        def without(entries: list[Any]) -> list[Any]:
-            kept = [entry for entry in entries if _ref_name(entry) != tag]
-            if len(kept) == len(entries):
-                raise NotFoundError(f"{self.name} has no tag {tag[:200]!r}", hint=_offer(entries))
-            return kept
-
         self._require()
-        self._change_index(without)
+        self._write_pending()
+        with self._locked():
+            index = self._index()
+            left = index.without(tag)
+            if left is None:
+                raise NotFoundError(f"{self.name} has no tag {tag[:200]!r}", hint=index.offer)
+            self._write_index(left)
 
     def _blob_path(self, digest: Digest) -> str:
         return os.path.join(self._path, _BLOBS, digest.algorithm, digest.hex)
@@ -167,10 +215,10 @@ class LayoutStore:
         found = parse_descriptor(entry, f"{os.path.join(self._path, _INDEX)}: {reference[:200]!r}")
         return Descriptor(found.media_type, found.digest, found.size)
 
-    def _resolve_digest(self, digest: Digest, entries: list[Any]) -> Descriptor:
-        for entry in entries:
-            if entry.get("digest") == str(digest):
-                return self._described(entry, str(digest))
+    def _resolve_digest(self, digest: Digest, index: LayoutIndex) -> Descriptor:
+        entry = index.with_digest(digest)
+        if entry is not None:
+            return self._described(entry, str(digest))
         path = self._blob_path(digest)
         with self._open_blob(path, digest) as stream:
             size = os.fstat(stream.fileno()).st_size
@@ -185,7 +233,7 @@ class LayoutStore:
     def _is_blank(self) -> bool:
         # no marker yet: somebody is creating the layout at this moment, or was killed when doing so
         others = set(_others(self._path))
-        return others <= {_BLOBS} or (others == {_BLOBS, _INDEX} and not self._entries(self._read_index()))
+        return others <= {_BLOBS} or (others == {_BLOBS, _INDEX} and self._index().is_empty)
 
     def _require(self) -> None:
         path = os.path.join(self._path, _MARKER)
@@ -217,10 +265,11 @@ class LayoutStore:
         _make_directory(os.path.join(self._path, _BLOBS))
         with self._locked():
             if not os.path.exists(os.path.join(self._path, _INDEX)):
-                self._write_index({"schemaVersion": _SCHEMA_VERSION, "mediaType": OCI_INDEX, "manifests": []})
+                self._write_index(LayoutIndex.empty())
             # the marker comes last: who sees it finds a whole layout
             if not os.path.exists(os.path.join(self._path, _MARKER)):
-                self._replace(_MARKER, canonical_json({"imageLayoutVersion": "1.0.0"}))
+                with _staged(os.path.join(self._path, _MARKER)) as write:
+                    write(canonical_json({"imageLayoutVersion": "1.0.0"}))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -234,57 +283,76 @@ class LayoutStore:
             finally:
                 os.close(descriptor)
 
-    def _read_index(self) -> dict[str, Any]:
+    def _index(self) -> LayoutIndex:
+        """Return what `index.json` lists. It is read again if it may have changed, and parsed again if it has."""
         path = os.path.join(self._path, _INDEX)
-        data = _read_file(path)
-        if data is None:
-            raise ContentError(f"{self.name} has no {_INDEX}", hint="the layout is incomplete; make it anew")
-        document = parse_json(data, path, fold_case=False)
-        version = document.get("schemaVersion")
-        if type(version) is not int or version != _SCHEMA_VERSION:
-            raise ContentError(f"{path}: schemaVersion {str(version)[:20]!r}; only {_SCHEMA_VERSION} is understood")
-        return document
+        # one reader at a time: several would also take the memory several times
+        with self._reading:
+            with _mapped("open", path):
+                try:
+                    file = open(path, "rb")  # noqa: SIM115 - closed below
+                except (FileNotFoundError, NotADirectoryError):
+                    raise ContentError(
+                        f"{self.name} has no {_INDEX}", hint="the layout is incomplete; make it anew"
+                    ) from None
+            with file:
+                found = os.fstat(file.fileno())
+                version = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+                known = self._known
+                if known is not None and known.version == version:
+                    return known.listed
+                with _mapped("read", path):
+                    data = _limited(file, path)
+            digest = hashlib.sha256(data).digest()
+            index = known.listed if known is not None and known.digest == digest else LayoutIndex.parse(data, path)
+            # a file may change twice within one tick of its clock
+            settled = found.st_mtime < self._clock() - _SETTLED_SECONDS
+            self._known = _Known(index, digest, version if settled else None)
+            return index
 
-    def _entries(self, document: dict[str, Any]) -> list[Any]:
-        where = os.path.join(self._path, _INDEX)
-        entries = list_of(document, "manifests", where)
-        if not all(isinstance(entry, dict) for entry in entries):
-            raise ContentError(f"{where}.manifests: objects are expected")
-        return entries
+    def _end_batch(self) -> None:
+        with self._guard:
+            self._batches -= 1
+        self._write_pending()
 
-    def _change_index(self, change: Callable[[list[Any]], list[Any]]) -> None:
+    def _write_pending(self) -> None:
+        """Write the tags that wait, unless another thread has done so."""
+        with self._guard:
+            if not self._pending:
+                return
         with self._locked():
-            document = self._read_index()
-            entries = change(self._entries(document))
-            self._write_index(document | {"manifests": sorted(entries, key=lambda e: (not _ref_name(e), _ref_name(e)))})
+            with self._guard:
+                taken = dict(self._pending)
+            if not taken:
+                return
+            started = self._timer()
+            index = self._index()
+            tagged = index.tagged(taken)
+            if tagged is not index:
+                self._write_index(tagged)
+            ended = self._timer()
+            with self._guard:
+                self._due = ended + max(_PAUSE_SECONDS, _PAUSE_FACTOR * (ended - started))
+                for tag, descriptor in taken.items():
+                    if self._pending.get(tag) is descriptor:
+                        del self._pending[tag]
 
-    def _write_index(self, document: dict[str, Any]) -> None:
-        self._replace(_INDEX, canonical_json(document))
-
-    def _replace(self, name: str, data: bytes) -> None:
-        with _staged(os.path.join(self._path, name)) as write:
-            write(data)
-
-
-def _ref_name(entry: dict[str, Any]) -> str:
-    annotations = entry.get("annotations")
-    name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
-    return name if isinstance(name, str) else ""
+    def _write_index(self, index: LayoutIndex) -> None:
+        digest = hashlib.sha256()
+        with _staged(os.path.join(self._path, _INDEX)) as write:
+            for chunk in index.chunks():
+                digest.update(chunk)
+                write(chunk)
+        with self._reading:
+            self._known = _Known(index, digest.digest(), None)
 
 
-def _retagged(entries: list[Any], descriptor: Descriptor, tag: str) -> list[Any]:
-    named = {**descriptor.to_json(), "annotations": {**descriptor.annotations, REF_NAME: tag}}
-    core = ("mediaType", "digest", "size")
-    same = [e for e in entries if _ref_name(e) == tag and all(e.get(key) == named[key] for key in core)][:1]
-    others = [entry for entry in entries if _ref_name(entry) != tag]
-    return [*others, *(same or [named])]
+class _Known(NamedTuple):
+    """An index that was read or written: the digest of its text, and the file's version, if it can be relied on."""
 
-
-def _offer(entries: list[Any]) -> str:
-    names = sorted({_ref_name(entry) for entry in entries} - {""})
-    shown = ", ".join(ascii(name[:140]) for name in names[:_SHOWN])
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"it has {shown}{more}" if names else "it has no tags"
+    listed: LayoutIndex
+    digest: bytes
+    version: tuple[int, ...] | None
 
 
 @contextmanager
@@ -299,9 +367,13 @@ def _read_file(path: str) -> bytes | None:
     with _mapped("read", path):
         try:
             with open(path, "rb") as file:
-                data = file.read(_MAX_DOCUMENT + 1)
+                return _limited(file, path)
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+
+def _limited(file: BinaryIO, path: str) -> bytes:
+    data = file.read(_MAX_DOCUMENT + 1)
     if len(data) > _MAX_DOCUMENT:
         raise ContentError(f"{path} is larger than {_MAX_DOCUMENT} bytes")
     return data

@@ -67,3 +67,12 @@ class TakesGrowing(Protocol):
     def put_growing(self, content: Growing) -> bool:
         """Take it to its end; tell whether it is there now. Where not, `put` it when it is whole."""
         ...
+
+
+@runtime_checkable
+class BatchesTags(Protocol):
+    """A store in which many tags cost less if they are written together."""
+
+    def batch(self) -> AbstractContextManager[None]:
+        """Within it, a tag may be written later than it was given; all are when it ends, also by an error."""
+        ...

@@ -16,7 +16,8 @@ import pytest
 from oci_binpkg.errors import ContentError, LocalDiskError, NotFoundError, UsageError
 from oci_binpkg.model.content import OCI_INDEX, OCI_MANIFEST, Blob, Descriptor, Digest
 from oci_binpkg.store import layout as layout_module
-from oci_binpkg.store.layout import REF_NAME, LayoutStore
+from oci_binpkg.store.layout import LayoutStore
+from oci_binpkg.store.layout_index import REF_NAME, LayoutIndex
 from oci_binpkg.store.protocols import Store
 from tests.support.stores import put_image, small_image
 
@@ -113,6 +114,129 @@ def test_what_others_put_into_the_index_survives(store: Store, path: Path) -> No
     assert found["manifests"][2] == foreign
     store.remove("a")
     assert index_at(path)["manifests"] == found["manifests"][1:]
+
+
+def test_what_others_wrote_keeps_its_very_text(store: Store, path: Path) -> None:
+    """Also white space, escapes, numbers that no double holds, and entries that look like ours in other places."""
+    store.tag(small_image("mine").manifest, "b")
+    (entry,) = index_at(path)["manifests"]
+    plain = json.dumps(entry, separators=(",", ":"))
+    odd = '{ "size": 1, "digest":"blake3:00","x":12345678901234567890.50, "annotations": {"note": "\\u00e9\\/"} }'
+    named = plain.replace('"b"', '"\\u0063"').replace("}}", '},"platform":{"os":"linux",  "architecture":"arm64"}}')
+    extra = f'"unknown" : [{plain},{plain}],  "big": 12345678901234567890'
+    text = f'{{"schemaVersion": 2, {extra}, "manifests": [{odd},\n{plain},{named}], "annotations": {{}} }}\n'
+    (path / "index.json").write_text(text)
+    assert list(store.tags()) == ["b", "c"]
+    store.tag(small_image("other").manifest, "a")
+    written = (path / "index.json").read_text()
+    for piece in (odd, plain, named, f"[{plain},{plain}]", '"big":12345678901234567890'):
+        assert piece in written
+    (mine,) = [e for e in index_at(path)["manifests"] if e.get("annotations", {}).get(REF_NAME) == "a"]
+    assert index_at(path) == json.loads(text) | {"manifests": [mine, entry, json.loads(named), json.loads(odd)]}
+
+
+@pytest.mark.parametrize("between", ["", " ", "\n   "])
+def test_an_entry_that_is_damaged_among_many_good_ones_is_noticed(store: Store, path: Path, between: str) -> None:
+    for name in ("a", "b", "c"):
+        store.tag(small_image(name).manifest, name)
+    text = (path / "index.json").read_text()
+    damages = {
+        '"size":': '"size":1,"size":',
+        '"annotations":{': '"annotations":{"x":1e999,',
+        '"mediaType"': '"\\ud800":1,"mediaType"',
+        '},{"mediaType"': '}{"mediaType"',
+        '[{"mediaType"': '[1{"mediaType"',
+        '"digest":"': '"digest":"\x01',
+    }
+    for good, bad in damages.items():
+        at = text.index(good, 60)
+        (path / "index.json").write_text(text[:at] + bad + between + text[at + len(good) :])
+        with pytest.raises(ContentError, match=r"index\.json: "):
+            LayoutStore(str(path)).tags()
+
+
+def test_what_another_process_changes_is_seen(path: Path) -> None:
+    """Also a change of the same length, in the same file, within the resolution of its time."""
+    now = 0.0
+    one = LayoutStore(str(path), clock=lambda: now)
+    for name in ("a", "b"):
+        one.tag(small_image(name).manifest, name)
+    file = path / "index.json"
+    text, time = file.read_text(), 1_000_000_000
+    swapped = text.replace('name":"a"', 'name":"c"')
+    for now, content in ((1.0, text), (1.0, swapped), (2.5, text)):  # noqa: B007 - the clock reads it
+        file.write_text(content)
+        os.utime(file, ns=(time, time))
+        assert list(one.tags()) == (["b", "c"] if content == swapped else ["a", "b"])
+    now = 1e9
+    assert list(one.tags()) == ["a", "b"]
+    LayoutStore(str(path)).tag(small_image("d").manifest, "d")
+    assert list(one.tags()) == ["a", "b", "d"]
+    one.tag(small_image("e").manifest, "e")
+    assert list(LayoutStore(str(path)).tags()) == ["a", "b", "d", "e"]
+
+
+def test_an_index_that_did_not_change_is_not_taken_apart_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    LayoutStore(str(path)).tag(small_image().manifest, "1.0")
+    os.utime(path / "index.json", (1, 1))
+    store = LayoutStore(str(path))
+    store.resolve("1.0")
+    monkeypatch.setattr(LayoutIndex, "parse", None)
+    for _ in range(3):
+        assert store.resolve("1.0") == small_image().manifest.descriptor
+
+
+# many tags at once
+
+
+def test_tags_of_a_batch_are_written_together_and_seen_before(path: Path) -> None:
+    moments = [0.0]
+    store = LayoutStore(str(path), timer=lambda: moments[0])
+    writes: list[int] = []
+    with store.batch():
+        for number in range(100):
+            moments[0] += 0.02
+            store.tag(small_image(str(number)).manifest, f"tag-{number:02}")
+            assert store.resolve(f"tag-{number:02}") == small_image(str(number)).manifest.descriptor
+            assert len(list(store.tags())) == number + 1
+            writes.append(len(index_at(path)["manifests"]))
+    assert sorted(set(writes)) == [1, 26, 51, 76]
+    assert len(index_at(path)["manifests"]) == 100
+    store.tag(small_image("more").manifest, "more")
+    assert len(index_at(path)["manifests"]) == 101
+
+
+@pytest.mark.parametrize("reason", [KeyboardInterrupt, LocalDiskError])
+def test_a_batch_that_fails_writes_what_was_tagged(path: Path, reason: type[BaseException]) -> None:
+    store = LayoutStore(str(path), timer=lambda: 0.0)
+    with pytest.raises(reason), store.batch():  # noqa: PT012
+        for name in ("a", "b", "c"):
+            store.tag(small_image(name).manifest, name)
+        raise reason("stop")
+    assert list(LayoutStore(str(path)).tags()) == ["a", "b", "c"]
+
+
+def test_a_batch_whose_tags_cannot_be_written_says_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LayoutStore(str(path), timer=lambda: 0.0)
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(LocalDiskError, match=r"index\.json: full"), store.batch():  # noqa: PT012
+        store.tag(small_image("a").manifest, "a")
+        store.tag(small_image("b").manifest, "b")
+        monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.undo()
+    assert list(LayoutStore(str(path)).tags()) == ["a"]
+
+
+def test_a_name_of_a_batch_can_be_removed(path: Path) -> None:
+    store = LayoutStore(str(path), timer=lambda: 0.0)
+    with store.batch():
+        for name in ("a", "b", "c"):
+            store.tag(small_image(name).manifest, name)
+        store.remove("b")
+    assert list(LayoutStore(str(path)).tags()) == ["a", "c"]
 
 
 def test_a_wrong_size_in_an_entry_is_mended_by_tagging(store: Store, path: Path) -> None:
