@@ -6,7 +6,6 @@ Source: Spack's OCI build caches: tags `NAME-VERSION-HASH.spack`, the index unde
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -17,6 +16,7 @@ from oci_binpkg.cache.index import EMPTY, MAX_INDEX_BYTES, IndexDocument, LastIn
 from oci_binpkg.cache.index_signature import BELIEVED, IndexSignature, IndexTrust, looked_at, unvouched
 from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
 from oci_binpkg.cache.spool import Spool
+from oci_binpkg.cache.turns import in_turns
 from oci_binpkg.errors import ContentError, NotFoundError, TransferError
 from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Blob, Descriptor, Digest, Growing
 from oci_binpkg.model.documents import object_of, text_of
@@ -31,7 +31,6 @@ from oci_binpkg.store.referrers import attach_signature, signatures
 MERGE_ROUNDS: Final = 20
 _LOOKS: Final = 3
 """How often a signature is looked for that has to be there: registries list what was attached with a delay at times."""
-_READERS: Final = 8
 _PREFIXES: Final = "CMAKE_PREFIX_PATH="
 
 
@@ -215,8 +214,7 @@ class OciCache:
                 unusable.add(tag)
                 return None
 
-        with ThreadPoolExecutor(_READERS) as readers:
-            return index_of((one.document.root, one.document.graph) for one in readers.map(read, tags) if one)
+        return index_of((one.document.root, one.document.graph) for one in in_turns(read, tags) if one)
 
     def _put_content(self, image: Image) -> None:
         for layer in image.layers:

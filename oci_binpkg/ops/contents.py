@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
-from typing import Final, TypeVar
+from collections.abc import Mapping
 
 from oci_binpkg.cache.index import IndexDocument, index_of
 from oci_binpkg.cache.protocol import BinaryCache
+from oci_binpkg.cache.turns import in_turns
 from oci_binpkg.errors import ContentError, NotFoundError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.model.spec import Spec, SpecGraph
-
-READERS: Final = 8
-_TURN: Final = 32 * READERS
-_Result = TypeVar("_Result")
-
 
 def contents(cache: BinaryCache, observer: Observer = ignore) -> IndexDocument:
     """Return the cache's index; without one, read every package (two requests each)."""
@@ -32,14 +25,6 @@ def contents(cache: BinaryCache, observer: Observer = ignore) -> IndexDocument:
     )
     documents = in_turns(lambda tag: _read(cache, tag, observer), tags)
     return index_of(document for document in documents if document)
-
-
-def in_turns(read: Callable[[str], _Result], tags: Iterable[str]) -> Iterator[_Result]:
-    """Read several packages at a time and yield them in order; only so many are in memory as are read in a turn."""
-    waiting = iter(tags)
-    with ThreadPoolExecutor(READERS) as readers:
-        while some := list(islice(waiting, _TURN)):
-            yield from readers.map(read, some)
 
 
 def packages_of(cache: BinaryCache) -> Mapping[str, str]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
 from oci_binpkg.cache.oci import OciCache
+from oci_binpkg.cache.turns import in_turns
 from oci_binpkg.errors import ContentError, NotFoundError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.model.content import Descriptor, Digest
 from oci_binpkg.model.image import MISSING_KEY
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, ImageConfig, Index, Manifest, parse_config
 from oci_binpkg.model.reference import INDEX_TAG, hash_of_tag, is_package_tag
-from oci_binpkg.ops.contents import READERS
 from oci_binpkg.ops.stacked import manifest_at, package_tags
 from oci_binpkg.store.copy import blob_of
 
@@ -129,8 +128,7 @@ def inspect_cache(cache: OciCache, observer: Observer = ignore) -> CacheInfo:
         kind = "index" if tag == INDEX_TAG else "package" if is_package_tag(tag) else "image"
         return TagInfo(tag, kind, descriptor.digest, len(layers), layers[-1].size if layers else 0)
 
-    with ThreadPoolExecutor(READERS) as readers:
-        found = tuple(readers.map(read, tags))
+    found = tuple(in_turns(read, tags))
     return CacheInfo(cache.name, found, sum(sizes.values()))
 
 

@@ -7,18 +7,17 @@ itself digest, size and diff_id of their layers. Who cannot be told so is to be 
 from __future__ import annotations
 
 import re
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from oci_binpkg.cache.index import IndexDocument
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import Entry, PackageKey
+from oci_binpkg.cache.turns import in_turns
 from oci_binpkg.errors import BinpkgError, ContentError
 from oci_binpkg.model.content import Descriptor, Digest
 from oci_binpkg.model.image import BASE_LAYER, Layer
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, ImageConfig, Index, Manifest, parse_manifest
 from oci_binpkg.model.spec import Spec, SpecDocument, SpecGraph
-from oci_binpkg.ops.contents import READERS
 from oci_binpkg.store.copy import StoredImage, blob_of
 
 _PACKAGE: Final = re.compile(r"package /([a-z2-7]{32})", re.ASCII)
@@ -100,8 +99,7 @@ def package_tags(cache: OciCache, config: ImageConfig) -> dict[Digest, tuple[str
             return None
         return package.layers[-1].digest, (tag, descriptor.digest)
 
-    with ThreadPoolExecutor(READERS) as readers:
-        return dict(found for found in readers.map(layer, tags) if found)
+    return dict(found for found in in_turns(layer, tags) if found)
 
 
 def manifest_at(cache: OciCache, reference: str) -> tuple[Descriptor, Manifest | Index]:
