@@ -56,7 +56,7 @@ class PlainProgress:
                 case PackageStarted(key, title):
                     self._titles[key] = title
                 case PackageFinished(key, outcome, detail) if not self._quiet:
-                    self._show(f"{outcome} {self._titles.get(key, key)}{f': {detail}' if detail else ''}")
+                    self._show(f"{outcome} {self._titles.pop(key, key)}{f': {detail}' if detail else ''}")
                 case Warned(text) if text not in self._warned:
                     self._warned.add(text)
                     self._show(f"warning: {text}")

@@ -88,6 +88,8 @@ def _copied(
                 copied.append(name)
                 observer(PackageFinished(name, "copied"))
             except BinpkgError as error:
+                # its frames hold what was being read, and there may be thousands of them
+                error.__traceback__ = error.__context__ = error.__cause__ = None
                 failed.append((name, error))
                 observer(PackageFinished(name, "failed", error.message))
     return copied, failed

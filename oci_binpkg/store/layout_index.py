@@ -1,20 +1,23 @@
 """`index.json` of an image layout: what it lists and under which names, each entry as it stands.
 
 A cache of 100,000 packages has 27 MB of it. Nobody needs more of an entry than its name until it is asked for, so
-entries stay text, also when they are written again: what others put into them is not touched.
+entries stay text, also when they are written again: what others put into them is not touched. Of an entry in the form
+that we and most tools write, what is kept is a third of its text, and makes just that text again.
 """
 
 from __future__ import annotations
 
 import heapq
 import re
+import struct
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
 
 from oci_binpkg.errors import ContentError
-from oci_binpkg.model.content import OCI_INDEX, Descriptor, Digest
+from oci_binpkg.model.content import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor, Digest
 from oci_binpkg.model.documents import canonical_json, list_of, parse_json
 
 REF_NAME: Final = "org.opencontainers.image.ref.name"
@@ -28,26 +31,39 @@ _PLAIN: Final = (
 )
 """An entry as most tools write it: nothing in it needs a strict look."""
 _PLAIN_ENTRIES: Final = re.compile(rb"%b(?:,%b)*+" % (_PLAIN, _PLAIN))
+_TYPES: Final = tuple(each.encode() for each in (OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST))
+_USUAL_TEXT: Final = (
+    b'{"mediaType":"%b","digest":"sha256:%b","size":%d,"annotations":{"org.opencontainers.image.ref.name":"%b"}}'
+)
+_USUAL: Final = re.compile(
+    rb'\{"mediaType":"([a-z0-9.+/-]+)","digest":"sha256:([0-9a-f]{64})","size":(0|[1-9][0-9]{0,15})'
+    rb',"annotations":\{"org\.opencontainers\.image\.ref\.name":"([ !#-\[\]-~]+)"\}\}'
+)
+_PACKED: Final = struct.Struct(">B32sQ")
+_Kept = bytes
+"""An entry: packed (its type's number, digest and size; the name is known), or its text, which begins with `{`."""
 
 
 class LayoutIndex:
-    """A value: the text of each entry by name (several may have one), of those without a name, and other members."""
+    """A value: each entry by its name, further ones of that name, those without a name, and other members."""
 
     def __init__(
         self,
-        members: Mapping[str, msgspec.Raw],
-        named: dict[str, tuple[msgspec.Raw, ...]],
-        nameless: list[msgspec.Raw],
+        members: Mapping[str, bytes],
+        first: dict[str, _Kept],
+        further: dict[str, tuple[_Kept, ...]],
+        nameless: list[bytes],
     ) -> None:
         self._members = members
-        self._named = named
+        self._first = first
+        self._further = further
         self._nameless = nameless
 
     @classmethod
     def empty(cls) -> LayoutIndex:
         """Return the index of a new layout."""
         members = {"schemaVersion": _SCHEMA_VERSION, "mediaType": OCI_INDEX, _MANIFESTS: []}
-        return cls({key: _raw(value) for key, value in members.items()}, {}, [])
+        return cls({key: _text(value) for key, value in members.items()}, {}, {}, [])
 
     @classmethod
     def parse(cls, data: bytes, path: str) -> LayoutIndex:
@@ -62,46 +78,49 @@ class LayoutIndex:
         try:
             members = _MEMBERS.decode(data)
             entries = _ENTRIES.decode(members[_MANIFESTS])
+            members[_MANIFESTS] = _NOTHING
         except _NOT_JSON as error:
             raise ContentError(f"{path}: not valid JSON: {str(error)[:200]}") from None
-        members[_MANIFESTS] = msgspec.Raw(b"[]")
-        named: dict[str, tuple[msgspec.Raw, ...]] = {}
+        first: dict[str, _Kept] = {}
+        further: dict[str, tuple[_Kept, ...]] = {}
         nameless = []
-        for entry in entries:
-            name = _name_of(entry)
-            if name:
-                named[name] = (*named.get(name, ()), entry)
+        for text in entries:
+            name, kept = _kept(text)
+            if not name:
+                nameless.append(kept)
+            elif name in first:
+                further[name] = (*further.get(name, ()), kept)
             else:
-                nameless.append(entry)
-        return cls(members, named, nameless)
+                first[name] = kept
+        return cls({key: bytes(value) for key, value in members.items()}, first, further, nameless)
 
     @property
     def names(self) -> Iterable[str]:
         """The names, each once, in no order."""
-        return self._named.keys()
+        return self._first.keys()
 
     @property
     def is_empty(self) -> bool:
         """Whether it lists nothing."""
-        return not self._named and not self._nameless
+        return not self._first and not self._nameless
 
     @property
     def offer(self) -> str:
         """What to say to somebody who asked for a name that is not there."""
-        shown = ", ".join(ascii(name[:140]) for name in heapq.nsmallest(_SHOWN, self._named))
-        more = f" and {len(self._named) - _SHOWN} more" if len(self._named) > _SHOWN else ""
+        shown = ", ".join(ascii(name[:140]) for name in heapq.nsmallest(_SHOWN, self._first))
+        more = f" and {len(self._first) - _SHOWN} more" if len(self._first) > _SHOWN else ""
         return f"it has {shown}{more}" if shown else "it has no tags"
 
     def named(self, name: str) -> list[dict[str, Any]]:
         """Return the entries of a name, each manifest once."""
-        entries = (_parsed(entry) for entry in self._named.get(name, ()))
+        entries = (_parsed(text) for text in self._texts(name))
         return list({str(entry.get("digest")): entry for entry in entries}.values())
 
     def with_digest(self, digest: Digest) -> dict[str, Any] | None:
         """Return an entry of a manifest, or None."""
         wanted = str(digest)
         for text in self._entries():
-            if wanted.encode() in bytes(text):
+            if wanted.encode() in text:
                 entry = _parsed(text)
                 if entry.get("digest") == wanted:
                     return entry
@@ -109,17 +128,19 @@ class LayoutIndex:
 
     def tagged(self, tags: Mapping[str, Descriptor]) -> LayoutIndex:
         """Return an index in which names stand for these manifests alone; itself, if that is so already."""
-        changed = {tag: _retagged(self._named.get(tag, ()), descriptor, tag) for tag, descriptor in tags.items()}
-        if all(self._named.get(tag) == entries for tag, entries in changed.items()):
+        changed = {tag: self._retagged(descriptor, tag) for tag, descriptor in tags.items()}
+        if all(self._first.get(tag) == kept and tag not in self._further for tag, kept in changed.items()):
             return self
-        return LayoutIndex(self._members, self._named | changed, self._nameless)
+        further = {name: kept for name, kept in self._further.items() if name not in changed}
+        return LayoutIndex(self._members, self._first | changed, further, self._nameless)
 
     def without(self, name: str) -> LayoutIndex | None:
         """Return an index without a name; None if there is no such name."""
-        if name not in self._named:
+        if name not in self._first:
             return None
-        kept = {each: entries for each, entries in self._named.items() if each != name}
-        return LayoutIndex(self._members, kept, self._nameless)
+        first = {each: kept for each, kept in self._first.items() if each != name}
+        further = {each: kept for each, kept in self._further.items() if each != name}
+        return LayoutIndex(self._members, first, further, self._nameless)
 
     def chunks(self) -> Iterator[bytes]:
         """Encode: entries by their names, those without one at the end, in the order in which they stood."""
@@ -128,17 +149,31 @@ class LayoutIndex:
             yield b"%b%b:" % (before, canonical_json({key: 0})[1:-3])
             before = b","
             if key != _MANIFESTS:
-                yield bytes(value)
+                yield value
                 continue
             yield b"["
             yield from _listed(self._entries())
             yield b"]"
         yield b"}"
 
-    def _entries(self) -> Iterator[msgspec.Raw]:
-        for name in sorted(self._named):
-            yield from self._named[name]
+    def _entries(self) -> Iterator[bytes]:
+        for name in sorted(self._first):
+            yield from self._texts(name)
         yield from self._nameless
+
+    def _texts(self, name: str) -> Iterator[bytes]:
+        if name in self._first:
+            yield from (_unpacked(kept, name) for kept in (self._first[name], *self._further.get(name, ())))
+
+    def _retagged(self, descriptor: Descriptor, tag: str) -> _Kept:
+        """Return the one entry of a tag: that which is there, if it is of this manifest, else a new one."""
+        named = {**descriptor.to_json(), "annotations": {**descriptor.annotations, REF_NAME: tag}}
+        for text in self._texts(tag):
+            entry = _parsed(text)
+            if all(entry.get(key) == named[key] for key in ("mediaType", "digest", "size")):
+                return _packed(text) or text
+        text = _text(named)
+        return _packed(text) or text
 
 
 class _Annotations(msgspec.Struct, gc=False):
@@ -155,41 +190,50 @@ _ENTRY: Final = msgspec.json.Decoder(_Entry)
 _NOT_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-def _name_of(entry: msgspec.Raw) -> str:
+_NOTHING: Final = msgspec.Raw(b"[]")
+
+
+def _kept(entry: msgspec.Raw) -> tuple[str, _Kept]:
+    """Return the name of an entry, "" if it has none, and what is kept of it."""
+    text = bytes(entry)
     try:
-        found = _ENTRY.decode(entry).annotations
+        found = _ENTRY.decode(text).annotations
     except _NOT_JSON:
         # of an unusual shape
-        annotations = _parsed(entry).get("annotations")
+        annotations = _parsed(text).get("annotations")
         name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
-        return name if isinstance(name, str) else ""
-    return found.name if found else ""
+        return name if isinstance(name, str) else "", text
+    name = found.name if found else ""
+    return name, _packed(text) or text
 
 
-def _parsed(entry: msgspec.Raw) -> dict[str, Any]:
-    return parse_json(bytes(entry), "an entry of index.json", fold_case=False)
+def _packed(text: bytes) -> _Kept | None:
+    """Pack an entry if it is of the usual form, so that `_unpacked` gives the same text."""
+    usual = _USUAL.fullmatch(text)
+    if usual is None or usual[1] not in _TYPES:
+        return None
+    return _PACKED.pack(_TYPES.index(usual[1]), bytes.fromhex(usual[2].decode()), int(usual[3]))
 
 
-def _raw(value: object) -> msgspec.Raw:
-    return msgspec.Raw(canonical_json({"": value})[4:-1])
+def _unpacked(kept: _Kept, name: str) -> bytes:
+    if kept.startswith(b"{"):
+        return kept
+    number, digest, size = _PACKED.unpack(kept)
+    return _USUAL_TEXT % (_TYPES[number], digest.hex().encode(), size, name.encode())
 
 
-def _retagged(entries: tuple[msgspec.Raw, ...], descriptor: Descriptor, tag: str) -> tuple[msgspec.Raw, ...]:
-    """Return the one entry of a tag: that which is there, if it is of this manifest, else a new one."""
-    named = {**descriptor.to_json(), "annotations": {**descriptor.annotations, REF_NAME: tag}}
-    for text in entries:
-        entry = _parsed(text)
-        if all(entry.get(key) == named[key] for key in ("mediaType", "digest", "size")):
-            return (text,)
-    return (_raw(named),)
+def _parsed(entry: bytes) -> dict[str, Any]:
+    return parse_json(entry, "an entry of index.json", fold_case=False)
 
 
-def _listed(entries: Iterable[msgspec.Raw]) -> Iterator[bytes]:
+def _text(value: object) -> bytes:
+    return canonical_json({"": value})[4:-1]
+
+
+def _listed(entries: Iterable[bytes]) -> Iterator[bytes]:
     """Put commas between entries; pieces of some size are yielded."""
-    held: list[bytes] = []
-    for number, entry in enumerate(entries):
-        held.append(b",%b" % bytes(entry) if number else bytes(entry))
-        if len(held) == _JOINED:
-            yield b"".join(held)
-            held.clear()
-    yield b"".join(held)
+    left = iter(entries)
+    comma = b""
+    while some := list(islice(left, _JOINED)):
+        yield comma + b",".join(some)
+        comma = b","
