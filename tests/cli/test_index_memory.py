@@ -16,8 +16,13 @@ import pytest
 from oci_binpkg.cache.mirror import MirrorCache
 from oci_binpkg.cache.mirror_manifest import INDEX_TYPE, NONE, BlobRecord, MirrorManifest, blob_path, index_path
 from oci_binpkg.cache.spool import Spool
+from oci_binpkg.model.content import Platform
+from oci_binpkg.model.image import PackageLayer, PackageSpec, compose
+from oci_binpkg.store.layout import LayoutStore
+from oci_binpkg.store.layout_index import REF_NAME
 from oci_binpkg.transport.objects_file import FileObjects
 from tests.support.mirrors import made_up
+from tests.support.stores import layer_of
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -26,6 +31,10 @@ PACKAGES = 30_000
 MEBIBYTE = 1024 * 1024
 LIMIT = 115 * MEBIBYTE
 """The index has 45 MiB. With 100,000 packages, 250 MB are allowed."""
+ENTRIES = 30_000
+TAGS = 3_000
+LIMIT_OF_TAGS = 85 * MEBIBYTE
+"""`index.json` has 8 MiB."""
 # A small process of its own starts the command: the peak of a child counts its parent's size at the time of the fork.
 MEASURE = (
     "import resource, subprocess, sys; code = subprocess.run(sys.argv[1:]).returncode;"
@@ -108,6 +117,55 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Large:
     for name in ("zlib", "curl"):
         cache.publish(made_up(name))
     return Large(folder)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Large:
+    """A layout with many tags: packages that share a layer, each with its own configuration and manifest."""
+    folder = tmp_path_factory.mktemp("many")
+    layer = layer_of({"opt/text": b"text"})
+    store = LayoutStore(str(folder / "layout"))
+    store.put(layer.blob)
+    entries = []
+    for number in range(TAGS):
+        spec = PackageSpec({"_meta": {"version": 5}, "nodes": [json.loads(node(number * 100))]}, "made up")
+        name, version = f"package-{number * 10}", "1.0"
+        image = compose(
+            [PackageLayer(name, version, hash_of(number * 100), layer)], Platform("linux", "amd64"), spec=spec
+        )
+        for blob in (image.config, image.manifest):  # not by the store, which waits for the disk
+            (folder / "layout/blobs/sha256" / blob.descriptor.digest.hex).write_bytes(blob.read())
+        tag = f"{name}-{version}-{hash_of(number * 100)}.spack"
+        entries.append({**image.manifest.descriptor.to_json(), "annotations": {REF_NAME: tag}})
+    # two thirds are images and no packages: they are in the list and not in an index
+    entries += [
+        {**entries[number % TAGS], "annotations": {REF_NAME: f"an-image-with-a-rather-long-name-of-its-own-{number}"}}
+        for number in range(ENTRIES - TAGS)
+    ]
+    document = json.loads((folder / "layout/index.json").read_bytes()) | {"manifests": entries}
+    (folder / "layout/index.json").write_text(json.dumps(document, separators=(",", ":")))
+    os.utime(folder / "layout/index.json", (1, 1))
+    (folder / "config.toml").touch()
+    return Large(folder)
+
+
+def test_every_job_with_a_layout_of_many_tags_takes_little_memory_and_time(many: Large) -> None:
+    layout, copied = (f"oci-layout:{many.folder / name}" for name in ("layout", "copied"))
+    peaks: dict[str, int] = {}
+
+    def run(name: str, *words: object, code: int = 0) -> str:
+        ended = many.run(*words)
+        assert ended.code == code, (name, ended.err[-2000:])
+        peaks[name] = ended.peak
+        return ended.out
+
+    assert f"{TAGS} packages" in run("rebuild", "index", "rebuild", layout)
+    assert f"{TAGS} packages" in run("check", "index", "check", layout)
+    assert run("inspect", "inspect", layout).count("\n") > ENTRIES
+    assert run("copy of some", "copy", layout, copied, "package-70", "package-80").count("copied") == 2
+    assert run("save-specs", "save-specs", "package-70", "--from", layout, "--output-dir", many.folder).count("\n") == 1
+    too_large = {name: f"{peak / MEBIBYTE:.0f} MiB" for name, peak in peaks.items() if peak > LIMIT_OF_TAGS}
+    assert not too_large
 
 
 def test_every_job_with_a_large_index_takes_little_memory(large: Large) -> None:
