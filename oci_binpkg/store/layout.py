@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import math
 import os
 import stat
 import threading
@@ -142,13 +143,15 @@ class LayoutStore:
         self._create()
         with self._guard:
             self._pending[tag] = manifest.descriptor
-            waits = self._batches and self._timer() < self._due
-        if waits:
-            return
+            if self._batches:
+                if self._timer() < self._due:
+                    return
+                self._due = math.inf  # until this one has written, the others go on
         try:
             self._write_pending()
         except BaseException:
             with self._guard:
+                self._due = 0.0
                 if self._pending.get(tag) is manifest.descriptor:
                     del self._pending[tag]
             raise
@@ -160,6 +163,7 @@ class LayoutStore:
         Whoever is killed loses those of the last moments. Other readers see them when they are written.
         """
         with self._guard:
+            self._due = self._due if self._batches else 0.0
             self._batches += 1
         try:
             yield

@@ -8,6 +8,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +207,30 @@ def test_tags_of_a_batch_are_written_together_and_seen_before(path: Path) -> Non
     assert len(index_at(path)["manifests"]) == 100
     store.tag(small_image("more").manifest, "more")
     assert len(index_at(path)["manifests"]) == 101
+
+
+def test_threads_of_a_batch_do_not_wait_for_one_another(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LayoutStore(str(path), timer=lambda: 0.0)
+    begun, done = threading.Event(), threading.Event()
+    written, chunks = [], LayoutIndex.chunks
+
+    def slow(index: LayoutIndex) -> Iterator[bytes]:
+        written.append(len(list(index.names)))
+        begun.set()
+        assert done.wait(60)
+        yield from chunks(index)
+
+    store.put(Blob.from_bytes(b"x"))
+    monkeypatch.setattr(LayoutIndex, "chunks", slow)
+    with ThreadPoolExecutor(1) as other, store.batch():
+        first = other.submit(store.tag, small_image("first").manifest, "first")
+        assert begun.wait(60)
+        for number in range(5):
+            store.tag(small_image(str(number)).manifest, str(number))
+        done.set()
+        first.result()
+    assert written == [1, 6]
+    assert len(list(LayoutStore(str(path)).tags())) == 6
 
 
 @pytest.mark.parametrize("reason", [KeyboardInterrupt, LocalDiskError])
