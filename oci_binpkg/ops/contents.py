@@ -11,6 +11,7 @@ from oci_binpkg.errors import ContentError, NotFoundError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.model.spec import Spec, SpecGraph
 
+
 def contents(cache: BinaryCache, observer: Observer = ignore) -> IndexDocument:
     """Return the cache's index; without one, read every package (two requests each)."""
     try:
