@@ -6,13 +6,21 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
 import pytest
 
 from oci_binpkg.cli.interrupts import GRACE, LOOK_AGAIN, Interrupts, comes_of_interrupt, orderly_interrupts
+
+
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    """What is started in the background of a shell ignores interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -92,17 +100,15 @@ def test_handlers_are_given_back() -> None:
 
 def test_an_ignored_signal_stays_ignored() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with orderly_interrupts():
-            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    with orderly_interrupts():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 STUCK = """
 import os, signal, threading
 from oci_binpkg.cli import app, interrupts
 interrupts.GRACE = 0.1
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def tidy_for_ever(**_):
     try:
