@@ -65,13 +65,21 @@ def update_index(cache: BinaryCache, observer: Observer = ignore) -> IndexReport
 
 
 def rebuild_index(cache: BinaryCache, observer: Observer = ignore) -> IndexReport:
-    """Read every package and write the index anew; what is gone or damaged is left out and reported."""
+    """Read every package and write the index anew; what is gone or damaged is left out and reported.
+
+    Raises `ContentError`, and leaves the index as it is, if that is every single package.
+    """
     tags = packages_of(cache)
     listed = old_hashes(cache, observer)
     damaged: list[str] = []
     document = document_of(read_entries(cache, tags.values(), damaged, observer))
-    cache.merge_index(document, replace=True)
     found = document.present()
+    if not found:
+        raise ContentError(
+            f"{cache.name}: none of its {len(tags)} packages could be read, so its index stays as it is",
+            hint="see the warnings for why; if they are not signed, say --no-check-signature",
+        )
+    cache.merge_index(document, replace=True)
     return IndexReport(
         cache.name,
         len(found),

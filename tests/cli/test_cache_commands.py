@@ -80,6 +80,17 @@ def test_a_damaged_package_is_left_out_of_the_index_and_reported(tree, cache, tm
     assert names(cache) == ["app@2.0", "zlib@1.3"]
 
 
+def test_an_index_stays_as_it_is_if_no_package_can_be_read(tree, tmp_path):
+    mirror = f"file://{tmp_path}/mirror"
+    assert binpkg("push", mirror, "--store", tree.root, "--unsigned", "--update-index").code == 0
+    before = binpkg("find", "--from", mirror).lines
+    refused = binpkg("index", "rebuild", mirror)  # a mirror's packages count with a signature only
+    assert refused.code == 10, refused.err
+    assert "none of its 3 packages could be read, so its index stays as it is" in refused.err
+    assert binpkg("find", "--from", mirror).lines == before
+    assert binpkg("index", "rebuild", mirror, "--no-check-signature").code == 0
+
+
 def test_a_whole_cache_is_copied_byte_for_byte(tmp_path):
     target = f"oci-layout:{tmp_path / 'copy'}"
     ended = binpkg("copy", LAYOUT, target)
