@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
@@ -41,16 +41,39 @@ class Interrupts:
 
     def __init__(self) -> None:
         self._last: tuple[FrameType, int] | None = None
+        # interrupts come in pairs, from a terminal and a parent: nothing here may mind being interrupted itself
+        self._before = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)
+        self._ticking = False
 
     def hear(self, _number: int, frame: FrameType | None) -> None:
         """Raise `KeyboardInterrupt`, now or in a moment. Called by the interpreter, on the main thread."""
         if frame is not None and self._must_wait(frame):
             self._last = (frame, frame.f_lasti)
-            signal.setitimer(signal.ITIMER_REAL, LOOK_AGAIN)
+            self._hear_again(LOOK_AGAIN)
             return
         self._last = None
-        signal.setitimer(signal.ITIMER_REAL, GRACE)
+        self._hear_again(GRACE)
         raise KeyboardInterrupt
+
+    def unraisable(self, lost: UnraisableHookArgs) -> None:
+        """Take notice of an exception in a destructor: an interrupt there is tried again, not reported and dropped."""
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            self._hear_again(LOOK_AGAIN)
+        else:
+            sys.__unraisablehook__(lost)
+
+    def end(self) -> None:
+        """Give the timer back to whoever used it before."""
+        if self._ticking:
+            handler, timer = self._before
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, handler)
+            signal.setitimer(signal.ITIMER_REAL, *timer)
+
+    def _hear_again(self, seconds: float) -> None:
+        self._ticking = True
+        signal.signal(signal.SIGALRM, self.hear)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def _must_wait(self, frame: FrameType) -> bool:
         inside = [each for each in _stack(frame) if _is_machinery(each)]
@@ -60,13 +83,6 @@ class Interrupts:
             return True
         # at the same instruction as a moment ago: it waits for another thread there, and that may take long
         return self._last != (frame, frame.f_lasti) or any(each.f_code.co_name in _NEVER_LONG for each in inside)
-
-    def unraisable(self, lost: UnraisableHookArgs) -> None:
-        """Take notice of an exception in a destructor: an interrupt there is tried again, not reported and dropped."""
-        if issubclass(lost.exc_type, KeyboardInterrupt):
-            signal.setitimer(signal.ITIMER_REAL, LOOK_AGAIN)
-        else:
-            sys.__unraisablehook__(lost)
 
 
 @contextmanager
@@ -79,17 +95,14 @@ def orderly_interrupts() -> Iterator[None]:
         yield
         return
     interrupts = Interrupts()
-    before: dict[signal.Signals, Any] = {
-        number: signal.signal(number, interrupts.hear) for number in (signal.SIGALRM, signal.SIGINT)
-    }
+    handler = signal.signal(signal.SIGINT, interrupts.hear)
     hook, sys.unraisablehook = sys.unraisablehook, interrupts.unraisable
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        interrupts.end()
         sys.unraisablehook = hook
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGINT, handler)
 
 
 def comes_of_interrupt(error: BaseException) -> bool:

@@ -18,16 +18,19 @@ from oci_binpkg.cli.interrupts import GRACE, LOOK_AGAIN, Interrupts, comes_of_in
 @pytest.fixture(autouse=True)
 def _interruptible() -> Iterator[None]:
     """What is started in the background of a shell ignores interrupts."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before, alarm = signal.signal(signal.SIGINT, signal.default_int_handler), signal.getsignal(signal.SIGALRM)
     yield
     signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGALRM, alarm)
 
 
 @pytest.fixture
 def timers(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What the timer was set to, instead of setting it."""
     asked: list[float] = []
-    monkeypatch.setattr(signal, "setitimer", lambda _, seconds: asked.append(seconds))
+
+    monkeypatch.setattr(signal, "getitimer", lambda _: (60.0, 0.0))
+    monkeypatch.setattr(signal, "setitimer", lambda _, seconds, _interval=0.0: asked.append(seconds))
     return asked
 
 
@@ -91,11 +94,23 @@ def test_an_error_of_tidying_up_is_an_interrupt_still() -> None:
     assert not comes_of_interrupt(OSError("of its own"))
 
 
-def test_handlers_are_given_back() -> None:
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGALRM), sys.unraisablehook
+def handlers() -> tuple[Any, ...]:
+    return signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGALRM), sys.unraisablehook
+
+
+def test_handlers_and_timer_are_given_back(timers: list[float]) -> None:
+    before = handlers()
+    with pytest.raises(KeyboardInterrupt), orderly_interrupts():
+        signal.raise_signal(signal.SIGINT)
+    assert handlers() == before
+    assert timers == [GRACE, 0, 60.0]
+
+
+def test_nobodys_timer_is_touched_without_an_interrupt(timers: list[float]) -> None:
+    alarm = signal.getsignal(signal.SIGALRM)
     with orderly_interrupts():
-        assert signal.getsignal(signal.SIGINT) is not before[0]
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGALRM), sys.unraisablehook) == before
+        assert signal.getsignal(signal.SIGALRM) is alarm
+    assert timers == []
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
