@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.command_line import unmeasured_environment
+
 REPOSITORY = Path(__file__).parents[1]
 REF_NAME = "org.opencontainers.image.ref.name"
 TYPES = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.index.v1+json")
@@ -90,7 +92,7 @@ class Killer:
 @contextmanager
 def killer(directory: Path) -> Iterator[Killer]:
     """A `Killer` for the length of a block."""
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    environment = {**unmeasured_environment(), "PYTHONPATH": str(REPOSITORY)}
     argv = [sys.executable, str(Path(__file__).with_name("kill_server.py"))]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:

@@ -30,7 +30,7 @@ from oci_binpkg.store.copy import copy
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.registry import RegistryStore
 from oci_binpkg.transport.client import RegistryHttpClient
-from tests.support.command_line import Ended, binpkg
+from tests.support.command_line import Ended, binpkg, unmeasured_environment
 from tests.support.real.debian_packages import Corpus
 from tests.support.real.registry import RealRegistry
 
@@ -195,7 +195,11 @@ def test_installs_that_are_killed_leave_a_consistent_tree_and_are_completed(
     shutil.rmtree(root)
     for number in range(KILLS + INTERRUPTS):
         running = subprocess.Popen(
-            install, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            install,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env=unmeasured_environment(),
         )
         time.sleep(moments.uniform(0.2, whole))
         os.killpg(running.pid, signal.SIGKILL if number < KILLS else signal.SIGINT)

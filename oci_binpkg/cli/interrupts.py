@@ -31,6 +31,7 @@ _LIBRARY: Final = os.path.dirname(threading.__file__)
 _MACHINERY: Final = (
     *(f"{_LIBRARY}/{name}" for name in ("threading.py", "queue.py", "logging/", "concurrent/")),
     "<frozen importlib",
+    __file__,
 )
 _WAITING: Final = frozenset({"wait", "join", "_wait_for_tstate_lock"})
 _NEVER_LONG: Final = frozenset({"start", "submit"})

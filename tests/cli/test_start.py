@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import binpkg
+from tests.support.command_line import binpkg, unmeasured_environment
 from tests.support.fake_registry import FakeRegistry
 from tests.support.spack_trees import Sketch, spack_tree
 
@@ -75,12 +74,10 @@ def test_the_modules_that_are_watched_for_exist() -> None:
 
 def loaded_by(words: list[str]) -> set[str]:
     """Return the modules that a command loads, which must go well."""
-    # what measures coverage loads modules of its own
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "oci_binpkg", *words],
         cwd=ROOT,
-        env=environment,
+        env=unmeasured_environment(),
         check=False,
         capture_output=True,
         text=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -57,3 +58,11 @@ def binpkg(*arguments: object, stdin: str = "", terminal: bool = False) -> Ended
         buffer = stream.detach()
         texts.append(buffer.getvalue().decode("utf-8"))
     return Ended(code, *texts)
+
+
+def unmeasured_environment() -> dict[str, str]:
+    """Return the environment without what has coverage measured in programs that are started.
+
+    Coverage loads modules of its own, and has locks of its own: an interrupt may leave one of these taken for good.
+    """
+    return {name: value for name, value in os.environ.items() if not name.startswith("COV")}
