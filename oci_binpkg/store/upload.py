@@ -110,7 +110,9 @@ class Uploader:
         try:
             self._send(session, body, chunk, counting=counting)
         except (NetworkError, ServerError, RateLimitedError) as error:
-            failure = AttemptError(error, definite=body.count < descriptor.size)
+            # who is asked to come back later was not let in
+            definite = isinstance(error, RateLimitedError) or body.count < descriptor.size
+            failure = AttemptError(error, definite=definite)
         except AttemptError as error:
             if not error.again:
                 self._abort(session, body)

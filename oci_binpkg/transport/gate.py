@@ -100,6 +100,7 @@ class HostGate:
                     if self._clock() >= self._not_before:
                         self._active += 1
                         self._uploads += upload
+                        self._held.alone = self._limit == 1
                         return
         finally:
             with self._condition:
@@ -134,10 +135,11 @@ class HostGate:
             self._not_before = max(self._not_before, self._clock() + seconds)
 
     def overloaded(self) -> None:
-        """Note a sign of overload: 429, 503, a cut connection."""
+        """Note a sign of overload: 429, 503, a cut connection. Called by the thread that had the slot."""
         with self._condition:
             now = self._clock()
-            if self._limit == 1:
+            # what was on its way with others before the limit fell says nothing about one at a time
+            if self._limit == 1 and getattr(self._held, "alone", True):
                 self._failed_in_row += 1
             self._signs = [moment for moment in self._signs if now - moment <= self._limits.burst_seconds] + [now]
             if len(self._signs) >= self._limits.burst:

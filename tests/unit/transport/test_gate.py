@@ -123,6 +123,29 @@ def test_a_host_that_fails_at_one_request_at_a_time_is_given_up() -> None:
         pass
 
 
+def test_what_was_on_its_way_with_others_does_not_give_a_host_up() -> None:
+    host = gate(in_flight=16, stop_after=3)
+    together = threading.Barrier(16)
+
+    def refused() -> None:
+        with host.slot():
+            together.wait(10)
+        host.overloaded()
+
+    workers = [threading.Thread(target=refused, daemon=True) for _ in range(16)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(10)
+    assert host.limit == 1
+    for _ in range(3):
+        with host.slot():
+            pass
+        host.overloaded()
+    with pytest.raises(ServerError, match="was given up"), host.slot():
+        pass
+
+
 def test_waiting_requests_learn_that_the_host_was_given_up() -> None:
     host = gate(in_flight=1, stop_after=1)
     holder = Occupant(host)
