@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from oci_binpkg.archive.layercache import LayerCache
 from oci_binpkg.cache.damage import PUSH_AGAIN
+from oci_binpkg.cache.turns import READERS
 from oci_binpkg.errors import BinpkgError, ContentError, LocalDiskError, NotFoundError, TransferError
 from oci_binpkg.events import BatchStarted, BytesPacked, Observer, PackageFinished, PackageStarted, Warned, ignore
 from oci_binpkg.installs.spack import Addition, SpackInstalls
@@ -29,7 +30,6 @@ from oci_binpkg.ops.receiving import keep
 from oci_binpkg.ops.relocating import Unpacked, unpack
 from oci_binpkg.ops.sources import Found, Resolution, Sources
 
-READERS: Final = 8
 MOST_AT_ONCE: Final = 256
 BETWEEN_WRITES: Final = 0.5
 """At least so many seconds lie between two changes of the database, and four times as many as the last one took."""

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final
 
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import BinaryCache, PackageKey
+from oci_binpkg.cache.turns import in_turns
 from oci_binpkg.errors import DeniedError, NotFoundError
 from oci_binpkg.events import Observer, Warned
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.store.protocols import Store
-
-_READERS: Final = 8
 
 
 def packages_there(
@@ -32,9 +29,8 @@ def packages_there(
         observer(Warned(f"{error.message}; each package is looked for by its tag"))
     wanted = {one.hash: one for spec in specs for one in graph.breadth_first(spec, ("link", "run"))}
     tags = {package_hash: PackageKey.of(spec).tag for package_hash, spec in wanted.items()}
-    with ThreadPoolExecutor(_READERS) as readers:
-        there = readers.map(lambda tag: _is_there(cache.store, tag), tags.values())
-        return {package_hash: tag for (package_hash, tag), found in zip(tags.items(), there, strict=True) if found}
+    there = in_turns(lambda tag: _is_there(cache.store, tag), tags.values())
+    return {package_hash: tag for (package_hash, tag), found in zip(tags.items(), there, strict=True) if found}
 
 
 def _is_there(store: Store, tag: str) -> bool:
