@@ -1,0 +1,442 @@
+"""The local disk, with others at work on it: paths that stay below their root, files that are what they should be.
+
+Other users and other processes may put a link, a FIFO or a device where a file is expected, may foresee a name, or
+change a directory between two looks at it. So a temporary file has a random name and is created only where nothing is;
+what is read is opened without waiting and looked at once it is open; and a path below a root is walked by directory
+descriptors, without following links.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from typing import BinaryIO, Final
+
+from oci_binpkg.errors import ContentError, LocalDiskError
+
+TEMPORARY: Final = ".tmp-"
+"""How the names of files begin that are being written."""
+
+STALE_SECONDS: Final = 24 * 3600.0
+"""A file that nobody has written to for so long has no writer; clocks of file servers may be hours off."""
+
+CHECK_DISK: Final = "check the free space and the permissions there"
+NOT_REGULAR_HINT: Final = "remove what stands there, or name another path"
+
+_PUBLIC: Final = 0o666
+_PRIVATE: Final = 0o600
+_PRIVATE_FOLDER: Final = 0o700
+_OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+_CHUNK: Final = 1024 * 1024
+_LONGEST_NAME: Final = 255
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_BELOW: Final = _DIRECTORY | os.O_NOFOLLOW
+_CONTROLS: Final = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0))))
+_RENAME_EXCHANGE: Final = 2
+_NO_EXCHANGE: Final = frozenset({errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP})
+_KINDS: Final = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISLNK, "a symbolic link"),
+)
+
+
+class NotRegularError(OSError):
+    """Something else stands where a regular file is expected; `strerror` says what it is."""
+
+    def __init__(self, mode: int, path: str) -> None:
+        super().__init__(errno.EINVAL, f"is {kind_of(mode)}, not a regular file", path)
+
+
+class TooLargeError(OSError):
+    """A file holds more bytes than its reader takes."""
+
+    def __init__(self, limit: int, path: str) -> None:
+        super().__init__(errno.EFBIG, f"is larger than {limit} bytes", path)
+
+
+def kind_of(mode: int) -> str:
+    """Return what a mode of `stat` stands for, with its article."""
+    return next((name for is_kind, name in _KINDS if is_kind(mode)), "a regular file")
+
+
+# reading
+
+
+def open_regular(path: str, *, follow: bool = True, directory: int | None = None) -> int:
+    """Open a regular file for reading and return its descriptor; never waits for a writer.
+
+    A link in its place is followed unless `follow` is false; `path` is relative to the descriptor `directory`, if any.
+    Raises `NotRegularError`, `OSError`.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags, dir_fd=directory)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # of a socket
+            raise NotRegularError(stat.S_IFSOCK, path) from None
+        if error.errno == errno.ELOOP and not follow:
+            raise NotRegularError(stat.S_IFLNK, path) from None
+        raise
+    try:
+        check_regular(descriptor, path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def check_regular(descriptor: int, path: str) -> os.stat_result:
+    """Return the status of an open file. Raises `NotRegularError` for what is no regular file."""
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise NotRegularError(status.st_mode, path)
+    return status
+
+
+def open_file(path: str, *, follow: bool = True, buffering: int = -1) -> BinaryIO:
+    """Open a regular file as `open` does. Raises `NotRegularError`, `OSError`."""
+    descriptor = open_regular(path, follow=follow)
+    try:
+        return os.fdopen(descriptor, "rb", buffering)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_regular(path: str, limit: int, *, follow: bool = True) -> bytes:
+    """Return what a regular file holds; memory is taken for what is there, whatever `limit` is.
+
+    Raises `NotRegularError`, `TooLargeError` above `limit` bytes, `OSError`.
+    """
+    descriptor = open_regular(path, follow=follow)
+    try:
+        return read_descriptor(descriptor, limit, path)
+    finally:
+        os.close(descriptor)
+
+
+def read_descriptor(descriptor: int, limit: int, path: str) -> bytes:
+    """Return the rest of an open file, of which `path` is for errors. Raises `TooLargeError`, `OSError`."""
+    chunks = []
+    left = limit + 1
+    # a file that is as large as it says needs two calls: the second one finds the end
+    size = min(max(os.fstat(descriptor).st_size + 1, 4096), _CHUNK)
+    while left and (chunk := os.read(descriptor, min(size, left))):
+        chunks.append(chunk)
+        left -= len(chunk)
+    if not left:
+        raise TooLargeError(limit, path)
+    return b"".join(chunks)
+
+
+# writing
+
+
+@contextmanager
+def replacing(
+    path: str, *, mode: int | None = None, failing: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> Iterator[Callable[[bytes], None]]:
+    """Give a function that writes to a new file beside `path`, which takes its place if all goes well.
+
+    Otherwise nothing stays. The file has `mode`, or that of the file it replaces, or what the umask allows. A link at
+    `path` is replaced, not followed. What the disk refuses, but nothing that the caller raises, is raised within
+    `failing()`: `OSError`, and `NotRegularError` where a directory, device, FIFO or socket stands.
+    """
+    folder, name = os.path.split(path)
+    with failing():
+        within = os.open(folder or ".", _DIRECTORY)
+    try:
+        with failing():
+            kept = _mode_of(name, within, path) if mode is None else mode
+            temporary, descriptor = new_file(within, private=kept is not None)
+        try:
+            yield _writer(descriptor, failing)
+            with failing():
+                _settle(descriptor, kept)
+                os.rename(temporary, name, src_dir_fd=within, dst_dir_fd=within)
+                os.fsync(within)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary, dir_fd=within)
+            raise
+        finally:
+            os.close(descriptor)
+    finally:
+        os.close(within)
+
+
+def replace_file(path: str, data: bytes, *, mode: int | None = None) -> None:
+    """Replace or create a file in one step, as `replacing` does. Raises `LocalDiskError`."""
+    with replacing(path, mode=mode, failing=lambda: disk_errors(path, "written")) as write:
+        write(data)
+
+
+def new_file(directory: int, *, private: bool = False) -> tuple[str, int]:
+    """Create a file of a random name in a directory; return the name and a descriptor. Raises `OSError`."""
+    name = f"{TEMPORARY}{os.urandom(16).hex()}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return name, os.open(name, flags, _PRIVATE if private else _PUBLIC, dir_fd=directory)
+
+
+def _writer(descriptor: int, failing: Callable[[], AbstractContextManager[None]]) -> Callable[[bytes], None]:
+    def write(data: bytes) -> None:
+        view = memoryview(data)
+        with failing():
+            while view:
+                view = view[os.write(descriptor, view) :]
+
+    return write
+
+
+def _mode_of(name: str, within: int, path: str) -> int | None:
+    """Return the mode of the file that is to be replaced, None without one. Raises `NotRegularError`."""
+    try:
+        found = os.stat(name, dir_fd=within, follow_symlinks=False)
+        if stat.S_ISLNK(found.st_mode):
+            found = os.stat(name, dir_fd=within)
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        raise NotRegularError(found.st_mode, path)
+    return stat.S_IMODE(found.st_mode)
+
+
+def _settle(descriptor: int, mode: int | None) -> None:
+    if mode is not None:
+        os.fchmod(descriptor, mode)
+    os.fsync(descriptor)
+
+
+def remove_leftovers(directory: str, now: float) -> None:
+    """Remove temporary files from a directory that were last written a day before `now` (seconds since 1970).
+
+    Never raises: what cannot be removed is in nobody's way.
+    """
+    with suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.startswith(TEMPORARY):
+                with suppress(OSError):
+                    status = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(status.st_mode) and status.st_mtime < now - STALE_SECONDS:
+                        os.unlink(entry.path)
+
+
+@contextmanager
+def disk_errors(path: str, what: str = "used", hint: str = CHECK_DISK) -> Iterator[None]:
+    """Turn what the disk refuses into `LocalDiskError`: `path` cannot be `what`, and the reason."""
+    try:
+        yield
+    except NotRegularError as error:
+        raise LocalDiskError(f"{error.filename or path} {error.strerror}", hint=NOT_REGULAR_HINT) from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise LocalDiskError(f"{path}: cannot be {what}: {reason}", hint=hint) from error
+
+
+# folders of ours
+
+
+def private_folder(path: str) -> None:
+    """Create a folder that only its owner may enter, with the folders above it. Raises `OSError`."""
+    if not os.path.isdir(path):
+        parent = os.path.dirname(path)
+        if parent and not os.path.isdir(parent):
+            private_folder(parent)
+        with suppress(FileExistsError):
+            os.mkdir(path, _PRIVATE_FOLDER)
+
+
+def foreign_writers(path: str, user: int) -> str:
+    """Return why what is in a folder (or file) may be somebody else's, "" if only `user` and root may write there.
+
+    Raises `OSError`.
+    """
+    found = os.stat(path)
+    if found.st_uid not in (user, 0):
+        return f"belongs to the user {found.st_uid}"
+    if found.st_mode & _OTHERS_WRITE:
+        return f"may be written by other users (mode {stat.S_IMODE(found.st_mode):04o})"
+    return ""
+
+
+def is_open_to_others(status: os.stat_result) -> bool:
+    """Tell whether the group or everybody has any right to a file."""
+    return bool(status.st_mode & _OTHERS)
+
+
+# paths below a root
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A directory that paths are to stay below: `path` as it was named, absolute; links in `path` are resolved once."""
+
+    path: str
+    real: str
+
+    @classmethod
+    def of(cls, path: str) -> Root:
+        """Return the root at a path, which need not exist yet."""
+        absolute = os.path.abspath(path)
+        return cls(absolute, os.path.realpath(absolute))
+
+    def below(self, path: str) -> PrefixPath:
+        """Return an absolute path as one below this root. Raises `ContentError` if it is not, or is not normalised."""
+        start = "/" if self.path == "/" else f"{self.path}/"
+        if not path.startswith(start):
+            raise ContentError(f"{path[:_LONGEST_NAME]!r} is not below {self.path}")
+        return PrefixPath(self, tuple(path[len(start) :].split("/")))
+
+    def holds(self, path: str) -> bool:
+        """Tell whether `below` accepts a path."""
+        try:
+            self.below(path)
+        except ContentError:
+            return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixPath:
+    """The path of a prefix below a root; it exists only if no component leads elsewhere.
+
+    A component is neither empty nor `..`, begins with no dot, holds no slash and no control character, and is at most
+    255 bytes long. Whatever is done to the path is done relative to the descriptor of its parent, which is reached from
+    the root without following a link. Raises `ContentError` when it is made; its methods raise `LocalDiskError`.
+    """
+
+    root: Root
+    parts: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ContentError(f"a path below {self.root.path} is expected, not the directory itself")
+        for part in self.parts:
+            if reason := _flaw(part):
+                raise ContentError(
+                    f"{'/'.join(self.parts)[:_LONGEST_NAME]!r} names no directory below a tree: {reason}"
+                )
+
+    def __str__(self) -> str:
+        return os.path.join(self.root.path, *self.parts)
+
+    @property
+    def name(self) -> str:
+        """The last component."""
+        return self.parts[-1]
+
+    def contains(self, other: PrefixPath) -> bool:
+        """Tell whether another path is this one or lies below it."""
+        return self.root == other.root and other.parts[: len(self.parts)] == self.parts
+
+    @contextmanager
+    def parent(self, *, create: bool = False) -> Iterator[int]:
+        """Give the descriptor of the directory that holds the path; with `create` it is made if it is absent."""
+        with disk_errors(str(self), "reached"):
+            if create:
+                os.makedirs(self.root.real, exist_ok=True)
+            descriptor = os.open(self.root.real, _DIRECTORY)
+        try:
+            for depth, part in enumerate(self.parts[:-1]):
+                outer, descriptor = descriptor, self._enter(descriptor, part, depth, create=create)
+                os.close(outer)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def status(self) -> os.stat_result | None:
+        """Return what `lstat` returns, None where nothing is."""
+        try:
+            with self.parent() as directory, disk_errors(str(self), "looked at"):
+                return os.stat(self.name, dir_fd=directory, follow_symlinks=False)
+        except LocalDiskError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
+
+    def is_directory(self) -> bool:
+        """Tell whether a directory is there that is reached without following a link."""
+        try:
+            found = self.status()
+        except LocalDiskError:
+            return False
+        return found is not None and stat.S_ISDIR(found.st_mode)
+
+    def _enter(self, directory: int, part: str, depth: int, *, create: bool) -> int:
+        here = os.path.join(self.root.path, *self.parts[: depth + 1])
+        with disk_errors(here, "entered"):
+            if create:
+                with suppress(FileExistsError):
+                    os.mkdir(part, dir_fd=directory)
+            try:
+                return os.open(part, _BELOW, dir_fd=directory)
+            except OSError as error:
+                if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                    raise
+                found = os.stat(part, dir_fd=directory, follow_symlinks=False)
+        raise LocalDiskError(
+            f"{here} is {kind_of(found.st_mode)}: inside of a tree no link is followed",
+            hint="put the directory itself there (a mount may stand in for the link)",
+        )
+
+
+def _flaw(part: str) -> str:
+    """Return why a text is no component of a path below a root, "" if it is one."""
+    if not part:
+        return "a component is empty"
+    if part.startswith("."):
+        return "a component begins with a dot"
+    if "/" in part:
+        return "a component holds a slash"
+    if not _CONTROLS.isdisjoint(part):
+        return "a component holds a control character"
+    try:
+        length = len(os.fsencode(part))
+    except UnicodeEncodeError:
+        return "a component cannot be written as a file name"
+    return f"a component is longer than {_LONGEST_NAME} bytes" if length > _LONGEST_NAME else ""
+
+
+def exchange(name: str, directory: int, other: str, other_directory: int) -> bool:
+    """Swap two names in one step, so that there is no moment without either; False where the system cannot.
+
+    Names are relative to the descriptors. Raises `OSError`.
+    """
+    import ctypes  # noqa: PLC0415 - only who replaces a prefix needs it
+
+    try:
+        function = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    if function(directory, os.fsencode(name), other_directory, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _NO_EXCHANGE:
+        return False
+    raise OSError(code, os.strerror(code), other)
+
+
+def remove_tree(name: str, directory: int) -> None:
+    """Remove a directory with all below it, or a file or link, by its name in a directory. No link is followed.
+
+    Never raises: what cannot be removed stays.
+    """
+    try:
+        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except OSError:
+        return
+    if stat.S_ISDIR(found.st_mode):
+        shutil.rmtree(name, ignore_errors=True, dir_fd=directory)
+    else:
+        with suppress(OSError):
+            os.unlink(name, dir_fd=directory)
