@@ -8,16 +8,44 @@ Every message says what was attempted and on which thing; `hint` is the one next
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Sequence
+from typing import Final
+
+_SCARCE: Final = {
+    errno.ENOMEM: "not enough memory",
+    errno.EMFILE: "too many files are open",
+    errno.ENFILE: "too many files are open on this machine",
+    errno.EAGAIN: "no more threads or processes can be started",
+}
+_SIGNS: Final = {
+    "can't start new thread": errno.EAGAIN,
+    "cannot allocate memory": errno.ENOMEM,
+    "out of memory": errno.ENOMEM,
+    "insufficient memory": errno.ENOMEM,
+    "failed to map segment": errno.ENOMEM,
+    "too many open files": errno.EMFILE,
+}
+"""What the interpreter and libraries in C say, in small letters, when the machine has no more to give."""
+
 
 class BinpkgError(Exception):
     """Base of all errors shown to a user. `exit_code` is stable and part of the interface."""
 
     exit_code = 1
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", details: Sequence[str] = ()) -> None:
+        message = "\n  ".join([message, *details])
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.details = tuple(details)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The lines of the message: where `details` were given, each is one. A line feed elsewhere is never ours."""
+        below = "".join(f"\n  {detail}" for detail in self.details)
+        return self.message.removesuffix(below), *self.details
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.hint}" if self.hint else self.message
@@ -128,6 +156,24 @@ class KeyringError(BinpkgError):
     exit_code = 15
 
 
+class OutputError(BinpkgError):
+    """Standard output cannot be written: it is closed, or the disk below it is full. What was done stands."""
+
+    exit_code = 16
+
+
+class ResourceError(BinpkgError):
+    """The machine, or a limit set for this command, has no more memory, open files or threads to give."""
+
+    exit_code = 17
+
+
+class InternalError(BinpkgError):
+    """A fault of oci-binpkg itself; the message has its id."""
+
+    exit_code = 70
+
+
 class TransferError(BinpkgError):
     """The other side could not be asked, or did not answer properly."""
 
@@ -178,3 +224,17 @@ class UnsupportedError(TransferError):
     """The server does not offer this operation (delete, catalog, ...)."""
 
     exit_code = 26
+
+
+def scarce_resource(error: BaseException) -> ResourceError | None:
+    """Return an exception of the interpreter as our error if it says that memory, files or threads are used up."""
+    if isinstance(error, MemoryError):
+        number: int | None = errno.ENOMEM
+    elif isinstance(error, OSError) and error.errno in _SCARCE:
+        number = error.errno
+    else:
+        text = str(error).lower()
+        number = next((found for sign, found in _SIGNS.items() if sign in text), None)
+    if number is None:
+        return None
+    return ResourceError(_SCARCE[number], hint="raise the limits (`ulimit -a` shows them), or use a smaller --jobs")

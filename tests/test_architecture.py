@@ -22,6 +22,7 @@ MOST_METHODS = 7
 BROAD_HANDLERS = 2
 # "helper" in the singular is the field's own word for a credential helper.
 WORDS_THAT_SAY_NOTHING = {"utils", "util", "helpers", "common", "manager", "misc"}
+TERMINAL = PACKAGE / "cli" / "terminal.py"
 SETTINGS = PACKAGE / "cli" / "settings.py"
 
 
@@ -114,6 +115,63 @@ def reads_environment(node: ast.AST) -> bool:
 
 def test_only_the_settings_read_the_environment() -> None:
     assert [where(m, node) for m, node in nodes() if m != SETTINGS and reads_environment(node)] == []
+
+
+def shows_something(node: ast.AST) -> bool:
+    """Whether this is a way to a terminal or to the standard streams."""
+    match node:
+        case (
+            ast.Attribute(
+                value=ast.Name(id="sys"),
+                attr="stdin" | "stdout" | "stderr" | "__stdin__" | "__stdout__" | "__stderr__",
+            )
+            | ast.Call(func=ast.Name(id="print" | "input" | "breakpoint"))
+            | ast.Call(
+                func=ast.Attribute(attr="echo" | "secho" | "prompt" | "confirm" | "print_exc" | "print_exception")
+            )
+            | ast.Call(func=ast.Attribute(value=ast.Name(id="os"), attr="write"), args=[ast.Constant(), *_])
+        ):
+            return True
+        case ast.Import():
+            return any(alias.name.split(".")[0] in {"rich", "getpass", "logging", "warnings"} for alias in node.names)
+        case ast.ImportFrom(module=str(module)):
+            names = {alias.name for alias in node.names}
+            return module.split(".")[0] in {"rich", "getpass", "logging", "warnings"} or (
+                module == "sys" and bool(names & {"stdin", "stdout", "stderr"})
+            )
+    return False
+
+
+def under_type_checking(module: Path) -> set[int]:
+    """Lines that only type checkers read."""
+    blocks = (
+        node for node in ast.walk(tree(module)) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+    )
+    return {line for block in blocks for line in range(block.lineno, (block.end_lineno or block.lineno) + 1)}
+
+
+def test_only_the_terminal_module_shows_anything() -> None:
+    """Text of strangers is cleaned there; whoever has another way to the terminal forgets to."""
+    ways = [
+        where(module, node)
+        for module, node in nodes()
+        if module != TERMINAL
+        and shows_something(node)
+        and getattr(node, "lineno", 0) not in under_type_checking(module)
+    ]
+    assert ways == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("sys.stderr.write(text)", "sys.stdout.flush()", "print(text)", "typer.echo(text, err=True)", "input()"),
+        *("import rich.console", "from rich import print", "from sys import stderr", "os.write(2, data)"),
+        *("import logging", "import getpass", "traceback.print_exc()", "warn = sys.__stderr__.write"),
+    ],
+)
+def test_a_way_around_the_terminal_module_is_noticed(line: str) -> None:
+    assert any(shows_something(node) for node in ast.walk(ast.parse(line)))
 
 
 @cache

@@ -5,12 +5,12 @@ Nothing but the standard library and typer is imported before a command runs, so
 
 from __future__ import annotations
 
-import os
 import sys
-from typing import Annotated, Any, Never
+from typing import Annotated, Never
 
 import typer
 
+from oci_binpkg.cli import terminal
 from oci_binpkg.cli.cache_app import (
     check,
     copy,
@@ -19,7 +19,7 @@ from oci_binpkg.cli.cache_app import (
     mirror_app,
     save_specs,
 )
-from oci_binpkg.cli.interrupts import comes_of_interrupt, orderly_interrupts
+from oci_binpkg.cli.edge import Commands, Options, run_command
 from oci_binpkg.cli.options import (
     CACHE_HELP,
     BaseOption,
@@ -41,10 +41,10 @@ from oci_binpkg.cli.options import (
     UnsignedOption,
 )
 from oci_binpkg.cli.search_app import find, search
-from oci_binpkg.errors import BinpkgError, UsageError
 
 app = typer.Typer(
     name="oci-binpkg",
+    cls=Commands,
     help="Installed software as container layers: push packages to any registry, run them as images.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -394,40 +394,21 @@ def version(json: JsonOption = False) -> None:
     """
     from oci_binpkg import __version__
 
-    typer.echo(f'{{"version": "{__version__}"}}' if json else f"oci-binpkg {__version__}")
+    terminal.print_lines([f'{{"version": "{__version__}"}}' if json else f"oci-binpkg {__version__}"])
+
+
+@app.callback()
+def before_the_command(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="after an internal error show where it happened")] = False,
+) -> None:
+    """Take the options that stand before the command."""
+    if isinstance(context.obj, Options):
+        context.obj.debug = debug
 
 
 def main(arguments: list[str] | None = None) -> Never:
     """Run the command line and exit: 0, an error's own exit code, or 130 after Ctrl-C."""
-    try:
-        with orderly_interrupts():
-            code = app(args=arguments, standalone_mode=False)
-    except BrokenPipeError:
-        os._exit(141)
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the command's edge
-        if isinstance(error, typer.Abort) or comes_of_interrupt(error):
-            _leave_at_once()
-        code = _complain(error) if isinstance(error, BinpkgError) else _usage(error)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _leave_at_once() -> Never:
-    sys.stderr.write("\noci-binpkg: interrupted; what was sent stays there, run the command again to go on\n")
-    sys.stderr.flush()
-    # workers may be in the middle of an upload: there is nothing to wait for, every file is staged under another name
-    os._exit(130)
-
-
-def _complain(error: BinpkgError) -> int:
-    first, *rest = str(error).splitlines() or [type(error).__name__]
-    sys.stderr.write("".join([f"oci-binpkg: {first}\n", *(f"{line}\n" for line in rest)]))
-    return error.exit_code
-
-
-def _usage(error: Any) -> int:
-    """Show a wrong flag or argument as the command line parser words it; anything else is a bug."""
-    if not hasattr(error, "format_message"):
-        raise error
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context else "oci-binpkg"
-    return _complain(UsageError(error.format_message(), hint=f"try `{command} -h`"))
+    with terminal.standard_streams():
+        code = run_command(app, arguments)
+    sys.exit(code)

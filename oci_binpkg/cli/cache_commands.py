@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
-import sys
 from collections.abc import Iterable, Sequence
 
 from oci_binpkg.cli import render
 from oci_binpkg.cli.running import installs_at, observed, parse_queries
 from oci_binpkg.cli.settings import load_settings
+from oci_binpkg.cli.terminal import flush_results, tell
 from oci_binpkg.cli.wiring import TrustFlags
 from oci_binpkg.errors import LocalDiskError, UsageError
 from oci_binpkg.model.query import Query, select
@@ -33,10 +33,10 @@ def copy(
     else:
         render.print_lines([f"copied  {tag}" for tag in report.copied])
         render.print_lines([f"failed  {tag}  {error.message}" for tag, error in report.failed])
-        sys.stdout.flush()
+        flush_results()
         counts = f"{len(report.copied)} copied, {len(report.skipped)} there already, {len(report.failed)} failed"
         hints = dict.fromkeys(error.hint for _, error in report.failed if error.hint)
-        sys.stderr.write("\n  ".join([f"{report.target}: {counts}", *hints]) + "\n")
+        tell(f"{report.target}: {counts}", *hints)
     return report.exit_code
 
 

@@ -6,7 +6,6 @@ What speaks to caches is imported when one has to be asked: mostly the catalog i
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -14,8 +13,9 @@ from dataclasses import dataclass
 
 from oci_binpkg.cache.index import IndexDocument
 from oci_binpkg.cli.listing import json_list
-from oci_binpkg.cli.progress import printable, progress
-from oci_binpkg.cli.settings import Settings, load_settings, stderr_is_terminal
+from oci_binpkg.cli.progress import progress
+from oci_binpkg.cli.settings import Settings, load_settings
+from oci_binpkg.cli.terminal import print_json_text, print_lines, stderr_is_terminal
 from oci_binpkg.errors import UsageError
 from oci_binpkg.model.arch import Arch
 from oci_binpkg.model.content import Digest
@@ -86,7 +86,7 @@ def _search(settings: Settings, queries: Sequence[str], flags: CatalogFlags, onl
         refresh = Refresh(settings.catalog, caches, read, time.time, ttl, flags.offline, only, observer)
         found = find_in_catalog(refresh, parsed, family=family)
     if flags.json:
-        sys.stdout.writelines(json_list(each.to_json() for each in found))
+        print_json_text(json_list(each.to_json() for each in found))
     else:
         _print(found)
     return 0
@@ -97,7 +97,4 @@ def _print(found: Sequence[CatalogMatch]) -> None:
     rows = [(f"{each.spec.name}@{each.spec.version}", ",".join(each.caches), each.spec) for each in found]
     names = max((len(name) for name, _, _ in rows), default=0)
     caches = max((len(held) for _, held, _ in rows), default=0)
-    sys.stdout.writelines(
-        printable(f"{spec.hash[:7]}  {name:{names}}  {held:{caches}}  {spec.describe()}") + "\n"
-        for name, held, spec in rows
-    )
+    print_lines(f"{spec.hash[:7]}  {name:{names}}  {held:{caches}}  {spec.describe()}" for name, held, spec in rows)

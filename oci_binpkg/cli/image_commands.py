@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from oci_binpkg.cli import render
 from oci_binpkg.cli.running import observed, pairs
 from oci_binpkg.cli.settings import load_settings
+from oci_binpkg.cli.terminal import container_streams
 from oci_binpkg.errors import UsageError
 from oci_binpkg.ops.inspect import inspect_cache, inspect_image
 
@@ -50,15 +50,10 @@ def run(image_name: str, command: Sequence[str], engine: str, network: str, ulim
     """Run a command in an image; return the command's exit code."""
     settings = load_settings()
     limits = {key: _number(value, f"--ulimit {key}") for key, value in pairs(ulimits, "--ulimit")}
+    stdout, stderr = container_streams()
     with observed(settings, quiet=True) as wiring:
         return wiring.run(
-            image_name,
-            command,
-            engine=engine,
-            network=network,
-            limits=limits,
-            stdout=sys.stdout.buffer,
-            stderr=sys.stderr.buffer,
+            image_name, command, engine=engine, network=network, limits=limits, stdout=stdout, stderr=stderr
         )
 
 

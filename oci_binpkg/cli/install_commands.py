@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from oci_binpkg.cli import render
 from oci_binpkg.cli.running import observed, parse_queries
 from oci_binpkg.cli.settings import Settings, load_settings
+from oci_binpkg.cli.terminal import flush_results, tell
 from oci_binpkg.cli.wiring import TrustFlags, Wiring
 from oci_binpkg.errors import ContentError, UsageError
 from oci_binpkg.installs.open import open_installs
@@ -120,8 +120,8 @@ def _finish(report: InstallReport, *, json: bool) -> int:
         render.print_json(report.to_json())
     else:
         _print_install(report)
-        sys.stdout.flush()
-        sys.stderr.write(_install_summary(report) + "\n")
+        flush_results()
+        tell(_install_summary(report))
     return report.exit_code
 
 

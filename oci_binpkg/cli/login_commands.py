@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
-import sys
-
-from oci_binpkg.cli import render
+from oci_binpkg.cli import render, terminal
 from oci_binpkg.cli.running import observed
 from oci_binpkg.cli.settings import load_settings
 from oci_binpkg.errors import UsageError
@@ -19,12 +16,12 @@ def login(host: str, username: str, *, password_stdin: bool, plain_http: bool) -
     if password_stdin:
         if not username:
             raise UsageError("--password-stdin needs --username")
-        password = sys.stdin.readline().rstrip("\r\n")
+        password = terminal.read_line()
     else:
-        if not sys.stdin.isatty():
+        if not terminal.stdin_is_terminal():
             raise UsageError("no terminal to ask for the password on", hint="use --password-stdin")
-        username = username or input(f"username for {host}: ")
-        password = getpass.getpass(f"password for {username} at {host}: ")
+        username = username or terminal.ask(f"username for {host}: ")
+        password = terminal.ask_secret(f"password for {username} at {host}: ")
     if not username or not password:
         raise UsageError("a username and a password are needed", hint=f"nothing was stored for {host}")
     with observed(settings) as wiring:

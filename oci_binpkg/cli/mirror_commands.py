@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from oci_binpkg.cli import render
 from oci_binpkg.cli.config_file import change_cache
 from oci_binpkg.cli.mirrors import CacheEndpoint, CacheSettings, check_name, shown
 from oci_binpkg.cli.settings import config_path, load_settings
+from oci_binpkg.cli.terminal import tell
 from oci_binpkg.errors import UsageError
 
 
@@ -68,7 +68,7 @@ def list_mirrors(*, json: bool) -> int:
     settings = load_settings()
     caches = [cache for _, cache in sorted(settings.caches.items())]
     for remark in settings.remarks:
-        sys.stderr.write(f"warning: {remark}\n")
+        tell(f"warning: {remark}")
     if json:
         render.print_json([_document(cache) for cache in caches])
     else:

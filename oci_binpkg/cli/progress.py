@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from oci_binpkg.cli import terminal
 from oci_binpkg.events import (
     BatchStarted,
     BytesPacked,
@@ -20,11 +20,14 @@ from oci_binpkg.events import (
     Warned,
 )
 
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
 
 class Lines(Protocol):
     """Where finished lines go."""
 
-    def __call__(self, text: str) -> None:
+    def __call__(self, line: str, /) -> None:
         """Show one line."""
         ...
 
@@ -36,7 +39,7 @@ def progress(*, live: bool, color: bool, quiet: bool = False) -> Iterator[Observ
         with _live(color=color) as observer:
             yield observer
     else:
-        yield PlainProgress(_to_stderr, quiet=quiet)
+        yield PlainProgress(terminal.tell, quiet=quiet)
 
 
 class PlainProgress:
@@ -68,59 +71,47 @@ class PlainProgress:
 
 @contextmanager
 def _live(*, color: bool) -> Iterator[Observer]:
-    from rich.console import Console  # noqa: PLC0415 - only a terminal pays for rich
-    from rich.progress import FileSizeColumn, Progress, TaskID, TextColumn, TransferSpeedColumn  # noqa: PLC0415
+    with terminal.live_display(color=color) as display:
+        yield _LiveProgress(display)
 
-    console = Console(stderr=True, no_color=not color, highlight=False)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        TextColumn("{task.fields[step]}"),
-        FileSizeColumn(),
-        TransferSpeedColumn(),
-    )
-    bars = Progress(*columns, console=console, transient=True)
-    plain = PlainProgress(lambda text: console.print(text, markup=False))
-    lock = Lock()
-    tasks: dict[str, tuple[TaskID, bool]] = {}
-    total = bars.add_task("total", total=None, step="", visible=False)
-    counts = {"done": 0, "all": 0}
 
-    def show(event: Event) -> None:
-        with lock:
+class _LiveProgress:
+    """A line for each package at work, with bytes and rate, and one for all of them."""
+
+    def __init__(self, display: terminal.LiveDisplay) -> None:
+        self._display = display
+        self._plain = PlainProgress(display.tell)
+        self._lock = Lock()
+        self._tasks: dict[str, tuple[TaskID, bool]] = {}
+        self._total = display.add("total", "", visible=False)
+        self._done = self._all = 0
+
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        with self._lock:
             match event:
                 case BatchStarted(packages, _):
-                    counts["all"] = packages
-                    bars.update(total, visible=packages > 0, step=f"0/{packages}")
+                    self._all = packages
+                    self._display.show(self._total, f"0/{packages}", visible=packages > 0)
                 case PackageStarted(key, title):
-                    tasks[key] = bars.add_task(title, total=None, step="packing"), False
-                case BytesPacked(key, count) if key in tasks and not tasks[key][1]:
-                    bars.advance(tasks[key][0], count)
-                case BytesSent(key, count) if key in tasks:
-                    task, sending = tasks[key]
-                    if not sending:
-                        bars.reset(task, step="sending")
-                        tasks[key] = task, True
-                    bars.advance(task, count)
-                    bars.advance(total, count)
+                    self._tasks[key] = self._display.add(title, "packing"), False
+                case BytesPacked(key, count) if key in self._tasks and not self._tasks[key][1]:
+                    self._display.advance(self._tasks[key][0], count)
+                case BytesSent(key, count) if key in self._tasks:
+                    self._sent(key, count)
                 case PackageFinished(key):
-                    counts["done"] += 1
-                    bars.update(total, step=f"{counts['done']}/{counts['all']}")
-                    if key in tasks:
-                        bars.remove_task(tasks.pop(key)[0])
+                    self._done += 1
+                    self._display.show(self._total, f"{self._done}/{self._all}")
+                    if key in self._tasks:
+                        self._display.remove(self._tasks.pop(key)[0])
                 case _:
                     pass
-        plain(event)
+        self._plain(event)
 
-    with bars:
-        yield show
-
-
-def _to_stderr(text: str) -> None:
-    sys.stderr.write(printable(text) + "\n")
-
-
-def printable(text: str) -> str:
-    """Return text from elsewhere with control characters (terminal escapes) made visible."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() or char == "\n" else f"\\x{ord(char):02x}" for char in text)
+    def _sent(self, key: str, count: int) -> None:
+        task, sending = self._tasks[key]
+        if not sending:
+            self._display.restart(task, "sending")
+            self._tasks[key] = task, True
+        self._display.advance(task, count)
+        self._display.advance(self._total, count)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as jsonlib
 import shlex
-import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +11,7 @@ from oci_binpkg.cli import render
 from oci_binpkg.cli.render import size_text
 from oci_binpkg.cli.running import installs_at, observed, pairs, parse_queries
 from oci_binpkg.cli.settings import load_settings
+from oci_binpkg.cli.terminal import flush_results, tell
 from oci_binpkg.cli.wiring import TrustFlags, Wiring
 from oci_binpkg.errors import UsageError
 from oci_binpkg.events import Warned
@@ -126,8 +126,8 @@ def _finish(report: PushReport, *, json: bool) -> int:
         render.print_json(report.to_json())
     else:
         _print_push(report)
-        sys.stdout.flush()
-        sys.stderr.write("\n  ".join([_push_summary(report), *_hints(report)]) + "\n")
+        flush_results()
+        tell(_push_summary(report), *_hints(report))
     return report.exit_code
 
 

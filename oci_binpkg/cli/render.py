@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
-import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from oci_binpkg.cli.listing import json_list
-from oci_binpkg.cli.progress import printable
+from oci_binpkg.cli.terminal import print_json_text, print_lines
 
 if TYPE_CHECKING:
     from oci_binpkg.ops.find import Found, Shown
     from oci_binpkg.ops.inspect import CacheInfo, ImageInfo
 
-_CONTROLS = re.compile(r"[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-_LINE_FEED, _SHOWN_FEED = "\n", r"\x0a"
+__all__ = [
+    "print_cache",
+    "print_found",
+    "print_image",
+    "print_json",
+    "print_json_list",
+    "print_lines",
+    "print_shown",
+    "print_table",
+    "size_text",
+]
 _UNITS = ("kB", "MB", "GB", "TB")
 
 
@@ -33,20 +40,13 @@ def size_text(count: int) -> str:
 
 
 def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Print one JSON document, which holds no control characters: JSON itself escapes only those below the blank."""
-    text = json.dumps(document, indent=2, ensure_ascii=False)
-    sys.stdout.write(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+    """Print one JSON document, which holds nothing that drives a terminal."""
+    print_json_text([json.dumps(document, indent=2, ensure_ascii=False) + "\n"])
 
 
 def print_json_list(items: Iterable[Mapping[str, Any]]) -> None:
     """Print a list of any length as one JSON document, as `print_json` does."""
-    for text in json_list(items):
-        sys.stdout.write(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
-
-
-def print_lines(lines: Iterable[str]) -> None:
-    """Print lines, whatever they hold made harmless for a terminal; a line feed within one is shown as such."""
-    sys.stdout.writelines(f"{printable(line).replace(_LINE_FEED, _SHOWN_FEED)}\n" for line in lines)
+    print_json_text(json_list(items))
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:

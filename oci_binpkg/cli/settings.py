@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,6 +33,7 @@ from oci_binpkg.cli.tables import MAX_BYTES, Kinds, check_table, tables
 from oci_binpkg.errors import UsageError
 
 if TYPE_CHECKING:
+    from oci_binpkg.cli.crash import Scene
     from oci_binpkg.transport.addresses import Origin
 
 GIB: Final = 1024**3
@@ -144,6 +144,15 @@ def config_path(environment: Mapping[str, str] | None = None) -> str:
     env = os.environ if environment is None else environment
     folder = env.get("XDG_CONFIG_HOME") or f"{_home(env)}/.config"
     return env.get("OCI_BINPKG_CONFIG") or f"{folder}/oci-binpkg/config.toml"
+
+
+def crash_scene(environment: Mapping[str, str] | None = None, *, debug: bool = False) -> Scene:
+    """Return what is needed to write down an unexpected exception. `OCI_BINPKG_DEBUG=1` is the same as `debug`."""
+    from oci_binpkg.cli.crash import Scene  # noqa: PLC0415 - few commands fail so
+
+    env = os.environ if environment is None else environment
+    state = env.get("XDG_STATE_HOME") or f"{_home(env)}/.local/state"
+    return Scene(f"{state}/oci-binpkg", env, debug or env.get("OCI_BINPKG_DEBUG", "") not in {"", "0"})
 
 
 def parse_config(data: bytes, path: str) -> dict[str, Any]:
@@ -266,8 +275,3 @@ def _sockets(env: Mapping[str, str], runtime: str) -> dict[str, tuple[str, ...]]
         podman.append(f"unix://{runtime}/podman/podman.sock")
     podman.append("unix:///run/podman/podman.sock")
     return {"docker": tuple(docker), "podman": tuple(podman)}
-
-
-def stderr_is_terminal() -> bool:
-    """Tell whether people watch: progress is drawn only then."""
-    return sys.stderr.isatty()

@@ -102,9 +102,9 @@ def _ambiguous(query: Query, found: Sequence[Spec], graph: SpecGraph) -> Ambiguo
         for spec, each in zip(found, facts, strict=True)
     ]
     more = [f"... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
-    shown = "".join(f"\n  {line}" for line in lines[:_SHOWN] + more)
     return AmbiguousQueryError(
-        f"{query.text!r} matches {len(found)} packages:{shown}",
+        f"{query.text!r} matches {len(found)} packages:",
+        details=lines[:_SHOWN] + more,
         hint=f"name the one you mean by its hash, as in {found[-1].name}/{found[-1].hash[:length]}",
     )
 

@@ -188,7 +188,9 @@ class _Parser:
 
     def _fail(self, expected: str) -> Never:
         shown = "".join(" " if character.isspace() else character for character in self._text)
-        raise QueryError(f"cannot read this package query\n  {shown}\n  {' ' * self._at}^\n  expected {expected}")
+        raise QueryError(
+            "cannot read this package query", details=[shown, f"{' ' * self._at}^", f"expected {expected}"]
+        )
 
 
 def _unquoted(match: re.Match[str]) -> str:

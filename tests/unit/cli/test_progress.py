@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from oci_binpkg.cli.progress import PlainProgress, printable, progress
+from oci_binpkg.cli.progress import PlainProgress, progress
+from oci_binpkg.cli.terminal import cleaned
 from oci_binpkg.events import (
     BatchStarted,
     BytesPacked,
@@ -70,4 +71,4 @@ def test_a_whole_story_runs_through_either_kind(live, monkeypatch):
 
 
 def test_escapes_are_made_visible():
-    assert printable("a\x1b[31mb\nc") == "a\\x1b[31mb\nc"
+    assert cleaned("a\x1b[31mb\nc") == "a\\x1b[31mb\\x0ac"

@@ -1,0 +1,84 @@
+"""The edge of the command line: whatever ends a command becomes an exit code and words for the user."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import Any, Never
+
+import typer
+from typer.core import TyperGroup
+
+from oci_binpkg.cli import terminal
+from oci_binpkg.cli.interrupts import comes_of_interrupt, orderly_interrupts
+from oci_binpkg.errors import BinpkgError, OutputError, UsageError
+
+
+class Commands(TyperGroup):
+    """The commands. Typer ends without a word where any pipe breaks; that of a program of ours is a failure."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ChildProcessError("a program that was started no longer reads") from error
+
+
+class Options:
+    """What the options before the command say."""
+
+    def __init__(self) -> None:
+        self.debug = False
+
+
+def run_command(app: typer.Typer, arguments: list[str] | None) -> int:
+    """Run a command; return its exit code, or that of the error it ended with, which is told."""
+    options = Options()
+    try:
+        with orderly_interrupts():
+            code = app(args=arguments, standalone_mode=False, obj=options)
+        terminal.flush_results()
+    except terminal.ReaderGoneError as error:
+        return error.exit_code
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the command's edge
+        if isinstance(error, typer.Abort) or comes_of_interrupt(error):
+            _leave_at_once()
+        return _complain(_in_words(error, debug=options.debug))
+    return code if isinstance(code, int) else 0
+
+
+def _leave_at_once() -> Never:
+    terminal.tell("")
+    terminal.tell("oci-binpkg: interrupted; what was sent stays there, run the command again to go on")
+    # workers may be in the middle of an upload: there is nothing to wait for, every file is staged under another name
+    os._exit(130)
+
+
+def _complain(error: BinpkgError) -> int:
+    with suppress(OutputError):  # what was printed before stands above the error
+        terminal.flush_results()
+    terminal.tell_error(error)
+    return error.exit_code
+
+
+def _in_words(error: BaseException, *, debug: bool) -> BinpkgError:
+    """Return an exception as an error for the user; what nobody expected is written down."""
+    if isinstance(error, BinpkgError):
+        return error
+    if hasattr(error, "format_message"):
+        return _usage(error)
+    from oci_binpkg.cli import crash  # noqa: PLC0415 - few commands fail so
+    from oci_binpkg.cli.settings import crash_scene  # noqa: PLC0415 - likewise
+
+    return crash.explained(error) or crash.report(error, crash_scene(debug=debug))
+
+
+def _usage(error: Any) -> UsageError:
+    """Return a wrong flag or argument as the command line parser words it."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "oci-binpkg"
+    if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
+        terminal.tell_text(context.get_help())
+        return UsageError("a command is missing", hint=f"try `{command} -h`")
+    return UsageError(error.format_message(), hint=f"try `{command} -h`")
