@@ -24,7 +24,7 @@ from oci_binpkg.installs.spack import SpackInstalls
 from oci_binpkg.model.content import OCI_LAYER_GZIP, Blob, Descriptor, Digest, Platform
 from oci_binpkg.model.image import Layer, PackageLayer, PackageSpec, compose
 from oci_binpkg.model.reference import Repository
-from oci_binpkg.model.spec import parse_spec_document
+from oci_binpkg.model.spec_document import parse_spec_document
 from oci_binpkg.ops.upkeep import verify_store
 from oci_binpkg.store.copy import copy
 from oci_binpkg.store.layout import LayoutStore

@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 from oci_binpkg.cache.catalog_database import in_catalog, open_database, writing
 from oci_binpkg.cache.catalog_reading import Kind
 from oci_binpkg.cache.catalog_writing import drop_orphans, read_kinds, replace_holdings
-from oci_binpkg.cache.index_records import Records
+from oci_binpkg.cache.index_records import Notice, Records, refuse
 from oci_binpkg.model.content import Digest
 
 _STATE: Final = "name, url, digest, has_index, checked, confirmed, error"
@@ -109,11 +109,21 @@ class Catalog:
         with writing(self._database, self._path):
             self._cache(name, url, now, error=error)
 
-    def store(self, name: str, url: str, now: float, records: Records, digest: Digest, *, known: Digest | None) -> bool:
+    def store(
+        self,
+        name: str,
+        url: str,
+        now: float,
+        records: Records,
+        digest: Digest,
+        *,
+        known: Digest | None,
+        notice: Notice = refuse,
+    ) -> bool:
         """Make the catalog's entries of a cache those of an index. Packages that are there are not written again.
 
         Returns False, with nothing changed, if another process has stored another index than `known` meanwhile.
-        Raises `ContentError` for a record that cannot be read, with nothing changed.
+        A record that cannot be read goes to `notice` and is left out; if that raises, nothing is changed.
         """
         with writing(self._database, self._path):
             before = self.states().get(name)
@@ -124,7 +134,7 @@ class Catalog:
             if before is not None and before.digest and not self.was_replaced(name, digest):
                 self._database.execute("INSERT OR IGNORE INTO replaced VALUES (?, ?)", (cache, str(before.digest)))
             self._database.execute("UPDATE caches SET digest = ?, has_index = 1 WHERE id = ?", (str(digest), cache))
-            if replace_holdings(self._database, cache, records):
+            if replace_holdings(self._database, cache, records, notice):
                 drop_orphans(self._database)
         return True
 

@@ -8,7 +8,6 @@ shape is left to the strict reader, which reads every shape or says what is wron
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -16,16 +15,14 @@ from typing import Final
 import msgspec
 
 from oci_binpkg.cache.index import IndexDocument
-from oci_binpkg.cache.index_records import Records
+from oci_binpkg.cache.index_records import Notice, Records, refuse
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.arch import Arch
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.documents import parse_json
-from oci_binpkg.model.spec import Spec, parse_node
-
-_HASH: Final = re.compile(r"[a-z0-9]{1,64}", re.ASCII)
-_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", re.ASCII)
-
+from oci_binpkg.model.identifiers import is_hash, is_name, is_version
+from oci_binpkg.model.spec import Spec
+from oci_binpkg.model.spec_document import parse_node
 
 IndexReader = Callable[[str, Digest | None], IndexDocument | None]
 """Reads the index of a configured cache by its name; None if its digest is still the one given.
@@ -89,16 +86,20 @@ _NODE: Final = msgspec.json.Decoder(_Node)
 _PLAIN: Final = _EdgeParameters()
 
 
-def read_rows(records: Records, wanted: Iterable[str]) -> Iterator[PackageRow]:
-    """Yield the rows of these hashes, in their order. Raises `ContentError` naming the record that is wrong."""
+def read_rows(records: Records, wanted: Iterable[str], notice: Notice = refuse) -> Iterator[PackageRow]:
+    """Yield the rows of these hashes, in their order; a record that cannot be read goes to `notice` instead."""
     readers: dict[int, _NodeReader] = {}
     for package_hash in wanted:
         node = records.node(package_hash)
         reader = readers.get(node.form) or readers.setdefault(node.form, _NodeReader(node.form))
-        row = reader.read(node.text, node.record)
-        if row.hash != package_hash:
-            raise ContentError(f"{node.record}: holds the spec of {row.hash[:64]}")
-        yield row
+        try:
+            row = reader.read(node.text, node.record)
+            if row.hash != package_hash:
+                raise ContentError(f"{node.record}: holds the spec of {row.hash[:64]}")  # noqa: TRY301
+        except ContentError as error:
+            notice(package_hash, error)
+        else:
+            yield row
 
 
 @dataclass(slots=True)
@@ -108,6 +109,7 @@ class _NodeReader:
     form: int
     kinds: dict[tuple[bytes, ...], Kind] = field(default_factory=dict)
     parameters: dict[bytes, str] = field(default_factory=dict)
+    edges: set[Edge] = field(default_factory=set)
 
     def read(self, raw: bytes | msgspec.Raw, where: str) -> PackageRow:
         """Return the row of a node. Raises `ContentError`."""
@@ -115,8 +117,8 @@ class _NodeReader:
             node = _NODE.decode(raw)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return _row_of(self._strictly(raw, where))
-        if not (_NAME.fullmatch(node.name) and _HASH.fullmatch(node.hash)):
-            self._strictly(raw, where)
+        if not (is_name(node.name) and is_hash(node.hash) and is_version(node.version)):
+            return _row_of(self._strictly(raw, where))
         compiled = node.annotations.compiler if node.annotations else b""
         key = (bytes(node.arch), (node.namespace or "").encode(), bytes(node.compiler), bytes(compiled))
         kind, parameters = self.kinds.get(key), self.parameters.get(bytes(node.parameters))
@@ -126,10 +128,20 @@ class _NodeReader:
             self.parameters[bytes(node.parameters)] = row.parameters
             return row
         edges = tuple([(e.name, e.hash, (e.parameters or _PLAIN).virtuals or ()) for e in node.dependencies or ()])
+        for edge in edges:
+            if edge not in self.edges:
+                if not _is_sound(edge):
+                    return _row_of(self._strictly(raw, where))
+                self.edges.add(edge)
         return PackageRow(node.hash, node.name, node.version, kind, parameters, edges)
 
     def _strictly(self, raw: bytes | msgspec.Raw, where: str) -> Spec:
         return parse_node(parse_json(bytes(raw), f"{where}.spec", fold_case=False), self.form, f"{where}.spec")
+
+
+def _is_sound(edge: Edge) -> bool:
+    name, package_hash, virtuals = edge
+    return is_name(name) and is_hash(package_hash) and all(map(is_name, virtuals))
 
 
 def _row_of(spec: Spec) -> PackageRow:

@@ -12,8 +12,9 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
-from oci_binpkg.cache.catalog_reading import Edge, Kind, read_rows
-from oci_binpkg.cache.index_records import Records
+from oci_binpkg.cache.catalog_reading import Edge, Kind, PackageRow, read_rows
+from oci_binpkg.cache.index_records import Notice, Records, refuse
+from oci_binpkg.errors import ContentError
 from oci_binpkg.model.arch import Arch
 
 _Key = TypeVar("_Key", bound=Hashable)
@@ -40,11 +41,17 @@ class _Numbers(Generic[_Key]):
         return number
 
 
-def replace_holdings(database: sqlite3.Connection, cache: int, records: Records) -> bool:
+def replace_holdings(database: sqlite3.Connection, cache: int, records: Records, notice: Notice = refuse) -> bool:
     """Make the holdings of a cache those of an index; return whether any of the old ones went.
 
-    Packages that are there are not written again. Raises `ContentError` for a record that cannot be read.
+    Packages that are there are not written again. A record that cannot be read goes to `notice` and is left out.
     """
+    damaged: set[str] = set()
+
+    def leave_out(package_hash: str, error: ContentError) -> None:
+        damaged.add(package_hash)
+        notice(package_hash, error)
+
     ids: dict[str, int] = dict(database.execute("SELECT hash, id FROM packages"))
     held: dict[int, int] = dict(database.execute("SELECT package, in_cache FROM holdings WHERE cache = ?", (cache,)))
     # in the order of the hashes, in which the index over them is written quickest
@@ -52,8 +59,8 @@ def replace_holdings(database: sqlite3.Connection, cache: int, records: Records)
     if added:
         first = 1 + max(ids.values(), default=0)
         ids |= {package_hash: first + place for place, package_hash in enumerate(added)}
-        _add(database, records, added, first)
-    wanted = {ids[package_hash]: int(records.in_cache(package_hash)) for package_hash in records}
+        _add(database, read_rows(records, added, leave_out), ids)
+    wanted = {ids[each]: int(records.in_cache(each)) for each in records if each not in damaged}
     gone = held.keys() - wanted.keys()
     database.executemany("DELETE FROM holdings WHERE package = ? AND cache = ?", ((package, cache) for package in gone))
     database.executemany(
@@ -83,7 +90,7 @@ def read_kinds(database: sqlite3.Connection) -> dict[int, Kind]:
     return {number: Kind(namespace, _arch(arch), _compiler(compiler)) for number, namespace, arch, compiler in found}
 
 
-def _add(database: sqlite3.Connection, records: Records, hashes: list[str], first: int) -> None:
+def _add(database: sqlite3.Connection, found: Iterable[PackageRow], ids: Mapping[str, int]) -> None:
     kinds = _Numbers({kind: number for number, kind in read_kinds(database).items()})
     parameters = _Numbers(dict(database.execute("SELECT document, id FROM parameters")))
     virtuals = _Numbers(dict(database.execute("SELECT names, id FROM virtuals")))
@@ -101,7 +108,8 @@ def _add(database: sqlite3.Connection, records: Records, hashes: list[str], firs
         return targets.of((name, package_hash, number))
 
     def rows() -> Iterator[tuple[object, ...]]:
-        for number, row in enumerate(read_rows(records, hashes), start=first):
+        for row in found:
+            number = ids[row.hash]
             edges.extend([target(edge) << _PARENT_BITS | number for edge in row.edges])
             yield number, row.hash, row.name, row.version, kinds.of(row.kind), parameters.of(row.parameters)
 

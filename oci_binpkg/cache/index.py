@@ -15,11 +15,14 @@ from oci_binpkg.cache.damage import REBUILD, hinted
 from oci_binpkg.cache.index_records import (
     GatheredRecords,
     LayeredRecords,
+    Notice,
     Record,
     Records,
     StoredRecords,
+    refuse,
 )
 from oci_binpkg.cache.spool import Spool
+from oci_binpkg.errors import ContentError
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.documents import canonical_json
 from oci_binpkg.model.spec import Spec, SpecGraph
@@ -31,14 +34,28 @@ _WRITTEN_AT_ONCE: Final = 256 * 1024
 
 
 class _Specs(Mapping[str, Spec]):
-    """The specs of records, each read when it is asked for; a few thousand are kept."""
+    """The specs of records, each read when it is asked for; a few thousand are kept.
 
-    def __init__(self, records: Records) -> None:
+    A record that cannot be read is reported to `notice` and, if that returns, is absent.
+    """
+
+    def __init__(self, records: Records, notice: Notice) -> None:
         self._records = records
-        self._read = lru_cache(_KEPT_SPECS)(lambda package_hash: records[package_hash].spec)
+        self._notice = notice
+        self._read = lru_cache(_KEPT_SPECS)(self._spec)
+
+    def _spec(self, package_hash: str) -> Spec | None:
+        try:
+            return self._records[package_hash].spec
+        except ContentError as error:
+            self._notice(package_hash, error)
+            return None
 
     def __getitem__(self, package_hash: str) -> Spec:
-        return self._read(package_hash)
+        spec = self._read(package_hash)
+        if spec is None:
+            raise KeyError(package_hash)
+        return spec
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._records)
@@ -47,26 +64,39 @@ class _Specs(Mapping[str, Spec]):
         return len(self._records)
 
     def __contains__(self, package_hash: object) -> bool:
-        return package_hash in self._records
+        return isinstance(package_hash, str) and package_hash in self._records and self._read(package_hash) is not None
 
 
 @dataclass(frozen=True)
 class IndexDocument:
-    """All records of an index by hash. `digest` is that of the bytes it was read from."""
+    """All records of an index by hash. `digest` is that of the bytes it was read from.
+
+    `damaged` are the records that were left out when it was read, by hash. `notice` is told of others that cannot be
+    read, when they are asked for; by default it raises.
+    """
 
     version: str
     records: Records
     digest: Digest | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    damaged: Mapping[str, ContentError] = field(default_factory=dict)
+    notice: Notice = refuse
 
     @cached_property
     def graph(self) -> SpecGraph:
         """The specs of all records, each read when it is asked for."""
-        return SpecGraph.over(_Specs(self.records))
+        return SpecGraph.over(_Specs(self.records, self.notice))
+
+    def reporting(self, notice: Notice) -> IndexDocument:
+        """Return this index with damaged records going to `notice`: at once those that were left out already."""
+        for package_hash, error in self.damaged.items():
+            notice(package_hash, error)
+        return replace(self, notice=notice)
 
     def packages(self) -> Iterator[Spec]:
         """Iterate over the specs whose layers are in the cache."""
-        return (self.records[package_hash].spec for package_hash in self.records.present())
+        graph = self.graph
+        return (graph[package_hash] for package_hash in self.records.present() if package_hash in graph)
 
     def present(self) -> set[str]:
         """Return the hashes of the packages whose layers are in the cache."""
@@ -81,7 +111,7 @@ class IndexDocument:
     def merged(self, added: IndexDocument) -> IndexDocument:
         """Return this index with `added` merged in: nothing is dropped, a package once there stays there."""
         records = LayeredRecords(self.records, added.records)
-        return IndexDocument(max(self.version, added.version, key=int), records, None, self.extra)
+        return IndexDocument(max(self.version, added.version, key=int), records, None, self.extra, notice=self.notice)
 
     def without(self, package_hash: str) -> IndexDocument:
         """Return this index with a package no longer in the cache."""
@@ -123,12 +153,14 @@ class LastIndex:
 
     @hinted(REBUILD)
     def read(self, digest: Digest, read: Callable[[], Spool]) -> IndexDocument:
-        """Return it. Raises `ContentError`; so may a record's spec."""
+        """Return it, without records that are not of their hash. Raises `ContentError`."""
         if self._index.digest != digest:
             written = self._written
             self._index = EMPTY  # not two at once
             text = written[1] if written is not None and written[0] == digest else read()
-            self._index = replace(read_index(text, self._what), digest=digest)
+            damaged: dict[str, ContentError] = {}
+            index = read_index(text, self._what, damaged.__setitem__)
+            self._index = replace(index, digest=digest, damaged=damaged)
         return self._index
 
     def keep(self, text: Spool, digest: Digest) -> None:
@@ -155,13 +187,14 @@ def open_index(data: bytes, what: str) -> IndexDocument:
     return replace(read_index(text, what), digest=text.digest)
 
 
-def read_index(text: Spool, what: str) -> IndexDocument:
+def read_index(text: Spool, what: str, notice: Notice = refuse) -> IndexDocument:
     """Take an index apart into its records, which stay where they are until they are asked for.
 
-    Raises `ContentError` for what is no index, naming a version that is not understood, and for a record that is none;
-    what else may be wrong with a node shows when its spec is asked for.
+    Raises `ContentError` for a text that is not an index, naming a version that is not understood. A record that is
+    not one of its hash goes to `notice` and is left out; what else may be wrong with a node shows when its spec is
+    asked for.
     """
-    records = StoredRecords(text, what)
+    records = StoredRecords(text, what, notice)
     return IndexDocument(records.version, records, None, records.extra)
 
 

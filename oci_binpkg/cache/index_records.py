@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
@@ -19,10 +19,19 @@ from oci_binpkg.cache.index_scan import scan_index
 from oci_binpkg.cache.spool import Spool
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.documents import canonical_json, parse_json
-from oci_binpkg.model.spec import LAST_WITH_ALIASES, Spec, parse_node
+from oci_binpkg.model.spec import Spec
+from oci_binpkg.model.spec_document import LAST_WITH_ALIASES, parse_node
 
 FORMAT_OF_VERSION: Final = {"8": 5, "7": 4, "6": 3}
 _Value = TypeVar("_Value")
+Notice = Callable[[str, ContentError], None]
+"""Is given the hash of a record that cannot be read, and why; it may raise the error."""
+
+
+def refuse(package_hash: str, error: ContentError) -> None:
+    """Raise the error: nobody listens who could report the record and go on without it."""
+    del package_hash
+    raise error
 
 
 class Record(Protocol):
@@ -136,7 +145,7 @@ class Records(Mapping[str, Record]):
 
     def needs(self) -> Iterator[str]:
         """Iterate over the hashes that records name as dependencies, as often as they do."""
-        return (needed for record in self.values() for needed in record.needs)
+        return (needed for record in self.values() for needed in _needs_or_none(record))
 
     def present(self) -> Iterator[str]:
         """Iterate over the hashes of the packages whose layers are in the cache."""
@@ -213,10 +222,14 @@ class GatheredRecords(_NumberedRecords):
 
 
 class StoredRecords(_NumberedRecords):
-    """Records in the text of an index. Raises `ContentError` for one that is none, when it is opened."""
+    """Records in the text of an index. One that is not a record of its hash goes to `notice` and is left out.
 
-    def __init__(self, text: Spool, what: str) -> None:
+    Raises `ContentError` for a text that is not an index.
+    """
+
+    def __init__(self, text: Spool, what: str, notice: Notice = refuse) -> None:
         self.version = ""
+        self._notice = notice
         self.extra: dict[str, Any] = {}
         super().__init__(text)
         self._form = 0
@@ -232,9 +245,14 @@ class StoredRecords(_NumberedRecords):
         self.extra = _values(self._members, what)
         # of which more can be said when the version is known
         for package_hash in self._unusual:
-            spec = self[package_hash].spec
-            _require(package_hash, spec.hash, self._where(package_hash))
-            self._names[self._numbers[package_hash]] = spec.name
+            try:
+                spec = self[package_hash].spec
+                _require(package_hash, spec.hash, self._where(package_hash))
+            except ContentError as error:
+                notice(package_hash, error)
+                del self._numbers[package_hash]
+            else:
+                self._names[self._numbers[package_hash]] = spec.name
 
     def __getitem__(self, package_hash: str) -> OpenedRecord:
         where = self._where(package_hash)
@@ -255,7 +273,7 @@ class StoredRecords(_NumberedRecords):
             try:
                 edges = _RECORD_NEEDS.decode(self._record(number)).spec.dependencies or ()
             except _NOT_JSON:
-                yield from self[package_hash].needs
+                yield from _needs_or_none(self[package_hash])
             else:
                 yield from [edge.hash for edge in edges]
 
@@ -276,20 +294,27 @@ class StoredRecords(_NumberedRecords):
         if package_hash in self._numbers:
             raise ContentError(f"{self._what}.database.installs: a key stands twice in one object")
         try:
-            record = _OUTLINE.decode(text)
-        except _NOT_JSON:
-            mark = _decoded(_MARK, text, self._where(package_hash)).in_buildcache
-            name = ""
-            self._unusual.append(package_hash)
-        else:
-            mark, name = record.in_buildcache, record.spec.name
-            if record.spec.hash != package_hash:
-                _require(package_hash, record.spec.hash, self._where(package_hash))
+            mark, name = self._outline(package_hash, text)
+        except ContentError as error:
+            self._notice(package_hash, error)
+            return
         self._numbers[package_hash] = len(self._starts)
         self._starts.append(start)
         self._sizes.append(len(text))
         self._marks.append(mark is True)
         self._names.append(self._known_names.setdefault(name, name))
+
+    def _outline(self, package_hash: str, text: msgspec.Raw) -> tuple[object, str]:
+        """Return the mark and the name of a record. Raises `ContentError`."""
+        try:
+            record = _OUTLINE.decode(text)
+        except _NOT_JSON:
+            mark = _decoded(_MARK, text, self._where(package_hash)).in_buildcache
+            self._unusual.append(package_hash)
+            return mark, ""
+        if record.spec.hash != package_hash:
+            _require(package_hash, record.spec.hash, self._where(package_hash))
+        return record.in_buildcache, record.spec.name
 
 
 class LayeredRecords(Records):
@@ -328,7 +353,7 @@ class LayeredRecords(Records):
         yield from self._base.needs()
         for package_hash in self._added:
             if package_hash not in self._base:
-                yield from self._added[package_hash].needs
+                yield from _needs_or_none(self._added[package_hash])
 
     def name(self, package_hash: str) -> str:
         """Return the name of a package."""
@@ -395,6 +420,14 @@ def _values(members: Mapping[str, bytes | msgspec.Raw], where: str) -> dict[str,
     """Parse members that are not known here. Raises `ContentError`."""
     text = b",".join(b"%b:%b" % (json.dumps(key).encode(), bytes(value)) for key, value in members.items())
     return parse_json(b"{%b}" % text, where, fold_case=False) if text else {}
+
+
+def _needs_or_none(record: Record) -> Iterable[str]:
+    """Return what a record needs; one that cannot be read says nothing, and is written again as it stands."""
+    try:
+        return record.needs
+    except ContentError:
+        return ()
 
 
 def _require(package_hash: str, found: str, where: str) -> None:

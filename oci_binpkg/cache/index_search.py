@@ -18,6 +18,7 @@ from oci_binpkg.cache.catalog_reading import read_rows
 from oci_binpkg.cache.catalog_search import search
 from oci_binpkg.cache.index import IndexDocument
 from oci_binpkg.cache.protocol import PackageKey
+from oci_binpkg.errors import ContentError
 from oci_binpkg.model.constraint import Constraint
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.query import Query, one, select
@@ -44,7 +45,7 @@ class IndexSearch:
     def matches(self, query: Query | None = None) -> Iterator[Spec]:
         """Iterate over the packages that match, by name, version and hash; all in any order, without a query.
 
-        The specs tell no dependencies and no nodes. Raises `ContentError` for a record that cannot be read.
+        The specs have neither dependencies nor nodes. Records that cannot be read go to the index's `notice`.
         """
         if query is None:
             return self._all()
@@ -72,7 +73,7 @@ class IndexSearch:
                 found = self._named(Constraint(constraint.name))  # which it may have been
         else:
             brief = list(self.matches(query))
-            found = [graph[spec.hash] for spec in brief] if len(brief) <= _FEW else brief
+            found = [graph[spec.hash] for spec in brief if spec.hash in graph] if len(brief) <= _FEW else brief
         if among is not None:
             found = [spec for spec in found if spec.hash in among]
         return one(query, found, graph, self._names)
@@ -85,7 +86,13 @@ class IndexSearch:
     def closure(self, roots: Sequence[str]) -> Iterator[PackageKey]:
         """Iterate over packages (given by hash) and what they link to or run, dependencies first."""
         graph = self.graph if len(roots) <= _FEW else self._outline()
-        closure = graph.closure(graph[each] for each in roots)
+        starts = [graph[each] for each in roots if each in graph]
+        try:
+            closure = graph.closure(starts)
+        except ContentError as error:
+            # each package says itself what it needs; only the order is lost
+            self._index.notice("", error)
+            closure = graph.reachable(starts, RUNTIME)
         return (PackageKey.of(spec) for spec in closure)
 
     def _outline(self) -> SpecGraph:
@@ -96,7 +103,8 @@ class IndexSearch:
             edges = tuple(known.setdefault(edge, edge) for edge in spec.dependencies_of(RUNTIME))
             return replace(spec, dependencies=edges, parameters={}, node={"external": True} if spec.is_external else {})
 
-        return SpecGraph(outline(record.spec) for record in self._index.records.values())
+        graph = self._index.graph
+        return SpecGraph(outline(graph[each]) for each in self._index.records if each in graph)
 
     def _select(self, query: Query) -> list[Spec]:
         return select(query, self._named(query.constraint), self._index.graph)
@@ -105,7 +113,8 @@ class IndexSearch:
         """Iterate over the packages of a name whose hash begins as it should."""
         records, graph = self._index.records, self._index.graph
         for package_hash in records.present():
-            if package_hash.startswith(constraint.hash) and constraint.name in (*_ANY, records.name(package_hash)):
+            named = constraint.name in (*_ANY, records.name(package_hash))
+            if named and package_hash.startswith(constraint.hash) and package_hash in graph:
                 yield graph[package_hash]
 
     def _names(self) -> set[str]:
@@ -114,7 +123,7 @@ class IndexSearch:
 
     def _all(self) -> Iterator[Spec]:
         parsed: dict[str, dict[str, Any]] = {}
-        for row in read_rows(self._index.records, self._index.records.present()):
+        for row in read_rows(self._index.records, self._index.records.present(), self._index.notice):
             kind, parameters = row.kind, parsed.get(row.parameters)
             if parameters is None:
                 parameters = parsed[row.parameters] = json.loads(row.parameters)
@@ -123,7 +132,8 @@ class IndexSearch:
     @cached_property
     def _catalog(self) -> Catalog:
         catalog = self._stack.enter_context(Catalog())
-        catalog.store("index", "", 0.0, self._index.records, self._index.digest or Digest.of(b""), known=None)
+        digest = self._index.digest or Digest.of(b"")
+        catalog.store("index", "", 0.0, self._index.records, digest, known=None, notice=self._index.notice)
         return catalog
 
 

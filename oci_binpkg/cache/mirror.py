@@ -44,7 +44,7 @@ from oci_binpkg.cache.spool import Spool
 from oci_binpkg.errors import ContentError, NotFoundError, TransferError, UnsupportedError, UsageError
 from oci_binpkg.model.content import DOCKER_LAYER_GZIP, OCI_LAYER_GZIP, Blob, Descriptor, Digest
 from oci_binpkg.model.image import UNKNOWN_DIFF_ID, Layer
-from oci_binpkg.model.spec import SpecDocument, parse_spec_document, spec_document
+from oci_binpkg.model.spec_document import SpecDocument, parse_spec_document, spec_document
 from oci_binpkg.store.verifying import VerifyingReader
 from oci_binpkg.transport.objects import Objects, exists
 

@@ -24,7 +24,8 @@ from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.model.content import OCI_LAYER_GZIP, Blob, Descriptor, Digest
 from oci_binpkg.model.documents import integer_of, object_of, parse_json, text_of
 from oci_binpkg.model.image import UNKNOWN_DIFF_ID, Layer
-from oci_binpkg.model.spec import Spec, parse_spec_document
+from oci_binpkg.model.spec import Spec
+from oci_binpkg.model.spec_document import parse_spec_document
 from oci_binpkg.transport.objects import Objects
 
 FOLDER: Final = "build_cache"

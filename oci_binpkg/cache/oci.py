@@ -23,7 +23,7 @@ from oci_binpkg.model.documents import object_of, text_of
 from oci_binpkg.model.image import Image, Layer
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from oci_binpkg.model.reference import INDEX_TAG, hash_of_tag, is_package_tag
-from oci_binpkg.model.spec import parse_spec_document
+from oci_binpkg.model.spec_document import parse_spec_document
 from oci_binpkg.store.copy import StoredImage, blob_of, read_image
 from oci_binpkg.store.protocols import BatchesTags, Store, TakesGrowing
 from oci_binpkg.store.referrers import attach_signature, signatures

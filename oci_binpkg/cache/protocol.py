@@ -11,7 +11,8 @@ from oci_binpkg.cache.index_signature import IndexSignature
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.image import Image, Layer
 from oci_binpkg.model.reference import package_tag
-from oci_binpkg.model.spec import Spec, SpecDocument
+from oci_binpkg.model.spec import Spec
+from oci_binpkg.model.spec_document import SpecDocument
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from oci_binpkg.cli.terminal import flush_results, tell
 from oci_binpkg.cli.wiring import TrustFlags
 from oci_binpkg.errors import LocalDiskError, UsageError
 from oci_binpkg.model.query import Query, select
-from oci_binpkg.model.spec import Spec, SpecGraph, spec_document
+from oci_binpkg.model.spec import Spec, SpecGraph
+from oci_binpkg.model.spec_document import spec_document
 
 
 def copy(

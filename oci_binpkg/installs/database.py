@@ -14,7 +14,8 @@ from typing import Any, Final
 from oci_binpkg.errors import ContentError, InstallsError
 from oci_binpkg.installs.protocol import Record
 from oci_binpkg.model.documents import object_of, parse_json
-from oci_binpkg.model.spec import Spec, SpecGraph, parse_node
+from oci_binpkg.model.spec import Spec, SpecGraph
+from oci_binpkg.model.spec_document import parse_node
 
 FORMATS: Final = {"6": 3, "7": 4, "8": 5}
 NEWEST: Final = "8"

@@ -17,9 +17,6 @@ prefix that was rebuilt differently under the same description needs a variant t
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import os
 import re
 import tomllib
@@ -30,10 +27,10 @@ from typing import Any, Final
 
 from oci_binpkg.errors import InstallsError
 from oci_binpkg.installs.protocol import PACKAGES_FILE, Record
-from oci_binpkg.model.spec import FLAGS, RUNTIME, Spec, SpecGraph, parse_node
+from oci_binpkg.model.spec import FLAGS, RUNTIME, Spec, SpecGraph
+from oci_binpkg.model.spec_document import parse_node
+from oci_binpkg.model.spec_hash import PACKAGES_NAMESPACE, packages_hash
 
-NAMESPACE: Final = "packages"
-_HASH_LENGTH: Final = 32
 _TOP_KEYS: Final = ("defaults", "package")
 _KEYS: Final = ("name", "version", "prefix", "depends", "variants", "arch", "explicit")
 _ARCH_KEYS: Final = ("platform", "os", "target")
@@ -307,7 +304,7 @@ def _spec(table: _Table, targets: Iterable[tuple[Spec, _Edge]]) -> Spec:
         "name": table.name,
         "version": table.version,
         "arch": dict(table.arch),
-        "namespace": NAMESPACE,
+        "namespace": PACKAGES_NAMESPACE,
         "parameters": {**{key: table.variants[key] for key in sorted(table.variants) if key not in FLAGS}, **flags},
     }
     edges = sorted(targets, key=lambda target: (target[0].name, target[0].hash))
@@ -317,12 +314,7 @@ def _spec(table: _Table, targets: Iterable[tuple[Spec, _Edge]]) -> Spec:
             for spec, edge in edges
         ]
     node["annotations"] = {"original_specfile_version": 5}
-    return parse_node({**node, "hash": _hash(node)}, 5, table.where)
-
-
-def _hash(node: Mapping[str, Any]) -> str:
-    content = json.dumps(node, separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode()
-    return base64.b32encode(hashlib.sha256(content).digest()).decode().lower()[:_HASH_LENGTH]
+    return parse_node({**node, "hash": packages_hash(node)}, 5, table.where)
 
 
 def _refuse_same_prefix(tables: list[_Table]) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.documents import all_text, list_of, text_of
+from oci_binpkg.model.identifiers import check_name
 
 _X86_64: Final = (
     r"x86_64(_v[0-9]+)?|amd64|nocona|core2|nehalem|westmere|(sandy|ivy)bridge|haswell|broadwell|skylake\w*|cannonlake"
@@ -61,11 +62,21 @@ def parse_arch(arch: object, what: str) -> Arch:
     if isinstance(arch, str):
         platform, _, rest = arch.partition("-")
         system, _, target = rest.rpartition("-")
-        return Arch(platform, system, target)
+        return _checked(Arch(platform, system, target), what)
     if not isinstance(arch, dict):
         raise ContentError(f"{what}: an object is expected")
     target, parents = _target(arch.get("target"), f"{what}.target")
-    return Arch(text_of(arch, "platform", what), text_of(arch, "platform_os", what), target, parents)
+    return _checked(Arch(text_of(arch, "platform", what), text_of(arch, "platform_os", what), target, parents), what)
+
+
+def _checked(arch: Arch, what: str) -> Arch:
+    """Return an architecture whose words can be parts of a path."""
+    check_name(arch.platform, f"{what}.platform")
+    check_name(arch.os, f"{what}.platform_os")
+    check_name(arch.target, f"{what}.target")
+    for parent in arch.parents:
+        check_name(parent, f"{what}.target.parents")
+    return arch
 
 
 def _target(target: object, what: str) -> tuple[str, tuple[str, ...]]:

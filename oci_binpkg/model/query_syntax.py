@@ -26,9 +26,17 @@ _VALUE: Final = re.compile(
 _HASH: Final = re.compile(r"[a-z2-7]{1,32}(?![A-Za-z0-9_])", re.ASCII)
 _PROVIDES: Final = re.compile(rf"(?P<virtuals>{_WORD}(?:,{_WORD})*)=(?={_WORD})", re.ASCII)
 
+MAX_QUERY: Final = 2048
+"""A query of this length names every variant of the largest packages; errors quote it as a whole."""
+
 
 def parse_constraint(text: str) -> Constraint:
     """Parse a query about one package. Raises `QueryError` showing the place and what was expected there."""
+    if len(text) > MAX_QUERY:
+        raise QueryError(
+            f"cannot read this package query: {text[:60]!r}... has {len(text)} characters",
+            hint=f"a query has at most {MAX_QUERY} characters",
+        )
     return _Parser(text).parse()
 
 

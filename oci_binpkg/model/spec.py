@@ -1,6 +1,6 @@
 """Specs: what an installed package is, as Spack's spec files and databases describe it.
 
-Read are the formats 1 to 5. Nodes are kept as they were read and written unchanged, because a package's hash is over
+Nodes are kept as they were read and written unchanged, because a package's hash is over
 them and because newer writers add members we do not know.
 """
 
@@ -9,34 +9,25 @@ from __future__ import annotations
 import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from oci_binpkg.errors import ContentError
-from oci_binpkg.model.arch import Arch, parse_arch
-from oci_binpkg.model.documents import list_of, object_of, parse_json, text_of, texts_of
+from oci_binpkg.model.arch import Arch
+from oci_binpkg.model.spec_hash import HashState, judge_hash
 from oci_binpkg.model.version import Version
 
 __all__ = [
     "Arch",
     "Dependency",
     "Spec",
-    "SpecDocument",
     "SpecGraph",
-    "parse_node",
-    "parse_spec_document",
-    "spec_document",
 ]
 
 NEWEST_FORMAT: Final = 5
-LAST_WITH_ALIASES: Final = 2
 RUNTIME: Final = ("link", "run")
 FLAGS: Final = ("cflags", "cppflags", "cxxflags", "fflags", "ldflags", "ldlibs")
-_HASH_KEYS: Final = ("hash", "full_hash", "build_hash")
-_HASH: Final = re.compile(r"[a-z0-9]{1,64}", re.ASCII)
-_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", re.ASCII)
 _BARE_VALUE: Final = re.compile(r"[a-zA-Z0-9,/_.\-\[\]]+", re.ASCII)
-_FORMS: Final = {1: 1, 2: 3, 3: 3, 4: 4, 5: 4}  # format -> oldest whose nodes can stand beside it in a document
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +77,11 @@ class Spec:
     def short(self) -> str:
         """The shortest text that says which package is meant: `greet@2.0/6fytamq`."""
         return f"{self.name}@{self.version}/{self.hash[:7]}"
+
+    @property
+    def hash_state(self) -> HashState:
+        """Whether the hash is that of the node. Computed anew each time: some 30 microseconds."""
+        return judge_hash(self.node, self.format_version)
 
     def dependencies_of(self, types: Iterable[str]) -> tuple[Dependency, ...]:
         """Return the dependencies that are for at least one of `types`."""
@@ -214,6 +210,11 @@ class SpecGraph(Mapping[str, Spec]):
         specs = (*self.breadth_first(spec, ("link",)), *self.children(spec, ("run",)))
         return tuple(each for each in dict.fromkeys(specs) if not each.is_external)
 
+    def reachable(self, roots: Iterable[Spec], types: Iterable[str] | None = RUNTIME) -> tuple[Spec, ...]:
+        """Return `roots` and all they need, externals left out, nearest first; circles do no harm here."""
+        found = self._reachable(roots, None if types is None else tuple(types))
+        return tuple(spec for spec in found if not spec.is_external)
+
     def document_order(self, root: Spec) -> tuple[Spec, ...]:
         """Return the nodes of a spec document: depth first in pre-order, a build spec first, then edges by name."""
         found: dict[str, Spec] = {}
@@ -251,167 +252,3 @@ class SpecGraph(Mapping[str, Spec]):
         cycle = [key, *reversed(keys[keys.index(key) :])]
         names = " -> ".join(self._specs[each].short for each in cycle[:20])
         raise ContentError(f"packages depend on each other in a circle: {names}")
-
-
-@dataclass(frozen=True, slots=True)
-class SpecDocument:
-    """A spec document: its format version, the package it is about, and all nodes."""
-
-    version: int
-    root: Spec
-    graph: SpecGraph
-
-
-def parse_spec_document(document: Mapping[str, Any] | bytes, what: str) -> SpecDocument:
-    """Parse a spec document of format 1 to 5, from bytes or from an object that has its `spec` member.
-
-    Raises `ContentError` with the field's path, naming a format that is newer than we know.
-    """
-    if isinstance(document, bytes):
-        document = parse_json(document, what, fold_case=False)
-    if isinstance(document.get("spec"), list):
-        version, nodes = 1, [_named(entry, f"{what}.spec[{i}]") for i, entry in enumerate(document["spec"])]
-    else:
-        body = object_of(document, "spec", what)
-        version = _format(object_of(body, "_meta", f"{what}.spec").get("version"), what)
-        nodes = list_of(body, "nodes", f"{what}.spec")
-    entries = {str(i): node for i, node in enumerate(nodes)}
-    at = f"{what}.spec.nodes"
-    specs = [parse_node(object_of(entries, i, at), version, f"{at}.{i}") for i in entries]
-    if not specs:
-        raise ContentError(f"{what}: the spec document has no nodes")
-    aliases = {spec.node[key]: spec.hash for spec in specs for key in _HASH_KEYS if isinstance(spec.node.get(key), str)}
-    graph = SpecGraph(specs if version > LAST_WITH_ALIASES else (_resolved(spec, aliases) for spec in specs))
-    graph.closure(graph.values(), types=None)
-    return SpecDocument(version, graph[specs[0].hash], graph)
-
-
-def spec_document(root: Spec, graph: SpecGraph) -> dict[str, Any]:
-    """Return the document `{"spec": {"_meta": …, "nodes": […]}}` of `root`: the root first, nodes as they were read.
-
-    Raises `ContentError` if a node is missing, or if nodes come from formats that cannot stand in one document.
-    """
-    specs = graph.document_order(root)
-    edges = [(spec, edge.name, edge.hash) for spec, edge in graph.missing(specs)]
-    edges += [(spec, *spec.build_spec) for spec in specs if spec.build_spec and spec.build_spec[1] not in graph]
-    if edges:
-        spec, name, package_hash = edges[0]
-        raise ContentError(
-            f"{spec.short} depends on {name}/{package_hash[:7]}, which is not known here",
-            hint="a spec document needs all dependencies: name the upstream tree or cache that has it",
-        )
-    version = max(spec.format_version for spec in specs)
-    if len({_FORMS[spec.format_version] for spec in specs}) > 1:
-        raise ContentError(f"{root.short}: its dependencies are described in spec formats that cannot be mixed")
-    nodes = [dict(spec.node) for spec in specs]
-    if version == 1:
-        return {"spec": [{node.pop("name"): node} for node in nodes]}
-    return {"spec": {"_meta": {"version": version}, "nodes": nodes}}
-
-
-def parse_node(node: Mapping[str, Any], version: int, what: str) -> Spec:
-    """Parse one node of a document or database whose spec format is `version` (1 to 5). Raises `ContentError`.
-
-    Dependencies are told apart by shape rather than by version: `parameters`, or `type` before format 4.
-    """
-    external = object_of(node, "external", what, optional=True)
-    return Spec(
-        name=_checked(_NAME, text_of(node, "name", what), f"{what}.name"),
-        version=text_of(node, "version", what),
-        hash=_hash_of(node, what),
-        arch=parse_arch(node.get("arch"), f"{what}.arch"),
-        namespace=_text_or_nothing(node, "namespace", what),
-        parameters=object_of(node, "parameters", what, optional=True),
-        dependencies=_dependencies(node, what),
-        compiler=_compiler(node, what),
-        external_path=_text_or_nothing(external, "path", f"{what}.external"),
-        build_spec=_build_spec(node, f"{what}.build_spec"),
-        node=node,
-        format_version=version,
-    )
-
-
-def _format(version: object, what: str) -> int:
-    if type(version) is not int or version < 1:
-        raise ContentError(f"{what}: the spec format {str(version)[:40]!r} is not a version number")
-    if version > NEWEST_FORMAT:
-        raise ContentError(
-            f"{what}: a spec document of format {version}; formats 1 to {NEWEST_FORMAT} are understood",
-            hint="a newer oci-binpkg may read it",
-        )
-    return version
-
-
-def _named(entry: object, what: str) -> dict[str, Any]:
-    """Turn `{NAME: {…}}` of format 1 into a node that has its name inside."""
-    if not isinstance(entry, dict) or len(entry) != 1:
-        raise ContentError(f"{what}: an object with one package name is expected")
-    name = next(iter(entry))
-    return {"name": name, **object_of(entry, name, what)}
-
-
-def _resolved(spec: Spec, aliases: Mapping[str, str]) -> Spec:
-    """Before format 3 an edge may name another hash of its node than the one that identifies it."""
-    edges = tuple(replace(edge, hash=aliases.get(edge.hash, edge.hash)) for edge in spec.dependencies)
-    return replace(spec, dependencies=edges)
-
-
-def _checked(pattern: re.Pattern[str], text: str, what: str) -> str:
-    """Names and hashes become parts of paths and tags, so nothing else may be in them."""
-    if not pattern.fullmatch(text):
-        raise ContentError(f"{what}: {text[:80]!r} is not allowed here")
-    return text
-
-
-def _hash_of(holder: Mapping[str, Any], what: str) -> str:
-    key = "hash" if "hash" in holder else next((key for key in _HASH_KEYS if key in holder), "hash")
-    return _checked(_HASH, text_of(holder, key, what), f"{what}.{key}")
-
-
-def _text_or_nothing(holder: Mapping[str, Any], key: str, what: str) -> str:
-    return "" if holder.get(key) is None else text_of(holder, key, what)
-
-
-def _build_spec(node: Mapping[str, Any], what: str) -> tuple[str, str] | None:
-    build_spec = node.get("build_spec") and object_of(node, "build_spec", what)
-    return (text_of(build_spec, "name", what), _hash_of(build_spec, what)) if build_spec else None
-
-
-def _compiler(node: Mapping[str, Any], what: str) -> tuple[str, str] | None:
-    """Return the node's own compiler; a node that was converted to format 5 keeps it as an annotation, as text."""
-    compiler = node.get("compiler") or object_of(node, "annotations", what, optional=True).get("compiler")
-    if isinstance(compiler, str):
-        name, _, version = compiler.partition("@")
-        return name, version.lstrip("=")
-    if isinstance(compiler, dict):
-        return text_of(compiler, "name", f"{what}.compiler"), text_of(compiler, "version", f"{what}.compiler")
-    return None
-
-
-def _dependencies(node: Mapping[str, Any], what: str) -> tuple[Dependency, ...]:
-    at = f"{what}.dependencies"
-    entries = node.get("dependencies")
-    if isinstance(entries, dict):  # format 1
-        edges = {name: {"name": name, **_old_edge(edge, f"{at}.{name}")} for name, edge in entries.items()}
-    else:
-        edges = {str(i): edge for i, edge in enumerate(list_of(node, "dependencies", what, optional=True))}
-    return tuple(_dependency(object_of(edges, key, at), f"{at}.{key}") for key in edges)
-
-
-def _old_edge(edge: object, what: str) -> dict[str, Any]:
-    if isinstance(edge, str):
-        return {"hash": edge, "type": ["build", "link"]}
-    if isinstance(edge, list) and len(edge) == 2:  # noqa: PLR2004 - hash and types
-        return {"hash": edge[0], "type": edge[1]}
-    if not isinstance(edge, dict):
-        raise ContentError(f"{what}: hash and types are expected")
-    return edge
-
-
-def _dependency(edge: Mapping[str, Any], what: str) -> Dependency:
-    parameters = object_of(edge, "parameters", what, optional=True)
-    types = texts_of(parameters, "deptypes", what) if "deptypes" in parameters else texts_of(edge, "type", what)
-    virtuals = texts_of(parameters, "virtuals", what)
-    return Dependency(
-        _checked(_NAME, text_of(edge, "name", what), f"{what}.name"), _hash_of(edge, what), types, virtuals
-    )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from oci_binpkg.errors import QueryError
+from oci_binpkg.model.identifiers import MAX_BYTES
 
 _SEGMENT: Final = re.compile(r"([0-9]+)|([a-zA-Z]+)", re.ASCII)
 _COMMIT: Final = re.compile(r"[a-fA-F0-9]{40}", re.ASCII)
@@ -126,6 +127,8 @@ class VersionSet:
 
 
 def _range(text: str) -> VersionRange:
+    if len(text) > 2 * MAX_BYTES + 1:
+        raise QueryError(f"not a version, which has at most {MAX_BYTES} characters: {text[:100]!r}...")
     if _GIT.fullmatch(text):
         version = Version.parse(text)
         return VersionRange(version, version, exact=True)

@@ -16,6 +16,7 @@ from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.spec import Spec
+from oci_binpkg.ops.contents import DamageReport
 
 _Result = TypeVar("_Result")
 DEFAULT_TTL: Final = 600.0
@@ -116,7 +117,9 @@ class Refresh:
         if index.digest != known and catalog.was_replaced(name, index.digest):
             self.observer(Warned(_rollback(name)))
         try:
-            catalog.store(name, url, self.clock(), index.records, index.digest, known=known)
+            report = DamageReport(name, self.observer)
+            records = index.reporting(report).records
+            catalog.store(name, url, self.clock(), records, index.digest, known=known, notice=report)
         except ContentError as error:
             catalog.note_failure(name, url, self.clock(), error.message)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from oci_binpkg.cache.index import IndexDocument, index_of
 from oci_binpkg.cache.protocol import BinaryCache
@@ -11,15 +12,41 @@ from oci_binpkg.errors import ContentError, NotFoundError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.model.spec import Spec, SpecGraph
 
+SHOWN_DAMAGE: Final = 20
+"""So many damaged records of one index are reported; that there are more is said once."""
+
+
+class DamageReport:
+    """Warns of the records of an index that cannot be read, each once: they are left out, the others are used."""
+
+    def __init__(self, cache: str, observer: Observer) -> None:
+        self._cache = cache
+        self._observer = observer
+        self._seen: set[str] = set()
+
+    def __call__(self, package_hash: str, error: ContentError) -> None:
+        """Warn of one record."""
+        if package_hash in self._seen:
+            return
+        self._seen.add(package_hash)
+        if len(self._seen) <= SHOWN_DAMAGE:
+            name = f"the package /{package_hash[:7]}" if package_hash else "a part of the index"
+            self._observer(Warned(f"{self._cache}: {name} is damaged and left out: {error.message}"))
+        elif len(self._seen) == SHOWN_DAMAGE + 1:
+            self._observer(Warned(f"{self._cache}: more packages are damaged and left out"))
+
 
 def contents(cache: BinaryCache, observer: Observer = ignore) -> IndexDocument:
-    """Return the cache's index; without one, read every package (two requests each)."""
+    """Return the cache's index; without one, read every package (two requests each).
+
+    Damaged packages are reported and left out.
+    """
     try:
         index = cache.read_index()
     except NotFoundError:
         index = None
     if index is not None:
-        return index
+        return index.reporting(DamageReport(cache.name, observer))
     tags = sorted(packages_of(cache).values())
     observer(
         Warned(f"{cache.name} has no index: reading its {len(tags)} packages (push with --update-index writes one)")

@@ -10,7 +10,8 @@ from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
 from oci_binpkg.errors import ContentError, NotFoundError
 from oci_binpkg.model.content import OCI_LAYER_GZIP
 from oci_binpkg.model.image import Image, Layer, PackageLayer, PackageSpec, Prepend, compose
-from oci_binpkg.model.spec import Spec, spec_document
+from oci_binpkg.model.spec import Spec
+from oci_binpkg.model.spec_document import spec_document
 from oci_binpkg.ops.environment import FOLDERS
 from oci_binpkg.ops.platforms import platform_of
 

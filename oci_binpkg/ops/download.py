@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from oci_binpkg.errors import ContentError, LocalDiskError, NotFoundError
 from oci_binpkg.model.content import Blob
 from oci_binpkg.model.query import Query
-from oci_binpkg.model.spec import Spec, spec_document
+from oci_binpkg.model.spec import Spec
+from oci_binpkg.model.spec_document import spec_document
 from oci_binpkg.ops.sources import Sources
 
 _CHUNK = 1024 * 1024

@@ -25,7 +25,8 @@ from oci_binpkg.model.image import (
     Runtime,
     compose,
 )
-from oci_binpkg.model.spec import Spec, SpecDocument, spec_document
+from oci_binpkg.model.spec import Spec
+from oci_binpkg.model.spec_document import SpecDocument, spec_document
 from oci_binpkg.ops.environment import environment_changes
 from oci_binpkg.ops.platforms import platform_of
 from oci_binpkg.ops.progress import counted, counted_growing

@@ -17,7 +17,8 @@ from oci_binpkg.errors import BinpkgError, ContentError
 from oci_binpkg.model.content import Descriptor, Digest
 from oci_binpkg.model.image import BASE_LAYER, Layer
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, ImageConfig, Index, Manifest, parse_manifest
-from oci_binpkg.model.spec import Spec, SpecDocument, SpecGraph
+from oci_binpkg.model.spec import Spec, SpecGraph
+from oci_binpkg.model.spec_document import SpecDocument, refuse_wrong_hash
 from oci_binpkg.store.copy import StoredImage, blob_of
 
 _PACKAGE: Final = re.compile(r"package /([a-z2-7]{32})", re.ASCII)
@@ -42,6 +43,8 @@ def stacked(cache: OciCache, image: StoredImage) -> list[Entry]:
         if index is None or not wanted <= index.present():
             return []
         graph = _below(index, wanted)
+        for spec in graph.values():
+            refuse_wrong_hash(spec, f"the index of {cache.name}")
         return [
             _entry(graph, graph[package_hash], Layer(blob_of(cache.store, descriptor), diff_id))
             for package_hash, descriptor, diff_id in zip(

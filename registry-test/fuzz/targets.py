@@ -26,7 +26,7 @@ from oci_binpkg.cache.mirror_manifest import parse_mirror_manifest
 from oci_binpkg.errors import ContentError, InstallsError
 from oci_binpkg.installs.database import parse_database
 from oci_binpkg.model.manifest import parse_config, parse_manifest
-from oci_binpkg.model.spec import parse_spec_document
+from oci_binpkg.model.spec_document import parse_spec_document
 from oci_binpkg.relocate.codesign import parse_signature
 from oci_binpkg.relocate.files import left_in_binary, relocate_binary
 from oci_binpkg.relocate.macho import relocate_macho, remaining_in_macho

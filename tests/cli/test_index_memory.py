@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -73,29 +74,34 @@ class Large:
         return Ended(done.returncode, done.stdout, "\n".join(err), int(kilobytes) * 1024)
 
 
+@cache
 def hash_of(number: int) -> str:
-    return base64.b32encode(hashlib.sha1(str(number).encode()).digest()).decode().lower()
+    return base64.b32encode(hashlib.sha1(compact(content(number))).digest()).decode().lower()
 
 
 def node(number: int) -> str:
+    return compact({**content(number), "hash": hash_of(number)}).decode()
+
+
+def compact(document: object) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def content(number: int) -> dict[str, object]:
     needs = [n for n in (number - number % 100, number - 1, number - 2) if number - number % 100 <= n < number]
     edges = [
         {"name": f"package-{n // 10}", "hash": hash_of(n), "parameters": {"deptypes": ["link"], "virtuals": []}}
         for n in needs
     ]
-    return json.dumps(
-        {
-            "name": f"package-{number // 10}",
-            "version": f"1.{number % 10}",
-            "arch": {"platform": "linux", "platform_os": "debian12", "target": "x86_64"},
-            "namespace": "builtin",
-            "parameters": {f"option_{n}": bool(number >> n & 1) for n in range(12)},
-            "package_hash": "x" * 600,
-            "dependencies": edges,
-            "hash": hash_of(number),
-        },
-        separators=(",", ":"),
-    )
+    return {
+        "name": f"package-{number // 10}",
+        "version": f"1.{number % 10}",
+        "arch": {"platform": "linux", "platform_os": "debian12", "target": "x86_64"},
+        "namespace": "builtin",
+        "parameters": {f"option_{n}": bool(number >> n & 1) for n in range(12)},
+        "package_hash": "x" * 600,
+        "dependencies": edges,
+    }
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oci_binpkg.model.spec import Spec, SpecGraph, parse_node, parse_spec_document, spec_document
+from oci_binpkg.model.spec import Spec, SpecGraph
+from oci_binpkg.model.spec_document import parse_node, parse_spec_document, spec_document
 from tests.support.spack_trees import Sketch, graph_of
 
 TYPES = st.sets(st.sampled_from(["build", "link", "run", "test"]), min_size=1).map(lambda types: tuple(sorted(types)))

@@ -23,7 +23,7 @@ from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
 from oci_binpkg.model.content import Digest, Platform
 from oci_binpkg.model.image import Layer, PackageLayer, PackageSpec, compose
-from oci_binpkg.model.spec import parse_spec_document
+from oci_binpkg.model.spec_document import parse_spec_document
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.memory import MemoryStore
 from oci_binpkg.transport.client import RegistryHttpClient

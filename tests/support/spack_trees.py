@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from oci_binpkg.installs.spack import SpackInstalls
-from oci_binpkg.model.spec import FLAGS, Spec, SpecGraph, parse_node, spec_document
+from oci_binpkg.model.spec import FLAGS, Spec, SpecGraph
+from oci_binpkg.model.spec_document import parse_node, spec_document
 from tests.support.golden import unpack_store
 
 GOLDEN = Path(__file__).parents[2] / "fixtures" / "golden"

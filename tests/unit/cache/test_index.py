@@ -7,7 +7,8 @@ import pytest
 
 from oci_binpkg.cache.index import EMPTY, index_of, open_index
 from oci_binpkg.errors import ContentError
-from oci_binpkg.model.spec import SpecGraph, parse_spec_document
+from oci_binpkg.model.spec import SpecGraph
+from oci_binpkg.model.spec_document import parse_spec_document
 
 GOLDEN = Path(__file__).parents[3] / "fixtures" / "golden"
 GREET_20 = "6fytamqgzio2shuhlaie55hiv2m2stdw"

@@ -23,7 +23,7 @@ from oci_binpkg.cache.signing import verify_clearsigned
 from oci_binpkg.errors import ContentError, NetworkError, NotFoundError, SignatureError, TransferError, UsageError
 from oci_binpkg.model.content import OCI_LAYER_ZSTD, Blob, Descriptor, Digest
 from oci_binpkg.model.image import UNKNOWN_DIFF_ID, Layer, known_diff_id
-from oci_binpkg.model.spec import parse_spec_document
+from oci_binpkg.model.spec_document import parse_spec_document
 from oci_binpkg.transport.objects_file import FileObjects
 from tests.support import golden
 from tests.support.golden import GOLDEN

@@ -13,7 +13,7 @@ from oci_binpkg.errors import ContentError, NotFoundError, TransferError
 from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Blob, Digest, Platform
 from oci_binpkg.model.image import Layer, PackageLayer, PackageSpec, compose
 from oci_binpkg.model.manifest import Manifest
-from oci_binpkg.model.spec import parse_spec_document
+from oci_binpkg.model.spec_document import parse_spec_document
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.memory import MemoryStore
 

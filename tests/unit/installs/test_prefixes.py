@@ -7,7 +7,8 @@ import pytest
 from oci_binpkg.errors import InstallsError
 from oci_binpkg.installs.prefixes import PrefixInstalls
 from oci_binpkg.model.query import Query, one
-from oci_binpkg.model.spec import Arch, parse_spec_document, spec_document
+from oci_binpkg.model.spec import Arch
+from oci_binpkg.model.spec_document import parse_spec_document, spec_document
 
 HEAD = '[defaults]\narch = {platform = "linux", os = "debian12", target = "zen4"}\n'
 TWO = """

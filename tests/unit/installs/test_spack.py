@@ -11,7 +11,8 @@ from oci_binpkg.errors import InstallsError, LocalDiskError
 from oci_binpkg.installs.database import empty_document, encode_database, parse_database
 from oci_binpkg.installs.spack import SpackInstalls
 from oci_binpkg.model.query import Query, one
-from oci_binpkg.model.spec import SpecGraph, parse_spec_document, spec_document
+from oci_binpkg.model.spec import SpecGraph
+from oci_binpkg.model.spec_document import parse_spec_document, spec_document
 from tests.support.spack_trees import GOLDEN, GOLDEN_ROOT, Sketch, golden_tree, graph_of, spack_tree
 
 SKETCHES = [

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from oci_binpkg.errors import ContentError
-from oci_binpkg.model.spec import Arch, Dependency, Spec, SpecGraph, parse_node, parse_spec_document, spec_document
+from oci_binpkg.model.spec import Arch, Dependency, Spec, SpecGraph
+from oci_binpkg.model.spec_document import parse_node, parse_spec_document, spec_document
 from tests.support.spack_trees import Sketch, graph_of, nodes_of
 
 GOLDEN = Path(__file__).parents[3] / "fixtures" / "golden"
