@@ -12,7 +12,9 @@ from oci_binpkg.cache.mirror_keys import publish_key, published_keys
 from oci_binpkg.cli import render
 from oci_binpkg.cli.running import observed
 from oci_binpkg.cli.settings import load_settings
+from oci_binpkg.disk import open_file
 from oci_binpkg.errors import LocalDiskError, NotFoundError
+from oci_binpkg.model.content import read_whole
 
 
 def list_keys(*, json: bool) -> int:
@@ -71,8 +73,8 @@ def publish(mirror: str, key: str) -> int:
 
 def _read(path: str) -> bytes:
     try:
-        with open(os.path.expanduser(path), "rb") as file:
-            return file.read(MAX_KEY_BYTES + 1)
+        with open_file(os.path.expanduser(path)) as file:
+            return read_whole(file, MAX_KEY_BYTES + 1)
     except OSError as error:
         raise LocalDiskError(f"{path}: {error.strerror}", hint="name a key file, or add --from MIRROR") from None
 

@@ -39,6 +39,18 @@ _HEX_LENGTH: Final = {"sha256": 64, "sha512": 128}
 _HEX: Final = re.compile(r"[0-9a-f]+", re.ASCII)
 
 
+def read_whole(stream: BinaryIO, limit: int) -> bytes:
+    """Return what a stream holds, at most `limit` bytes; memory is taken for what there is, not for the limit.
+
+    Python allocates as much as it asks a stream for, and a raw stream may return less than it is asked for.
+    """
+    chunks = []
+    while limit > 0 and (chunk := stream.read(min(limit, _CHUNK))):
+        chunks.append(chunk)
+        limit -= len(chunk)
+    return b"".join(chunks)
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Digest:
     """An algorithm (`sha256` or `sha512`) and lower-case hex digits; safe in paths and URLs once it exists.
@@ -160,13 +172,8 @@ class Blob:
     def read(self, limit: int = 64 * 1024 * 1024) -> bytes:
         """Read a small blob whole. Raises `ContentError` above `limit` bytes or if size or digest do not match."""
         self._require_size(limit)
-        chunks, left = [], self.descriptor.size + 1
         with self.open() as stream:
-            # a raw stream may return less than it is asked for
-            while left and (chunk := stream.read(left)):
-                chunks.append(chunk)
-                left -= len(chunk)
-        data = b"".join(chunks)
+            data = read_whole(stream, self.descriptor.size + 1)
         verify(data, self.descriptor)
         return data
 

@@ -15,6 +15,7 @@ from oci_binpkg.archive.distribution import MAX_BYTES, MEMBER, Distribution, Rel
 from oci_binpkg.archive.layer import PackedLayer
 from oci_binpkg.archive.layercache import LayerCache
 from oci_binpkg.archive.tarball import TarSummary
+from oci_binpkg.disk import read_regular
 from oci_binpkg.errors import ContentError, LocalDiskError
 from oci_binpkg.model.image import Layer
 
@@ -82,8 +83,7 @@ def received(
         return None
     path = os.path.join(prefix, MEMBER)
     try:
-        with open(path, "rb") as file:
-            return found, Distribution.parse(file.read(MAX_BYTES), path)
+        return found, Distribution.parse(read_regular(path, MAX_BYTES), path)
     except (OSError, ContentError):
         cache.release(found)
         return None

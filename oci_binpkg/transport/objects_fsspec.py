@@ -20,7 +20,7 @@ from oci_binpkg.errors import (
     NotFoundError,
     UsageError,
 )
-from oci_binpkg.model.content import Blob
+from oci_binpkg.model.content import Blob, read_whole
 from oci_binpkg.transport.addresses import redact_url
 from oci_binpkg.transport.objects import MAX_DOCUMENT_BYTES, Object, checked_path, chunks
 
@@ -125,7 +125,7 @@ class FsspecObjects:
     def read(self, path: str, *, known_etag: str = "", limit: int = MAX_DOCUMENT_BYTES) -> Object | None:
         """Read an object whole; None if its version is `known_etag`."""
         with self.open(path) as stream:
-            data = stream.read(limit + 1)
+            data = read_whole(stream, limit + 1)
         if len(data) > limit:
             raise ContentError(f"{self.name}/{path} is larger than {limit} bytes")
         etag = hashlib.sha256(data).hexdigest()

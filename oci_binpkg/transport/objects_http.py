@@ -22,7 +22,7 @@ from oci_binpkg.errors import (
     ServerError,
     UnsupportedError,
 )
-from oci_binpkg.model.content import Blob
+from oci_binpkg.model.content import Blob, read_whole
 from oci_binpkg.transport.addresses import redact_url
 from oci_binpkg.transport.http import HttpClient, Request, Response
 from oci_binpkg.transport.objects import MAX_DOCUMENT_BYTES, Object, checked_path
@@ -64,7 +64,7 @@ class HttpObjects:
             response.close()
             return None
         with io.BufferedReader(_Body(self, path, response)) as stream:
-            data = stream.read(limit + 1)
+            data = read_whole(stream, limit + 1)
         if len(data) > limit:
             raise ContentError(f"{self.name}/{path} is larger than {limit} bytes")
         return Object(data, _version(response))

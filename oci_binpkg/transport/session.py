@@ -26,7 +26,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util.ssl_match_hostname import CertificateError
 
 from oci_binpkg.errors import BinpkgError, ContentError, LocalDiskError
-from oci_binpkg.model.content import Blob, Growing
+from oci_binpkg.model.content import Blob, Growing, read_whole
 from oci_binpkg.transport.addresses import Origin, request_target
 from oci_binpkg.transport.retry import Failure
 from oci_binpkg.transport.settings import Timeouts, TransportSettings
@@ -189,7 +189,7 @@ class WireResponse:
 
     def read(self, limit: int) -> bytes:
         """Read the whole body. Raises `ContentError` above `limit` bytes."""
-        data = self.stream.read(limit + 1)
+        data = read_whole(self.stream, limit + 1)
         if len(data) > limit:
             self._response.close()
             raise ContentError(
@@ -213,7 +213,7 @@ class WireResponse:
     def discard(self, limit: int = _DRAINED) -> bytes:
         """Return the first `limit` bytes of the body, as far as they arrive, and close."""
         try:
-            return self.stream.read(limit)
+            return read_whole(self.stream, limit)
         except BinpkgError:
             return b""
         finally:
