@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
-from oci_binpkg.cache.catalog_database import in_catalog, open_database, writing
+from oci_binpkg.cache.catalog_database import in_catalog, memory_database, open_database, writing
 from oci_binpkg.cache.catalog_reading import Kind
 from oci_binpkg.cache.catalog_writing import drop_orphans, read_kinds, replace_holdings
 from oci_binpkg.cache.index_records import Notice, Records, refuse
@@ -50,9 +50,10 @@ class Catalog:
     All methods raise `LocalDiskError`, and `DamagedCatalogError` for a file that is not what was written.
     """
 
-    def __init__(self, path: str = "") -> None:
+    def __init__(self, path: str = "", *, copy_of: str = "") -> None:
+        """Open the catalog at `path`; or without one, with `copy_of` what the catalog there holds."""
         self._path = path
-        self._database = open_database(path)
+        self._database = memory_database(copy_of) if copy_of else open_database(path)
 
     def __enter__(self) -> Self:
         return self

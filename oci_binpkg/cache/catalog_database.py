@@ -12,6 +12,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import Final
 
 from oci_binpkg.errors import LocalDiskError
@@ -21,6 +22,7 @@ BUSY_SECONDS: Final = 120.0
 _APPLICATION: Final = 0x62706B67  # "bpkg", in the file's header
 _REFUSED: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM})
 _OTHER_PLACE: Final = "check space and permissions there, or set XDG_CACHE_HOME to another folder"
+_NOT_OURS_TO_WRITE: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT})
 _ROOM: Final = 1024 * 1024
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _PAGE_BYTES: Final = 16384
@@ -65,12 +67,16 @@ class DamagedCatalogError(LocalDiskError):
     """The catalog's file is not what was written. Nothing in it is lost for good: the caches have it all."""
 
 
+class UnwritableCatalogError(LocalDiskError):
+    """The catalog's folder cannot be written: a catalog in memory serves as well, only slower."""
+
+
 def open_database(path: str) -> sqlite3.Connection:
     """Open the database, made anew if it is damaged or of another version; "" is a new one without a name.
 
     For one thread.
 
-    Raises `LocalDiskError`.
+    Raises `LocalDiskError`; `UnwritableCatalogError` where nothing can be kept.
     """
     if not path:
         return _opened(path)
@@ -82,6 +88,20 @@ def open_database(path: str) -> sqlite3.Connection:
             except DamagedCatalogError:
                 _remove(path)
                 return _opened(path)
+
+
+def memory_database(path: str) -> sqlite3.Connection:
+    """Return a database that is not kept, with what the one at `path` holds, as far as that can be read."""
+    database = _connect("")
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?immutable=1", uri=True)) as kept:
+        kept.backup(database)
+    try:
+        with in_catalog(""):
+            _lay_out(database, "")
+    except DamagedCatalogError:
+        database.close()
+        return _opened("")
+    return database
 
 
 def replace_database(path: str) -> None:
@@ -101,7 +121,8 @@ def in_catalog(path: str) -> Iterator[None]:
             raise DamagedCatalogError(f"{path} is damaged: {error}", hint="it is made anew from the caches") from error
         raise _disk_error(error, path) from error
     except OSError as error:
-        raise LocalDiskError(f"{path}: {error.strerror}", hint=_OTHER_PLACE) from error
+        kind = UnwritableCatalogError if error.errno in _NOT_OURS_TO_WRITE else LocalDiskError
+        raise kind(f"{path}: {error.strerror}", hint=_OTHER_PLACE) from error
 
 
 def _disk_error(error: sqlite3.Error, path: str) -> LocalDiskError:
@@ -112,7 +133,8 @@ def _disk_error(error: sqlite3.Error, path: str) -> LocalDiskError:
         reason = os.strerror(errno.ENOSPC)
         return LocalDiskError(f"{path}: {reason}", hint=_OTHER_PLACE)
     if code in _REFUSED:
-        return LocalDiskError(f"{path}: {error}", hint=_OTHER_PLACE)
+        kind = LocalDiskError if os.path.isdir(path) else UnwritableCatalogError
+        return kind(f"{path}: {error}", hint=_OTHER_PLACE)
     return LocalDiskError(f"{path}: {error}", hint="the catalog may be deleted: it is made anew")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from oci_binpkg.cache.catalog import CacheState, Catalog
-from oci_binpkg.cache.catalog_database import DamagedCatalogError, replace_database
+from oci_binpkg.cache.catalog_database import DamagedCatalogError, UnwritableCatalogError, replace_database
 from oci_binpkg.cache.catalog_reading import IndexReader
 from oci_binpkg.cache.catalog_search import Match, near_names, search
 from oci_binpkg.errors import BinpkgError, ContentError, NoMatchError, NotFoundError
@@ -70,16 +70,22 @@ class Refresh:
         return self.then(Catalog.states)
 
     def then(self, use: Callable[[Catalog], _Result]) -> _Result:
-        """Refresh the catalog and use it; once more with a new one if the file turns out to be damaged."""
+        """Refresh the catalog and use it; once more with a new one if the file turns out to be damaged.
+
+        Where its folder cannot be written, a catalog in memory serves: it starts with what the file holds.
+        """
         try:
             return self._once(use)
         except DamagedCatalogError as error:
             self.observer(Warned(f"{error.message}; {error.hint}"))
             replace_database(self.path)
             return self._once(use)
+        except UnwritableCatalogError as error:
+            self.observer(Warned(f"{error.message}: what is read of the caches is not kept"))
+            return self._once(use, kept=False)
 
-    def _once(self, use: Callable[[Catalog], _Result]) -> _Result:
-        with Catalog(self.path) as catalog:
+    def _once(self, use: Callable[[Catalog], _Result], *, kept: bool = True) -> _Result:
+        with Catalog(self.path) if kept else Catalog(copy_of=self.path) as catalog:
             catalog.keep_only(self.caches)
             states = catalog.states()
             for name, url in self._wanted.items():

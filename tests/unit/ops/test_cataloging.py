@@ -1,8 +1,10 @@
 """The search over all configured caches: when they are asked, what is kept, and what is found."""
 
+import errno
 import multiprocessing
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -223,6 +225,35 @@ def test_a_folder_in_its_place_is_an_error_of_the_disk(lab):
     os.makedirs(lab.path)
     with pytest.raises(LocalDiskError, match=r"catalog\.sqlite"):
         lab.find()
+
+
+@pytest.mark.parametrize("place", ["/proc/oci-binpkg", "/dev/null/oci-binpkg", "/sys/oci-binpkg"])
+def test_where_nothing_can_be_kept_a_catalog_in_memory_serves(lab, place):
+    lab.path = f"{place}/catalog.sqlite"
+    assert lab.find("greet") == [("greet@2.0", "lab")]
+    assert lab.find("greet") == [("greet@2.0", "lab")]
+    assert lab.caches.names == ["lab", "lab"]  # each time it is asked
+    assert len(lab.said) == 2
+    assert lab.path in lab.said[0]
+    with pytest.raises(NoMatchError):
+        lab.find("greet", offline=True)
+
+
+def test_a_catalog_in_memory_starts_with_what_the_file_holds(lab, monkeypatch):
+    lab.find()
+    lab.caches.asked.clear()
+    lab.said.clear()
+
+    def refused(*_):
+        raise PermissionError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("oci_binpkg.cache.catalog_database.fcntl.flock", refused)
+    before = Path(lab.path).read_bytes()
+    assert lab.find("greet", offline=True) == [("greet@2.0", "lab")]
+    lab.caches.answers["lab"] = index(node("greet", "2.1"), GREETLIB)
+    assert lab.find("greet", ttl=0) == [("greet@2.1", "lab")]
+    assert Path(lab.path).read_bytes() == before
+    assert "Read-only file system: what is read of the caches is not kept" in lab.said[0]
 
 
 def test_two_threads_may_refresh_at_once(lab):
