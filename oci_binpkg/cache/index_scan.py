@@ -143,7 +143,8 @@ class _Scanner:
                 return cut, _MEMBERS.decode(b"{%b}" % self._piece[self._at : cut])
             except _NOT_JSON:
                 continue
-        self._must_count = bool(cuts)
+        # until there is more of the text: to look for a cut again after each record would be looking for ever
+        self._must_count = True
         return None
 
     def _counted(self, where: str) -> tuple[int, dict[str, msgspec.Raw]]:

@@ -19,6 +19,9 @@ from oci_binpkg.model.spec_document import parse_node
 
 FORMATS: Final = {"6": 3, "7": 4, "8": 5}
 NEWEST: Final = "8"
+_LARGEST: Final = 2**53
+MOST_VALUES: Final = 20_000_000
+"""Values and keys of a database; one of 10,000 packages has about a million."""
 _OLD_EDGES: Final = 3  # spec formats up to this one write the types of a dependency as `type`
 
 
@@ -44,7 +47,7 @@ def empty_document() -> dict[str, Any]:
 def parse_database(data: bytes, what: str) -> Database:
     """Parse a database document. Raises `InstallsError` naming the field, or the version if it is not understood."""
     try:
-        document = parse_json(data, what, fold_case=False)
+        document = parse_json(data, what, fold_case=False, most_values=MOST_VALUES)
         database = object_of(document, "database", what)
         version = _version(database, what)
         installs = object_of(database, "installs", f"{what}: database", optional=True)
@@ -93,7 +96,8 @@ def _record(key: str, raw: object, form: int, what: str) -> Record:
 
 
 def _number(value: object) -> float:
-    return value if isinstance(value, int | float) else 0.0
+    """Return a time or a count; what none can be counts as none, so that whoever calculates with it can."""
+    return value if isinstance(value, int | float) and abs(value) <= _LARGEST else 0.0
 
 
 def with_package(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import re
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -51,7 +51,7 @@ class LayoutIndex:
         self,
         members: Mapping[str, bytes],
         first: dict[str, _Kept],
-        further: dict[str, tuple[_Kept, ...]],
+        further: Mapping[str, Sequence[_Kept]],
         nameless: list[bytes],
     ) -> None:
         self._members = members
@@ -82,14 +82,14 @@ class LayoutIndex:
         except _NOT_JSON as error:
             raise ContentError(f"{path}: not valid JSON: {str(error)[:200]}") from None
         first: dict[str, _Kept] = {}
-        further: dict[str, tuple[_Kept, ...]] = {}
+        further: dict[str, list[_Kept]] = {}
         nameless = []
         for text in entries:
             name, kept = _kept(text)
             if not name:
                 nameless.append(kept)
             elif name in first:
-                further[name] = (*further.get(name, ()), kept)
+                further.setdefault(name, []).append(kept)
             else:
                 first[name] = kept
         return cls({key: bytes(value) for key, value in members.items()}, first, further, nameless)

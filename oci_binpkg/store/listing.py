@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from http import HTTPStatus
-from typing import Final
 
 from oci_binpkg.errors import ServerError, UsageError
 from oci_binpkg.model.documents import all_text, list_of, parse_json
 from oci_binpkg.model.reference import check_tag
 from oci_binpkg.store.distribution import Remote, origin_of, resolved, with_query
 from oci_binpkg.transport.http import Response
-
-_LINK: Final = re.compile(r"\s*<?([^<>;,\s]+)>?\s*((?:;[^,]*)?)")
-_NEXT: Final = re.compile(r';\s*rel\s*=\s*"?next"?\s*(?:;|$)', re.IGNORECASE)
+from oci_binpkg.transport.links import next_page
 
 
 def list_tags(remote: Remote) -> Iterator[str]:
@@ -56,14 +52,12 @@ def _page(remote: Remote, response: Response) -> tuple[str, ...]:
 
 def _next(remote: Remote, response: Response, page: tuple[str, ...], size: int) -> str:
     """Return the address of the next page, "" if this is the last one."""
-    link = response.headers.get("Link", "")
-    for match in _LINK.finditer(link):
-        if not match[2] or _NEXT.search(match[2]):
-            url = resolved(response, match[1])
-            if origin_of(url) == origin_of(remote.api):
-                return url
-            remote.warn(f"{remote.name}: the next page of tags is said to be at another host; it is asked for here")
-            return _after(remote, page, size)
+    if link := next_page(response.headers.get("Link", "")):
+        url = resolved(response, link)
+        if origin_of(url) == origin_of(remote.api):
+            return url
+        remote.warn(f"{remote.name}: the next page of tags is said to be at another host; it is asked for here")
+        return _after(remote, page, size)
     return _after(remote, page, size) if size and len(page) >= size else ""
 
 

@@ -5,7 +5,6 @@ Source: OCI distribution-spec 1.1 (listing referrers).
 
 from __future__ import annotations
 
-import re
 from http import HTTPStatus
 from typing import Final
 
@@ -13,10 +12,10 @@ from oci_binpkg.errors import ContentError
 from oci_binpkg.model.content import OCI_INDEX, Descriptor, Digest
 from oci_binpkg.model.manifest import Index, parse_manifest
 from oci_binpkg.store.distribution import Remote, origin_of, resolved, with_query
+from oci_binpkg.transport.links import next_page
 
 _UNSUPPORTED: Final = frozenset({400, 404, 405, 406, 501})
 _MOST_PAGES: Final = 100
-_NEXT: Final = re.compile(r'\s*<([^<>,\s]+)>\s*;\s*rel\s*=\s*"?next"?', re.IGNORECASE)
 
 
 def ask_registry(remote: Remote, subject: Digest, artifact_type: str) -> tuple[Descriptor, ...] | None:
@@ -43,8 +42,8 @@ def _ask_page(remote: Remote, url: str, operation: str) -> tuple[tuple[Descripto
         if response.status != HTTPStatus.OK or kind != OCI_INDEX:
             return None, ""
         data = response.read(remote.settings.page_limit)
-        link = _NEXT.search(response.headers.get("Link", ""))
-        following = resolved(response, link[1]) if link else ""
+        link = next_page(response.headers.get("Link", ""))
+        following = resolved(response, link) if link else ""
     return _index(data, operation).manifests, following if origin_of(following) == origin_of(remote.api) else ""
 
 

@@ -228,9 +228,9 @@ class Authenticator:
         with self._lock:
             self._secrets.add(value)
         lifetime = document.get("expires_in")
-        if isinstance(lifetime, bool) or not isinstance(lifetime, int | float) or lifetime <= 0:
+        if isinstance(lifetime, bool) or not isinstance(lifetime, int | float) or not lifetime > 0:
             lifetime = _DEFAULT_LIFETIME
-        return Token(value, issued, min(float(lifetime), _LONGEST_LIFETIME))
+        return Token(value, issued, float(min(lifetime, _LONGEST_LIFETIME)))
 
 
 def _token_request(

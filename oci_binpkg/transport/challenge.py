@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-_WORD_CHARACTERS: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_WORD_CHARACTERS: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _COMMA: Final = re.compile(r"[\s,]*,\s*|\s+")
-_PARAMETER: Final = re.compile(rf'({_WORD_CHARACTERS})\s*=\s*(?:"((?:[^"\\]|\\.)*)(?:"|\\?\Z)|([^\s,"]*))', re.DOTALL)
+_PARAMETER: Final = re.compile(
+    rf'({_WORD_CHARACTERS})\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)(?:"|\\?\Z)|([^\s,"]*+))', re.DOTALL
+)
 _WORD: Final = re.compile(rf"({_WORD_CHARACTERS})(?=[\s,]|\Z)")
+_RUN: Final = re.compile(rf"{_WORD_CHARACTERS}|.", re.DOTALL)
 _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
 _MAX_HEADER: Final = 16 * 1024
 
@@ -65,7 +68,9 @@ def parse_challenges(header: str) -> tuple[Challenge, ...]:
                 found.append((word[1].lower(), {}))
             position, at_start = word.end(), False
         else:
-            position += 1
+            # of a word that ends wrongly no rest ends better: to try each of them would take the square of its length
+            unreadable = _RUN.match(text, position)
+            position = unreadable.end() if unreadable else len(text)
     return tuple(Challenge(scheme, parameters) for scheme, parameters in found)
 
 

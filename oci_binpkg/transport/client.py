@@ -113,9 +113,11 @@ class RegistryHttpClient:
     def _send_to_token_server(self, request: Request) -> Response:
         home = Origin.parse(request.url)
         wait = self._settings.timeouts.token
-        return self._retried(request, home, lambda: self._followed(request, home, "", wait))
+        answer = self._retried(request, home, lambda: self._followed(request, home, "", wait))
+        answer.hurry()
+        return answer
 
-    def _retried(self, request: Request, home: Origin, attempt: Callable[[], WireResponse]) -> Response:
+    def _retried(self, request: Request, home: Origin, attempt: Callable[[], WireResponse]) -> WireResponse:
         attempted = self._attempted(request, home, home)
         if self._settings.offline:
             raise NetworkError(f"{attempted.operation}: offline, so {home.netloc} is not asked")

@@ -38,7 +38,7 @@ _MAX_PROBLEMS: Final = 20
 _CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)
 _QUOTA: Final = re.compile(r"quota|upper limit|storage limit|exceeded the (?:limit|allowed)", re.IGNORECASE)
 _EXHAUSTED: Final = re.compile(r"\s*0\s*;\s*w\s*=\s*([0-9]{1,9})\s*", re.ASCII)
-_WARNING: Final = re.compile(r'\b299\s+\S+\s+"((?:[^"\\]|\\.)*)"')
+_WARNING: Final = re.compile(r'\b299\s++\S++\s++"((?:[^"\\]|\\.)*+)"')
 _MAX_WARNING: Final = 4096
 _NOT_MODIFIED: Final = 304
 _UNAUTHORIZED: Final = 401

@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 _SECONDS: Final = re.compile(r"[0-9]+", re.ASCII)
 _LONGEST: Final = 1e9
+_DATE_CHARACTERS: Final = 64
+"""An HTTP date has 29; older forms have a little more."""
 RETRIED_STATUSES: Final = frozenset({408, 429, 499, 500, 502, 503, 504, *range(520, 525)})
 RETRIED_CODES: Final = frozenset({"UNKNOWN", "UNAVAILABLE", "TOOMANYREQUESTS"})
 FINAL_STATUSES: Final = frozenset({401, 403, 404, 405, 410, 413, 415, 416, 501, 505})
@@ -156,6 +158,8 @@ def parse_retry_after(value: str | None, *, now: float) -> float | None:
 
 def parse_http_date(text: str) -> float | None:
     """Return an HTTP date in seconds since 1970, or None if `text` is none."""
+    if len(text) > _DATE_CHARACTERS:
+        return None
     try:
         moment = parsedate_to_datetime(text)
         return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).timestamp()

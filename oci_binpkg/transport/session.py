@@ -11,7 +11,7 @@ import http.client
 import io
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from http.cookiejar import DefaultCookiePolicy
@@ -28,10 +28,11 @@ from urllib3.util.ssl_match_hostname import CertificateError
 from oci_binpkg.errors import BinpkgError, ContentError, LocalDiskError
 from oci_binpkg.model.content import Blob, Growing, read_whole
 from oci_binpkg.transport.addresses import Origin, request_target
+from oci_binpkg.transport.bodies import CHUNK, streamed
+from oci_binpkg.transport.framing import FramedReader, FramedResponse
 from oci_binpkg.transport.retry import Failure
 from oci_binpkg.transport.settings import Timeouts, TransportSettings
 
-CHUNK: Final = 256 * 1024
 _DRAINED: Final = 64 * 1024
 _PLAIN_REASONS: Final = frozenset(
     {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}
@@ -56,10 +57,16 @@ class _StaleConnectionError(http.client.RemoteDisconnected):
 class _Wire:
     """What connections of one session are told beside what urllib3 passes on."""
 
-    def __init__(self, idle: float) -> None:
+    def __init__(self, idle: float, clock: Callable[[], float]) -> None:
         self.idle = idle
+        self.clock = clock
         self.target = "/"
         self.origin: Origin | None = None
+        self.reader: FramedReader | None = None
+
+    def answered(self, reader: FramedReader) -> None:
+        """Take note of the reader of the answer that is begun."""
+        self.reader = reader
 
 
 class _Connection(HTTPConnection):
@@ -69,6 +76,9 @@ class _Connection(HTTPConnection):
         super().__init__(*args, **kwargs)
         self._wire = wire
         self._served = 0
+        self.response_class = partial(  # type: ignore[assignment]
+            FramedResponse, clock=wire.clock, opened=wire.answered
+        )
 
     def connect(self) -> None:
         """Connect with the connect timeout, then allow more for sending: one chunk may take as long as an idle read."""
@@ -138,47 +148,12 @@ class _Session(requests.Session):
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class _UploadBody:
-    """The body of an upload: a blob read in chunks, exactly as many bytes as were promised."""
-
-    blob: Blob
-
-    def __iter__(self) -> Iterator[bytes]:
-        digest, left = self.blob.descriptor.digest, self.blob.descriptor.size
-        try:
-            with self.blob.open() as stream:
-                while left:
-                    chunk = stream.read(min(CHUNK, left))
-                    if not chunk:
-                        raise ContentError(f"{digest}: the source ends {left} bytes before its promised size")
-                    left -= len(chunk)
-                    yield chunk
-                if stream.read(1):
-                    raise ContentError(f"{digest}: the source is longer than its promised size")
-        except OSError as error:
-            raise LocalDiskError(f"{digest} cannot be read while it is sent: {error.strerror or error}") from error
-
-
-@dataclass(frozen=True, slots=True)
-class _GrowingBody:
-    """The body of an upload that is still being made: `requests` sends it in chunks, as they come."""
-
-    content: Growing
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            with self.content.open() as stream:
-                while chunk := stream.read(CHUNK):
-                    yield chunk
-        except OSError as error:
-            raise LocalDiskError(f"a layer cannot be read while it is sent: {error.strerror or error}") from error
-
-
 class WireResponse:
     """An answer whose body is not read yet; implements `transport.http.Response`."""
 
-    def __init__(self, response: requests.Response, call: Call, stream: BinaryIO) -> None:
+    def __init__(
+        self, response: requests.Response, call: Call, stream: BinaryIO, end_by: Callable[[float], None]
+    ) -> None:
         self.status: int = response.status_code
         self.headers: Mapping[str, str] = response.headers
         self.url = call.url
@@ -186,6 +161,12 @@ class WireResponse:
         self.stream = stream
         self._response = response
         self._operation = call.operation
+        self._end_by = end_by
+        self._wait = call.wait
+
+    def hurry(self) -> None:
+        """Give the body as long as its head had, in all: for answers that are short, such as errors and tokens."""
+        self._end_by(self._wait)
 
     def read(self, limit: int) -> bytes:
         """Read the whole body. Raises `ContentError` above `limit` bytes."""
@@ -203,6 +184,7 @@ class WireResponse:
         raw = self._response.raw
         left = getattr(raw, "length_remaining", None)
         if left is not None and left <= _DRAINED:
+            self.hurry()
             try:
                 # through the stream, which knows when a server is too slow to wait for
                 self.stream.read(left + 1)
@@ -212,6 +194,7 @@ class WireResponse:
 
     def discard(self, limit: int = _DRAINED) -> bytes:
         """Return the first `limit` bytes of the body, as far as they arrive, and close."""
+        self.hurry()
         try:
             return read_whole(self.stream, limit)
         except BinpkgError:
@@ -299,7 +282,7 @@ class WireSession:
     def __init__(self, settings: TransportSettings, clock: Callable[[], float]) -> None:
         self._settings = settings
         self._clock = clock
-        self._wire = _Wire(settings.timeouts.idle)
+        self._wire = _Wire(settings.timeouts.idle, clock)
         self._session = _Session()
         self._session.trust_env = False
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
@@ -319,8 +302,14 @@ class WireSession:
                 raise
             self._session.close()
             response = self._send(call)
+        framed = self._wire.reader
+
+        def end_by(seconds: float) -> None:
+            if framed is not None:
+                framed.body_ends = self._clock() + seconds
+
         reader = BodyReader(response.raw, self._settings.timeouts, self._clock, fail)
-        return WireResponse(response, call, cast("BinaryIO", io.BufferedReader(reader, CHUNK)))
+        return WireResponse(response, call, cast("BinaryIO", io.BufferedReader(reader, CHUNK)), end_by)
 
     def close(self) -> None:
         """Close idle connections."""
@@ -358,14 +347,8 @@ class WireSession:
         prepared.method = call.method
         prepared.url = call.url
         prepared.headers = CaseInsensitiveDict(headers)
-        prepared.body = cast("Any", _streamed(call.body))
+        prepared.body = cast("Any", streamed(call.body))
         return prepared
-
-
-def _streamed(body: Blob | Growing | bytes | None) -> Iterable[bytes] | bytes | None:
-    if isinstance(body, Growing):
-        return _GrowingBody(body)
-    return _UploadBody(body) if isinstance(body, Blob) else body
 
 
 def classify(error: BaseException) -> ExchangeError:

@@ -8,6 +8,8 @@ import pytest
 
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.documents import (
+    DEEPEST,
+    MOST_VALUES,
     all_text,
     canonical_json,
     integer_of,
@@ -165,3 +167,45 @@ def test_case_variants_of_known_keys() -> None:
 
 def test_writes_compactly_in_the_given_order() -> None:
     assert canonical_json({"b": 1, "a": ["ü", None]}) == '{"b":1,"a":["ü",null]}'.encode()
+
+
+def nested(depth: int) -> bytes:
+    return b'{"a":' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"a":[' + b"[]," * MOST_VALUES + b"[]]}",
+        b'{"a":[' + b"{}," * MOST_VALUES + b"{}]}",
+        b'{"a":[' + b"1," * MOST_VALUES + b"1]}",
+        b"{" + b",".join(b'"%d":1' % number for number in range(MOST_VALUES)) + b"}",
+        b'{"a":"' + b"," * MOST_VALUES + b'","b":[' + b'"",' * MOST_VALUES + b"1]}",
+    ],
+    ids=["lists", "objects", "numbers", "members", "texts"],
+)
+def test_refuses_more_values_than_any_document_has(data: bytes) -> None:
+    with pytest.raises(ContentError, match=rf"^doc: a document of more than {MOST_VALUES} values"):
+        parse_json(data, "doc")
+
+
+def test_counts_no_character_within_a_text_for_a_value() -> None:
+    text = ',[{:\\"' * MOST_VALUES
+    assert parse_json(b'{"a":"' + text.encode().replace(b'"', b'"') + b'","b":[1,2]}', "doc")["b"] == [1, 2]
+
+
+def test_a_document_may_have_more_values_where_its_reader_expects_them() -> None:
+    data = b'{"a":[' + b"1," * MOST_VALUES + b"1]}"
+    assert len(parse_json(data, "doc", most_values=2 * MOST_VALUES)["a"]) == MOST_VALUES + 1
+
+
+def test_refuses_what_is_nested_deeper_than_any_document() -> None:
+    assert parse_json(nested(DEEPEST), "doc")["a"] is not None
+    for depth in (DEEPEST + 1, 500, 100_000):
+        with pytest.raises(ContentError, match=r"^doc: nested too deeply"):
+            parse_json(nested(depth), "doc")
+
+
+def test_refuses_a_fraction_of_a_million_digits() -> None:
+    with pytest.raises(ContentError, match=r"^doc: a number of 1000002 characters"):
+        parse_json(b'{"a":1.' + b"1" * 1_000_000 + b"}", "doc")

@@ -130,6 +130,8 @@ def test_clients_share_tokens_of_the_same_login_only(bench) -> None:
         (-5, 25, 1),
         (1e12, 86000, 1),
         (1e12, 86400, 2),
+        (10**400, 86000, 1),
+        (float("nan"), 25, 1),
     ],
 )
 def test_tokens_are_renewed_before_they_expire(bench, lifetime: object, age: float, fetched: int) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import string
+import time
 
 import pytest
 from hypothesis import given
@@ -105,3 +106,14 @@ def test_scopes_of_one_repository_are_merged_the_first_stays_first() -> None:
 def test_the_repository_of_scopes() -> None:
     assert repository_of(("registry:catalog:*", "repository:host:5000/a/b:pull,push")) == "host:5000/a/b"
     assert repository_of(()) == ""
+
+
+@pytest.mark.parametrize("piece", ["a", "a(", 'a="', "a=", " ", ",", "\\", '"', "a b(", "a ="])
+def test_any_header_costs_little(piece: str) -> None:
+    before = time.process_time()
+    parse_challenges(piece * (1_000_000 // len(piece)) + "(")
+    assert time.process_time() - before < 0.3
+
+
+def test_what_follows_an_unreadable_word_is_read() -> None:
+    assert [each.scheme for each in parse_challenges("@@@ aaa(bbb, Basic realm=x")] == ["bbb", "basic"]
