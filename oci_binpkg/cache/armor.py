@@ -10,7 +10,8 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from oci_binpkg.errors import SignatureError
@@ -27,17 +28,32 @@ _ARMOR: Final = re.compile(
     rb"((?:[A-Za-z0-9+/]{1,76}={0,2}\n)+)(?:=[A-Za-z0-9+/]{4}\n)?-----END PGP SIGNATURE-----\n?"
 )
 _WEAK_HASHES: Final = {1: "MD5", 2: "SHA1", 3: "RIPEMD160", 11: "SHA224"}
+BINARY_CLASS: Final = 0
+"""The class of a signature over exact bytes."""
+
 _SIGNATURE_TAG: Final = 2
-_VERSIONS: Final = frozenset({4, 5})
+_VERSION_4: Final = 4
+_VERSIONS: Final = frozenset({_VERSION_4, 5})
 _SHORTEST: Final = 10
+_ISSUER_KEY_ID, _ISSUER_FINGERPRINT = 16, 33
+_HEAD: Final = 6
+"""The bytes before the hashed subpackets: version, class, key and hash algorithm, the length of what follows."""
 
 
 @dataclass(frozen=True, slots=True)
 class SignatureFacts:
-    """What a signature says about itself, unproven: the hash's name (`SHA256`) and its class (0 binary, 1 text)."""
+    """What a signature says about itself, unproven: the hash's name (`SHA256`) and its class (0 binary, 1 text).
+
+    `issuers` are fingerprints and key ids (16 digits) of the key that made it, in upper case. The hash is over the data
+    and then `covered`, and begins with `digest_start`; both are empty where that is not known. `packet` is all of it.
+    """
 
     hash_name: str
     signature_class: int
+    issuers: frozenset[str] = frozenset()
+    covered: bytes = b""
+    digest_start: bytes = b""
+    packet: bytes = field(default=b"", compare=False, repr=False)
 
 
 def read_signature(armored: bytes, what: str) -> SignatureFacts:
@@ -57,7 +73,8 @@ def read_signature(armored: bytes, what: str) -> SignatureFacts:
         packets = base64.b64decode(match[1].replace(b"\n", b""), validate=True)
     except binascii.Error:
         raise SignatureError(f"{what}: the armor of the signature is damaged") from None
-    return _facts(_only_packet(packets, what), what)
+    body = _only_packet(packets, what)
+    return replace(_facts(body, what), packet=packets)
 
 
 def _only_packet(data: bytes, what: str) -> bytes:
@@ -109,4 +126,38 @@ def _facts(packet: bytes, what: str) -> SignatureFacts:
             f"{what}: signed with {name}; only {', '.join(STRONG_HASHES.values())} are accepted",
             hint="sign it again with --digest-algo SHA512",
         )
-    return SignatureFacts(STRONG_HASHES[hash_number], signature_class)
+    return _with_subpackets(SignatureFacts(STRONG_HASHES[hash_number], signature_class), packet)
+
+
+def _with_subpackets(facts: SignatureFacts, packet: bytes) -> SignatureFacts:
+    """Add what the subpackets say, the hashed ones and the others."""
+    hashed_end = _HEAD + int.from_bytes(packet[_HEAD - 2 : _HEAD], "big")
+    rest = hashed_end + 2
+    rest_end = rest + int.from_bytes(packet[hashed_end:rest], "big")
+    issuers = set()
+    for kind, value in (*_subpackets(packet[_HEAD:hashed_end]), *_subpackets(packet[rest:rest_end])):
+        if kind == _ISSUER_KEY_ID:
+            issuers.add(value.hex().upper())
+        elif kind == _ISSUER_FINGERPRINT:
+            issuers.add(value[1:].hex().upper())
+    if packet[0] != _VERSION_4 or rest_end + 2 > len(packet):
+        return replace(facts, issuers=frozenset(issuers))
+    # RFC 4880, 5.2.4: what is hashed of the signature itself, and how long that is
+    covered = packet[:hashed_end] + b"\x04\xff" + hashed_end.to_bytes(4, "big")
+    return replace(facts, issuers=frozenset(issuers), covered=covered, digest_start=packet[rest_end : rest_end + 2])
+
+
+def _subpackets(area: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield type and content of each subpacket; what is cut off is left out."""
+    at = 0
+    while at < len(area):
+        lead = area[at]
+        if lead < 192:  # noqa: PLR2004  # RFC 4880, 5.2.3.1: one octet, two, five
+            length, at = lead, at + 1
+        elif lead < 255:  # noqa: PLR2004
+            length, at = ((lead - 192) << 8) + int.from_bytes(area[at + 1 : at + 2], "big") + 192, at + 2
+        else:
+            length, at = int.from_bytes(area[at + 1 : at + 5], "big"), at + 5
+        if length and at + length <= len(area):
+            yield area[at] & 0x7F, area[at + 1 : at + length]
+        at += length

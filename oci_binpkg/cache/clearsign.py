@@ -10,14 +10,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
 from typing import Final
 
 from oci_binpkg.cache.armor import BEGIN_SIGNATURE, MAX_SIGNATURE_BYTES, read_signature
 from oci_binpkg.errors import SignatureError
-
-Verifier = Callable[[bytes, str], bytes]
-"""`verify(data, what)` returns the document inside a message, or raises `ContentError` if it must not be believed."""
 
 MAX_DOCUMENT_BYTES: Final = 64 * 1024 * 1024
 MAX_LINE_BYTES: Final = 19_000
@@ -52,6 +48,16 @@ def unsigned(data: bytes, what: str, *, strip: bool = False) -> bytes:
             f"{what} is signed, and signatures are not checked here", hint="trust its key, or say that none is needed"
         )
     return split(data, what)[0]
+
+
+def plain(data: bytes, what: str) -> tuple[bytes, None]:
+    """Return a document that nobody signed: a `Verifier` that refuses those that are signed."""
+    return unsigned(data, what), None
+
+
+def stripped(data: bytes, what: str) -> tuple[bytes, None]:
+    """Return a document, believed without its signature if it has one: a `Verifier` that verifies nothing."""
+    return unsigned(data, what, strip=True), None
 
 
 def split(data: bytes, what: str) -> tuple[bytes, bytes]:

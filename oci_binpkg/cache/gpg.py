@@ -5,12 +5,14 @@ Source: GnuPG 2.2 and later: its manual and doc/DETAILS (status lines, colon lis
 
 from __future__ import annotations
 
+import os
 import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from oci_binpkg.errors import KeyringError
+from oci_binpkg.errors import KeyringError, LocalDiskError
 
 _STATUS: Final = "[GNUPG:] "
 _FIXED: Final = ("--batch", "--no-tty", "--no-options", "--disable-dirmngr", "--no-auto-check-trustdb")
@@ -107,6 +109,37 @@ def statuses(output: bytes) -> list[Status]:
             keyword, *arguments = line.removeprefix(_STATUS).split() or [""]
             found.append(Status(keyword, tuple(arguments)))
     return found
+
+
+def verifying(gpg: Gpg, *files: str, output: str = "", each: bool = False) -> Outcome:
+    """Let gpg verify a document, or a file of signatures and then the file that they are over.
+
+    What it finds is in the status lines on its standard output. A document's text is written to the file `output`. In
+    batch mode gpg ends at the first bad signature; with `each` it goes on to the last.
+    """
+    options = ["--status-fd", "1", "--trust-model", "always", "--no-auto-key-retrieve"]
+    options += ["--no-batch"] if each else []
+    options += ["--output", output] if output else []
+    return gpg.call(*options, "--verify", *files)
+
+
+def workplace() -> tempfile.TemporaryDirectory[str]:
+    """Return a new directory for what gpg is given. Raises `LocalDiskError`."""
+    try:
+        return tempfile.TemporaryDirectory(prefix="oci-binpkg-verify-")
+    except OSError as error:
+        raise LocalDiskError(f"no place for temporary files: {error.strerror or error}") from error
+
+
+def written(directory: str, name: str, data: bytes) -> str:
+    """Write a new file, and return its path. Raises `LocalDiskError`."""
+    path = os.path.join(directory, name)
+    try:
+        with open(path, "xb") as file:
+            file.write(data)
+    except OSError as error:
+        raise LocalDiskError(f"cannot write {path}: {error.strerror or error}") from error
+    return path
 
 
 def words(outcome: Outcome) -> str:

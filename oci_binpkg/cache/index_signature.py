@@ -16,6 +16,7 @@ from oci_binpkg.errors import SignatureError, UsageError
 
 if TYPE_CHECKING:
     from oci_binpkg.cache.keyring import Trusted
+    from oci_binpkg.cache.statement import Signed
 
 _T = TypeVar("_T")
 _REBUILD: Final = "`oci-binpkg index rebuild CACHE --key KEY` makes the index anew from the packages"
@@ -56,10 +57,10 @@ class IndexTrust:
     require: bool = False
     warn: Callable[[str], None] = _keep_quiet
 
-    def opened(self, data: bytes, what: str) -> tuple[bytes, str]:
+    def opened(self, data: bytes, what: str, accept: Callable[[Signed], object] = lambda _: None) -> tuple[bytes, str]:
         """Return the document inside a mirror's index manifest, and its signer, "" if there is none that counts.
 
-        Raises `SignatureError` if it must not be believed.
+        Raises `SignatureError` if it must not be believed, also where `accept` raises it of a good signature.
         """
         from oci_binpkg.cache.clearsign import is_clearsigned, split  # noqa: PLC0415 - as in `judged`
         from oci_binpkg.cache.signing import read_clearsigned  # noqa: PLC0415
@@ -70,12 +71,20 @@ class IndexTrust:
             return data, ""
         if not self.asks:
             return split(data, what)[0], ""
-        return self._first(lambda keyring: read_clearsigned(data, what, keyring), what)
+        text, signed = self._first(lambda keyring: read_clearsigned(data, what, keyring), what)
+        accept(signed)
+        return text, signed.signer
 
-    def judged(self, data: bytes, signatures: Sequence[bytes], what: str) -> str:
+    def judged(
+        self,
+        data: bytes,
+        signatures: Sequence[bytes],
+        what: str,
+        accept: Callable[[Signed], object] = lambda _: None,
+    ) -> str:
         """Return the signer of an index manifest in a registry, "" if it is not signed.
 
-        Raises `SignatureError` if it must not be believed.
+        Raises `SignatureError` if it must not be believed, also where `accept` raises it of all that are good.
         """
         if not signatures:
             if self.require:
@@ -83,7 +92,7 @@ class IndexTrust:
             return ""
         from oci_binpkg.cache.signing import verify_any  # noqa: PLC0415 - most indices are not signed
 
-        return self._first(lambda keyring: verify_any(data, signatures, what, keyring), what)
+        return self._first(lambda keyring: verify_any(data, signatures, what, keyring, accept=accept), what).signer
 
     def check_writer(self, what: str, *, signs: bool) -> None:
         """Raise `UsageError` if an index that has to be signed is about to be written by somebody who does not sign."""

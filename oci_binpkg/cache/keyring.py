@@ -6,11 +6,10 @@ be looked at with `inspect` before somebody decides.
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -21,6 +20,7 @@ from oci_binpkg.errors import ContentError, KeyringError, LocalDiskError, NotFou
 
 MAX_KEY_BYTES: Final = 1024 * 1024
 _FINGERPRINT: Final = re.compile(r"(?:[0-9A-F]{40}|[0-9A-F]{64})", re.ASCII)
+_VERSION_4_DIGITS: Final = 40
 _ESCAPE: Final = re.compile(r"\\x([0-9a-f]{2})", re.ASCII)
 
 
@@ -29,7 +29,8 @@ class Key:
     """A public key. Times in seconds since 1970; `expires` is None where it does not.
 
     `trusted`: it is in our keyring. `expired` and `revoked` are gpg's word of now; `signs`: its owner means it, or a
-    subkey that is usable, to sign data. The user ids are what its owner claims, made printable.
+    subkey that is usable, to sign data. The user ids are what its owner claims, made printable. `subkeys` are the
+    fingerprints of its subkeys, whatever they are for.
     """
 
     fingerprint: str
@@ -40,6 +41,7 @@ class Key:
     revoked: bool
     expired: bool
     signs: bool
+    subkeys: tuple[str, ...] = ()
 
 
 class Trusted(Protocol):
@@ -51,6 +53,10 @@ class Trusted(Protocol):
 
     def fingerprints(self) -> frozenset[str]:
         """Return the fingerprints of those that count."""
+        ...
+
+    def key_ids(self) -> frozenset[str]:
+        """Return how signatures may name the keys that the reader knows: fingerprints and key ids, of subkeys too."""
         ...
 
 
@@ -73,7 +79,7 @@ class Keyring:
         self._gpg = Gpg(os.path.abspath(home), gpg, run, timeout)
         self._signer = self._gpg if own_secrets else Gpg("", gpg, run, timeout)
         self._lock = threading.Lock()
-        self._trusted: frozenset[str] | None = None
+        self._listed: list[Key] | None = None
         self._signed = False
 
     @property
@@ -116,10 +122,17 @@ class Keyring:
 
     def fingerprints(self) -> frozenset[str]:
         """Return the fingerprints of the trusted keys that are not revoked. Asked of gpg once, and after a change."""
+        return frozenset(key.fingerprint for key in self._known_keys() if not key.revoked)
+
+    def key_ids(self) -> frozenset[str]:
+        """Return how signatures may name the keys, also those that are revoked: gpg says so then."""
+        return names_of(self._known_keys())
+
+    def _known_keys(self) -> list[Key]:
         with self._lock:
-            if self._trusted is None:
-                self._trusted = frozenset(key.fingerprint for key in self.keys() if not key.revoked)
-            return self._trusted
+            if self._listed is None:
+                self._listed = self.keys()
+            return self._listed
 
     def inspect(self, key_bytes: bytes, what: str = "the key file") -> list[Key]:
         """Return the keys in a file, armored or not, without taking any of them in.
@@ -202,7 +215,7 @@ class Keyring:
             yield
         finally:
             with self._lock:
-                self._trusted = None
+                self._listed = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,12 +231,27 @@ class OwnKeys:
 
     def fingerprints(self) -> frozenset[str]:
         """Return the fingerprints of their primary keys. Raises `KeyringError` if there are none."""
+        return frozenset(key.fingerprint for key in self._keys())
+
+    def key_ids(self) -> frozenset[str]:
+        """Return how signatures may name these keys. Raises `KeyringError` if there are none."""
+        return names_of(self._keys())
+
+    def _keys(self) -> list[Key]:
         listing = self.gpg.checked(
             "--with-colons", "--list-secret-keys", "--", self.key, task=f"find the key {self.key!r}", agent=True
         )
-        lines = [line.split(b":") for line in listing.split(b"\n") if line.startswith((b"sec:", b"fpr:"))]
-        pairs = itertools.pairwise(lines)
-        return frozenset(after[9].decode("ascii", "replace") for line, after in pairs if line[0] == b"sec")
+        return list(_parsed(listing, trusted=True))
+
+
+def names_of(keys: Iterable[Key]) -> frozenset[str]:
+    """Return fingerprints and key ids of keys and of their subkeys, as signatures name them.
+
+    A key id is the end of a fingerprint, of a key of version 5 its beginning.
+    """
+    fingerprints = {one for key in keys for one in (key.fingerprint, *key.subkeys)}
+    ids = {one[-16:] if len(one) == _VERSION_4_DIGITS else one[:16] for one in fingerprints}
+    return frozenset(fingerprints | ids)
 
 
 def parse_fingerprint(text: str) -> str:
@@ -244,11 +272,11 @@ def check_key_name(key: str) -> str:
 
 
 def _parsed(listing: bytes, *, trusted: bool) -> Iterator[Key]:
-    """Read gpg's colon format: `pub` begins a key, the first `fpr` after it is the primary key's."""
+    """Read gpg's colon format: `pub` or `sec` begins a key, the first `fpr` after it is the primary key's."""
     current: Key | None = None
     for line in listing.decode("utf-8", "replace").split("\n"):
         fields = [*line.split(":"), *[""] * 12]
-        if fields[0] == "pub":
+        if fields[0] in ("pub", "sec"):
             if current is not None:
                 yield current
             validity, abilities = fields[1], fields[11]
@@ -259,6 +287,8 @@ def _parsed(listing: bytes, *, trusted: bool) -> Iterator[Key]:
             current = Key("", (), created, expires, trusted, validity == "r", validity == "e", signs)
         elif current is not None and fields[0] == "fpr" and not current.fingerprint:
             current = replace(current, fingerprint=fields[9])
+        elif current is not None and fields[0] == "fpr":
+            current = replace(current, subkeys=(*current.subkeys, fields[9]))
         elif current is not None and fields[0] == "uid":
             current = replace(current, user_ids=(*current.user_ids, _printable(fields[9])))
     if current is not None:

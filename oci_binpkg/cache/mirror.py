@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import BinaryIO, Final
 
-from oci_binpkg.cache.clearsign import Verifier, is_clearsigned, unsigned
+from oci_binpkg.cache.clearsign import is_clearsigned, plain, stripped
 from oci_binpkg.cache.damage import PUSH_AGAIN, REBUILD, MissingBlobError, hinted
 from oci_binpkg.cache.index import EMPTY, MAX_INDEX_BYTES, IndexDocument, LastIndex
 from oci_binpkg.cache.index_signature import BELIEVED, IndexSignature, IndexTrust, looked_at, unvouched
@@ -41,9 +41,11 @@ from oci_binpkg.cache.mirror_manifest import (
 )
 from oci_binpkg.cache.protocol import Entry, PackageKey
 from oci_binpkg.cache.spool import Spool
+from oci_binpkg.cache.statement import ANY_SITE, Signed, Signer, Site, Verifier
 from oci_binpkg.errors import ContentError, NotFoundError, TransferError, UnsupportedError, UsageError
 from oci_binpkg.model.content import DOCKER_LAYER_GZIP, OCI_LAYER_GZIP, Blob, Descriptor, Digest
 from oci_binpkg.model.image import UNKNOWN_DIFF_ID, Layer
+from oci_binpkg.model.reference import INDEX_TAG
 from oci_binpkg.model.spec_document import SpecDocument, parse_spec_document, spec_document
 from oci_binpkg.store.verifying import VerifyingReader
 from oci_binpkg.transport.objects import Objects, exists
@@ -70,18 +72,19 @@ class MirrorCache:
     """Packages below `v3` of a mirror. Layers that are found have no known diff_id: mirrors do not record it.
 
     `verify` unwraps the manifests of packages and decides which to believe; `sign` (bytes in, a clear-signed message
-    out) signs those that are published, and indices; `trust` says what is asked of an index's signature. `view` names
-    an index over a part of the mirror. `pause(round)` is called between rounds of an index merge that another writer
-    got in the way of.
+    out) signs those that are published, and indices; `trust` says what is asked of an index's signature, and `site`
+    what signatures state. `view` names an index over a part of the mirror. `pause(round)` is called between rounds of
+    an index merge that another writer got in the way of.
     """
 
     def __init__(
         self,
         objects: Objects,
         *,
-        verify: Verifier = unsigned,
-        sign: Callable[[bytes], bytes] | None = None,
+        verify: Verifier = plain,
+        sign: Signer | None = None,
         trust: IndexTrust = BELIEVED,
+        site: Site = ANY_SITE,
         view: str = "",
         pause: Callable[[int], None],
     ) -> None:
@@ -89,6 +92,8 @@ class MirrorCache:
         self._verify = verify
         self._sign = sign
         self._trust = trust
+        self._site = site
+        self._index_tag = f"{INDEX_TAG}/{view}" if view else INDEX_TAG
         self._index = index_path(view)
         self._index_name = f"the view {view} of {objects.name}" if view else f"the index of {objects.name}"
         self._pause = pause
@@ -148,7 +153,7 @@ class MirrorCache:
         self._put(spec)
         layer = entry.layer.blob.descriptor
         manifest = MirrorManifest((_record(layer, INSTALL_TYPE, GZIP), _record(spec.descriptor, SPEC_TYPE, GZIP)))
-        return self._put_manifest(package_path(entry.key), manifest.to_bytes())
+        return self._put_manifest(entry.key, manifest.to_bytes())
 
     def read_index(self, known: Digest | None = None) -> IndexDocument | None:
         """Return the index; None if the digest of its document is `known`. Raises `NotFoundError` without an index."""
@@ -160,7 +165,8 @@ class MirrorCache:
     def index_signature(self) -> IndexSignature:
         """Tell who signed the index. Raises `NotFoundError` without an index."""
         data = self._document(self._index)
-        return looked_at(lambda: replace(self._trust, check=True, require=False).opened(data, self._index_name)[1])
+        trust = replace(self._trust, check=True, require=False)
+        return looked_at(lambda: trust.opened(data, self._index_name, self._check_index)[1])
 
     def merge_index(self, added: IndexDocument, *, replace: bool = False) -> bool:
         """Merge into the index; concurrent writers lose nothing. Returns whether it had to be written.
@@ -196,16 +202,19 @@ class MirrorCache:
         what = f"{self.name}/{path}"
         data = self._document(path)
         with hinted(PUSH_AGAIN):
-            found = parse_mirror_manifest(self._verify(data, what), what)
+            text, signed = self._verify(data, what)
+            found = parse_mirror_manifest(text, what)
             document = self._spec_document(found.record(_SPEC_PREFIX, what), what)
             if document.root.hash != package_hash:
                 raise ContentError(f"{what} holds another package: {document.root.short} ({document.root.hash})")
+            key = PackageKey.of(document.root)
+            if signed is not None:
+                self._site.check(signed, key.tag, what)
             layer = found.record(_INSTALL_PREFIX, what)
             if layer.compression != GZIP:
                 raise ContentError(f"{what}: the archive is not compressed with gzip")
         blob = self._blob(layer, OCI_LAYER_GZIP)
-        key = PackageKey.of(document.root)
-        return Entry(key, document, Layer(blob, UNKNOWN_DIFF_ID), manifest=Digest.of(data))
+        return Entry(key, document, Layer(blob, UNKNOWN_DIFF_ID), manifest=Digest.of(data), signed=signed)
 
     def _indexed_hashes(self) -> dict[str, str]:
         index = self.read_index()
@@ -245,25 +254,28 @@ class MirrorCache:
                 self._objects.write(LAYOUT_PATH, LAYOUT_BYTES)
             self._laid_out = True
 
-    def _put_manifest(self, path: str, data: bytes) -> Digest:
+    def _put_manifest(self, key: PackageKey, data: bytes) -> Digest:
         """Write a package's manifest unless it is there already, signed if it is to be."""
+        path = package_path(key)
         try:
             present = self._document(path)
         except NotFoundError:
             present = b""
-        if self._says(present, data, path):
+        if self._says(present, data, key):
             return Digest.of(present)
-        signed = self._sign(data) if self._sign else data
+        signed = self._sign(data, statement=self._site.statement(key.tag)) if self._sign else data
         self._objects.write(path, signed)
         return Digest.of(signed)
 
-    def _says(self, present: bytes, data: bytes, path: str) -> bool:
+    def _says(self, present: bytes, data: bytes, key: PackageKey) -> bool:
         """Whether what is there already says the same, and is signed if we sign."""
         if not present or (self._sign is not None and not is_clearsigned(present)):
             return False
         try:
-            what = f"{self.name}/{path}"
-            said = self._verify(present, what) if self._sign else unsigned(present, what, strip=True)
+            what = f"{self.name}/{package_path(key)}"
+            said, signed = self._verify(present, what) if self._sign else stripped(present, what)
+            if signed is not None:
+                self._site.check(signed, key.tag, what)
         except ContentError:
             return False
         return said.strip() == data
@@ -290,9 +302,12 @@ class MirrorCache:
     @hinted(REBUILD)
     def opened_index(self, data: bytes) -> tuple[BlobRecord, str]:
         """Return what an index manifest names and who signed it. Raises `SignatureError` if that does not count."""
-        text, signer = self._trust.opened(data, self._index_name)
+        text, signer = self._trust.opened(data, self._index_name, self._check_index)
         what = f"{self.name}/{self._index}"
         return parse_mirror_manifest(text, what).record(_INDEX_PREFIX, what), signer
+
+    def _check_index(self, signed: Signed) -> None:
+        self._site.check(signed, self._index_tag, self._index_name)
 
     def _current_index(self) -> tuple[IndexDocument, str | None, bool]:
         """Return the index, its manifest's version (None: it has none), and whether a signature vouches for it.
@@ -337,7 +352,7 @@ class MirrorCache:
         manifest = MirrorManifest((_record(document.descriptor, INDEX_TYPE, NONE),))
         data = manifest.to_bytes()
         if self._sign is not None and vouched:
-            data = self._sign(data)
+            data = self._sign(data, statement=self._site.statement(self._index_tag))
         if not self._objects.write(self._index, data, if_match=etag):
             return False
         self._last_index.keep(text, document.descriptor.digest)

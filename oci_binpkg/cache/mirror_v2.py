@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Final, Never
 
-from oci_binpkg.cache.clearsign import Verifier, unsigned
+from oci_binpkg.cache.clearsign import plain
 from oci_binpkg.cache.index import MAX_INDEX_BYTES, IndexDocument, LastIndex
 from oci_binpkg.cache.index_signature import NOT_SIGNED, IndexSignature
 from oci_binpkg.cache.mirror import open_verified
 from oci_binpkg.cache.mirror_manifest import MAX_SPEC_BYTES
 from oci_binpkg.cache.protocol import Entry, PackageKey
 from oci_binpkg.cache.spool import Spool
+from oci_binpkg.cache.statement import ANY_SITE, Site, Verifier
 from oci_binpkg.errors import ContentError, NotFoundError, UnsupportedError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.model.content import OCI_LAYER_GZIP, Blob, Descriptor, Digest
@@ -44,9 +45,12 @@ class MirrorV2Cache:
     `verify` unwraps spec documents and decides which to believe. `observer` is told once that the layout is old.
     """
 
-    def __init__(self, objects: Objects, *, verify: Verifier = unsigned, observer: Observer = ignore) -> None:
+    def __init__(
+        self, objects: Objects, *, verify: Verifier = plain, site: Site = ANY_SITE, observer: Observer = ignore
+    ) -> None:
         self._objects = objects
         self._verify = verify
+        self._site = site
         self._observer = observer
         self._warned = False
         self._lock = threading.Lock()
@@ -184,12 +188,16 @@ class MirrorV2Cache:
     def _entry_at(self, stem: str, package_hash: str) -> Entry:
         path, data = self._spec_file(stem)
         what = f"{self.name}/{path}"
-        raw = parse_json(self._verify(data, what), what, fold_case=False)
+        text, signed = self._verify(data, what)
+        raw = parse_json(text, what, fold_case=False)
         document = parse_spec_document(raw, what)
         if document.root.hash != package_hash:
             raise ContentError(f"{what} holds another package: {document.root.short} ({document.root.hash})")
+        key = PackageKey.of(document.root)
+        if signed is not None:
+            self._site.check(signed, key.tag, what)
         layer = self._layer(raw, document.root, stem, what)
-        return Entry(PackageKey.of(document.root), document, layer, manifest=Digest.of(data))
+        return Entry(key, document, layer, manifest=Digest.of(data), signed=signed)
 
     def _spec_file(self, stem: str) -> tuple[str, bytes]:
         for suffix in _SUFFIXES:

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from oci_binpkg.cache.damage import ASK_AGAIN, PUSH_AGAIN, REBUILD, hinted
 from oci_binpkg.cache.index import EMPTY, MAX_INDEX_BYTES, IndexDocument, LastIndex, index_of
 from oci_binpkg.cache.index_signature import BELIEVED, IndexSignature, IndexTrust, looked_at, unvouched
 from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
 from oci_binpkg.cache.spool import Spool
+from oci_binpkg.cache.statement import ANY_SITE, Signed, Signer, Site
 from oci_binpkg.cache.turns import in_turns
 from oci_binpkg.errors import ContentError, NotFoundError, TransferError
 from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Blob, Descriptor, Digest, Growing
@@ -26,7 +27,7 @@ from oci_binpkg.model.reference import INDEX_TAG, hash_of_tag, is_package_tag
 from oci_binpkg.model.spec_document import parse_spec_document
 from oci_binpkg.store.copy import StoredImage, blob_of, read_image
 from oci_binpkg.store.protocols import BatchesTags, Store, TakesGrowing
-from oci_binpkg.store.referrers import attach_signature, signatures
+from oci_binpkg.store.referrers import attach_signature, iter_signatures, signatures
 
 MERGE_ROUNDS: Final = 20
 _LOOKS: Final = 3
@@ -34,13 +35,23 @@ _LOOKS: Final = 3
 _PREFIXES: Final = "CMAKE_PREFIX_PATH="
 
 
+class BesideVerifier(Protocol):
+    """Verifies what is signed by a signature beside it."""
+
+    def __call__(
+        self, data: bytes, signatures: Iterable[bytes], what: str, *, accept: Callable[[Signed], object]
+    ) -> Signed:
+        """Return one of the signatures that is good and that `accept` does not refuse. Raises `SignatureError`."""
+        ...
+
+
 class OciCache:
     """Packages in a registry repository, an OCI image layout or memory.
 
     `pause(round)` is called between rounds of an index merge that another writer got in the way of. With `verify` a
     package counts only if its manifest's exact bytes are signed: it is given these, the signatures attached to them,
-    and what they are of, and raises if none is good. With `sign` what is published is signed, and the index; `trust`
-    says what is asked of an index's signature.
+    what they are of, and what else is asked of a good one, and raises if none is. With `sign` what is published is
+    signed, and the index; `trust` says what is asked of an index's signature, and `site` what signatures state.
     """
 
     def __init__(
@@ -48,15 +59,17 @@ class OciCache:
         store: Store,
         *,
         pause: Callable[[int], None],
-        verify: Callable[[bytes, Sequence[bytes], str], object] | None = None,
-        sign: Callable[[bytes], bytes] | None = None,
+        verify: BesideVerifier | None = None,
+        sign: Signer | None = None,
         trust: IndexTrust = BELIEVED,
+        site: Site = ANY_SITE,
     ) -> None:
         self._store = store
         self._pause = pause
         self._verify = verify
         self._sign = sign
         self._trust = trust
+        self._site = site
         self._vouched: set[Digest] = set()
         self._last_index = LastIndex(f"the index of {store.name}")
 
@@ -111,9 +124,7 @@ class OciCache:
         spec = parse_spec_document({"spec": document["spec"]}, f"{what} config")
         if spec.root.hash != key.hash:
             raise ContentError(f"{what} holds another package: {spec.root.short} ({spec.root.hash})")
-        if self._verify is not None:
-            # configuration and layers are named by digest in these bytes: what is installed is all signed
-            self._verify(image.manifest_bytes, signatures(self._store, image.descriptor), what)
+        signed = self.verified(image.manifest_bytes, image.descriptor, tag or key.tag, what)
         made = Layer(blob_of(self._store, layer), image.config.diff_ids[-1])
         return Entry(
             key,
@@ -123,7 +134,18 @@ class OciCache:
             manifest=image.descriptor.digest,
             stack=tuple(descriptor.digest for descriptor in image.manifest.layers),
             env=image.config.env,
+            signed=signed,
         )
+
+    def verified(self, data: bytes, manifest: Descriptor, tag: str, what: str) -> Signed | None:
+        """Return who signed the bytes of a manifest for a tag; None where signatures are not asked for.
+
+        Configuration and layers are named by digest in these bytes: they are signed, too. Raises `SignatureError`.
+        """
+        if self._verify is None:
+            return None
+        attached = iter_signatures(self._store, manifest)
+        return self._verify(data, attached, what, accept=lambda signed: self._site.check(signed, tag, what))
 
     def upload(self, layer: Layer) -> bool:
         """Store a layer. Returns whether bytes were sent."""
@@ -142,7 +164,8 @@ class OciCache:
         if self._sign is not None:
             # the signature first: a reader that wants one never sees the tag without it
             self.put_image(entry.image)
-            attach_signature(self._store, manifest.descriptor, self._sign(manifest.read()), pause=self._pause)
+            signature = self._sign(manifest.read(), statement=self._site.statement(entry.key.tag))
+            attach_signature(self._store, manifest.descriptor, signature, pause=self._pause)
         self.publish_image(entry.image, entry.key.tag)
         return manifest.descriptor.digest
 
@@ -165,7 +188,8 @@ class OciCache:
         """Tell who signed the index. Raises `NotFoundError` without an index."""
         descriptor, data, _ = self._stored_index()
         found = signatures(self._store, descriptor)
-        return looked_at(lambda: replace(self._trust, require=False).judged(data, found, self._index_name))
+        trust = replace(self._trust, require=False)
+        return looked_at(lambda: trust.judged(data, found, self._index_name, self._check_index))
 
     def merge_index(self, added: IndexDocument, *, replace: bool = False) -> bool:
         """Merge into the index; write, read back, and again if another writer's version replaced ours.
@@ -221,6 +245,9 @@ class OciCache:
             self._store.put(layer.blob)
         self._store.put(image.config)
 
+    def _check_index(self, signed: Signed) -> None:
+        self._site.check(signed, INDEX_TAG, self._index_name)
+
     @property
     def _index_name(self) -> str:
         return f"the index of {self.name}"
@@ -246,7 +273,7 @@ class OciCache:
                 break
             if look < _LOOKS - 1:
                 self._pause(look)
-        signer = self._trust.judged(data, found, self._index_name)
+        signer = self._trust.judged(data, found, self._index_name, self._check_index)
         if signer:
             self._vouched.add(descriptor.digest)
         return layer, bool(signer)
@@ -284,7 +311,8 @@ class OciCache:
         if self._sign is not None and vouched:
             # the signature first, as for packages: there is no moment in which the index is there without it
             self._store.put(stored)
-            attach_signature(self._store, stored.descriptor, self._sign(stored.read()), pause=self._pause)
+            signature = self._sign(stored.read(), statement=self._site.statement(INDEX_TAG))
+            attach_signature(self._store, stored.descriptor, signature, pause=self._pause)
             self._vouched.add(stored.descriptor.digest)
         elif self._sign is not None:
             self._trust.warn(unvouched(self.name))

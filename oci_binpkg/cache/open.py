@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from oci_binpkg.cache.index_signature import BELIEVED, IndexTrust, missing
+from oci_binpkg.cache.statement import ANY_SITE, Site
 from oci_binpkg.errors import NotFoundError, TransferError, UnsupportedError, UsageError
 from oci_binpkg.events import Observer, ignore
 from oci_binpkg.model.reference import Repository, check_tag, is_loopback, parse_image, parse_reference
 
 if TYPE_CHECKING:
-    from oci_binpkg.cache.clearsign import Verifier
-    from oci_binpkg.cache.oci import OciCache
+    from oci_binpkg.cache.oci import BesideVerifier, OciCache
     from oci_binpkg.cache.protocol import BinaryCache
+    from oci_binpkg.cache.statement import Signer, Verifier
     from oci_binpkg.store.protocols import Store
     from oci_binpkg.transport.objects import Objects
 
@@ -73,6 +74,16 @@ def _is_known(scheme: str) -> bool:
     return is_known(scheme)
 
 
+def place_name(location: Location) -> str:
+    """Return how signatures name a place, without login and scheme's variants; "" for a path on this machine."""
+    if location.repository is not None:
+        return f"oci://{location.repository.host}/{location.repository.name}"
+    parts = urlsplit(location.url)
+    if not location.url or parts.scheme == "file":
+        return ""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
 def parse_base(text: str) -> Location:
     """Parse a base image: a location with a tag or digest, or an image reference as docker takes it (`debian:12`)."""
     if re.match(r"[a-z+-]+://|oci-layout:", text):
@@ -114,15 +125,17 @@ class Trust:
     """How signatures are dealt with: on mirrors `verify` unwraps what was signed and `sign` signs what is written.
 
     On registries and layouts `verify_detached` judges the signatures of a manifest (None: they are not asked for), and
-    `sign_detached` makes one. `mirror_index` and `image_index` say what is asked of the signature of an index there.
+    `sign_detached` makes one. `mirror_index` and `image_index` say what is asked of the signature of an index there,
+    `site` what signatures state of where they are.
     """
 
     verify: Verifier
-    sign: Callable[[bytes], bytes] | None = None
-    verify_detached: Callable[[bytes, Sequence[bytes], str], object] | None = None
-    sign_detached: Callable[[bytes], bytes] | None = None
+    sign: Signer | None = None
+    verify_detached: BesideVerifier | None = None
+    sign_detached: Signer | None = None
     mirror_index: IndexTrust = BELIEVED
     image_index: IndexTrust = BELIEVED
+    site: Site = ANY_SITE
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +175,12 @@ class Opener:
         if trust is None:
             return OciCache(store, pause=self.pause)
         return OciCache(
-            store, pause=self.pause, verify=trust.verify_detached, sign=trust.sign_detached, trust=trust.image_index
+            store,
+            pause=self.pause,
+            verify=trust.verify_detached,
+            sign=trust.sign_detached,
+            trust=trust.image_index,
+            site=trust.site,
         )
 
     def cache(self, location: Location, trust: Trust, *, writing: bool = False) -> BinaryCache:
@@ -191,12 +209,13 @@ class Opener:
         if is_old:
             if trust.mirror_index.require:
                 raise missing(f"the index of {objects.name} (layout 2)")
-            return MirrorV2Cache(objects, verify=trust.verify, observer=self.observer)
+            return MirrorV2Cache(objects, verify=trust.verify, site=trust.site, observer=self.observer)
         return MirrorCache(
             objects,
             verify=trust.verify,
             sign=trust.sign,
             trust=trust.mirror_index,
+            site=trust.site,
             view=location.view,
             pause=self.pause,
         )

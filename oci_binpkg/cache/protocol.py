@@ -8,6 +8,7 @@ from typing import Protocol
 
 from oci_binpkg.cache.index import IndexDocument
 from oci_binpkg.cache.index_signature import IndexSignature
+from oci_binpkg.cache.statement import Signed
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.image import Image, Layer
 from oci_binpkg.model.reference import package_tag
@@ -40,7 +41,7 @@ class Entry:
 
     `prefix` is where the layer has the package, "" if the cache does not tell without the layer being read. `manifest`
     is the digest of the manifest it was read from, `stack` those of all layers of its image; `env` is the image's
-    environment.
+    environment. `signed` tells whose signature was verified, None if nobody's was.
     """
 
     key: PackageKey
@@ -51,6 +52,7 @@ class Entry:
     manifest: Digest | None = None
     stack: tuple[Digest, ...] = ()
     env: tuple[str, ...] = ()
+    signed: Signed | None = None
 
 
 class IndexSource(Protocol):

@@ -9,21 +9,21 @@ Source: GnuPG's doc/DETAILS (status lines), and what has been done to programs t
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-from oci_binpkg.cache.armor import STRONG_HASHES, read_signature
+from oci_binpkg.cache.armor import BINARY_CLASS, STRONG_HASHES, read_signature
 from oci_binpkg.cache.clearsign import UNSIGNED_HINT, check_text, split
-from oci_binpkg.cache.gpg import Outcome, Status, statuses, words
+from oci_binpkg.cache.gpg import Outcome, Status, statuses, verifying, words, workplace, written
 from oci_binpkg.cache.keyring import Keyring, Trusted, check_key_name
+from oci_binpkg.cache.signature_search import promising
+from oci_binpkg.cache.statement import NOTHING_SAID, Signed, Statement, stated
 from oci_binpkg.errors import KeyringError, LocalDiskError, SignatureError
 
 _DIGEST: Final = ("--digest-algo", "SHA512", "--no-emit-version", "--no-comments")
-_BINARY_CLASS: Final = 0
 _TEXT_CLASS: Final = 1
 _VALID_FIELDS: Final = 10
-_HASH_FIELD, _CLASS_FIELD, _PRIMARY_FIELD = 7, 8, 9
+_TIME_FIELD, _HASH_FIELD, _CLASS_FIELD, _PRIMARY_FIELD = 2, 7, 8, 9
 _CODE_FIELD, _KEY_FIELD = 5, 6
 """Of ERRSIG: libgpg-error's code, and the fingerprint where gpg knows it (`-` where not)."""
 _NO_PUBLIC_KEY: Final = "9"
@@ -59,94 +59,105 @@ def verify_clearsigned(data: bytes, what: str, keyring: Trusted) -> bytes:
     return read_clearsigned(data, what, keyring)[0]
 
 
-def read_clearsigned(data: bytes, what: str, keyring: Trusted) -> tuple[bytes, str]:
-    """Return the text of a clear-signed document, exactly as gpg checked it, and the fingerprint of its signer.
+def read_clearsigned(data: bytes, what: str, keyring: Trusted) -> tuple[bytes, Signed]:
+    """Return the text of a clear-signed document, exactly as gpg checked it, and who signed it.
 
     What it says must still be compared with what was asked for: a good signature on another package's document is good.
     Raises `SignatureError` unless it is one block in the plainest form with one valid signature by a key in `keyring`.
     """
     text, _ = split(data, what)
-    with _workplace() as directory:
+    with workplace() as directory:
         output = os.path.join(directory, "text")
-        document = _written(directory, "document", data)
-        outcome = _verify(keyring, "--output", output, "--verify", document)
-        signer = _judge(outcome, what, keyring, frozenset({_TEXT_CLASS}))
+        document = written(directory, "document", data)
+        outcome = verifying(keyring.reader(), document, output=output)
+        signed = _judge(outcome, what, keyring, frozenset({_TEXT_CLASS}))
         checked = _read(output, len(data))
     if checked != text:
         raise SignatureError(f"{what}: gpg checked another text than the one that stands there")
-    return checked, signer
+    return checked, signed
 
 
-def verify_detached(data: bytes, signature: bytes, what: str, keyring: Trusted) -> str:
+def verify_detached(data: bytes, signature: bytes, what: str, keyring: Trusted) -> Signed:
     """Verify an armored signature over exactly these bytes; return who made it. Raises `SignatureError`."""
     facts = read_signature(signature, what)
-    if facts.signature_class != _BINARY_CLASS:
+    if facts.signature_class != BINARY_CLASS:
         raise SignatureError(f"{what}: not a signature over exact bytes (class {facts.signature_class})")
-    with _workplace() as directory:
-        signed = _written(directory, "data", data)
-        outcome = _verify(keyring, "--verify", _written(directory, "signature", signature), signed)
-    return _judge(outcome, what, keyring, frozenset({_BINARY_CLASS}))
+    with workplace() as directory:
+        signed = written(directory, "data", data)
+        outcome = verifying(keyring.reader(), written(directory, "signature", signature), signed)
+    return _judge(outcome, what, keyring, frozenset({BINARY_CLASS}))
 
 
-def verify_any(data: bytes, signatures: Sequence[bytes], what: str, keyring: Trusted) -> str:
-    """Verify that one of the armored signatures attached to these bytes is good; anybody may have attached others.
+def verify_any(
+    data: bytes,
+    signatures: Iterable[bytes],
+    what: str,
+    keyring: Trusted,
+    *,
+    accept: Callable[[Signed], object] = lambda _: None,
+) -> Signed:
+    """Find one good signature over these bytes among armored ones; anybody may have attached others, and many.
 
-    Returns its signer's fingerprint. Raises `SignatureError`: the reason of the last one, or that there is none.
+    Returns the first that is good and that `accept` does not refuse by raising `SignatureError`. `signatures` is read
+    as far as needed; `signature_search.promising` says how many are tried, and in which order. Raises `SignatureError`:
+    why the best of them does not count, or that there is none.
     """
     failure = SignatureError(f"{what} is not signed", hint=UNSIGNED_HINT)
-    for signature in signatures:
+    for signature in promising(data, signatures, keyring):
         try:
-            return verify_detached(data, signature, what, keyring)
+            signed = verify_detached(data, signature, what, keyring)
+            accept(signed)
         except SignatureError as error:
             failure = error
+        else:
+            return signed
     raise failure
 
 
-def sign_clear(data: bytes, key: str, keyring: Keyring) -> bytes:
+def sign_clear(data: bytes, key: str, keyring: Keyring, *, statement: Statement = NOTHING_SAID) -> bytes:
     """Return a text clear-signed, in the form that Spack and `verify_clearsigned` read. A last line end is added.
 
-    `key` is a fingerprint or part of a user id. Raises `SignatureError` for text that this form cannot hold faithfully,
-    `KeyringError` if there is no such secret key or its passphrase is not given.
+    `key` is a fingerprint or part of a user id; the signature covers `statement`, too. Raises `SignatureError` for text
+    that this form cannot hold faithfully, `KeyringError` if there is no such secret key or its passphrase is not given.
     """
     what = "the document to sign"
     check_text(data, what)
-    signed = _sign(data, key, keyring, "--clearsign")
+    signed = _sign(data, key, keyring, statement, "--clearsign")
     text, _ = split(signed, what)
     if text != data.removesuffix(b"\n") + b"\n":
         raise KeyringError("gpg signed another text than the one it was given")
     return signed
 
 
-def sign_detached(data: bytes, key: str, keyring: Keyring) -> bytes:
-    """Return an armored signature over exactly these bytes. Raises `KeyringError`."""
-    signature = _sign(data, key, keyring, "--no-textmode", "--detach-sign")
+def sign_detached(data: bytes, key: str, keyring: Keyring, *, statement: Statement = NOTHING_SAID) -> bytes:
+    """Return an armored signature over exactly these bytes, and over `statement`. Raises `KeyringError`."""
+    signature = _sign(data, key, keyring, statement, "--no-textmode", "--detach-sign")
     read_signature(signature, "the new signature")
     return signature
 
 
-def _sign(data: bytes, key: str, keyring: Keyring, *mode: str) -> bytes:
+def _sign(data: bytes, key: str, keyring: Keyring, statement: Statement, *mode: str) -> bytes:
     name = check_key_name(key)
     return keyring.signer().checked(
-        *(*_DIGEST, "--armor", "--local-user", name, "--output", "-", *mode),
+        *(*_DIGEST, *statement.options(), "--armor", "--local-user", name, "--output", "-", *mode),
         task=f"sign with the key {name!r}",
         stdin=data,
         agent=True,
     )
 
 
-def _verify(keyring: Trusted, *arguments: str) -> Outcome:
-    return keyring.reader().call("--status-fd", "1", "--trust-model", "always", "--no-auto-key-retrieve", *arguments)
-
-
-def _judge(outcome: Outcome, what: str, keyring: Trusted, classes: frozenset[int]) -> str:
-    """Return the fingerprint of the signer's primary key, or raise `SignatureError`."""
+def _judge(outcome: Outcome, what: str, keyring: Trusted, classes: frozenset[int]) -> Signed:
+    """Return the signature that gpg found good, or raise `SignatureError`."""
     found = statuses(outcome.stdout)
     given = [status.keyword for status in found]
     against = [keyword for keyword in given if keyword not in _EXPECTED | _HARMLESS]
     once = all(given.count(keyword) == 1 for keyword in _EXPECTED)
     if outcome.code != 0 or against or not once:
         raise _refusal(outcome, found, against, what)
-    return _signer(next(status for status in found if status.keyword == "VALIDSIG"), what, keyring, classes)
+    valid = next(status for status in found if status.keyword == "VALIDSIG")
+    signer = _signer(valid, what, keyring, classes)
+    made = valid.arguments[_TIME_FIELD]
+    return Signed(signer, int(made) if made.isdecimal() else 0, stated(found, what))
 
 
 def _signer(valid: Status, what: str, keyring: Trusted, classes: frozenset[int]) -> str:
@@ -183,23 +194,6 @@ def _untrusted(what: str, key: str) -> SignatureError:
         f"{what}: signed by the key {key}, which is not trusted",
         hint="get that key from its owner, not from where the package lies, compare its fingerprint, and trust it",
     )
-
-
-def _workplace() -> tempfile.TemporaryDirectory[str]:
-    try:
-        return tempfile.TemporaryDirectory(prefix="oci-binpkg-verify-")
-    except OSError as error:
-        raise LocalDiskError(f"no place for temporary files: {error.strerror or error}") from error
-
-
-def _written(directory: str, name: str, data: bytes) -> str:
-    path = os.path.join(directory, name)
-    try:
-        with open(path, "xb") as file:
-            file.write(data)
-    except OSError as error:
-        raise LocalDiskError(f"cannot write {path}: {error.strerror or error}") from error
-    return path
 
 
 def _read(path: str, limit: int) -> bytes:

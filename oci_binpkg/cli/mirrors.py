@@ -8,6 +8,7 @@ In our configuration file a name is a table:
     signed = false                        # nothing is checked, and what is written is signed only with --key
     signed_index = true                   # its index must be signed, too, and is written only with --key
     insecure = true                       # its address may be http://
+    origins = ["oci://lab.example/apps"]  # places that it is a copy of: what was signed for them counts here
     view = "stable"                       # the part of a mirror whose index is used
     endpoint_url = "https://s3.lab.example"
     profile = "lab"
@@ -36,6 +37,7 @@ KEYS: Final[Mapping[str, Kinds]] = {
     "signed": (bool,),
     "signed_index": (bool,),
     "insecure": (bool,),
+    "origins": (list,),
     "view": (str,),
     "endpoint_url": (str,),
     "profile": (str,),
@@ -88,7 +90,7 @@ class CacheSettings:
     """A cache by name. `signed` is None where nothing is said; `origin_file` is the file that it comes from.
 
     `signed_index`: its index counts only if it is signed. `merged_files` are those whose entries of this name the
-    file's own was merged into.
+    file's own was merged into. Signatures for the `origins` count here, and for no other place but its own addresses.
     """
 
     name: str
@@ -98,6 +100,7 @@ class CacheSettings:
     origin_file: str = ""
     signed_index: bool = False
     merged_files: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
 
     @property
     def fetch_url(self) -> str:
@@ -208,7 +211,15 @@ def parse_caches(
             table.get("signed"),
             path,
             table.get("signed_index", False),
+            origins=_origins(table.get("origins", []), f"{path}: caches.{name}.origins"),
         )
+    return found
+
+
+def _origins(values: Sequence[object], what: str) -> tuple[str, ...]:
+    found = tuple(value for value in values if isinstance(value, str) and "://" in value)
+    if len(found) != len(values):
+        raise UsageError(f"{what}: a list of addresses is expected", hint='as ["oci://registry.example/apps"]')
     return found
 
 

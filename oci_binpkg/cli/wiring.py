@@ -10,13 +10,14 @@ import os
 import random
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from oci_binpkg.cache.index_signature import IndexTrust
-from oci_binpkg.cache.open import FORMS, Location, Opener, Trust, parse_base, parse_location
+from oci_binpkg.cache.open import FORMS, Location, Opener, Trust, parse_base, parse_location, place_name
+from oci_binpkg.cache.statement import Signed, Site
 from oci_binpkg.cli.mirrors import ANYWHERE, CacheEndpoint, CacheSettings
 from oci_binpkg.cli.settings import Settings
 from oci_binpkg.errors import EngineError, UsageError
@@ -102,7 +103,7 @@ class Wiring:
         """Open a cache of any kind; `view` is the part whose index is meant ("": all), None the configured one."""
         location = self._whole(text, writing=writing)
         location = location if view is None else replace(location, view=view)
-        trust = self._trust(_agreed(flags or TrustFlags(), location, writing=writing))
+        trust = self._trust(_agreed(flags or TrustFlags(), location, writing=writing), self._site(location))
         return self._opener(location).cache(location, trust, writing=writing)
 
     def target(self, text: str, flags: TrustFlags) -> BinaryCache:
@@ -114,7 +115,7 @@ class Wiring:
     def images(self, text: str, flags: TrustFlags | None = None) -> OciCache:
         """Open a cache to write images to; with `flags` also packages, of which the same is asked as by `target`."""
         location = self._whole(text, writing=True)
-        trust = self._trust(_agreed(flags or TrustFlags(), location, writing=True))
+        trust = self._trust(_agreed(flags or TrustFlags(), location, writing=True), self._site(location))
         cache = self._opener(location).images(location, trust)
         if flags is not None:
             self._signing_is_settled(text, flags, usual=False)
@@ -157,7 +158,18 @@ class Wiring:
             )
         return location
 
-    def _trust(self, flags: TrustFlags) -> Trust:
+    def _site(self, location: Location) -> Site:
+        """Return how a cache is called in signatures: one with a name by the address that it is read from."""
+        origins: tuple[str, ...] = ()
+        addresses = [location]
+        if isinstance(location, ConfiguredLocation):
+            configured = location.configured
+            origins = configured.origins
+            addresses = [parse_location(url) for url in (configured.fetch_url, configured.push_url) if url]
+        own = [name for address in addresses if (name := place_name(address))]
+        return Site(own[0] if own else "", frozenset((*own, *origins)), bool(origins), location.text, self._warn)
+
+    def _trust(self, flags: TrustFlags, site: Site) -> Trust:
         keyring = _WhenAsked(self)
         check = flags.check is not False and not flags.unsigned
         verify = self._verified if check else _believed
@@ -168,22 +180,24 @@ class Wiring:
         index = IndexTrust(keys, check or looks, flags.index, self._warn)
         images = replace(index, check=bool(flags.check) or looks)
         if not flags.key:
-            return Trust(verify, None, detached, None, index, images)
+            return Trust(verify, None, detached, None, index, images, site)
         from oci_binpkg.cache.signing import sign_clear, sign_detached
 
         sign = partial(sign_clear, key=flags.key, keyring=self.keyring)
         sign_beside = partial(sign_detached, key=flags.key, keyring=self.keyring)
-        return Trust(verify, sign, detached, sign_beside, index, images)
+        return Trust(verify, sign, detached, sign_beside, index, images, site)
 
-    def _verified(self, data: bytes, what: str) -> bytes:
-        from oci_binpkg.cache.signing import verify_clearsigned
+    def _verified(self, data: bytes, what: str) -> tuple[bytes, Signed | None]:
+        from oci_binpkg.cache.signing import read_clearsigned
 
-        return verify_clearsigned(data, what, self.keyring)
+        return read_clearsigned(data, what, self.keyring)
 
-    def _verified_beside(self, data: bytes, signatures: Sequence[bytes], what: str) -> str:
+    def _verified_beside(
+        self, data: bytes, signatures: Iterable[bytes], what: str, *, accept: Callable[[Signed], object]
+    ) -> Signed:
         from oci_binpkg.cache.signing import verify_any
 
-        return verify_any(data, signatures, what, self.keyring)
+        return verify_any(data, signatures, what, self.keyring, accept=accept)
 
     def packer(self, installs: Installs, compression: str) -> LayerPacker:
         """Return what makes layers of the packages of a tree."""
@@ -325,11 +339,15 @@ class _WhenAsked:
         """Return the fingerprints in our keyring."""
         return self._wiring.keyring.fingerprints()
 
+    def key_ids(self) -> frozenset[str]:
+        """Return how signatures may name the keys in our keyring."""
+        return self._wiring.keyring.key_ids()
 
-def _believed(data: bytes, what: str) -> bytes:
-    from oci_binpkg.cache.clearsign import unsigned
 
-    return unsigned(data, what, strip=True)
+def _believed(data: bytes, what: str) -> tuple[bytes, None]:
+    from oci_binpkg.cache.clearsign import stripped
+
+    return stripped(data, what)
 
 
 def _is_mirror(cache: BinaryCache, location: Location) -> bool:

@@ -6,7 +6,10 @@ Source: OCI distribution-spec 1.1 (listing referrers, referrers tag schema) and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import base64
+import binascii
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final, Protocol, runtime_checkable
 
@@ -25,6 +28,11 @@ _EMPTY_CONFIG: Final = b"{}"
 _ARTIFACT_TYPE: Final = "artifactType"
 _TYPE_KEY: Final = "io.oci-binpkg.artifact-type"
 """The annotation that tells the type of an artifact which travels as an image."""
+_INLINE: Final = "io.oci-binpkg.signature"
+"""The annotation that holds the signature itself, in base64: lists show it, and nobody has to ask for the artifact."""
+_MOST_INLINE: Final = 8 * 1024
+_MOST_READ: Final = 64
+"""So many artifacts are asked for that do not show their signature."""
 _NOTHING: Final = Index(OCI_INDEX, ())
 _MOST_ASKED: Final = 100
 
@@ -65,30 +73,41 @@ def artifact_of(
 
 
 def attach(
-    store: Store, subject: Descriptor, artifact_type: str, content: Blob, *, pause: Callable[[int], None]
+    store: Store,
+    subject: Descriptor,
+    artifact_type: str,
+    content: Blob,
+    *,
+    pause: Callable[[int], None],
+    annotations: Mapping[str, str] | None = None,
 ) -> Descriptor:
     """Store `content` as an artifact of the manifest `subject`, and make it findable. The same again changes nothing.
 
-    `pause(round)` is called between rounds of changing the list under the tag that other writers got in the way of.
+    `annotations` stand in the artifact's manifest, and in lists of what refers to the subject. `pause(round)` is called
+    between rounds of changing the list under the tag that other writers got in the way of.
     Raises `TransferError` if they did so every time; then the artifact is there, and another call lists it.
     """
-    artifact = artifact_of(subject, artifact_type, content)
+    artifact = artifact_of(subject, artifact_type, content, annotations)
     store.put(content)
     store.put(Blob.from_bytes(_EMPTY_CONFIG, OCI_EMPTY))
     try:
         store.put(artifact)
     except ServerError:
-        artifact = artifact_of(subject, artifact_type, content, as_image=True)
+        artifact = artifact_of(subject, artifact_type, content, annotations, as_image=True)
         store.put(artifact)
     listed = _listed_by_store(store, subject.digest, artifact_type)
     if listed is None or all(one.digest != artifact.descriptor.digest for one in listed):
-        _list_under_tag(store, subject, replace(artifact.descriptor, extra={_ARTIFACT_TYPE: artifact_type}), pause)
+        entry = replace(artifact.descriptor, annotations=dict(annotations or {}), extra={_ARTIFACT_TYPE: artifact_type})
+        _list_under_tag(store, subject, entry, pause)
     return artifact.descriptor
 
 
 def attach_signature(store: Store, subject: Descriptor, armored: bytes, *, pause: Callable[[int], None]) -> Descriptor:
     """Attach an armored detached signature over the bytes of the manifest `subject`. Raises as `attach`."""
-    return attach(store, subject, SIGNATURE_ARTIFACT, Blob.from_bytes(armored, PGP_SIGNATURE), pause=pause)
+    text = base64.b64encode(armored).decode("ascii")
+    shown = {_INLINE: text} if len(text) <= _MOST_INLINE else None
+    content = Blob.from_bytes(armored, PGP_SIGNATURE)
+    return attach(store, subject, SIGNATURE_ARTIFACT, content, pause=pause, annotations=shown)
 
 
 def referrers(store: Store, subject: Descriptor, artifact_type: str) -> list[Descriptor]:
@@ -98,13 +117,7 @@ def referrers(store: Store, subject: Descriptor, artifact_type: str) -> list[Des
     What is listed is not proven: `read_artifact` checks that an artifact really refers to the subject.
     """
     listed = _of_type(store, _listed_by_store(store, subject.digest, artifact_type) or (), artifact_type)
-    if listed:
-        return listed
-    try:
-        tagged = _tagged(store, subject.digest)
-    except ContentError:
-        return []
-    return _of_type(store, tagged.manifests, artifact_type)
+    return listed or _of_type(store, _tag_list(store, subject.digest), artifact_type)
 
 
 def read_artifact(
@@ -127,19 +140,63 @@ def read_artifact(
     return blob_of(store, manifest.layers[0]).read(limit)
 
 
-def signatures(store: Store, subject: Descriptor, *, most: int = 16) -> list[bytes]:
-    """Return the armored signatures of the manifest `subject`, at most `most`; anybody may have attached some.
+def signatures(store: Store, subject: Descriptor, *, most: int = _MOST_READ) -> list[bytes]:
+    """Return the armored signatures of the manifest `subject` that `iter_signatures` gives for `most`."""
+    return list(iter_signatures(store, subject, most=most))
 
-    Those that are damaged, too large or of another manifest are passed over: they sign nothing, and must not hide a
-    good one.
+
+def iter_signatures(store: Store, subject: Descriptor, *, most: int = _MOST_READ) -> Iterator[bytes]:
+    """Iterate over the armored signatures of the manifest `subject`, each once; anybody may have attached some.
+
+    Those first that the lists themselves show, which cost nothing more, however many others are listed; then those of
+    `most` artifacts that have to be asked for. Nothing is asked for before it is needed. Those that are damaged, too
+    large or of another manifest are ignored: they sign nothing, and must not hide a good one.
     """
-    found = []
-    for artifact in referrers(store, subject, SIGNATURE_ARTIFACT)[:most]:
-        try:
-            found.append(read_artifact(store, artifact, subject, SIGNATURE_ARTIFACT))
-        except (ContentError, NotFoundError):
-            continue
-    return found
+    given: set[bytes] = set()
+    asked: set[Digest] = set()
+    for listed in (_registry_list, _tag_list):
+        entries = [one for one in listed(store, subject.digest) if one.digest not in asked]
+        shown = {one.digest: signature for one in entries if (signature := _shown(one))}
+        yield from _new(given, shown.values())
+        hidden = _of_type(store, [one for one in entries if one.digest not in shown], SIGNATURE_ARTIFACT)
+        hidden = hidden[: max(0, most - len(asked))]
+        asked.update(one.digest for one in hidden)
+        yield from _new(given, _read(store, hidden, subject))
+
+
+def _new(given: set[bytes], signatures: Iterable[bytes]) -> Iterator[bytes]:
+    for signature in signatures:
+        if signature not in given:
+            given.add(signature)
+            yield signature
+
+
+def _read(store: Store, artifacts: Sequence[Descriptor], subject: Descriptor) -> Iterator[bytes]:
+    for artifact in artifacts:
+        with suppress(ContentError, NotFoundError):
+            yield read_artifact(store, artifact, subject, SIGNATURE_ARTIFACT)
+
+
+def _shown(entry: Descriptor) -> bytes | None:
+    """Return the signature that a list shows, None if there is none."""
+    text = entry.annotations.get(_INLINE, "")
+    if not text or len(text) > _MOST_INLINE:
+        return None
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        return None
+
+
+def _registry_list(store: Store, subject: Digest) -> tuple[Descriptor, ...]:
+    return _listed_by_store(store, subject, SIGNATURE_ARTIFACT) or ()
+
+
+def _tag_list(store: Store, subject: Digest) -> tuple[Descriptor, ...]:
+    try:
+        return _tagged(store, subject).manifests
+    except ContentError:
+        return ()
 
 
 def fallback_tag(subject: Digest) -> str:
@@ -191,7 +248,9 @@ def _of_type(store: Store, listed: Sequence[Descriptor], artifact_type: str) -> 
     """Keep the entries of a type. Registries leave the type out at times; then the artifact itself is asked."""
     unique = {one.digest: one for one in listed if one.media_type == OCI_MANIFEST}
     untold = [one for one in unique.values() if one.extra.get(_ARTIFACT_TYPE) in (None, OCI_CONFIG)]
-    asked = {one.digest: _type_of(store, one) for one in untold[:_MOST_ASKED]}
+    told = {one.digest: one.annotations[_TYPE_KEY] for one in untold if _TYPE_KEY in one.annotations}
+    untold = [one for one in untold if one.digest not in told][:_MOST_ASKED]
+    asked = told | {one.digest: _type_of(store, one) for one in untold}
     return [
         Descriptor(one.media_type, one.digest, one.size)
         for one in unique.values()

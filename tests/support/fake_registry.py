@@ -471,7 +471,8 @@ class FakeRegistry:
         for own, (media_type, data) in self.repos.get(name, Repo()).manifests.items():
             document = json.loads(data)
             if document.get("subject", {}).get("digest") == digest:
-                found.append({"mediaType": media_type, "digest": own, "size": len(data)})
+                entry = {"mediaType": media_type, "digest": own, "size": len(data)}
+                found.append(entry | {key: document[key] for key in ("annotations",) if key in document})
         index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": found}
         answer = Answer.json(200, index)
         answer.headers = [("Content-Type", "application/vnd.oci.image.index.v1+json")]

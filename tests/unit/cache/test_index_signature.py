@@ -123,9 +123,9 @@ def test_the_reason_is_told_why_a_signature_of_an_index_does_not_count(
     key = getattr(gpg_keys, name)
     cache = opened("nobody")
     if isinstance(cache, MirrorCache):
-        cache = file_mirror(tmp_path / "cache", sign=lambda data: gpg_keys.home.clear(data, key, at=at))
+        cache = file_mirror(tmp_path / "cache", sign=lambda data, **_: gpg_keys.home.clear(data, key, at=at))
     else:
-        cache = OciCache(cache.store, pause=patient, sign=lambda data: gpg_keys.home.detached(data, key, at=at))
+        cache = OciCache(cache.store, pause=patient, sign=lambda data, **_: gpg_keys.home.detached(data, key, at=at))
     cache.merge_index(index_for(made_up("zlib")))
     with pytest.raises(SignatureError, match=reason) as caught:
         opened().read_index()

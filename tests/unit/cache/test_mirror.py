@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from oci_binpkg.cache.clearsign import unsigned
+from oci_binpkg.cache.clearsign import stripped
 from oci_binpkg.cache.index import index_of
 from oci_binpkg.cache.keyring import Keyring
 from oci_binpkg.cache.mirror import MERGE_ROUNDS, MirrorCache
@@ -19,7 +19,8 @@ from oci_binpkg.cache.mirror_keys import published_keys
 from oci_binpkg.cache.mirror_manifest import INDEX_TYPE, blob_path, index_path, package_path
 from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
 from oci_binpkg.cache.protocol import Entry, PackageKey
-from oci_binpkg.cache.signing import verify_clearsigned
+from oci_binpkg.cache.signing import read_clearsigned
+from oci_binpkg.cache.statement import NOTHING_SAID, Statement
 from oci_binpkg.errors import ContentError, NetworkError, NotFoundError, SignatureError, TransferError, UsageError
 from oci_binpkg.model.content import OCI_LAYER_ZSTD, Blob, Descriptor, Digest
 from oci_binpkg.model.image import UNKNOWN_DIFF_ID, Layer, known_diff_id
@@ -37,7 +38,6 @@ from tests.support.mirrors import (
 )
 
 GREET = PackageKey("greet", "2.0", "6fytamqgzio2shuhlaie55hiv2m2stdw")
-stripped = partial(unsigned, strip=True)
 
 
 def tree(root: Path) -> dict[str, bytes]:
@@ -83,7 +83,7 @@ def test_signed_packages_go_through_the_verifier() -> None:
         file_mirror(GOLDEN / "v3-signed").find(GREET)
     asked: list[str] = []
 
-    def verify(data: bytes, what: str) -> bytes:
+    def verify(data: bytes, what: str) -> tuple[bytes, None]:
         asked.append(what)
         return stripped(data, what)
 
@@ -96,7 +96,7 @@ def test_signed_packages_go_through_the_verifier() -> None:
 def test_golden_signatures_are_good_by_the_key_that_is_published_beside_them(tmp_path: Path, layout: str) -> None:
     objects = FileObjects(str(GOLDEN / f"{layout}-signed"))
     with Keyring(str(tmp_path / "keys")) as keyring:
-        verify = partial(verify_clearsigned, keyring=keyring)
+        verify = partial(read_clearsigned, keyring=keyring)
         cache = (
             MirrorCache(objects, verify=verify, pause=lambda _: None)
             if layout == "v3"
@@ -152,7 +152,7 @@ def test_a_mirror_copied_with_its_index_is_the_same_mirror(tmp_path: Path) -> No
     assert tree(tmp_path) == tree(GOLDEN / "v3-unsigned")
 
 
-def sign(data: bytes) -> bytes:
+def sign(data: bytes, *, statement: Statement = NOTHING_SAID) -> bytes:
     template = (GOLDEN / "v3-signed" / package_path(GREET)).read_bytes()
     head, _, rest = template.partition(b"{")
     return head + data + b"\n" + rest[rest.index(b"-----BEGIN PGP SIGNATURE") :]
@@ -173,14 +173,14 @@ def test_a_signing_cache_signs_manifests_and_signs_what_was_not(tmp_path: Path) 
 
 
 def test_a_signature_that_is_not_believed_is_replaced(tmp_path: Path) -> None:
-    def distrusting(data: bytes, what: str) -> bytes:
+    def distrusting(data: bytes, what: str) -> tuple[bytes, None]:
         raise SignatureError("not one of ours")
 
     entry = from_registry("greet-2.0")
     file_mirror(tmp_path, sign=sign, verify=stripped).publish(entry)
     signed: list[bytes] = []
 
-    def remembering(data: bytes) -> bytes:
+    def remembering(data: bytes, *, statement: Statement) -> bytes:
         signed.append(data)
         return sign(data)
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from oci_binpkg.cache.clearsign import unsigned
+from oci_binpkg.cache.clearsign import plain, stripped
 from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
 from oci_binpkg.cache.protocol import PackageKey
 from oci_binpkg.errors import ContentError, NotFoundError, SignatureError, UnsupportedError
@@ -22,7 +21,6 @@ from tests.support.mirrors import MirrorServer, index_for, layer_bytes, made_up
 
 GREET = PackageKey("greet", "2.0", "ycy3s262xlda5gbfvt67yi5tvhln2yrh")
 STEM = "linux-debian12-x86_64-gcc-12.2.0-greet-2.0-ycy3s262xlda5gbfvt67yi5tvhln2yrh"
-stripped = partial(unsigned, strip=True)
 
 
 def mirror(directory: Path) -> MirrorV2Cache:
@@ -60,7 +58,7 @@ def test_every_golden_package_is_found_and_its_archive_is_right(name: str, over_
 
 def test_finding_by_the_index_asks_for_what_it_needs_only() -> None:
     with MirrorServer(GOLDEN / "v2-unsigned") as server, server.objects() as objects:
-        cache = MirrorV2Cache(objects, verify=unsigned)
+        cache = MirrorV2Cache(objects, verify=plain)
         cache.find(GREET)
         cache.find(GREET)
         paths = [path for _, path, status in server.log if status == 200]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from oci_binpkg.cache.clearsign import unsigned
+from oci_binpkg.cache.clearsign import plain
 from oci_binpkg.cache.mirror import MirrorCache
 from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
 from oci_binpkg.cache.open import Opener, Trust, parse_base, parse_location
@@ -100,7 +100,7 @@ def test_only_a_registry_on_this_machine_may_turn_out_to_speak_plain_http():
     found, opened = opener(plain=True)
     found.store(parse_location("oci://127.0.0.1:5000/apps"))
     found.store(parse_location("oci://registry.example/apps"))
-    found.cache(parse_location("oci+http://registry.example/apps"), Trust(unsigned))
+    found.cache(parse_location("oci+http://registry.example/apps"), Trust(plain))
     assert [repository.scheme for repository in opened] == ["http", "https", "http"]
     found, opened = opener(plain=False)
     found.store(parse_location("oci://localhost/apps"))
@@ -120,7 +120,7 @@ def test_a_layout_needs_no_registry(tmp_path):
 def test_the_layout_of_a_mirror_is_seen_from_what_lies_there(tmp_path, name, kind):
     found, _ = opener(plain=False)
     root = GOLDEN / name if name != "new" else tmp_path
-    assert isinstance(found.cache(parse_location(f"file://{root}/"), Trust(unsigned)), kind)
+    assert isinstance(found.cache(parse_location(f"file://{root}/"), Trust(plain)), kind)
 
 
 def test_a_mirror_keeps_no_images(tmp_path):

@@ -467,7 +467,7 @@ def test_the_packages_of_our_own_image_are_told_by_it_and_the_index(tree, tmp_pa
 def test_where_signatures_count_every_package_of_an_image_is_looked_at(tree, tmp_path):
     store, looked = MemoryStore("signed"), []
     with_image(tree, tmp_path, store)
-    checked = OciCache(store, pause=lambda _: None, verify=lambda _, __, what: looked.append(what))
+    checked = OciCache(store, pause=lambda _: None, verify=lambda _, __, what, accept: looked.append(what))
     Sources([checked]).resolve_image("all")
     assert len(looked) == len(tree.hashes)
 

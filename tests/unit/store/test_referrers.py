@@ -284,7 +284,7 @@ def test_an_index_is_no_artifact():
 def test_a_signature_whose_content_is_lost_does_not_hide_the_others():
     store = MemoryStore()
     subject = put_image(store, small_image())
-    sign(store, subject, b"lost")
+    attach(store, subject, SIGNATURE_ARTIFACT, Blob.from_bytes(b"lost", PGP_SIGNATURE), pause=never)
     sign(store, subject)
     del store._content[Digest.of(b"lost")]
     assert signatures(store, subject) == [ARMORED]
@@ -299,7 +299,8 @@ def test_a_huge_signature_is_not_read_and_many_are_not_either():
     with pytest.raises(ContentError, match="at most 65536"):
         read_artifact(store, attached, subject, SIGNATURE_ARTIFACT)
     for number in range(20):
-        sign(store, subject, f"signature {number}".encode())
+        content = Blob.from_bytes(f"signature {number}".encode(), PGP_SIGNATURE)
+        attach(store, subject, SIGNATURE_ARTIFACT, content, pause=never)
     assert len(signatures(store, subject, most=5)) == 4
 
 
