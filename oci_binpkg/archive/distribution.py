@@ -15,7 +15,8 @@ from oci_binpkg.model.documents import all_text, list_of, object_of, text_of
 
 MEMBER: Final = ".spack/binary_distribution"
 """Where the document stands, relative to the prefix."""
-MAX_BYTES: Final = 64 * 1024 * 1024
+MAX_BYTES: Final = 16 * 1024 * 1024
+"""Paths of 100,000 files take half of it."""
 _PLAIN: Final = re.compile(r"[A-Za-z/_][A-Za-z0-9/_.+-]*", re.ASCII)
 """Text that is a plain scalar in YAML, unless it is one of the words below."""
 _WORDS: Final = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null"))
@@ -148,14 +149,15 @@ def _dumped(value: object) -> str:
 def _load(data: bytes, what: str) -> dict[Any, Any]:
     if len(data) > MAX_BYTES:
         raise ContentError(f"{what}: {len(data)} bytes; at most {MAX_BYTES} are accepted")
-    import yaml  # noqa: PLC0415 - takes long to import
+    # not before it is needed, because yaml takes long to import
+    from oci_binpkg.archive.yaml_events import YamlError, read_yaml  # noqa: PLC0415
 
-    # the base loader makes text of every scalar: a file called `on` or a hash of digits stays what it is
-    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     try:
-        document = yaml.load(data, Loader=loader)  # noqa: S506 - the base loader constructs nothing but text
-    except (yaml.YAMLError, UnicodeError, RecursionError, ValueError, TypeError) as error:
-        raise ContentError(f"{what}: not valid YAML: {' '.join(str(error).split())[:200]}") from None
+        # every scalar is text: a file called `on` or a hash of digits stays what it is
+        document = read_yaml(data)
+    except YamlError as error:
+        line = f" (line {error.line})" if error.line else ""
+        raise ContentError(f"{what}: not valid YAML: {error.problem}{line}") from None
     if not isinstance(document, dict):
         raise ContentError(f"{what}: a mapping is expected, not {type(document).__name__}")
     return document

@@ -93,7 +93,10 @@ def open_database(path: str) -> sqlite3.Connection:
 def memory_database(path: str) -> sqlite3.Connection:
     """Return a database that is not kept, with what the one at `path` holds, as far as that can be read."""
     database = _connect("")
-    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?immutable=1", uri=True)) as kept:
+    with (
+        suppress(sqlite3.Error),
+        closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?immutable=1", uri=True)) as kept,
+    ):
         kept.backup(database)
     try:
         with in_catalog(""):

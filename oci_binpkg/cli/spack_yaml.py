@@ -6,29 +6,17 @@ from typing import Any, Final
 
 import yaml
 
+from oci_binpkg.archive.yaml_events import YamlError, YamlLimits, read_yaml
 from oci_binpkg.errors import UsageError
 
 MAX_FILE_BYTES: Final = 4 * 1024**2
+_LIMITS: Final = YamlLimits(nodes=200_000, depth=50, tags=False)
+_LONGEST_NUMBER: Final = 64
 _ELSEWHERE: Final = 'repair it; spack_mirrors = "FILE" in the configuration names another, spack_mirrors = "" none'
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which no key comes twice, and dates and the like stay what was written."""
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    loader.flatten_mapping(node)
-    found: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, str | int | float | bool | None) or key in found:
-            line = key_node.start_mark.line + 1
-            raise yaml.MarkedYAMLError(problem=f"line {line}: the key {key!r} comes twice or is no text")
-        found[key] = loader.construct_object(value_node, deep=True)
-    return found
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+_PREFIX: Final = "tag:yaml.org,2002:"
+_TEXT: Final = frozenset(f"{_PREFIX}{name}" for name in ("str", "timestamp", "value", "merge"))
+_RESOLVER: Final[Any] = yaml.resolver.Resolver()
+_VALUES: Final = yaml.constructor.SafeConstructor()
 
 
 def load_yaml(path: str) -> dict[str, Any] | None:
@@ -50,11 +38,30 @@ def load_yaml(path: str) -> dict[str, Any] | None:
 
 def _parsed(data: bytes, path: str) -> Any:
     try:
-        return yaml.load(data, Loader=_Loader)  # noqa: S506 - a safe loader
-    except yaml.MarkedYAMLError as error:
-        # the parser's own text shows the line, which may hold a secret
-        mark = error.problem_mark
-        place = f" (line {mark.line + 1})" if mark else ""
+        return read_yaml(data, scalar=_value, limits=_LIMITS)
+    except YamlError as error:
+        place = f" (line {error.line})" if error.line else ""
         raise UsageError(f"{path}: not valid YAML: {error.problem}{place}", hint=_ELSEWHERE) from None
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise UsageError(f"{path}: not valid YAML", hint=_ELSEWHERE) from None
+
+
+def _value(event: Any) -> Any:
+    """Return a text, number, boolean or nothing, as YAML 1.1 has it. Dates and the like stay what was written."""
+    text, tag = event.value, event.tag
+    if tag is None or tag == "!":
+        tag = _RESOLVER.resolve(yaml.ScalarNode, text, event.implicit)
+    if tag in _TEXT or len(text) > _LONGEST_NUMBER:
+        return text
+    node = yaml.ScalarNode(tag, text)
+    try:
+        match tag.removeprefix(_PREFIX):
+            case "null":
+                return None
+            case "bool":
+                return _VALUES.construct_yaml_bool(node)
+            case "int":
+                return _VALUES.construct_yaml_int(node)
+            case "float":
+                return _VALUES.construct_yaml_float(node)
+    except (ValueError, KeyError, OverflowError):
+        pass
+    raise YamlError("a value of a kind that is not known", event.start_mark.line + 1)

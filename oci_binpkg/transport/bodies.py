@@ -50,7 +50,7 @@ class _GrowingBody:
 
 
 def streamed(body: Blob | Growing | bytes | None) -> Iterable[bytes] | bytes | None:
-    """Return a body as `requests` takes it: bytes as they are, everything else in chunks that are read when it is sent."""
+    """Return a body as `requests` takes it: bytes as they are, everything else in chunks, read while it is sent."""
     if isinstance(body, Growing):
         return _GrowingBody(body)
     return _UploadBody(body) if isinstance(body, Blob) else body
