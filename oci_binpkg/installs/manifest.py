@@ -17,8 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
+from oci_binpkg.disk import read_regular
 from oci_binpkg.errors import ContentError, InstallsError
-from oci_binpkg.model.documents import parse_json
+from oci_binpkg.model.documents import check_values
 
 MANIFEST: Final = ".spack/install_manifest.json"
 _UNLISTED: Final = frozenset({MANIFEST, ".spack/binary_distribution", ".spack/install_times.json"})
@@ -27,7 +30,12 @@ _CHUNK: Final = 256 * 1024
 _READERS: Final = 2
 _WORTH_THREADS: Final = 32 * 1024 * 1024
 _LARGE: Final = 64 * 1024
-_MAX_BYTES: Final = 1024 * 1024 * 1024
+MOST_FILES: Final = 1_000_000
+_BYTES_PER_FILE: Final = 1024
+_VALUES_PER_FILE: Final = 20
+_SLACK: Final = 100
+"""Entries that a record may have beyond those of the files that are there."""
+_RECORDED: Final = msgspec.json.Decoder(dict[str, dict[str, str | int | float | bool | None]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +46,22 @@ class Finding:
     problem: str
 
 
-def read_manifest(prefix: str) -> Mapping[str, Mapping[str, Any]]:
-    """Read the record of a prefix, by absolute path. Raises `InstallsError` if there is none or it is damaged."""
+def read_manifest(prefix: str, *, files: int = MOST_FILES) -> Mapping[str, Mapping[str, Any]]:
+    """Read the record of a prefix, by absolute path. Raises `InstallsError` if there is none or it is damaged.
+
+    One that is too long for so many files, links and directories is damaged: it costs no more than they do.
+    """
     path = os.path.join(prefix, MANIFEST)
     try:
-        with open(path, "rb") as file:
-            document = parse_json(file.read(_MAX_BYTES), path, fold_case=False)
+        data = read_regular(path, (files + _SLACK) * _BYTES_PER_FILE, follow=False)
+        check_values(data, path, (files + _SLACK) * _VALUES_PER_FILE)
+        return _RECORDED.decode(data)
     except ContentError as error:
-        raise InstallsError(f"{path}: {error.message}") from None
+        raise InstallsError(error.message) from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InstallsError(f"{path}: an object for each file is expected: {str(error)[:200]}") from None
     except OSError as error:
         raise InstallsError(f"{path}: cannot be read: {error.strerror}", hint="nothing to compare with") from error
-    if not all(isinstance(entry, dict) for entry in document.values()):
-        raise InstallsError(f"{path}: an object for each file is expected")
-    return document
 
 
 def manifest_of(

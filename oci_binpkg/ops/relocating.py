@@ -159,7 +159,7 @@ def _known_files(place: Place, extracted: Extracted) -> Mapping[str, Mapping[str
     """Return the record of files that came with the package, if there is a good one."""
     try:
         # a link under that name would lead out of the tree
-        return read_manifest(place.staged) if MANIFEST in extracted.files else {}
+        return read_manifest(place.staged, files=extracted.members) if MANIFEST in extracted.files else {}
     except InstallsError:
         return {}
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 
 import pytest
 
@@ -109,3 +110,35 @@ def test_a_prefix_without_a_sound_record_is_an_error(tmp_path, content):
         (tmp_path / MANIFEST).write_bytes(content)
     with pytest.raises(InstallsError, match="install_manifest"):
         list(compare(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b'{"a":{"b":[' + b"[]," * 1_000_000 + b"[]]}}",
+        b'{"a":{"b":[[]]}}',
+        b"{" + b",".join(b'"%d":{}' % number for number in range(20_000)) + b"}",
+        b'{"a":{' + b",".join(b'"%d":0' % number for number in range(20_000)) + b"}}",
+        b'{"a":' * 100_000,
+        b'{"a":{"size":' + b"1" * 5000 + b"}}",
+        b'{"a":"' + b"x" * 1_000_000 + b'"}',
+        b"[]",
+        b'{"a":1}',
+        b"\xff",
+    ],
+)
+def test_a_record_that_is_more_than_its_files_is_damaged(tmp_path, record: bytes) -> None:
+    (tmp_path / MANIFEST).parent.mkdir()
+    (tmp_path / MANIFEST).write_bytes(record)
+    tracemalloc.start()
+    with pytest.raises(InstallsError, match=r"install_manifest\.json: "):
+        read_manifest(str(tmp_path), files=3)
+    assert tracemalloc.get_traced_memory()[1] < 4 * 1024**2
+    tracemalloc.stop()
+
+
+def test_a_record_of_many_files_is_read(tmp_path) -> None:
+    entry = {"mode": 33188, "owner": 0, "group": 0, "hash": "A" * 32, "time": 1.5, "size": 3}
+    (tmp_path / MANIFEST).parent.mkdir()
+    (tmp_path / MANIFEST).write_text(json.dumps({f"{'/long' * 60}/{number}": entry for number in range(20_000)}))
+    assert len(read_manifest(str(tmp_path), files=20_000)) == 20_000
