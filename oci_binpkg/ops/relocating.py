@@ -16,6 +16,7 @@ from oci_binpkg.installs.manifest import MANIFEST, early_hashes, manifest_of, re
 from oci_binpkg.installs.spack import SpackInstalls
 from oci_binpkg.model.image import known_diff_id
 from oci_binpkg.model.spec import Spec, SpecGraph
+from oci_binpkg.ops.agreement import check_spec_file
 from oci_binpkg.ops.placing import Place
 from oci_binpkg.ops.receiving import Tee
 from oci_binpkg.ops.sbang import ensure_sbang
@@ -69,6 +70,7 @@ def unpack(
     kept = tee.kept if tee else ""
     distribution = extracted.distribution
     _check_hash(place.spec, distribution)
+    check_spec_file(place.staged, entry.document)
     mapping = mapping_for(
         distribution.hash_to_prefix,
         new_prefixes(place.spec, distribution, installs, entry.document.graph),
