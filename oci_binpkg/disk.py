@@ -54,14 +54,17 @@ class NotRegularError(OSError):
     """Something else stands where a regular file is expected; `strerror` says what it is."""
 
     def __init__(self, mode: int, path: str) -> None:
-        super().__init__(errno.EINVAL, f"is {kind_of(mode)}, not a regular file", path)
+        if stat.S_ISDIR(mode):
+            super().__init__(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        else:
+            super().__init__(errno.EINVAL, f"Is {kind_of(mode)}, not a regular file", path)
 
 
 class TooLargeError(OSError):
     """A file holds more bytes than its reader takes."""
 
     def __init__(self, limit: int, path: str) -> None:
-        super().__init__(errno.EFBIG, f"is larger than {limit} bytes", path)
+        super().__init__(errno.EFBIG, f"Is larger than {limit} bytes", path)
 
 
 def kind_of(mode: int) -> str:
@@ -72,15 +75,14 @@ def kind_of(mode: int) -> str:
 # reading
 
 
-def open_regular(path: str, *, follow: bool = True, directory: int | None = None) -> int:
+def open_regular(path: str, *, follow: bool = True) -> int:
     """Open a regular file for reading and return its descriptor; never waits for a writer.
 
-    A link in its place is followed unless `follow` is false; `path` is relative to the descriptor `directory`, if any.
-    Raises `NotRegularError`, `OSError`.
+    A link in its place is followed unless `follow` is false. Raises `NotRegularError`, `OSError`.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
     try:
-        descriptor = os.open(path, flags, dir_fd=directory)
+        descriptor = os.open(path, flags)
     except OSError as error:
         if error.errno == errno.ENXIO:  # of a socket
             raise NotRegularError(stat.S_IFSOCK, path) from None
@@ -144,13 +146,18 @@ def read_descriptor(descriptor: int, limit: int, path: str) -> bytes:
 
 @contextmanager
 def replacing(
-    path: str, *, mode: int | None = None, failing: Callable[[], AbstractContextManager[None]] = nullcontext
+    path: str,
+    *,
+    mode: int | None = None,
+    sync: bool = True,
+    failing: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Iterator[Callable[[bytes], None]]:
     """Give a function that writes to a new file beside `path`, which takes its place if all goes well.
 
     Otherwise nothing stays. The file has `mode`, or that of the file it replaces, or what the umask allows. A link at
-    `path` is replaced, not followed. What the disk refuses, but nothing that the caller raises, is raised within
-    `failing()`: `OSError`, and `NotRegularError` where a directory, device, FIFO or socket stands.
+    `path` is replaced, not followed. With `sync` it outlives a power cut from then on. What the disk refuses, but
+    nothing that the caller raises, is raised within `failing()`: `OSError`, and `NotRegularError` where a directory,
+    device, FIFO or socket stands.
     """
     folder, name = os.path.split(path)
     with failing():
@@ -162,9 +169,13 @@ def replacing(
         try:
             yield _writer(descriptor, failing)
             with failing():
-                _settle(descriptor, kept)
-                os.rename(temporary, name, src_dir_fd=within, dst_dir_fd=within)
-                os.fsync(within)
+                if kept is not None:
+                    os.fchmod(descriptor, kept)
+                if sync:
+                    os.fsync(descriptor)
+                os.replace(temporary, name, src_dir_fd=within, dst_dir_fd=within)
+                if sync:
+                    os.fsync(within)
         except BaseException:
             with suppress(OSError):
                 os.unlink(temporary, dir_fd=within)
@@ -175,9 +186,9 @@ def replacing(
         os.close(within)
 
 
-def replace_file(path: str, data: bytes, *, mode: int | None = None) -> None:
+def replace_file(path: str, data: bytes, *, mode: int | None = None, sync: bool = True) -> None:
     """Replace or create a file in one step, as `replacing` does. Raises `LocalDiskError`."""
-    with replacing(path, mode=mode, failing=lambda: disk_errors(path, "written")) as write:
+    with replacing(path, mode=mode, sync=sync, failing=lambda: disk_errors(path, "written")) as write:
         write(data)
 
 
@@ -211,12 +222,6 @@ def _mode_of(name: str, within: int, path: str) -> int | None:
     return stat.S_IMODE(found.st_mode)
 
 
-def _settle(descriptor: int, mode: int | None) -> None:
-    if mode is not None:
-        os.fchmod(descriptor, mode)
-    os.fsync(descriptor)
-
-
 def remove_leftovers(directory: str, now: float) -> None:
     """Remove temporary files from a directory that were last written a day before `now` (seconds since 1970).
 
@@ -237,7 +242,7 @@ def disk_errors(path: str, what: str = "used", hint: str = CHECK_DISK) -> Iterat
     try:
         yield
     except NotRegularError as error:
-        raise LocalDiskError(f"{error.filename or path} {error.strerror}", hint=NOT_REGULAR_HINT) from error
+        raise LocalDiskError(f"{path}: cannot be {what}: {error.strerror}", hint=NOT_REGULAR_HINT) from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise LocalDiskError(f"{path}: cannot be {what}: {reason}", hint=hint) from error
@@ -252,8 +257,7 @@ def private_folder(path: str) -> None:
         parent = os.path.dirname(path)
         if parent and not os.path.isdir(parent):
             private_folder(parent)
-        with suppress(FileExistsError):
-            os.mkdir(path, _PRIVATE_FOLDER)
+        os.makedirs(path, _PRIVATE_FOLDER, exist_ok=True)
 
 
 def foreign_writers(path: str, user: int) -> str:

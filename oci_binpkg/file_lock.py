@@ -33,6 +33,10 @@ def _ignore(_: str) -> None:
     """Tell nobody."""
 
 
+class LockTimeoutError(LocalDiskError):
+    """Another process has kept a lock for too long."""
+
+
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long to wait for a lock, in seconds, and the clock and sleep to do it with.
@@ -66,14 +70,14 @@ class Patience:
 def locked(path: str, patience: Patience | None = None, *, mode: int = _PUBLIC) -> Iterator[None]:
     """Hold a lock file alone, which is created if it is absent; threads exclude one another too.
 
-    Raises `LocalDiskError` where another process keeps it beyond the patience, and `OSError` where it cannot be locked.
+    Raises `LockTimeoutError` where another process keeps it beyond the patience, `NotRegularError`, `OSError`.
     """
     patience = patience or Patience()
     descriptor = open_lock(path, mode=mode)
     try:
         # flock, not lockf: it belongs to the descriptor, so it also holds between two of one process
         if patience.until(lambda: _flocked(descriptor), path) is None:
-            raise LocalDiskError(
+            raise LockTimeoutError(
                 f"{path}: another process has held this lock for {patience.timeout:g} seconds",
                 hint="wait until it has ended, or set a longer `lock_timeout`",
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -13,10 +12,12 @@ from typing import Any, Final
 from oci_binpkg.archive.codec import Codec
 from oci_binpkg.archive.distribution import Distribution, Relocations
 from oci_binpkg.archive.tarball import TarSummary, walk
+from oci_binpkg.disk import NotRegularError, TooLargeError, read_regular
 from oci_binpkg.errors import ContentError, PackError
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.documents import all_text, integer_of, list_of, object_of, parse_json, text_of
 
+_MAX_BYTES: Final = 256 * 1024 * 1024
 FORMAT: Final = 1
 """Part of every key; another number makes all layers anew."""
 
@@ -81,17 +82,9 @@ def encode_record(fingerprint: str, cached: CachedLayer) -> bytes:
 def read_record(path: str) -> tuple[str, CachedLayer]:
     """Read a record: the fingerprint of the tree, and the layer. Raises `ContentError` for anything else."""
     try:
-        with open(path, "rb", opener=open_regular) as file:
-            return _parse_record(parse_json(file.read(), path), path)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EISDIR):
-            raise ContentError(f"{path}: not a file") from None
-        raise
-
-
-def open_regular(path: str, flags: int) -> int:
-    """Open a file, but not where a symbolic link leads; an `opener` for `open`."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return _parse_record(parse_json(read_regular(path, _MAX_BYTES, follow=False), path), path)
+    except (NotRegularError, TooLargeError) as error:
+        raise ContentError(f"{path}: {error.strerror}") from None
 
 
 def _parse_record(document: dict[str, Any], what: str) -> tuple[str, CachedLayer]:

@@ -7,21 +7,21 @@ Whatever is damaged all the same is thrown away and made again: a cache may forg
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import os
 import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from threading import Lock
 from typing import Any, BinaryIO, Final, cast
 
-from oci_binpkg.archive.cacherecord import CachedLayer, encode_record, open_regular, read_record
+from oci_binpkg.archive.cacherecord import CachedLayer, encode_record, read_record
 from oci_binpkg.archive.layer import PackedLayer
+from oci_binpkg.disk import NotRegularError, open_file, private_folder
 from oci_binpkg.errors import ContentError, LocalDiskError
+from oci_binpkg.file_lock import LockTimeoutError, Patience, locked
 from oci_binpkg.model.content import Blob, Descriptor, Digest
 from oci_binpkg.model.image import Layer
 
@@ -41,10 +41,13 @@ class LayerCache:
     the disk is full or access is denied.
     """
 
-    def __init__(self, root: str, max_bytes: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, root: str, max_bytes: int, clock: Callable[[], float], *, patience: Patience | None = None
+    ) -> None:
         self._root = root
         self._max_bytes = max_bytes
         self._clock = clock
+        self._patience = patience
         self._lock = Lock()
         self._in_use: dict[Digest, int] = {}
         self._used: int | None = None
@@ -79,7 +82,7 @@ class LayerCache:
         cached = self.get(key, fingerprint, verify=verify)
         if cached is not None:
             return cached, True
-        with self._locked(key):
+        with self._alone(key):
             cached = self.get(key, fingerprint, verify=verify)
             if cached is not None:
                 return cached, True
@@ -152,14 +155,12 @@ class LayerCache:
         path = self._blob_path(cached.digest)
         with _disk(path):
             try:
-                file = open(path, "rb", buffering=0, opener=open_regular)  # noqa: SIM115 - closed below
-            except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ELOOP, errno.EISDIR):
-                    raise
+                file = open_file(path, follow=False, buffering=0)
+            except (FileNotFoundError, NotRegularError):
                 self._discard(cached)
                 raise _damaged(cached) from None
         with file:
-            yield cast("BinaryIO", file)
+            yield file
 
     def _keep(self, key: str, fingerprint: str, packed: PackedLayer) -> CachedLayer:
         cached = CachedLayer(key, packed.digest, packed.size, packed.diff_id, packed.uncompressed_size, packed.summary)
@@ -192,18 +193,18 @@ class LayerCache:
             self._in_use[digest] = self._in_use.get(digest, 0) + 1
 
     @contextmanager
-    def _locked(self, key: str) -> Iterator[None]:
-        """Hold the lock of a key. The number of lock files is bounded: keys that begin alike share one."""
+    def _alone(self, key: str) -> Iterator[None]:
+        """Hold the lock of a key; go on without it where another process keeps it for long, which only costs work.
+
+        The number of lock files is bounded: keys that begin alike share one.
+        """
         path = os.path.join(self._root, "locks", key[:3])
-        with _disk(path):
-            _make_directory(os.path.dirname(path))
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
+        with ExitStack() as held:
             with _disk(path):
-                fcntl.flock(descriptor, fcntl.LOCK_EX)  # excludes threads too: each has a descriptor of its own
+                _make_directory(os.path.dirname(path))
+                with suppress(LockTimeoutError):
+                    held.enter_context(locked(path, self._patience, mode=0o600))
             yield
-        finally:
-            os.close(descriptor)
 
     @contextmanager
     def _staged(self) -> Iterator[str]:
@@ -324,7 +325,7 @@ def _files(directory: str) -> Iterator[tuple[str, os.stat_result]]:
 def _make_directory(path: str) -> None:
     # asking first costs a tenth of making one in vain
     if not os.path.isdir(path):
-        os.makedirs(path, exist_ok=True)
+        private_folder(path)
 
 
 def _remove(path: str) -> None:

@@ -11,7 +11,8 @@ from oci_binpkg.cli.running import installs_at, observed, parse_queries
 from oci_binpkg.cli.settings import load_settings
 from oci_binpkg.cli.terminal import flush_results, tell
 from oci_binpkg.cli.wiring import TrustFlags
-from oci_binpkg.errors import LocalDiskError, UsageError
+from oci_binpkg.disk import disk_errors, replace_file
+from oci_binpkg.errors import UsageError
 from oci_binpkg.model.query import Query, select
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.model.spec_document import spec_document
@@ -115,11 +116,6 @@ def _chosen(queries: Sequence[Query], specs: Sequence[Spec], graph: SpecGraph) -
 
 
 def _write(path: str, text: str) -> None:
-    staged = f"{path}.part-{os.getpid()}"
-    try:
+    with disk_errors(path, "written"):
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        with open(staged, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(staged, path)
-    except OSError as error:
-        raise LocalDiskError(f"{path}: cannot be written: {error.strerror}") from error
+    replace_file(path, text.encode(), sync=False)  # there may be thousands of them

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import copy
-import fcntl
 import os
-import stat
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import tomlkit
@@ -16,15 +13,16 @@ from tomlkit.exceptions import TOMLKitError
 
 from oci_binpkg.cache.open import parse_location
 from oci_binpkg.cli.mirrors import parse_caches
-from oci_binpkg.cli.settings import parse_config
+from oci_binpkg.cli.settings import MAX_FILE_BYTES, parse_config
+from oci_binpkg.disk import NotRegularError, TooLargeError, read_regular, replace_file
 from oci_binpkg.errors import LocalDiskError, UsageError
-from oci_binpkg.transport.replacing import replacing
+from oci_binpkg.file_lock import Patience, locked
 
 Change = Callable[[dict[str, Any]], None]
 _SECRET_MODE: Final = 0o600
 
 
-def change_cache(path: str, name: str, change: Change) -> None:
+def change_cache(path: str, name: str, change: Change, patience: Patience | None = None) -> None:
     """Let `change` edit the keys of the cache `name`; one left without keys is removed.
 
     Writers exclude one another through a lock file; readers see the old or the new file. A new file has mode 0600, an
@@ -33,12 +31,15 @@ def change_cache(path: str, name: str, change: Change) -> None:
     target = os.path.realpath(path)  # a link into a folder of dotfiles stays one
     try:
         os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
-        with _locked(f"{target}.lock"):
-            old, mode = _read(target)
-            new = _changed(old, path, name, change)
+        with locked(f"{target}.lock", patience, mode=_SECRET_MODE):
+            old = _read(target)
+            new = _changed(old or b"", path, name, change)
             if new != old:
-                with replacing(target, mode=mode) as write:
-                    write(new)
+                replace_file(target, new, mode=_SECRET_MODE if old is None else None)
+    except (NotRegularError, TooLargeError) as error:
+        raise LocalDiskError(
+            f"{error.filename}: {error.strerror}", hint="remove it, or set OCI_BINPKG_CONFIG"
+        ) from error
     except OSError as error:
         raise LocalDiskError(f"{path} cannot be changed: {error.strerror}") from error
 
@@ -109,19 +110,8 @@ def _edited(
         return None
 
 
-def _read(path: str) -> tuple[bytes, int]:
+def _read(path: str) -> bytes | None:
     try:
-        with open(path, "rb") as stream:
-            return stream.read(), stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
+        return read_regular(path, MAX_FILE_BYTES)
     except FileNotFoundError:
-        return b"", _SECRET_MODE
-
-
-@contextmanager
-def _locked(path: str) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _SECRET_MODE)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+        return None

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from oci_binpkg.cli.mirrors import CacheSettings, SpackMirrors, SpackPlaces, parse_caches
 from oci_binpkg.cli.tables import MAX_BYTES, Kinds, check_table, tables
+from oci_binpkg.disk import read_regular
 from oci_binpkg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 GIB: Final = 1024**3
 DEFAULT_LAYER_CACHE: Final = 20 * GIB
 _UNITS: Final = {"": 1, "B": 1, "KIB": 1024, "MIB": 1024**2, "GIB": GIB, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-_MAX_FILE_BYTES: Final = 4 * 1024**2
+MAX_FILE_BYTES: Final = 4 * 1024**2
 _KEYS: Final[Mapping[str, Kinds]] = {
     "store": (str,),
     "compression": (str,),
@@ -173,17 +174,13 @@ def _home(env: Mapping[str, str]) -> str:
 
 def _read(path: str, *, required: bool) -> bytes:
     try:
-        with open(path, "rb") as stream:
-            data = stream.read(_MAX_FILE_BYTES + 1)
+        return read_regular(path, MAX_FILE_BYTES)
     except FileNotFoundError:
         if required:
             raise UsageError(f"{path}: no such file", hint="OCI_BINPKG_CONFIG names it") from None
         return b""
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
-    if len(data) > _MAX_FILE_BYTES:
-        raise UsageError(f"{path}: larger than {_MAX_FILE_BYTES} bytes")
-    return data
+        raise UsageError(f"{path}: {error.strerror}", hint="OCI_BINPKG_CONFIG may name another file") from None
 
 
 def _table(document: Mapping[str, Any], key: str, allowed: Mapping[str, Any], path: str) -> Mapping[str, Any]:

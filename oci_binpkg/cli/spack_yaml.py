@@ -7,6 +7,7 @@ from typing import Any, Final
 import yaml
 
 from oci_binpkg.archive.yaml_events import YamlError, YamlLimits, read_yaml
+from oci_binpkg.disk import read_regular
 from oci_binpkg.errors import UsageError
 
 MAX_FILE_BYTES: Final = 4 * 1024**2
@@ -22,14 +23,11 @@ _VALUES: Final = yaml.constructor.SafeConstructor()
 def load_yaml(path: str) -> dict[str, Any] | None:
     """Return a file's mapping, its keys as texts; None if there is no such file. Raises `UsageError` with its name."""
     try:
-        with open(path, "rb") as stream:
-            data = stream.read(MAX_FILE_BYTES + 1)
+        data = read_regular(path, MAX_FILE_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint=_ELSEWHERE) from None
-    if len(data) > MAX_FILE_BYTES:
-        raise UsageError(f"{path}: larger than {MAX_FILE_BYTES} bytes", hint=_ELSEWHERE)
     document = _parsed(data, path)
     if not isinstance(document, dict | None):
         raise UsageError(f"{path}: a mapping with the key mirrors is expected")

@@ -7,8 +7,9 @@ records they are about. Everything here is pure.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 from oci_binpkg.errors import ContentError, InstallsError
@@ -25,7 +26,7 @@ MOST_VALUES: Final = 20_000_000
 _OLD_EDGES: Final = 3  # spec formats up to this one write the types of a dependency as `type`
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Database:
     """A parsed database: version, the document as read, records by hash."""
 
@@ -37,6 +38,36 @@ class Database:
     def graph(self) -> SpecGraph:
         """The specs of all records."""
         return SpecGraph(record.spec for record in self.records.values())
+
+    def entangled(self, record: Record) -> str:
+        """Return the short name of another installed package whose prefix is, holds or lies in that of `record`."""
+        own = record.spec.hash
+        path = record.prefix
+        for prefix in (path, *_around(path)):
+            others = self._by_prefix.get(prefix, ())
+            if found := next((each for each in others if each.spec.hash != own), None):
+                return found.spec.short
+        inside = self._inside.get(path)
+        return inside.spec.short if inside is not None else ""
+
+    @cached_property
+    def _by_prefix(self) -> Mapping[str, list[Record]]:
+        found: dict[str, list[Record]] = {}
+        for record in self.records.values():
+            if record.installed and not record.spec.is_external:
+                found.setdefault(record.prefix, []).append(record)
+        return found
+
+    @cached_property
+    def _inside(self) -> Mapping[str, Record]:
+        """A package below each directory that holds any."""
+        return {outer: records[0] for prefix, records in self._by_prefix.items() for outer in _around(prefix)}
+
+
+def _around(path: str) -> Iterator[str]:
+    """Yield the directories that hold a path, the nearest first."""
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 def empty_document() -> dict[str, Any]:

@@ -1,9 +1,11 @@
-"""Locks that Spack respects, and files that change in one step.
+"""Locks that Spack respects.
 
 Spack locks byte ranges with `lockf` (POSIX record locks): the whole of `.spack-db/lock` for the database, one byte of
 `.spack-db/prefix_lock` per prefix. Such locks belong to the process: closing any descriptor of the file drops all of
 them, and a second lock in the same process always succeeds. So one `LockFile` serves all threads through one descriptor
 and keeps its own account of who holds what.
+
+Readers take none: the database is replaced in one step, and a reader that sleeps would hold up all writers.
 """
 
 from __future__ import annotations
@@ -12,34 +14,23 @@ import errno
 import fcntl
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
-from oci_binpkg.errors import InstallsError, LocalDiskError
+from oci_binpkg.disk import NOT_REGULAR_HINT, NotRegularError
+from oci_binpkg.errors import InstallsError
+from oci_binpkg.file_lock import Patience, open_lock
 
 _BASE32: Final = "abcdefghijklmnopqrstuvwxyz234567"
 _OFFSET_BITS: Final = 63
 _DIGIT_BITS: Final = 5
+_NEEDED: Final = "installing needs a tree that can be written, on a file system that has locks"
 _HELD_BY_OTHERS: Final = frozenset({errno.EAGAIN, errno.EACCES})
-_NOT_WRITABLE: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-_FIRST_PAUSE: Final = 0.01
-_LONGEST_PAUSE: Final = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long to wait for a lock, in seconds, and the clock and sleep to do it with."""
-
-    timeout: float = 120.0
-    clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
 
 
 class LockFile:
-    """Byte-range locks in one file, shared by the threads of this process.
+    """Byte-range locks in one file, shared by the threads of this process. Only who changes something takes one.
 
     Ranges are `(start, length)`, length 0 meaning to the end; two ranges in use are either equal or apart.
     """
@@ -48,84 +39,52 @@ class LockFile:
         self._path = path
         self._patience = patience or Patience()
         self._mutex = threading.Lock()
-        self._held: dict[tuple[int, int], int] = {}  # number of readers, or -1 for a writer
+        self._held: set[tuple[int, int]] = set()
         self._descriptor: int | None = None
 
     @contextmanager
     def exclusive(self, start: int = 0, length: int = 0) -> Iterator[None]:
-        """Hold a range alone. Raises `InstallsError` if it cannot be had in time, or not at all."""
-        self._wait((start, length), exclusive=True)
+        """Hold a range alone. Raises `InstallsError` if others keep it too long, or where there are no locks."""
+        where = (start, length)
+        if self._patience.until(lambda: self._attempt(where), self._path) is None:
+            raise InstallsError(
+                f"{self._path}: another process has held this lock for {self._patience.timeout:g} seconds",
+                hint="wait until the other installation has ended, or set a longer `lock_timeout`",
+            )
         try:
             yield
         finally:
-            self._release((start, length))
+            self._release(where)
 
-    @contextmanager
-    def shared(self, start: int = 0, length: int = 0) -> Iterator[bool]:
-        """Hold a range together with other readers; yields False where there is no lock file or no locking.
-
-        A tree on read-only media has to be readable, and the files are replaced in one step anyway.
-        """
-        held = self._wait((start, length), exclusive=False)
-        try:
-            yield held
-        finally:
-            if held:
-                self._release((start, length))
-
-    def _wait(self, where: tuple[int, int], *, exclusive: bool) -> bool:
-        patience = self._patience
-        deadline = patience.clock() + patience.timeout
-        pause = _FIRST_PAUSE
-        while (outcome := self._attempt(where, exclusive=exclusive)) is None:
-            remaining = deadline - patience.clock()
-            if remaining <= 0:
-                raise InstallsError(
-                    f"{self._path}: another process has held this lock for {patience.timeout:g} seconds",
-                    hint="wait for the other installation to end, or allow a longer time",
-                )
-            patience.sleep(min(pause, remaining))
-            pause = min(2 * pause, _LONGEST_PAUSE)
-        return outcome
-
-    def _attempt(self, where: tuple[int, int], *, exclusive: bool) -> bool | None:
-        """Return True if the range is ours now, None if others hold it, False if there is nothing to lock (readers)."""
+    def _attempt(self, where: tuple[int, int]) -> bool | None:
+        """Return True if the range is ours now, None if others hold it."""
         with self._mutex:
-            holders = self._held.get(where, 0)
-            if holders < 0 or (exclusive and holders):
+            if where in self._held:
                 return None
             try:
-                return self._lock(where, exclusive=exclusive)
+                return self._lock(where)
             except OSError as error:
                 self._close_if_idle()
-                if not exclusive:
-                    return False
-                raise InstallsError(
-                    f"{self._path}: cannot be locked: {error.strerror}",
-                    hint="installing needs a tree that can be written, on a file system that has locks",
-                ) from error
+                hint = NOT_REGULAR_HINT if isinstance(error, NotRegularError) else _NEEDED
+                raise InstallsError(f"{self._path}: cannot be locked: {error.strerror}", hint=hint) from error
 
-    def _lock(self, where: tuple[int, int], *, exclusive: bool) -> bool | None:
+    def _lock(self, where: tuple[int, int]) -> bool | None:
         if self._descriptor is None:
-            self._descriptor = _open(self._path, create=exclusive)
-        if not self._held.get(where):
-            kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
-            try:
-                fcntl.lockf(self._descriptor, kind | fcntl.LOCK_NB, where[1], where[0])
-            except OSError as error:
-                if error.errno not in _HELD_BY_OTHERS:
-                    raise
-                self._close_if_idle()
-                return None
-        self._held[where] = -1 if exclusive else self._held.get(where, 0) + 1
+            self._descriptor = open_lock(self._path)
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, where[1], where[0])
+        except OSError as error:
+            if error.errno not in _HELD_BY_OTHERS:
+                raise
+            self._close_if_idle()
+            return None
+        self._held.add(where)
         return True
 
     def _release(self, where: tuple[int, int]) -> None:
         with self._mutex:
-            left = max(self._held.pop(where) - 1, 0)
-            if left:
-                self._held[where] = left
-            elif self._descriptor is not None:
+            self._held.discard(where)
+            if self._descriptor is not None:
                 fcntl.lockf(self._descriptor, fcntl.LOCK_UN, where[1], where[0])
             self._close_if_idle()
 
@@ -135,16 +94,6 @@ class LockFile:
             self._descriptor = None
 
 
-def _open(path: str, *, create: bool) -> int:
-    """Open for writing if possible, since only then can a later lock be exclusive."""
-    try:
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o666)
-    except OSError as error:
-        if create or error.errno not in _NOT_WRITABLE:
-            raise
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-
 def prefix_lock_offset(package_hash: str) -> int:
     """Return the byte of the prefix lock file that stands for a package: the first 63 bits of its base32 hash."""
     digits = -(-_OFFSET_BITS // _DIGIT_BITS)
@@ -152,22 +101,3 @@ def prefix_lock_offset(package_hash: str) -> int:
     for character in package_hash[:digits].ljust(digits, "a"):
         value = value << _DIGIT_BITS | max(_BASE32.find(character), 0)
     return value >> (digits * _DIGIT_BITS - _OFFSET_BITS)
-
-
-def replace_file(path: str, data: bytes) -> None:
-    """Replace or create a file in one step, keeping its permissions; the caller has a lock. Raises `LocalDiskError`."""
-    staged = f"{path}.{os.getpid()}.temp"
-    try:
-        with open(staged, "wb") as file:
-            with suppress(FileNotFoundError):
-                os.fchmod(file.fileno(), os.stat(path).st_mode & 0o7777)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(staged, path)
-    except OSError as error:
-        with suppress(OSError):
-            os.unlink(staged)
-        raise LocalDiskError(
-            f"{path}: cannot be written: {error.strerror}", hint="check the free space and the permissions there"
-        ) from error

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
-from oci_binpkg.disk import read_regular
+from oci_binpkg.disk import open_file, read_regular
 from oci_binpkg.errors import ContentError, InstallsError
 from oci_binpkg.model.documents import check_values
 
@@ -128,7 +128,7 @@ def compare(prefix: str) -> Iterator[Finding]:
 def file_hash(path: str) -> str:
     """Return base32 of the SHA-1 of a file, as Spack records it."""
     digest = hashlib.sha1(usedforsecurity=False)
-    with open(path, "rb") as file:
+    with open_file(path, follow=False) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return base64.b32encode(digest.digest()).decode()

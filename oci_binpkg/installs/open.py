@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from oci_binpkg.errors import InstallsError
-from oci_binpkg.installs.locking import Patience
+from oci_binpkg.file_lock import Patience
 from oci_binpkg.installs.protocol import PACKAGES_FILE, Installs, has_packages_file
 from oci_binpkg.installs.spack import SpackInstalls, is_spack_tree, tree_hint
 

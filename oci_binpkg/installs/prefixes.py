@@ -25,12 +25,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from oci_binpkg.disk import read_regular
 from oci_binpkg.errors import InstallsError
 from oci_binpkg.installs.protocol import PACKAGES_FILE, Record
 from oci_binpkg.model.spec import FLAGS, RUNTIME, Spec, SpecGraph
 from oci_binpkg.model.spec_document import parse_node
 from oci_binpkg.model.spec_hash import PACKAGES_NAMESPACE, packages_hash
 
+_MAX_BYTES: Final = 64 * 1024 * 1024
 _TOP_KEYS: Final = ("defaults", "package")
 _KEYS: Final = ("name", "version", "prefix", "depends", "variants", "arch", "explicit")
 _ARCH_KEYS: Final = ("platform", "os", "target")
@@ -134,8 +136,7 @@ class PrefixInstalls:
 
 def _parse(path: str) -> dict[str, Any]:
     try:
-        with open(path, "rb") as file:
-            return tomllib.load(file)
+        return tomllib.loads(read_regular(path, _MAX_BYTES).decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InstallsError(f"{path}: not valid TOML: {error}") from error
     except OSError as error:

@@ -1,19 +1,32 @@
 """A Spack install tree: `ROOT/.spack-db/index.json` and the prefixes it names.
 
-Reading needs no Spack, no write access and no lock; changing takes the locks that Spack takes and leaves what its
+Reading needs no Spack, no write access and takes no lock; changing takes the locks that Spack takes and leaves what its
 running processes look at: the replaced index and a new verifier, by which they notice the change.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from oci_binpkg.errors import InstallsError, LocalDiskError
+from oci_binpkg.disk import (
+    NOT_REGULAR_HINT,
+    NotRegularError,
+    PrefixPath,
+    Root,
+    TooLargeError,
+    disk_errors,
+    kind_of,
+    read_regular,
+    replace_file,
+)
+from oci_binpkg.errors import ContentError, InstallsError, LocalDiskError
+from oci_binpkg.file_lock import Patience
 from oci_binpkg.installs.database import (
     Database,
     empty_document,
@@ -22,12 +35,13 @@ from oci_binpkg.installs.database import (
     with_package,
     without_package,
 )
-from oci_binpkg.installs.locking import LockFile, Patience, prefix_lock_offset, replace_file
+from oci_binpkg.installs.locking import LockFile, prefix_lock_offset
 from oci_binpkg.installs.protocol import Record
 from oci_binpkg.model.spec import Spec, SpecGraph
 
 DATABASE_FOLDER: Final = ".spack-db"
 INDEX: Final = f"{DATABASE_FOLDER}/index.json"
+_MAX_BYTES: Final = 1024 * 1024 * 1024
 _DEFAULT_TREE: Final = "/opt/spack"  # of a Spack clone, relative to it
 _SHAPE: Final = f"a Spack install tree has {INDEX} in it"
 _PLACES: Final = ("opt/spack", "opt", "store", "spack/opt/spack", "install", "installs")
@@ -61,7 +75,8 @@ class SpackInstalls:
         new_verifier: Callable[[], str] = lambda: str(uuid.uuid4()),
         create: bool = False,
     ) -> None:
-        self._root = os.path.abspath(root)
+        self._below = Root.of(root)
+        self._root = self._below.path
         self._spack_prefix = spack_prefix or self._root.removesuffix(_DEFAULT_TREE) or self._root
         self._new_verifier = new_verifier
         folder = os.path.join(self._root, DATABASE_FOLDER)
@@ -105,13 +120,63 @@ class SpackInstalls:
         return self._records.get(package_hash)
 
     def prefix_for(self, spec: Spec) -> str:
-        """Return the recorded prefix, or `ROOT/PLATFORM-TARGET/NAME-VERSION-HASH`, Spack's default since 1.0."""
+        """Return the recorded prefix, or `ROOT/PLATFORM-TARGET/NAME-VERSION-HASH`, Spack's default since 1.0.
+
+        Raises `ContentError` for a spec whose fields make no path below the root.
+        """
         known = self.record(spec.hash)
-        if known is not None and known.prefix:
-            return known.prefix
+        return known.prefix if known is not None and known.prefix else str(self._projected(spec))
+
+    def place_for(self, spec: Spec) -> PrefixPath:
+        """Return where an install puts `spec`: where this tree has it recorded, if that is below its root.
+
+        What is recorded elsewhere (an upstream, an external, a tree that was moved) is nobody's to write: the package
+        gets the prefix that a new one would get. Raises `ContentError` as `prefix_for`, `InstallsError` as `path_of`.
+        """
+        own = self._database.records.get(spec.hash)
+        path = self.path_of(own) if own is not None else None
+        return path or self._projected(spec)
+
+    def path_of(self, record: Record) -> PrefixPath | None:
+        """Return the prefix of a package of this very tree, None for one that is not below its root.
+
+        Raises `InstallsError` if the prefix of another package is the same, or lies around or inside of it.
+        """
+        path = self._own_path(record)
+        if path is not None and (other := self._database.entangled(record)):
+            raise InstallsError(
+                f"{self._root}: {record.spec.short} and {other} are recorded in one place: {record.prefix}",
+                hint="`spack reindex` rebuilds a damaged database",
+            )
+        return path
+
+    def holds(self, record: Record) -> bool:
+        """Tell whether a package is installed below the root of this very tree."""
+        return record.installed and self._own_path(record) is not None
+
+    def check_prefix(self, record: Record) -> None:
+        """Raise `InstallsError` if a package of this tree is recorded elsewhere; `LocalDiskError` behind a link."""
+        if record.spec.is_external or record.spec.hash not in self._database.records:
+            return
+        path = self.path_of(record)
+        if path is None:
+            raise InstallsError(f"the recorded prefix is not below {self._root}")
+        found = path.status()
+        if found is not None and not stat.S_ISDIR(found.st_mode):
+            raise InstallsError(f"the prefix is {kind_of(found.st_mode)}, not a directory")
+
+    def _own_path(self, record: Record) -> PrefixPath | None:
+        if record.spec.is_external or record.spec.hash not in self._database.records:
+            return None
+        try:
+            return self._below.below(record.prefix)
+        except ContentError:
+            return None
+
+    def _projected(self, spec: Spec) -> PrefixPath:
         version = spec.version.replace("/", "_").replace("=", "_")
-        return os.path.join(
-            self._root, f"{spec.arch.platform}-{spec.arch.target}", f"{spec.name}-{version}-{spec.hash}"
+        return PrefixPath(
+            self._below, (f"{spec.arch.platform}-{spec.arch.target}", f"{spec.name}-{version}-{spec.hash}")
         )
 
     @contextmanager
@@ -127,23 +192,9 @@ class SpackInstalls:
 
     def add_all(self, additions: Sequence[Addition]) -> None:
         """Record several packages in one change of the database, dependencies first."""
-        elsewhere = {r.spec.hash for up in self._upstreams for r in up.records() if r.installed}
-
-        def change(document: Mapping[str, Any]) -> Mapping[str, Any]:
+        with self.changing() as change:
             for each in additions:
-                document = with_package(
-                    document,
-                    each.spec,
-                    each.graph,
-                    prefix=each.prefix,
-                    explicit=each.explicit,
-                    installation_time=each.installation_time,
-                    prefix_for=self.prefix_for,
-                    elsewhere=elsewhere,
-                )
-            return document
-
-        self._change(change)
+                change.add(each)
 
     def reload(self) -> None:
         """Read the database again: other processes may have changed it. Raises `InstallsError`."""
@@ -151,31 +202,45 @@ class SpackInstalls:
 
     def remove(self, package_hash: str) -> None:
         """Forget a package. Raises `InstallsError`, `LocalDiskError`."""
-        self._change(lambda document: without_package(document, package_hash))
+        with self.changing() as change:
+            change.remove(package_hash)
 
-    def _change(self, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
-        """Change the database as it is now, not as it was read: other processes write it too."""
+    @contextmanager
+    def changing(self) -> Iterator[DatabaseChange]:
+        """Hold the lock of the database, for decisions about what it says; what was changed is written at the end.
+
+        It is read anew: other processes write it, too. An exception leaves it as it is. Raises `InstallsError`,
+        `LocalDiskError`.
+        """
         self._make_folder()
         path = os.path.join(self._root, INDEX)
         with self._lock.exclusive():
-            data = encode_database(change(self._load(path).document))
+            self._take(self._load(path))
+            change = DatabaseChange(self, self._database.document, self._elsewhere())
+            yield change
+            if change.document is self._database.document:
+                return
+            data = encode_database(change.document)
             changed = parse_database(data, path)
             replace_file(path, data)
             replace_file(os.path.join(self._root, DATABASE_FOLDER, "index_verifier"), self._new_verifier().encode())
         self._take(changed)
 
+    def _elsewhere(self) -> frozenset[str]:
+        return frozenset(r.spec.hash for up in self._upstreams for r in up.records() if r.installed)
+
     def _read(self) -> Database:
-        with self._lock.shared():
-            return self._load(os.path.join(self._root, INDEX))
+        return self._load(os.path.join(self._root, INDEX))
 
     def _load(self, path: str) -> Database:
         try:
-            with open(path, "rb") as file:
-                data = file.read()
+            data = read_regular(path, _MAX_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             if self._create:
                 return parse_database(encode_database(empty_document()), path)
             raise InstallsError(f"{self._root}: not a Spack install tree", hint=tree_hint(self._root)) from None
+        except (NotRegularError, TooLargeError) as error:
+            raise InstallsError(f"{path}: cannot be read: {error.strerror}", hint=NOT_REGULAR_HINT) from error
         except OSError as error:
             raise InstallsError(f"{path}: cannot be read: {error.strerror}") from error
         return parse_database(data, path)
@@ -191,18 +256,54 @@ class SpackInstalls:
         self._graph = SpecGraph(record.spec for record in self._records.values())
 
     def _make_folder(self) -> None:
-        folder = os.path.join(self._root, DATABASE_FOLDER)
-        try:
+        folder = os.path.join(self._below.real, DATABASE_FOLDER)
+        with disk_errors(folder, "made"):
             os.makedirs(folder, exist_ok=True)
-        except OSError as error:
+        if os.path.islink(folder):
             raise LocalDiskError(
-                f"{folder}: cannot be made: {error.strerror}", hint="check the free space and the permissions there"
-            ) from error
+                f"{folder} is a symbolic link: inside of a tree no link is followed",
+                hint="put the directory itself there (a mount may stand in for the link)",
+            )
+
+
+class DatabaseChange:
+    """A database that is being changed, while its lock is held: what it says now, and what it shall say."""
+
+    def __init__(self, installs: SpackInstalls, document: Mapping[str, Any], elsewhere: frozenset[str]) -> None:
+        self._installs = installs
+        self._elsewhere = elsewhere
+        self.document = document
+
+    def is_installed(self, package_hash: str) -> bool:
+        """Tell whether a package is installed, here or in an upstream, with what was added so far."""
+        record = (self.document["database"].get("installs") or {}).get(package_hash)
+        return (record is not None and record.get("installed") is True) or package_hash in self._elsewhere
+
+    def with_added(self, addition: Addition) -> Mapping[str, Any]:
+        """Return the document with a package. Raises `ContentError` for nodes that cannot be recorded."""
+        return with_package(
+            self.document,
+            addition.spec,
+            addition.graph,
+            prefix=addition.prefix,
+            explicit=addition.explicit,
+            installation_time=addition.installation_time,
+            prefix_for=self._installs.prefix_for,
+            elsewhere=self._elsewhere,
+        )
+
+    def add(self, addition: Addition) -> None:
+        """Record a package whose prefix is in place, and the nodes below it."""
+        self.document = self.with_added(addition)
+
+    def remove(self, package_hash: str) -> None:
+        """Forget a package."""
+        self.document = without_package(self.document, package_hash)
 
 
 def is_spack_tree(path: str) -> bool:
     """Tell whether `path` is the root of an install tree."""
-    return os.path.isfile(os.path.join(path, INDEX))
+    return os.path.lexists(os.path.join(path, INDEX))
 
 
 def tree_hint(path: str) -> str:

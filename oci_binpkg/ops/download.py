@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
-from oci_binpkg.errors import ContentError, LocalDiskError, NotFoundError
+from oci_binpkg.disk import disk_errors, replacing
+from oci_binpkg.errors import ContentError, NotFoundError
 from oci_binpkg.model.content import Blob
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.spec import Spec
@@ -57,17 +57,8 @@ def _fetch(sources: Sources, spec: Spec, destination: str) -> Downloaded:
 
 def _write(blob: Blob, path: str) -> None:
     """Write a blob, verified by the store it comes from, under its final name only when it is whole."""
-    staged = f"{path}.part-{os.getpid()}"
-    try:
+    with disk_errors(path, "written"):
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        with blob.open() as stream, open(staged, "wb") as file:
-            while chunk := stream.read(_CHUNK):
-                file.write(chunk)
-        os.replace(staged, path)
-    except OSError as error:
-        raise LocalDiskError(
-            f"{path}: cannot be written: {error.strerror}", hint="check the free space and the permissions there"
-        ) from error
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(staged)
+    with replacing(path, sync=False, failing=lambda: disk_errors(path, "written")) as write, blob.open() as stream:
+        while chunk := stream.read(_CHUNK):
+            write(chunk)

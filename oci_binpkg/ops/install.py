@@ -20,7 +20,7 @@ from typing import Any, Final
 from oci_binpkg.archive.layercache import LayerCache
 from oci_binpkg.cache.damage import PUSH_AGAIN
 from oci_binpkg.cache.turns import READERS
-from oci_binpkg.errors import BinpkgError, ContentError, LocalDiskError, NotFoundError, TransferError
+from oci_binpkg.errors import BinpkgError, ContentError, InstallsError, LocalDiskError, NotFoundError, TransferError
 from oci_binpkg.events import BatchStarted, BytesPacked, Observer, PackageFinished, PackageStarted, Warned, ignore
 from oci_binpkg.installs.spack import Addition, SpackInstalls
 from oci_binpkg.model.query import Query
@@ -146,19 +146,20 @@ def install_resolved(
     todo, results = job.plan()
     observer(BatchStarted(len(todo), len(results)))
     if options.dry_run:
-        planned = (InstallResult(spec, Installed.PLANNED, installs.prefix_for(spec)) for spec in todo)
+        planned = (InstallResult(spec, Installed.PLANNED, str(installs.place_for(spec))) for spec in todo)
         return InstallReport(installs.root, (*results, *planned))
-    _sweep_beside(results, installs.root)
+    _sweep_beside(results, installs)
     return InstallReport(installs.root, (*results, *job.run(todo)))
 
 
-def _sweep_beside(results: Sequence[InstallResult], root: str) -> None:
+def _sweep_beside(results: Sequence[InstallResult], installs: SpackInstalls) -> None:
     """Remove what installs left that were killed when all was in place: nothing is staged there any more."""
-    parents = {os.path.dirname(result.prefix) for result in results if result.outcome is Installed.PRESENT}
-    for parent in parents:
-        if parent.startswith(root):
-            with suppress(OSError):
-                sweep(parent)
+    beside = {os.path.dirname(result.prefix): result for result in results if result.outcome is Installed.PRESENT}
+    for result in beside.values():
+        record = installs.record(result.spec.hash)
+        with suppress(InstallsError):
+            if record is not None and (path := installs.path_of(record)) is not None:
+                sweep(path)
 
 
 @dataclass(slots=True)
@@ -170,6 +171,7 @@ class _Install:
     observer: Observer
     stopped: Flag = field(default_factory=Flag)
     swept: set[str] = field(default_factory=set)
+    expected: set[str] = field(default_factory=set)  # what is in the tree in the end, unless it fails
 
     def plan(self) -> tuple[list[Spec], list[InstallResult]]:
         """Return what is to be installed, dependencies first, and the results of what is not."""
@@ -178,8 +180,8 @@ class _Install:
         results: list[InstallResult] = []
         for spec in self.resolution.graph.closure(self.resolution.roots):
             record = self.installs.record(spec.hash)
-            there = record is not None and record.installed and record.is_present
-            if there and record and not (self.options.force and spec.hash in roots):
+            found = record is not None and record.installed and record.is_present
+            if found and record and not (self.options.force and spec.hash in roots):
                 results.append(InstallResult(spec, Installed.PRESENT, record.prefix))
             else:
                 todo.append(spec)
@@ -187,7 +189,10 @@ class _Install:
         for spec, reason in lacking.items():
             self.observer(Warned(f"{spec.short} is in no cache and left out: {reason}"))
             results.append(InstallResult(spec, Installed.MISSING, passed_over=(reason,)))
-        return [spec for spec in todo if spec not in lacking], results
+        todo = [spec for spec in todo if spec not in lacking]
+        there = (result.spec for result in results if result.outcome is Installed.PRESENT)
+        self.expected.update(spec.hash for spec in (*todo, *there))
+        return todo, results
 
     def _lacking(self, todo: Sequence[Spec]) -> Mapping[Spec, str]:
         roots = set(self.resolution.roots)
@@ -279,7 +284,8 @@ class _Install:
     def _to_commit(self, spec: Spec, done: _Staged) -> Staged:
         named = spec in self.resolution.roots
         addition = Addition(spec, done.found.entry.document.graph, done.place.final, named, self.options.clock())
-        return Staged(done.place, addition, self.options.force and named)
+        needs = [each.hash for each in spec.dependencies_of(("link", "run")) if each.hash in self.expected]
+        return Staged(done.place, addition, self.options.force and named, needs)
 
     def _committed(self, spec: Spec, done: _Staged, *, was_put: bool) -> InstallResult:
         unpacked = done.unpacked
@@ -308,7 +314,7 @@ class _Install:
     def _stage(self, spec: Spec) -> _Staged:
         """Fetch, unpack and relocate a package; from the first cache that has a good copy."""
         self.observer(PackageStarted(spec.hash, spec.short))
-        final = self.installs.prefix_for(spec)
+        final = self.installs.place_for(spec)
         passed: list[str] = []
         last: BinpkgError | None = None
         for found in self.sources.candidates(spec, passed):

@@ -6,84 +6,113 @@ whose lock nobody holds; the next install removes it.
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import fcntl
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
-from oci_binpkg.errors import BinpkgError, LocalDiskError
+from oci_binpkg.disk import PrefixPath, disk_errors, exchange, remove_tree
+from oci_binpkg.errors import BinpkgError, InstallsError, LocalDiskError
 from oci_binpkg.installs.locking import prefix_lock_offset
-from oci_binpkg.installs.spack import Addition, SpackInstalls
+from oci_binpkg.installs.spack import Addition, DatabaseChange, SpackInstalls
 from oci_binpkg.model.spec import Spec
 
 _STAGING: Final = ".oci-binpkg-"
-_RENAME_EXCHANGE: Final = 2
-_NO_EXCHANGE: Final = frozenset({errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP})
+_STAGED: Final = "prefix"
+_PRIVATE: Final = 0o700
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one package goes: its final prefix, and a directory beside it that is ours alone (while `lock` is open)."""
+    """Where one package goes: its final prefix, and a directory beside it that is ours alone.
+
+    `lock` is the descriptor of that directory; while it is open, nobody takes the directory for a leaving.
+    """
 
     spec: Spec
-    final: str
-    holder: str
+    path: PrefixPath
+    holder_name: str
     lock: int
+
+    @property
+    def final(self) -> str:
+        """The final prefix."""
+        return str(self.path)
+
+    @property
+    def holder(self) -> str:
+        """The directory beside it."""
+        return os.path.join(os.path.dirname(self.final), self.holder_name)
 
     @property
     def staged(self) -> str:
         """Where the package is made; it becomes the prefix."""
-        return os.path.join(self.holder, "prefix")
+        return os.path.join(self.holder, _STAGED)
 
     def discard(self) -> None:
         """Remove what is left: all that was staged, or the prefix that was replaced. Once."""
-        shutil.rmtree(self.holder, ignore_errors=True)
+        with suppress(LocalDiskError), self.path.parent() as parent:
+            remove_tree(self.holder_name, parent)
         os.close(self.lock)
 
 
-def stage(spec: Spec, final: str, *, swept: set[str] | None = None) -> Place:
-    """Return a new place for a package whose prefix is to be `final`; to be discarded. Raises `LocalDiskError`.
+def stage(spec: Spec, path: PrefixPath, *, swept: set[str] | None = None) -> Place:
+    """Return a new place for a package whose prefix is to be `path`; to be discarded. Raises `LocalDiskError`.
 
     What killed processes left beside it is removed, unless its parent is in `swept`, to which it is added.
     """
-    parent = os.path.dirname(final)
-    with _disk(parent):
-        os.makedirs(parent, exist_ok=True)
-        if swept is None or parent not in swept:
-            sweep(parent)
+    folder = os.path.dirname(str(path))
+    with path.parent(create=True) as parent:
+        if swept is None or folder not in swept:
+            _sweep(parent)
         if swept is not None:
-            swept.add(parent)
+            swept.add(folder)
         while True:
-            holder = tempfile.mkdtemp(prefix=f"{_STAGING}{spec.hash[:7]}-", dir=parent)
-            with suppress(FileNotFoundError):
-                lock = os.open(holder, os.O_RDONLY | os.O_DIRECTORY)
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                if os.path.isdir(holder):
-                    return Place(spec, final, holder, lock)
-                os.close(lock)
+            with disk_errors(folder, "written"):
+                name = f"{_STAGING}{spec.hash[:7]}-{os.urandom(8).hex()}"
+                os.mkdir(name, _PRIVATE, dir_fd=parent)
+                lock = _locked_directory(name, parent)
+            if lock is not None:
+                return Place(spec, path, name, lock)
             # another install took it for a leaving before it was locked
+
+
+def _locked_directory(name: str, parent: int) -> int | None:
+    """Open a directory and lock it; None if it is gone meanwhile."""
+    try:
+        descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
+    except FileNotFoundError:
+        return None
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with suppress(FileNotFoundError):
+        if os.path.samestat(os.stat(name, dir_fd=parent, follow_symlinks=False), os.fstat(descriptor)):
+            return descriptor
+    os.close(descriptor)
+    return None
 
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A package that is ready to be put in place: what to record of it, and whether it may replace another."""
+    """A package that is ready to be put in place: what to record of it, and whether it may replace another.
+
+    It is not put in place unless the packages with the hashes `needs` are installed at that moment.
+    """
 
     place: Place
     addition: Addition
     replace: bool
+    needs: Collection[str] = ()
 
 
 def commit(staged: Sequence[Staged], installs: SpackInstalls) -> tuple[list[bool], BinpkgError | None]:
     """Put packages in place, dependencies first, and record them in one change of the database.
 
     Returns, for as many as were dealt with, whether each was put there (False: another process did so in the meantime),
-    and what stopped the one after them. The record is written after the prefixes are there. What stood at a prefix
+    and what stopped the one after them. Whatever is decided is decided under the locks of the prefixes and of the
+    database, by what the database says then. The record is written after the prefixes are there. What stood at a prefix
     without a record is replaced, and with `replace` what stood there with one; it goes when the place is discarded.
     Raises `InstallsError` and `LocalDiskError` when the record cannot be written.
     """
@@ -93,84 +122,108 @@ def commit(staged: Sequence[Staged], installs: SpackInstalls) -> tuple[list[bool
         # one order for everybody: two installs that wait for each other would wait for ever
         for each in sorted(staged, key=lambda one: prefix_lock_offset(one.place.spec.hash)):
             locks.enter_context(installs.locked(each.place.spec))
+        change = locks.enter_context(installs.changing())
         for each in staged:
             try:
-                outcomes.append(_put(each, installs))
+                outcomes.append(_put(each, installs, change))
             except BinpkgError as error:
                 stopped = error
                 break
-        added = [each.addition for each, was_put in zip(staged, outcomes, strict=False) if was_put]
-        if added:
-            installs.add_all(added)
     return outcomes, stopped
 
 
-def take_away(prefix: str, forget: Callable[[], None]) -> None:
-    """Remove a prefix: hidden first, then forgotten by `forget`, then deleted. Raises `LocalDiskError`."""
-    hidden = os.path.join(os.path.dirname(prefix), f"{_STAGING}gone-{os.path.basename(prefix)}")
-    with _disk(prefix):
-        shutil.rmtree(hidden, ignore_errors=True)
-        with suppress(FileNotFoundError):
-            os.rename(prefix, hidden)
+@contextmanager
+def hidden(path: PrefixPath) -> Iterator[None]:
+    """Hide a prefix while the block runs, and remove it at the end; if the block fails, it comes back.
+
+    Raises `LocalDiskError`.
+    """
+    name = f"{_STAGING}gone-{os.urandom(8).hex()}"
+    with ExitStack() as held:
+        parent = _parent_of(path, held)
+        if parent is not None:
+            with disk_errors(str(path), "removed"), suppress(FileNotFoundError):
+                # nobody takes it for a leaving as long as it may have to come back
+                with suppress(NotADirectoryError):
+                    held.callback(os.close, descriptor := os.open(path.name, _DIRECTORY, dir_fd=parent))
+                    fcntl.flock(descriptor, fcntl.LOCK_SH)
+                os.rename(path.name, name, src_dir_fd=parent, dst_dir_fd=parent)
+        try:
+            yield
+        except BaseException:
+            if parent is not None:
+                with suppress(OSError):
+                    os.rename(name, path.name, src_dir_fd=parent, dst_dir_fd=parent)
+            raise
+        if parent is not None:
+            remove_tree(name, parent)
+
+
+def _parent_of(path: PrefixPath, held: ExitStack) -> int | None:
+    """Return the descriptor of the directory that holds a path, None if it is gone."""
     try:
-        forget()
-    except BaseException:
-        with suppress(OSError):
-            os.rename(hidden, prefix)
+        return held.enter_context(path.parent())
+    except LocalDiskError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
         raise
-    shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _put(staged: Staged, installs: SpackInstalls) -> bool:
+def _put(staged: Staged, installs: SpackInstalls, change: DatabaseChange) -> bool:
     place = staged.place
-    with _disk(place.final):
-        if not os.path.lexists(place.final):
-            os.rename(place.staged, place.final)
-            return True
-        installs.reload()
-        record = installs.record(place.spec.hash)
-        if record is not None and record.installed and record.is_present and not staged.replace:
-            return False
-        if not _exchange(place.staged, place.final):
-            os.rename(place.final, os.path.join(place.holder, "old"))
-            os.rename(place.staged, place.final)
+    record = installs.record(place.spec.hash)
+    if record is not None and record.installed and record.is_present and not staged.replace:
+        return False
+    _check_needs(staged, installs, change)
+    document = change.with_added(staged.addition)
+    with place.path.parent(create=True) as parent, disk_errors(place.final, "written"):
+        _swap(place, parent)
+    change.document = document
     return True
 
 
-def _exchange(first: str, second: str) -> bool:
-    """Swap two names in one step, so that there is no moment without either; False where the system cannot."""
+def _check_needs(staged: Staged, installs: SpackInstalls, change: DatabaseChange) -> None:
+    for package_hash in staged.needs:
+        if not change.is_installed(package_hash):
+            known = staged.addition.graph.get(package_hash)
+            name = known.short if known is not None else package_hash[:7]
+            raise InstallsError(
+                f"{staged.place.spec.short} needs {name}, which was uninstalled from {installs.root} meanwhile",
+                hint="install it again: what it needs comes along",
+            )
+
+
+def _swap(place: Place, parent: int) -> None:
+    """Let what was staged take the place of what is at the prefix, if anything; that goes into the holder."""
+    name = place.path.name
     try:
-        function = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):
-        return False
-    here = -100  # AT_FDCWD
-    if function(here, os.fsencode(first), here, os.fsencode(second), _RENAME_EXCHANGE) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in _NO_EXCHANGE:
-        return False
-    raise OSError(code, os.strerror(code), second)
+        os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        os.rename(_STAGED, name, src_dir_fd=place.lock, dst_dir_fd=parent)
+        return
+    if not exchange(_STAGED, place.lock, name, parent):
+        os.rename(name, "old", src_dir_fd=parent, dst_dir_fd=place.lock)
+        os.rename(_STAGED, name, src_dir_fd=place.lock, dst_dir_fd=parent)
 
 
-def sweep(parent: str) -> None:
-    """Remove what killed processes left in a directory: directories of ours whose lock is free."""
-    for name in os.listdir(parent):
-        if name.startswith(_STAGING):
-            path = os.path.join(parent, name)
-            with suppress(OSError):
-                descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(path, ignore_errors=True)
-                finally:
-                    os.close(descriptor)
+def sweep(beside: PrefixPath) -> None:
+    """Remove what killed processes left beside a prefix: directories of ours whose lock is free."""
+    with suppress(LocalDiskError), beside.parent() as parent:
+        _sweep(parent)
 
 
-@contextmanager
-def _disk(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise LocalDiskError(
-            f"{error.filename or path}: {error.strerror or error}", hint="check space and permissions there"
-        ) from error
+def _sweep(parent: int) -> None:
+    with suppress(OSError):
+        for name in os.listdir(parent):
+            if name.startswith(_STAGING):
+                _remove_leaving(name, parent)
+
+
+def _remove_leaving(name: str, parent: int) -> None:
+    with suppress(OSError):
+        descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove_tree(name, parent)
+        finally:
+            os.close(descriptor)

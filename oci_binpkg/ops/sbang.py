@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from oci_binpkg.errors import LocalDiskError
+from oci_binpkg.disk import disk_errors, replace_file
 
 SCRIPT: Final = """\
 #!/bin/sh
@@ -37,15 +37,7 @@ def ensure_sbang(path: str) -> bool:
     """Write the script to `path` unless something is there; return whether it was written. Raises `LocalDiskError`."""
     if os.path.exists(path):
         return False
-    staged = f"{path}.{os.getpid()}"
-    try:
+    with disk_errors(path, "written"):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(staged, "w", encoding="utf-8") as file:
-            file.write(SCRIPT)
-        os.chmod(staged, 0o755)  # noqa: S103 - programs of all users start with it
-        os.replace(staged, path)
-    except OSError as error:
-        raise LocalDiskError(
-            f"{path}: cannot be written: {error.strerror}", hint="check the free space and the permissions there"
-        ) from error
+    replace_file(path, SCRIPT.encode(), mode=0o755)  # programs of all users start with it
     return True

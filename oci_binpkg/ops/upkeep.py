@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from oci_binpkg.errors import InstallsError, UsageError
+from oci_binpkg.errors import InstallsError, LocalDiskError, UsageError
 from oci_binpkg.installs.manifest import Finding, compare
 from oci_binpkg.installs.protocol import Installs, Record
 from oci_binpkg.installs.spack import SpackInstalls
 from oci_binpkg.model.query import Query, one
 from oci_binpkg.model.spec import Spec
-from oci_binpkg.ops.placing import take_away
+from oci_binpkg.ops.placing import hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ def uninstall(installs: SpackInstalls, queries: Sequence[Query], *, dependents: 
 
     Raises `InstallsError` naming what still needs them otherwise.
     """
-    installed = {record.spec.hash: record for record in installs.records() if _is_ours(installs, record)}
+    installed = {record.spec.hash: record for record in installs.records() if installs.holds(record)}
     candidates = [record.spec for record in installed.values()]
     wanted = {one(query, candidates, installs.graph).hash for query in queries}
     if not wanted:
@@ -66,9 +68,41 @@ def uninstall(installs: SpackInstalls, queries: Sequence[Query], *, dependents: 
     order = installs.graph.closure([installed[each].spec for each in (*wanted, *needing)], types=None)
     removed = [spec for spec in reversed(order) if spec.hash in wanted or spec.hash in needing]
     for spec in removed:
-        with installs.locked(spec):
-            take_away(installed[spec.hash].prefix, lambda: installs.remove(spec.hash))  # noqa: B023 - called at once
+        _remove(installs, spec)
     return removed
+
+
+def _remove(installs: SpackInstalls, spec: Spec) -> None:
+    """Remove one package, if nothing needs it by what the database says under its lock."""
+    with installs.locked(spec), ExitStack() as removing, installs.changing() as change:
+        record = installs.record(spec.hash)
+        path = installs.path_of(record) if record is not None and record.installed else None
+        if path is None:
+            return  # another process has removed it
+        needing = _dependents(installs.records(), spec.hash)
+        if needing:
+            names = ", ".join(sorted(each.short for each in needing))
+            raise InstallsError(
+                f"{spec.short} is needed by {names}, which was installed meanwhile",
+                hint="name these too, or add --dependents",
+            )
+        removing.enter_context(hidden(path))
+        change.remove(spec.hash)
+
+
+def _dependents(records: Sequence[Record], package_hash: str) -> list[Spec]:
+    """Return installed packages that link to or run a package, or something that is not installed but needs it."""
+    needed, found = {package_hash}, dict[str, Spec]()
+    while needed:
+        needing = {
+            record.spec.hash: record
+            for record in records
+            if record.spec.hash not in found
+            and any(each.hash in needed for each in record.spec.dependencies_of(("link", "run")))
+        }
+        found |= {key: record.spec for key, record in needing.items() if record.installed}
+        needed = {key for key, record in needing.items() if not record.installed and key not in needed}
+    return list(found.values())
 
 
 def verify_store(installs: Installs, queries: Sequence[Query] = ()) -> list[Verified]:
@@ -78,20 +112,18 @@ def verify_store(installs: Installs, queries: Sequence[Query] = ()) -> list[Veri
         graph = installs.graph
         records = [record for record in records if any(query.matches(record.spec, graph) for query in queries)]
     with ThreadPoolExecutor() as readers:
-        return list(readers.map(_verify, records))
+        return list(readers.map(partial(_verify, installs), records))
 
 
-def _verify(record: Record) -> Verified:
-    if not record.is_present:
-        return Verified(record.spec, record.prefix, unverifiable="the prefix is gone")
+def _verify(installs: Installs, record: Record) -> Verified:
     try:
+        if isinstance(installs, SpackInstalls):
+            installs.check_prefix(record)
+        if not record.is_present:
+            return Verified(record.spec, record.prefix, unverifiable="the prefix is gone")
         return Verified(record.spec, record.prefix, tuple(compare(record.prefix)))
-    except InstallsError as error:
+    except (InstallsError, LocalDiskError) as error:
         return Verified(record.spec, record.prefix, unverifiable=error.message)
-
-
-def _is_ours(installs: SpackInstalls, record: Record) -> bool:
-    return record.installed and not record.spec.is_external and record.prefix.startswith(f"{installs.root}/")
 
 
 def _needs(installs: SpackInstalls, spec: Spec, wanted: set[str]) -> bool:

@@ -7,7 +7,6 @@ Source: OCI image-spec 1.1, image-layout.md and annotations.md. Layouts of other
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import math
 import os
@@ -15,18 +14,27 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from typing import Any, BinaryIO, Final, NamedTuple
 
+from oci_binpkg.disk import (
+    TEMPORARY,
+    NotRegularError,
+    TooLargeError,
+    open_file,
+    read_descriptor,
+    read_regular,
+    remove_leftovers,
+    replacing,
+)
 from oci_binpkg.errors import BinpkgError, ContentError, LocalDiskError, NotFoundError, UsageError
+from oci_binpkg.file_lock import Patience, locked
 from oci_binpkg.model.content import OCTET_STREAM, Blob, Descriptor, Digest
 from oci_binpkg.model.documents import canonical_json, parse_json
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, parse_descriptor, parse_manifest
 from oci_binpkg.store.layout_index import LayoutIndex
 from oci_binpkg.store.verifying import VerifyingReader, verified_chunks
-from oci_binpkg.transport.leftovers import TEMPORARY, remove_leftovers
-from oci_binpkg.transport.replacing import replacing
 
 _MARKER: Final = "oci-layout"
 _INDEX: Final = "index.json"
@@ -55,15 +63,22 @@ class LayoutStore:
     `flock` of `index.json.lock`. Members, entries and annotations of `index.json` that we do not know stay as they are.
     Manifests that were put but not tagged are content like any other; `index.json` does not list them. The first write
     also removes what writers that were killed have left; `clock` gives seconds since 1970, `timer` seconds that pass.
+    Readers take no lock and need no right to write; who writes waits for others with `patience`.
     """
 
     def __init__(
-        self, path: str, *, clock: Callable[[], float] = time.time, timer: Callable[[], float] = time.monotonic
+        self,
+        path: str,
+        *,
+        clock: Callable[[], float] = time.time,
+        timer: Callable[[], float] = time.monotonic,
+        patience: Patience | None = None,
     ) -> None:
         self._path = os.path.abspath(path)
         self._name = f"oci-layout:{path}"
         self._clock = clock
         self._timer = timer
+        self._patience = patience
         self._created = False
         self._lock = threading.Lock()
         self._reading = threading.Lock()
@@ -199,14 +214,11 @@ class LayoutStore:
     def _open_blob(self, path: str, digest: Digest) -> BinaryIO:
         with _mapped("open", path):
             try:
-                # a FIFO under the name of a blob must not block us
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+                return open_file(path)
             except (FileNotFoundError, NotADirectoryError):
                 raise NotFoundError(f"{self.name} does not hold {digest}") from None
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise ContentError(f"{path} is not a file", hint="remove it and copy the content again")
-        return os.fdopen(descriptor, "rb")
+            except NotRegularError:
+                raise ContentError(f"{path} is not a file", hint="remove it and copy the content again") from None
 
     def _write_blob(self, blob: Blob) -> None:
         chunks = verified_chunks(blob, f"put into {self.name}")
@@ -278,23 +290,19 @@ class LayoutStore:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         path = os.path.join(self._path, _LOCK)
-        with self._lock:
-            with _mapped("open", path):
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            try:
-                _flock(descriptor, path)
-                yield
-            finally:
-                os.close(descriptor)
+        with self._lock, ExitStack() as held:
+            with _mapped("lock", path):
+                held.enter_context(locked(path, self._patience))
+            yield
 
     def _index(self) -> LayoutIndex:
         """Return what `index.json` lists. It is read again if it may have changed, and parsed again if it has."""
         path = os.path.join(self._path, _INDEX)
         # one reader at a time: several would also take the memory several times
         with self._reading:
-            with _mapped("open", path):
+            with _mapped("read", path):
                 try:
-                    file = open(path, "rb")  # noqa: SIM115 - closed below
+                    file = open_file(path)
                 except (FileNotFoundError, NotADirectoryError):
                     raise ContentError(
                         f"{self.name} has no {_INDEX}", hint="the layout is incomplete; make it anew"
@@ -306,7 +314,7 @@ class LayoutStore:
                 if known is not None and known.version == version:
                     return known.listed
                 with _mapped("read", path):
-                    data = _limited(file, path)
+                    data = read_descriptor(file.fileno(), _MAX_DOCUMENT, path)
             digest = hashlib.sha256(data).digest()
             index = known.listed if known is not None and known.digest == digest else LayoutIndex.parse(data, path)
             # a file may change twice within one tick of its clock
@@ -370,17 +378,9 @@ def _staged(path: str) -> Iterator[Callable[[bytes], None]]:
 def _read_file(path: str) -> bytes | None:
     with _mapped("read", path):
         try:
-            with open(path, "rb") as file:
-                return _limited(file, path)
+            return read_regular(path, _MAX_DOCUMENT)
         except (FileNotFoundError, NotADirectoryError):
             return None
-
-
-def _limited(file: BinaryIO, path: str) -> bytes:
-    data = file.read(_MAX_DOCUMENT + 1)
-    if len(data) > _MAX_DOCUMENT:
-        raise ContentError(f"{path} is larger than {_MAX_DOCUMENT} bytes")
-    return data
 
 
 def _others(path: str) -> list[str]:
@@ -398,16 +398,13 @@ def _make_directory(path: str) -> None:
         os.makedirs(path, exist_ok=True)
 
 
-def _flock(descriptor: int, path: str) -> None:
-    with _mapped("lock", path):
-        # flock, not lockf: it also holds between two stores of one process
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-
 @contextmanager
 def _mapped(action: str, path: str) -> Iterator[None]:
     try:
         yield
+    except (NotRegularError, TooLargeError) as error:
+        wrong = ContentError if action == "read" else LocalDiskError
+        raise wrong(f"cannot {action} {path}: {error.strerror}", hint="remove it, or name another layout") from error
     except OSError as error:
         raise LocalDiskError(
             f"cannot {action} {path}: {error.strerror or error}", hint=_HINTS.get(error.errno or 0, "")

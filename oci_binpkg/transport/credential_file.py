@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from oci_binpkg.disk import NotRegularError, TooLargeError, open_file, read_descriptor, replace_file
 from oci_binpkg.errors import LocalDiskError
-from oci_binpkg.transport.replacing import replacing
+from oci_binpkg.file_lock import Patience, locked
 
 _MAX_FILE: Final = 16 * 1024 * 1024
 _SECRET_MODE: Final = 0o600
+_ELSEWHERE: Final = "remove it; DOCKER_CONFIG and REGISTRY_AUTH_FILE name other places"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,13 @@ class AuthFile:
 def read_auth_file(path: str) -> AuthFile:
     """Read the file. Raises `LocalDiskError` naming it when it cannot be read or is not a JSON object."""
     try:
-        with open(path, "rb") as stream:
+        with open_file(path) as stream:
             mode = os.fstat(stream.fileno()).st_mode
-            data = stream.read(_MAX_FILE)
+            data = read_descriptor(stream.fileno(), _MAX_FILE, path)
     except FileNotFoundError:
         return AuthFile(path)
+    except (NotRegularError, TooLargeError) as error:
+        raise LocalDiskError(f"{path}: {error.strerror}", hint=_ELSEWHERE) from error
     except OSError as error:
         raise LocalDiskError(f"{path}: {error.strerror}") from error
     try:
@@ -62,7 +64,7 @@ def read_auth_file(path: str) -> AuthFile:
     return AuthFile(path, document, bool(mode & (stat.S_IRGRP | stat.S_IROTH)))
 
 
-def change_auth_file(path: str, change: Callable[[dict[str, Any]], None]) -> None:
+def change_auth_file(path: str, change: Callable[[dict[str, Any]], None], patience: Patience | None = None) -> None:
     """Apply `change` to the document and put it back, mode 0600, everything else kept.
 
     Writers exclude one another through a lock file beside it; readers see the old or the new file, never half of one.
@@ -71,20 +73,12 @@ def change_auth_file(path: str, change: Callable[[dict[str, Any]], None]) -> Non
     target = os.path.realpath(path)
     try:
         os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
-        with _locked(f"{target}.lock"):
+        with locked(f"{target}.lock", patience, mode=_SECRET_MODE):
             document = dict(read_auth_file(target).document)
             change(document)
-            with replacing(target, mode=_SECRET_MODE) as write:
-                write(json.dumps(document, indent="\t", ensure_ascii=False).encode() + b"\n")
+            data = json.dumps(document, indent="\t", ensure_ascii=False).encode() + b"\n"
+            replace_file(target, data, mode=_SECRET_MODE)
+    except NotRegularError as error:
+        raise LocalDiskError(f"{error.filename}: {error.strerror}", hint=_ELSEWHERE) from error
     except OSError as error:
         raise LocalDiskError(f"{path} cannot be written: {error.strerror}") from error
-
-
-@contextmanager
-def _locked(path: str) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _SECRET_MODE)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

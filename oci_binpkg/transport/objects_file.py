@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import BinaryIO, Final
 
+from oci_binpkg.disk import (
+    NOT_REGULAR_HINT,
+    NotRegularError,
+    TooLargeError,
+    open_file,
+    read_descriptor,
+    remove_leftovers,
+    replacing,
+)
 from oci_binpkg.errors import ContentError, LocalDiskError, NotFoundError
+from oci_binpkg.file_lock import Patience, locked
 from oci_binpkg.model.content import Blob
-from oci_binpkg.transport.leftovers import remove_leftovers
 from oci_binpkg.transport.objects import MAX_DOCUMENT_BYTES, Object, checked_path, chunks
-from oci_binpkg.transport.replacing import replacing
 
 _HIDDEN: Final = "."
 _LOCK_SUFFIX: Final = ".lock"
@@ -39,12 +46,14 @@ class FileObjects:
     A file is written under a hidden name, synced and renamed. A conditional write holds a `flock` of a hidden file
     beside the object, so that of several writers on one machine (or one file system with locks) none is lost. The
     version of a file is the digest of its bytes. Hidden files are not objects. The first write into a folder also
-    removes what writers that were killed have left there; `clock` gives seconds since 1970.
+    removes what writers that were killed have left there; `clock` gives seconds since 1970. A conditional write waits
+    for others with `patience`.
     """
 
-    def __init__(self, root: str, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, root: str, *, clock: Callable[[], float] = time.time, patience: Patience | None = None) -> None:
         self._root = os.path.abspath(root)
         self._clock = clock
+        self._patience = patience
         self._swept: set[str] = set()
         self._lock = threading.Lock()
 
@@ -55,10 +64,12 @@ class FileObjects:
 
     def read(self, path: str, *, known_etag: str = "", limit: int = MAX_DOCUMENT_BYTES) -> Object | None:
         """Read a file; None if its version is `known_etag`. Raises `NotFoundError`, or `ContentError` above `limit`."""
-        with self.open(path) as stream, _mapped("read", self._path(path)):
-            data = stream.read(limit + 1)
-        if len(data) > limit:
-            raise ContentError(f"{self._path(path)} is larger than {limit} bytes")
+        full = self._path(path)
+        with self.open(path) as stream, _mapped("read", full):
+            try:
+                data = read_descriptor(stream.fileno(), limit, full)
+            except TooLargeError:
+                raise ContentError(f"{full} is larger than {limit} bytes") from None
         etag = hashlib.sha256(data).hexdigest()
         return None if etag == known_etag else Object(data, etag)
 
@@ -67,12 +78,11 @@ class FileObjects:
         """Open a file. Raises `NotFoundError`, `LocalDiskError`."""
         full = self._path(path)
         with _mapped("open", full), self._present(path):
-            # a FIFO under the name of an object must not block us
-            descriptor = os.open(full, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise ContentError(f"{full} is not a file", hint="remove it and write the object again")
-        with os.fdopen(descriptor, "rb") as stream:
+            try:
+                stream = open_file(full)
+            except NotRegularError:
+                raise ContentError(f"{full} is not a file", hint="remove it and write the object again") from None
+        with stream:
             yield stream
 
     def size(self, path: str) -> int:
@@ -142,16 +152,10 @@ class FileObjects:
     def _locked(self, full: str) -> Iterator[None]:
         directory, name = os.path.split(full)
         lock = os.path.join(directory, f"{_HIDDEN}{name}{_LOCK_SUFFIX}")
-        with self._lock:
-            with _mapped("open", lock):
-                descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            try:
-                with _mapped("lock", lock):
-                    # flock, not lockf: it also holds between two of these objects in one process
-                    fcntl.flock(descriptor, fcntl.LOCK_EX)
-                yield
-            finally:
-                os.close(descriptor)
+        with self._lock, ExitStack() as held:
+            with _mapped("lock", lock):
+                held.enter_context(locked(lock, self._patience))
+            yield
 
 
 def _replace(full: str, content: Blob | bytes) -> None:
@@ -171,6 +175,8 @@ def _refuse(error: OSError) -> None:
 def _mapped(action: str, path: str) -> Iterator[None]:
     try:
         yield
+    except NotRegularError as error:
+        raise LocalDiskError(f"cannot {action} {path}: {error.strerror}", hint=NOT_REGULAR_HINT) from error
     except OSError as error:
         raise LocalDiskError(
             f"cannot {action} {path}: {error.strerror or error}", hint=_HINTS.get(error.errno or 0, "")

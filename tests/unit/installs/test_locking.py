@@ -1,4 +1,4 @@
-"""Locks: other processes and other threads are kept out, readers do without where there is nothing to lock."""
+"""Locks: other processes and other threads are kept out, waiting is told and ends."""
 
 import errno
 import fcntl
@@ -6,15 +6,17 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from oci_binpkg.disk import replace_file
 from oci_binpkg.errors import InstallsError, LocalDiskError
+from oci_binpkg.file_lock import Patience
 from oci_binpkg.installs import locking
-from oci_binpkg.installs.locking import LockFile, Patience, prefix_lock_offset, replace_file
+from oci_binpkg.installs.locking import LockFile, prefix_lock_offset
 
 HOLDER = "import fcntl,os,sys; f=os.open(sys.argv[1],os.O_RDWR|os.O_CREAT); fcntl.lockf(f,int(sys.argv[2]),int(sys.argv[4]),int(sys.argv[3])); print('held',flush=True); sys.stdin.read()"
 
@@ -69,26 +71,15 @@ def test_an_exclusive_lock_keeps_others_out(tmp_path: Path) -> None:
     assert can_lock(path, fcntl.LOCK_EX)
 
 
-def test_a_shared_lock_keeps_writers_out(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    path.touch()
-    with LockFile(str(path)).shared() as held:
-        assert held
-        assert can_lock(path, fcntl.LOCK_SH)
-        assert not can_lock(path, fcntl.LOCK_EX)
-
-
 def test_waiting_ends_and_says_so(tmp_path: Path) -> None:
     path, clock = tmp_path / "lock", Clock()
-    with another_process(path, fcntl.LOCK_EX):
-        with (
-            pytest.raises(InstallsError, match=r"lock: another process has held this lock for 3 seconds"),
-            LockFile(str(path), clock.patience()).exclusive(),
-        ):
-            pass
-        with pytest.raises(InstallsError, match="another process"), LockFile(str(path), clock.patience()).shared():
-            pass
-    assert clock.now == pytest.approx(6.0)
+    with (
+        another_process(path, fcntl.LOCK_EX),
+        pytest.raises(InstallsError, match=r"lock: another process has held this lock for 3 seconds"),
+        LockFile(str(path), clock.patience()).exclusive(),
+    ):
+        pass
+    assert clock.now == pytest.approx(3.0)
     assert clock.pauses[:3] == [0.01, 0.02, 0.04]
     assert max(clock.pauses) == 0.5
 
@@ -114,16 +105,42 @@ def test_one_range_ending_leaves_the_others_locked(tmp_path: Path) -> None:
     assert can_lock(path, fcntl.LOCK_EX, 1, 1)
 
 
-def test_readers_of_one_process_share(tmp_path: Path) -> None:
-    path, clock = tmp_path / "lock", Clock()
-    path.touch()
-    lock = LockFile(str(path), clock.patience())
-    with lock.shared():
-        with lock.shared():
-            pass
-        assert not can_lock(path, fcntl.LOCK_EX)
-        with pytest.raises(InstallsError), lock.exclusive():
-            pass
+@pytest.mark.parametrize("kind", [fcntl.LOCK_EX, fcntl.LOCK_SH])
+def test_a_long_wait_is_told_whoever_holds_the_lock(tmp_path: Path, kind: int) -> None:
+    path, clock, told = tmp_path / "lock", Clock(), []
+    patience = Patience(20.0, clock, clock.sleep, lambda which: told.append((which, clock.now)))
+    with (
+        another_process(path, kind),
+        pytest.raises(InstallsError, match="for 20 seconds") as raised,
+        LockFile(str(path), patience).exclusive(),
+    ):
+        pass
+    assert "lock_timeout" in raised.value.hint
+    assert [which for which, _ in told] == [str(path)]
+    assert 5.0 <= told[0][1] < 6.0
+
+
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locking.fcntl, "lockf", unsupported)
+    with (
+        pytest.raises(InstallsError, match="cannot be locked: No locks available"),
+        LockFile(str(tmp_path / "lock")).exclusive(),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("victim", path)])
+def test_a_lock_is_a_regular_file(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "lock")
+    with (
+        pytest.raises(InstallsError, match=r"lock: cannot be locked: Is a"),
+        LockFile(str(tmp_path / "lock")).exclusive(),
+    ):
+        pass
+    assert os.listdir(tmp_path) == ["lock"]
 
 
 def test_threads_exclude_each_other(tmp_path: Path) -> None:
@@ -146,47 +163,11 @@ def test_threads_exclude_each_other(tmp_path: Path) -> None:
     assert (len(done), most[0]) == (4, 1)
 
 
-def test_readers_do_without_a_lock_file(tmp_path: Path) -> None:
-    with LockFile(str(tmp_path / "lock")).shared() as held:
-        assert not held
-    assert not (tmp_path / "lock").exists()
-
-
-def test_readers_do_without_where_locks_do_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unsupported(*_: object) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(locking.fcntl, "lockf", unsupported)
-    lock = LockFile(str(tmp_path / "lock"))
-    (tmp_path / "lock").touch()
-    with lock.shared() as held:
-        assert not held
-    with pytest.raises(InstallsError, match="cannot be locked: No locks available"), lock.exclusive():
-        pass
-
-
 def test_writers_need_a_folder(tmp_path: Path) -> None:
     with (
         pytest.raises(InstallsError, match="cannot be locked: No such file"),
         LockFile(str(tmp_path / "none" / "lock")).exclusive(),
     ):
-        pass
-
-
-def test_read_only_lock_files_can_be_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "lock"
-    path.touch()
-    really_open = os.open
-
-    def read_only(name: str, flags: int, mode: int = 0o777) -> int:
-        if flags & os.O_RDWR:
-            raise OSError(errno.EROFS, "Read-only file system")
-        return really_open(name, flags, mode)
-
-    monkeypatch.setattr(locking.os, "open", read_only)
-    with LockFile(str(path)).shared() as held:
-        assert held
-    with pytest.raises(InstallsError, match="Read-only file system"), LockFile(str(path)).exclusive():
         pass
 
 

@@ -246,7 +246,7 @@ def test_a_batch_that_fails_writes_what_was_tagged(path: Path, reason: type[Base
 def test_a_batch_whose_tags_cannot_be_written_says_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = LayoutStore(str(path), timer=lambda: 0.0)
 
-    def refuse(*_: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "full")
 
     with pytest.raises(LocalDiskError, match=r"index\.json: full"), store.batch():  # noqa: PT012
@@ -585,7 +585,7 @@ def test_a_disk_that_refuses_is_named(
     put_image(store, small_image(), "1.0")
     before = index_at(path)
 
-    def refuse(*_: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, call, refuse)

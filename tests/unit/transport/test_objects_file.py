@@ -126,7 +126,7 @@ def test_a_write_that_breaks_off_leaves_nothing(objects: FileObjects, tmp_path: 
 
 
 def test_a_disk_that_cannot_be_written_is_named(objects: FileObjects, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(source: str, target: str) -> None:
+    def full(source: str, target: str, **_: object) -> None:
         raise OSError(28, "No space left on device", target)
 
     monkeypatch.setattr(os, "replace", full)
