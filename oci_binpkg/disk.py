@@ -57,14 +57,14 @@ class NotRegularError(OSError):
         if stat.S_ISDIR(mode):
             super().__init__(errno.EISDIR, os.strerror(errno.EISDIR), path)
         else:
-            super().__init__(errno.EINVAL, f"Is {kind_of(mode)}, not a regular file", path)
+            super().__init__(errno.EINVAL, f"is {kind_of(mode)}, not a regular file", path)
 
 
 class TooLargeError(OSError):
     """A file holds more bytes than its reader takes."""
 
     def __init__(self, limit: int, path: str) -> None:
-        super().__init__(errno.EFBIG, f"Is larger than {limit} bytes", path)
+        super().__init__(errno.EFBIG, f"is larger than {limit} bytes", path)
 
 
 def kind_of(mode: int) -> str:
