@@ -174,6 +174,34 @@ def test_a_way_around_the_terminal_module_is_noticed(line: str) -> None:
     assert any(shows_something(node) for node in ast.walk(ast.parse(line)))
 
 
+OPENED = {"OciCache", "MirrorCache", "MirrorV2Cache", "LayoutStore", "RegistryStore", "VerifiedStore"}
+MAY_OPEN = {
+    "cache/open.py",  # which is told what is asked of signatures
+    "cache/oci.py",  # VerifiedStore, around the store that it was given
+    "cli/connecting.py",  # RegistryStore, for the opener alone
+}
+
+
+def test_caches_and_stores_are_opened_where_somebody_says_what_is_asked_of_signatures() -> None:
+    opened = [
+        f"{where(module, node)} {node.func.id}"
+        for module, node in nodes()
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in OPENED
+        if str(module.relative_to(PACKAGE)) not in MAY_OPEN
+    ]
+    assert opened == []
+
+
+def test_whoever_opens_a_cache_or_store_has_to_say_what_is_asked_of_signatures() -> None:
+    (opener,) = (node for _, node in nodes() if isinstance(node, ast.ClassDef) and node.name == "Opener")
+    verbs = [node for node in opener.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+    required = [
+        (verb.name, *(arg.arg for arg in verb.args.args[: len(verb.args.args) - len(verb.args.defaults)]))
+        for verb in verbs
+    ]
+    assert required == [(name, "self", "location", "trust") for name in ("store", "images", "cache")]
+
+
 @cache
 def project_files() -> tuple[Path, ...]:
     """Files that are or would be committed, without the fixtures, whose contents other programs wrote."""

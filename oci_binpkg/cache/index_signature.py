@@ -49,13 +49,15 @@ class IndexTrust:
     """What is asked of the signature of an index.
 
     `check`: one that is there must be good, by a key in one of the `keyrings`. `require`: one must be there. `warn` is
-    told when an index has to be written without the signature that was asked for.
+    told when an index has to be written without the signature that was asked for. `prove`: the packages that an index
+    without a signature lists are looked at before anything is said of them.
     """
 
     keyrings: Sequence[Trusted] = ()
     check: bool = False
     require: bool = False
     warn: Callable[[str], None] = _keep_quiet
+    prove: bool = False
 
     def opened(self, data: bytes, what: str, accept: Callable[[Signed], object] = lambda _: None) -> tuple[bytes, str]:
         """Return the document inside a mirror's index manifest, and its signer, "" if there is none that counts.

@@ -71,10 +71,10 @@ class _KnownIndex:
 class MirrorCache:
     """Packages below `v3` of a mirror. Layers that are found have no known diff_id: mirrors do not record it.
 
-    `verify` unwraps the manifests of packages and decides which to believe; `sign` (bytes in, a clear-signed message
-    out) signs those that are published, and indices; `trust` says what is asked of an index's signature, and `site`
-    what signatures state. `view` names an index over a part of the mirror. `pause(round)` is called between rounds of
-    an index merge that another writer got in the way of.
+    `verify` unwraps the manifests of packages and decides which to believe; with `verifies` only those that are signed.
+    `sign` (bytes in, a clear-signed message out) signs those that are published, and indices; `trust` says what is
+    asked of an index's signature, and `site` what signatures state. `view` names an index over a part of the mirror.
+    `pause(round)` is called between rounds of an index merge that another writer got in the way of.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class MirrorCache:
         objects: Objects,
         *,
         verify: Verifier = plain,
+        verifies: bool = False,
         sign: Signer | None = None,
         trust: IndexTrust = BELIEVED,
         site: Site = ANY_SITE,
@@ -90,6 +91,7 @@ class MirrorCache:
     ) -> None:
         self._objects = objects
         self._verify = verify
+        self._verifies = verifies
         self._sign = sign
         self._trust = trust
         self._site = site
@@ -106,6 +108,16 @@ class MirrorCache:
     def name(self) -> str:
         """The mirror's URL."""
         return self._objects.name
+
+    @property
+    def verifies(self) -> bool:
+        """Whether a package counts only with a good signature."""
+        return self._verifies
+
+    @property
+    def proves_listing(self) -> bool:
+        """Whether what a listing, or an index without a signature, names counts only after it has been looked at."""
+        return self._trust.prove
 
     @property
     def objects(self) -> Objects:

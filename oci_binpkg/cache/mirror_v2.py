@@ -42,14 +42,25 @@ _CHUNK: Final = 256 * 1024
 class MirrorV2Cache:
     """Packages below `build_cache` of a mirror. Its layers have no known diff_id; nothing can be published.
 
-    `verify` unwraps spec documents and decides which to believe. `observer` is told once that the layout is old.
+    `verify` unwraps spec documents and decides which to believe; with `verifies` only those that are signed, and with
+    `prove` those that the index lists are looked at before anything is said of them. `observer` is told once that the
+    layout is old.
     """
 
     def __init__(
-        self, objects: Objects, *, verify: Verifier = plain, site: Site = ANY_SITE, observer: Observer = ignore
+        self,
+        objects: Objects,
+        *,
+        verify: Verifier = plain,
+        verifies: bool = False,
+        prove: bool = False,
+        site: Site = ANY_SITE,
+        observer: Observer = ignore,
     ) -> None:
         self._objects = objects
         self._verify = verify
+        self._verifies = verifies
+        self._prove = prove
         self._site = site
         self._observer = observer
         self._warned = False
@@ -62,6 +73,16 @@ class MirrorV2Cache:
     def name(self) -> str:
         """The mirror's URL."""
         return self._objects.name
+
+    @property
+    def verifies(self) -> bool:
+        """Whether a package counts only with a good signature."""
+        return self._verifies
+
+    @property
+    def proves_listing(self) -> bool:
+        """Whether what a listing, or the index, names counts only after it has been looked at."""
+        return self._prove
 
     def hashes(self) -> Mapping[str, str]:
         """Return hash and spec path of every package: one listing, or the index where nothing can be listed."""

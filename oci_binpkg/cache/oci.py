@@ -18,7 +18,7 @@ from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
 from oci_binpkg.cache.spool import Spool
 from oci_binpkg.cache.statement import ANY_SITE, Signed, Signer, Site
 from oci_binpkg.cache.turns import in_turns
-from oci_binpkg.errors import ContentError, NotFoundError, TransferError
+from oci_binpkg.errors import ContentError, NotFoundError, SignatureError, TransferError
 from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Blob, Descriptor, Digest, Growing
 from oci_binpkg.model.documents import object_of, text_of
 from oci_binpkg.model.image import Image, Layer
@@ -27,7 +27,8 @@ from oci_binpkg.model.reference import INDEX_TAG, hash_of_tag, is_package_tag
 from oci_binpkg.model.spec_document import parse_spec_document
 from oci_binpkg.store.copy import StoredImage, blob_of, read_image
 from oci_binpkg.store.protocols import BatchesTags, Store, TakesGrowing
-from oci_binpkg.store.referrers import attach_signature, iter_signatures, signatures
+from oci_binpkg.store.referrers import attach_signature, signatures
+from oci_binpkg.store.verified import VerifiedStore
 
 MERGE_ROUNDS: Final = 20
 _LOOKS: Final = 3
@@ -45,13 +46,25 @@ class BesideVerifier(Protocol):
         ...
 
 
+def verified_store(store: Store, verify: BesideVerifier, site: Site) -> VerifiedStore[Signed]:
+    """Return a store as it may be read where signatures are asked for: made for the tag, and for this place."""
+
+    def judge(data: bytes, signatures: Iterable[bytes], tag: str, what: str) -> Signed:
+        def accept(signed: Signed) -> None:
+            site.check(signed, tag or signed.statement.tag, what)
+
+        return verify(data, signatures, what, accept=accept)
+
+    return VerifiedStore(store, judge)
+
+
 class OciCache:
     """Packages in a registry repository, an OCI image layout or memory.
 
     `pause(round)` is called between rounds of an index merge that another writer got in the way of. With `verify` a
-    package counts only if its manifest's exact bytes are signed: it is given these, the signatures attached to them,
-    what they are of, and what else is asked of a good one, and raises if none is. With `sign` what is published is
-    signed, and the index; `trust` says what is asked of an index's signature, and `site` what signatures state.
+    package or image counts only if its manifest's exact bytes are signed: it is given these, the signatures attached to
+    them, what they are of, and what else is asked of a good one, and raises if none is. With `sign` what is published
+    is signed, and the index; `trust` says what is asked of an index's signature, and `site` what signatures state.
     """
 
     def __init__(
@@ -65,8 +78,9 @@ class OciCache:
         site: Site = ANY_SITE,
     ) -> None:
         self._store = store
+        self._signed = verified_store(store, verify, site) if verify is not None else None
+        self._read: Store = self._signed or store
         self._pause = pause
-        self._verify = verify
         self._sign = sign
         self._trust = trust
         self._site = site
@@ -81,12 +95,22 @@ class OciCache:
     @property
     def verifies(self) -> bool:
         """Whether a package counts only with a good signature of its own."""
-        return self._verify is not None
+        return self._signed is not None
+
+    @property
+    def signs(self) -> bool:
+        """Whether what is published is signed."""
+        return self._sign is not None
+
+    @property
+    def proves_listing(self) -> bool:
+        """Whether what a listing, or an index without a signature, names counts only after it has been looked at."""
+        return self._trust.prove
 
     @property
     def store(self) -> Store:
-        """The store behind the cache, for images under tags of their own."""
-        return self._store
+        """The store behind the cache, for images under tags of their own: what is read there counts as here."""
+        return self._read
 
     def hashes(self) -> Mapping[str, str]:
         """Return hash and tag of every package, from one listing of the tags."""
@@ -96,16 +120,16 @@ class OciCache:
     def find(self, key: PackageKey) -> Entry:
         """Return a package: its spec document and layer. Two requests, nothing downloaded but manifest and config."""
         with hinted(PUSH_AGAIN):
-            return self.entry_of(read_image(self._store, key.tag), key)
+            return self._entry_of(self._image(key.tag), key)
 
     def entry(self, locator: str, manifest: Digest | None = None) -> Entry:
         """Return the package under a tag, whose hash must be the tag's; `manifest` if it was resolved already."""
         with hinted(PUSH_AGAIN):
-            image = read_image(self._store, str(manifest) if manifest else locator)
-            found = self.entry_of(image, PackageKey("", "", hash_of_tag(locator)), tag=locator)
+            image = self._image(str(manifest) if manifest else locator)
+            found = self._entry_of(image, PackageKey("", "", hash_of_tag(locator)), tag=locator)
         return replace(found, key=PackageKey.of(found.document.root))
 
-    def entry_of(self, image: StoredImage, key: PackageKey, *, tag: str = "") -> Entry:
+    def _entry_of(self, image: StoredImage, key: PackageKey, *, tag: str = "") -> Entry:
         """Return the package that a stored image is. Raises `ContentError` if it is none, or another than `key`."""
         what = f"{self.name}:{tag or key.tag}"
         document = image.config.document
@@ -124,7 +148,7 @@ class OciCache:
         spec = parse_spec_document({"spec": document["spec"]}, f"{what} config")
         if spec.root.hash != key.hash:
             raise ContentError(f"{what} holds another package: {spec.root.short} ({spec.root.hash})")
-        signed = self.verified(image.manifest_bytes, image.descriptor, tag or key.tag, what)
+        signed = self._signed_for(image.descriptor, tag or key.tag, what)
         made = Layer(blob_of(self._store, layer), image.config.diff_ids[-1])
         return Entry(
             key,
@@ -137,15 +161,24 @@ class OciCache:
             signed=signed,
         )
 
-    def verified(self, data: bytes, manifest: Descriptor, tag: str, what: str) -> Signed | None:
-        """Return who signed the bytes of a manifest for a tag; None where signatures are not asked for.
+    def _image(self, reference: str) -> StoredImage:
+        """Read an image under a tag or digest, signed if it has to be: whether for this tag is asked in the end."""
+        if self._signed is None:
+            return read_image(self._store, reference)
+        descriptor = self._store.resolve(reference)
+        self._signed.judged(descriptor, what=f"{self.name}:{reference}")
+        return read_image(self._signed, str(descriptor.digest))
 
-        Configuration and layers are named by digest in these bytes: they are signed, too. Raises `SignatureError`.
-        """
-        if self._verify is None:
+    def _signed_for(self, manifest: Descriptor, tag: str, what: str) -> Signed | None:
+        """Return who signed a manifest for a tag; None where signatures are not asked for. Raises `SignatureError`."""
+        if self._signed is None:
             return None
-        attached = iter_signatures(self._store, manifest)
-        return self._verify(data, attached, what, accept=lambda signed: self._site.check(signed, tag, what))
+        found = self._signed.judged(manifest)
+        try:
+            self._site.check(found, tag, what)
+        except SignatureError:
+            return self._signed.judged(manifest, tag, what)  # of several signatures, another may be for this tag
+        return found
 
     def upload(self, layer: Layer) -> bool:
         """Store a layer. Returns whether bytes were sent."""
@@ -160,19 +193,33 @@ class OciCache:
         """Publish the entry's image under the package's tag."""
         if entry.image is None:
             raise ValueError("a package in an OCI cache is an image")
-        manifest = entry.image.manifest
-        if self._sign is not None:
-            # the signature first: a reader that wants one never sees the tag without it
-            self.put_image(entry.image)
-            signature = self._sign(manifest.read(), statement=self._site.statement(entry.key.tag))
-            attach_signature(self._store, manifest.descriptor, signature, pause=self._pause)
         self.publish_image(entry.image, entry.key.tag)
-        return manifest.descriptor.digest
+        return entry.image.manifest.descriptor.digest
 
     def publish_image(self, image: Image, tag: str) -> None:
-        """Store an image and tag it: layers that are not there yet, config, manifest, tag."""
+        """Store an image and tag it: layers that are not there yet, config, manifest, signature if we sign, tag."""
         self._put_content(image)
-        self._store.tag(image.manifest, tag)
+        self.publish_manifest(image.manifest, tag)
+
+    def signatures(self, manifest: Descriptor) -> list[bytes]:
+        """Return the signatures that are attached to a manifest, whoever made them."""
+        return signatures(self._store, manifest)
+
+    def publish_manifest(self, manifest: Blob, tag: str, signatures: Sequence[bytes] = ()) -> None:
+        """Tag a manifest or index of which all content is there, with these signatures of it, and ours if we sign."""
+        # the signatures first: a reader that wants one never sees the tag without it
+        if self._sign is not None or signatures:
+            self._store.put(manifest)
+        for each in signatures:
+            attach_signature(self._store, manifest.descriptor, each, pause=self._pause)
+        if self._sign is not None:
+            signature = self._sign(manifest.read(), statement=self._site.statement(tag))
+            attach_signature(self._store, manifest.descriptor, signature, pause=self._pause)
+        self._store.tag(manifest, tag)
+
+    def batch(self) -> AbstractContextManager[None]:
+        """Publish many packages. Where it costs less, tags are written together, at the end of the block."""
+        return self._store.batch() if isinstance(self._store, BatchesTags) else nullcontext()
 
     def put_image(self, image: Image) -> None:
         """Store an image by its digest only, to be listed in an index."""
@@ -323,9 +370,7 @@ class OciCache:
 
 def batched(cache: BinaryCache) -> AbstractContextManager[None]:
     """Publish many packages. Where it costs less, tags are written together, the last ones at the end of the block."""
-    if isinstance(cache, OciCache) and isinstance(cache.store, BatchesTags):
-        return cache.store.batch()
-    return nullcontext()
+    return cache.batch() if isinstance(cache, OciCache) else nullcontext()
 
 
 def _prefix_of(env: Sequence[str]) -> str:

@@ -122,16 +122,19 @@ def _layout(text: str) -> Location:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """How signatures are dealt with: on mirrors `verify` unwraps what was signed and `sign` signs what is written.
+    """What is asked of signatures in one cache: whoever opens it says so, and all that is read there is held to it.
 
-    On registries and layouts `verify_detached` judges the signatures of a manifest (None: they are not asked for), and
-    `sign_detached` makes one. `mirror_index` and `image_index` say what is asked of the signature of an index there,
-    `site` what signatures state of where they are.
+    With `required` only what is signed counts: `verify` unwraps the documents of a mirror and raises for one that is
+    not signed, `verify_detached` judges the signatures of a manifest elsewhere. Without it, `verify` takes documents as
+    they are, and nobody asks for signatures of manifests. `sign` and `sign_detached` sign what is written.
+    `mirror_index` and `image_index` say what is asked of the signature of an index there, `site` what signatures state
+    of where they are.
     """
 
+    required: bool
     verify: Verifier
+    verify_detached: BesideVerifier
     sign: Signer | None = None
-    verify_detached: BesideVerifier | None = None
     sign_detached: Signer | None = None
     mirror_index: IndexTrust = BELIEVED
     image_index: IndexTrust = BELIEVED
@@ -140,10 +143,10 @@ class Trust:
 
 @dataclass(frozen=True, slots=True)
 class Opener:
-    """Opens stores and caches. `registry` connects to a repository; `speaks_plain_http` asks a loopback host.
+    """Opens stores and caches, never without being told what is asked of signatures there.
 
-    `objects` opens the files of a mirror. `pause(round)` waits between rounds of an index merge that other writers got
-    in the way of.
+    `registry` connects to a repository; `speaks_plain_http` asks a loopback host. `objects` opens the files of a
+    mirror. `pause(round)` waits between rounds of an index merge that other writers got in the way of.
     """
 
     registry: Callable[[Repository], Store]
@@ -152,32 +155,23 @@ class Opener:
     pause: Callable[[int], None]
     observer: Observer = ignore
 
-    def store(self, location: Location) -> Store:
-        """Open the store at a location. Raises `UsageError` for a mirror, which keeps no images."""
-        if location.url:
-            raise UsageError(
-                f"{location.text} is a mirror: it keeps packages, no images", hint="name a registry or layout"
-            )
-        if location.repository is None:
-            from oci_binpkg.store.layout import LayoutStore
+    def store(self, location: Location, trust: Trust) -> Store:
+        """Open the store at a location to read images. Raises `UsageError` for a mirror, which keeps none."""
+        store = self._store(location)
+        if not trust.required:
+            return store
+        from oci_binpkg.cache.oci import verified_store
 
-            return LayoutStore(location.path)
-        repository = location.repository
-        if repository.scheme == "https" and is_loopback(repository.host) and self.speaks_plain_http(repository.host):
-            repository = Repository("http", repository.host, repository.name)
-        return self.registry(repository)
+        return verified_store(store, trust.verify_detached, trust.site)
 
-    def images(self, location: Location, trust: Trust | None = None) -> OciCache:
+    def images(self, location: Location, trust: Trust) -> OciCache:
         """Open a cache that keeps images. Raises `UsageError` for a mirror."""
         from oci_binpkg.cache.oci import OciCache
 
-        store = self.store(location)
-        if trust is None:
-            return OciCache(store, pause=self.pause)
         return OciCache(
-            store,
+            self._store(location),
             pause=self.pause,
-            verify=trust.verify_detached,
+            verify=trust.verify_detached if trust.required else None,
             sign=trust.sign_detached,
             trust=trust.image_index,
             site=trust.site,
@@ -194,6 +188,20 @@ class Opener:
             )
         return self._mirror(location, trust, writing=writing)
 
+    def _store(self, location: Location) -> Store:
+        if location.url:
+            raise UsageError(
+                f"{location.text} is a mirror: it keeps packages, no images", hint="name a registry or layout"
+            )
+        if location.repository is None:
+            from oci_binpkg.store.layout import LayoutStore
+
+            return LayoutStore(location.path)
+        repository = location.repository
+        if repository.scheme == "https" and is_loopback(repository.host) and self.speaks_plain_http(repository.host):
+            repository = Repository("http", repository.host, repository.name)
+        return self.registry(repository)
+
     def _mirror(self, location: Location, trust: Trust, *, writing: bool) -> BinaryCache:
         from oci_binpkg.cache.mirror import MirrorCache
         from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
@@ -209,10 +217,18 @@ class Opener:
         if is_old:
             if trust.mirror_index.require:
                 raise missing(f"the index of {objects.name} (layout 2)")
-            return MirrorV2Cache(objects, verify=trust.verify, site=trust.site, observer=self.observer)
+            return MirrorV2Cache(
+                objects,
+                verify=trust.verify,
+                verifies=trust.required,
+                prove=trust.mirror_index.prove,
+                site=trust.site,
+                observer=self.observer,
+            )
         return MirrorCache(
             objects,
             verify=trust.verify,
+            verifies=trust.required,
             sign=trust.sign,
             trust=trust.mirror_index,
             site=trust.site,

@@ -78,6 +78,16 @@ class BinaryCache(IndexSource, Protocol):
         """How errors and reports call this cache."""
         ...
 
+    @property
+    def verifies(self) -> bool:
+        """Whether a package counts only with a good signature of its own: what is listed says nothing yet."""
+        ...
+
+    @property
+    def proves_listing(self) -> bool:
+        """Whether what a listing, or an index without a signature, names counts only after it has been looked at."""
+        ...
+
     def hashes(self) -> Mapping[str, str]:
         """Return the hashes of all packages, each with its tag or path. One listing, nothing else read."""
         ...

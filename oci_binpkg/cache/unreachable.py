@@ -20,6 +20,8 @@ class UnreachableCache:
 
     name: str
     error: TransferError
+    verifies: bool = False
+    proves_listing: bool = False
 
     def hashes(self) -> Mapping[str, str]:
         """Raise the error."""

@@ -122,12 +122,14 @@ def image(
     workdir: Annotated[str, typer.Option(metavar="D", help="folder the container starts in")] = "",
     compression: CompressionOption = "",
     jobs: JobsOption = 0,
+    key: KeyOption = "",
+    unsigned: UnsignedOption = False,
     dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> None:
     """Push one image of several packages.
 
-    The image holds the packages and everything they need, under one tag.
+    The image holds the packages and everything they need, under one tag. With --key it is signed.
 
     \b
     Examples:
@@ -135,10 +137,14 @@ def image(
       oci-binpkg image oci-layout:cache python --store ~/spack/opt --tag py --base-image debian:12 --entrypoint python3
     """
     from oci_binpkg.cli import push_commands
+    from oci_binpkg.cli.wiring import TrustFlags
 
     runtime = push_commands.RuntimeFlags(entrypoint, cmd, env or [], label or [], user, workdir)
     flags = push_commands.PushFlags(
-        store, base_image, tag, "", False, False, compression, jobs, dry_run=dry_run, json=json
+        *(store, base_image, tag, "", False, False, compression, jobs),
+        dry_run=dry_run,
+        json=json,
+        trust=TrustFlags(key=key, unsigned=unsigned),
     )
     raise typer.Exit(push_commands.image(cache, queries, flags, runtime))
 
@@ -170,6 +176,7 @@ def show(
 @app.command()
 def inspect(
     cache: Annotated[str, typer.Argument(metavar="CACHE[:TAG]", help=f"{CACHE_HELP}; with a tag: that image")],
+    check_signature: CheckOption = None,
     json: JsonOption = False,
 ) -> None:
     """Show what a cache or an image is made of.
@@ -183,13 +190,14 @@ def inspect(
     """
     from oci_binpkg.cli import image_commands
 
-    raise typer.Exit(image_commands.inspect(cache, json=json))
+    raise typer.Exit(image_commands.inspect(cache, json=json, check=check_signature))
 
 
 @app.command()
 def load(
     image_name: ImageArgument,
     engine: EngineOption = "",
+    check_signature: CheckOption = None,
     json: JsonOption = False,
 ) -> None:
     """Load an image into Docker or Podman.
@@ -203,7 +211,7 @@ def load(
     """
     from oci_binpkg.cli import image_commands
 
-    raise typer.Exit(image_commands.load(image_name, engine, json=json))
+    raise typer.Exit(image_commands.load(image_name, engine, json=json, check=check_signature))
 
 
 @app.command(context_settings={"ignore_unknown_options": False})
@@ -213,6 +221,7 @@ def run(
     engine: EngineOption = "",
     network: Annotated[str, typer.Option(metavar="MODE", help="network of the container, as for docker run")] = "",
     ulimit: Annotated[list[str] | None, typer.Option(metavar="K=N", help="limit, as nofile=1024 (repeatable)")] = None,
+    check_signature: CheckOption = None,
 ) -> None:
     """Run a command in an image.
 
@@ -225,7 +234,9 @@ def run(
     """
     from oci_binpkg.cli import image_commands
 
-    raise typer.Exit(image_commands.run(image_name, command or [], engine, network, ulimit or []))
+    raise typer.Exit(
+        image_commands.run(image_name, command or [], engine, network, ulimit or [], check=check_signature)
+    )
 
 
 @app.command()
@@ -269,6 +280,7 @@ def install_image(
         bool, typer.Option(help="go on where an old path cannot be replaced; it is reported")
     ] = False,
     jobs: JobsOption = 0,
+    check_signature: CheckOption = None,
     json: JsonOption = False,
 ) -> None:
     """Install all packages of an image.
@@ -281,7 +293,9 @@ def install_image(
     """
     from oci_binpkg.cli import install_commands
 
-    flags = install_commands.InstallFlags(store, False, allow_missing, allow_stale, jobs, dry_run=False, json=json)
+    flags = install_commands.InstallFlags(
+        store, False, allow_missing, allow_stale, jobs, dry_run=False, json=json, check=check_signature
+    )
     raise typer.Exit(install_commands.install_image(image_name, flags))
 
 

@@ -245,6 +245,7 @@ def save_specs(
     store: StoreOption = "",
     from_cache: Annotated[str, typer.Option("--from", metavar="CACHE", help=CACHE_HELP)] = "",
     destination: Annotated[str, typer.Option("--output-dir", metavar="DIR", help="folder for the spec files")] = ".",
+    check_signature: CheckOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write the specs of packages, so that a pipeline can hand exact packages on.
@@ -257,7 +258,9 @@ def save_specs(
     """
     from oci_binpkg.cli import cache_commands
 
-    raise typer.Exit(cache_commands.save_specs(queries, store, from_cache, destination, json=json))
+    raise typer.Exit(
+        cache_commands.save_specs(queries, store, from_cache, destination, json=json, check=check_signature)
+    )
 
 
 mirror_app = typer.Typer(

@@ -78,7 +78,9 @@ def check(
     return 1 if any(answer.lacking for answer in answers) else 0
 
 
-def save_specs(queries: Sequence[str], store: str, cache_text: str, destination: str, *, json: bool) -> int:
+def save_specs(
+    queries: Sequence[str], store: str, cache_text: str, destination: str, *, json: bool, check: bool | None = None
+) -> int:
     """Write spec documents and print exact queries."""
     settings = load_settings()
     parsed = parse_queries(queries)
@@ -86,27 +88,27 @@ def save_specs(queries: Sequence[str], store: str, cache_text: str, destination:
         raise UsageError("--store and --from exclude each other", hint="ask one place at a time")
     with observed(settings, json) as wiring:
         if cache_text:
-            from oci_binpkg.cache.index_search import IndexSearch
-            from oci_binpkg.ops.contents import contents
+            from oci_binpkg.ops.find import documents
 
-            known = contents(wiring.cache(cache_text), wiring.observer)
-            with IndexSearch(known) as search:
-                chosen: Iterable[Spec] = map(known.graph.__getitem__, search.hashes(parsed))
-            graph = known.graph
+            chosen: Iterable[tuple[Spec, SpecGraph]] = documents(
+                wiring.cache(cache_text, TrustFlags(check)), parsed, wiring.observer
+            )
         else:
             installs = installs_at(settings, store)
-            graph = installs.graph
-            chosen = _chosen(parsed, [r.spec for r in installs.records() if not r.spec.is_external], graph)
-    rows = []
-    for spec in chosen:
-        path = os.path.join(destination, f"{spec.name}-{spec.version}-{spec.hash}.spec.json".replace("/", "_"))
-        _write(path, jsonlib.dumps(spec_document(spec, graph), separators=(",", ":")))
-        rows.append((f"{spec.name}@={spec.version}/{spec.hash}", path))
+            specs = _chosen(parsed, [r.spec for r in installs.records() if not r.spec.is_external], installs.graph)
+            chosen = ((spec, installs.graph) for spec in specs)
+        rows = [_save(spec, graph, destination) for spec, graph in chosen]
     if json:
         render.print_json([{"query": query, "file": path} for query, path in rows])
     else:
         render.print_table(rows)
     return 0
+
+
+def _save(spec: Spec, graph: SpecGraph, destination: str) -> tuple[str, str]:
+    path = os.path.join(destination, f"{spec.name}-{spec.version}-{spec.hash}.spec.json".replace("/", "_"))
+    _write(path, jsonlib.dumps(spec_document(spec, graph), separators=(",", ":")))
+    return f"{spec.name}@={spec.version}/{spec.hash}", path
 
 
 def _chosen(queries: Sequence[Query], specs: Sequence[Spec], graph: SpecGraph) -> list[Spec]:

@@ -12,11 +12,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from oci_binpkg.cache.index import IndexDocument
+from oci_binpkg.cache.open import parse_location
 from oci_binpkg.cli.listing import json_list
+from oci_binpkg.cli.mirrors import CacheSettings
 from oci_binpkg.cli.progress import progress
 from oci_binpkg.cli.settings import Settings, load_settings
 from oci_binpkg.cli.terminal import print_json_text, print_lines, stderr_is_terminal
-from oci_binpkg.errors import UsageError
+from oci_binpkg.errors import NoMatchError, SignatureError, UsageError
 from oci_binpkg.model.arch import Arch
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.query import Query
@@ -63,12 +65,7 @@ def search(queries: Sequence[str], flags: CatalogFlags) -> int:
 
 def _search(settings: Settings, queries: Sequence[str], flags: CatalogFlags, only: str) -> int:
     parsed = [Query.parse(text) for text in queries]
-    # one of which two parts are configured is two caches
-    caches = {
-        name: f"{cache.fetch.url} {cache.fetch.view}".strip()
-        for name, cache in settings.caches.items()
-        if cache.fetch.url
-    }
+    caches = {name: _identity(settings, cache) for name, cache in settings.caches.items() if cache.fetch.url}
     if not caches:
         raise UsageError("no caches are configured", hint='write [caches.NAME] with url = "..." into the configuration')
     if only:
@@ -77,19 +74,43 @@ def _search(settings: Settings, queries: Sequence[str], flags: CatalogFlags, onl
     with ExitStack() as stack:
         observer = stack.enter_context(progress(live=stderr_is_terminal() and not flags.json, color=settings.color))
 
+        refused: list[SignatureError] = []
+
         def read(name: str, known: Digest | None) -> IndexDocument | None:
             from oci_binpkg.cli.wiring import Wiring
 
-            return Wiring(settings, observer).cache(name).read_index(known)
+            try:
+                return Wiring(settings, observer).searched(name).read_index(known)
+            except SignatureError as error:
+                refused.append(error)
+                raise
 
         ttl = DEFAULT_TTL if flags.ttl is None else flags.ttl
         refresh = Refresh(settings.catalog, caches, read, time.time, ttl, flags.offline, only, observer)
-        found = find_in_catalog(refresh, parsed, family=family)
+        try:
+            found = find_in_catalog(refresh, parsed, family=family)
+        except NoMatchError as error:
+            raise (refused[0] if refused else error) from None
+        if refused and not found:
+            raise refused[0]
     if flags.json:
         print_json_text(json_list(each.to_json() for each in found))
     else:
         _print(found)
     return 0
+
+
+def _identity(settings: Settings, cache: CacheSettings) -> str:
+    """Return what makes a cache another one to the catalog: its address, the part of it, and whether it is signed.
+
+    What an index without a signature said is not told any more once the index has to be signed.
+    """
+    words = [cache.fetch.url, cache.fetch.view]
+    try:
+        rule = settings.trust.rule(parse_location(cache.fetch.url), cache.name, settings.caches)
+    except UsageError:
+        return " ".join(words).strip()  # it cannot be read either, which is told
+    return " ".join([*words, "signed" if rule.require and rule.explicit else ""]).strip()
 
 
 def _print(found: Sequence[CatalogMatch]) -> None:

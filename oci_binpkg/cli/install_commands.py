@@ -61,7 +61,7 @@ def install_image(image: str, flags: InstallFlags) -> int:
                 f"{image} names no image: a tag is missing", hint=f"`oci-binpkg inspect {image}` lists them"
             )
         installs = _tree(settings, flags.store)
-        sources = Sources([wiring.images_at(location)], wiring.observer)
+        sources = Sources([wiring.images_at(location, flags.check)], wiring.observer)
         resolution = sources.resolve_image(location.reference)
         options = flags.options(wiring)
         report = install_resolved(installs, sources, resolution, options, wiring.observer)

@@ -33,7 +33,7 @@ FromOption = Annotated[str, typer.Option("--from", metavar="CACHE", help=CACHE_H
 EngineOption = Annotated[str, typer.Option("--engine", metavar="ENGINE", help="docker or podman (first that answers)")]
 CheckOption = Annotated[
     bool | None,
-    typer.Option("--check-signature/--no-check-signature", help="whether packages must be signed (mirrors: yes)"),
+    typer.Option("--check-signature/--no-check-signature", help="whether all must be signed (mirrors: yes)"),
 ]
 KeyOption = Annotated[str, typer.Option("--key", metavar="KEY", help="sign with this key of yours")]
 IndexKeyOption = Annotated[str, typer.Option("--key", metavar="KEY", help="sign the index with this key of yours")]

@@ -17,6 +17,8 @@ from oci_binpkg.errors import UsageError
 from oci_binpkg.events import Warned
 from oci_binpkg.model.image import Runtime
 from oci_binpkg.model.reference import check_tag
+from oci_binpkg.model.spec import Spec
+from oci_binpkg.ops.presence import counted_there
 from oci_binpkg.ops.push import PushOptions
 from oci_binpkg.ops.push import push as push_packages
 from oci_binpkg.ops.report import Outcome, PackageResult, PushReport
@@ -79,7 +81,8 @@ def push(cache_text: str, queries: Sequence[str], flags: PushFlags) -> int:
         packer = wiring.packer(installs, flags.compression)
         base = wiring.base_images(flags.base_image) if flags.base_image else no_base
         selection = select(installs, parsed, only)
-        elsewhere = frozenset().union(*(_hashes_of(wiring, text) for text in flags.skip_present_in))
+        wanted = [record.spec for record in selection.wanted]
+        elsewhere = frozenset().union(*(_hashes_of(wiring, text, wanted) for text in flags.skip_present_in))
         options = PushOptions(
             flags.force, flags.update_index, flags.dry_run, tag, wiring.jobs(flags.jobs), elsewhere=elsewhere
         )
@@ -87,12 +90,13 @@ def push(cache_text: str, queries: Sequence[str], flags: PushFlags) -> int:
     return _finish(report, json=flags.json)
 
 
-def _hashes_of(wiring: Wiring, cache_text: str) -> Collection[str]:
+def _hashes_of(wiring: Wiring, cache_text: str, specs: Sequence[Spec]) -> Collection[str]:
+    """Return the hashes of the packages that a cache has, of `specs` at least."""
     cache = wiring.cache(cache_text)
     hashes = cache.hashes()
     if not hashes:
         wiring.observer(Warned(f"{cache.name} holds no packages: it is empty or does not exist"))
-    return hashes
+    return counted_there(cache, specs, hashes, wiring.observer).keys()
 
 
 def image(cache_text: str, queries: Sequence[str], flags: PushFlags, runtime_flags: RuntimeFlags) -> int:
@@ -105,7 +109,7 @@ def image(cache_text: str, queries: Sequence[str], flags: PushFlags, runtime_fla
     parsed = parse_queries(queries)
     with observed(settings, flags.json) as wiring:
         installs = installs_at(settings, flags.store)
-        cache = wiring.images(cache_text)
+        cache = wiring.images(cache_text, flags.trust)
         report = push_image(
             installs,
             select(installs, parsed),

@@ -13,6 +13,8 @@ The file is `config.toml` in the user's configuration folder (or `$OCI_BINPKG_CO
     [registries."registry.example"]
     ca_file = "/etc/ssl/lab.pem"
     servers = ["http://10.0.0.5:9000"]  # where else it may send us: plain http, private networks, for uploads
+    [trust]                             # which caches have to be signed: see `trust_policy`
+    default = "require-signature"
     [layer_cache]
     path = "~/.cache/oci-binpkg/layers"
     max_size = "20 GiB"
@@ -30,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from oci_binpkg.cli.mirrors import CacheSettings, SpackMirrors, SpackPlaces, parse_caches
 from oci_binpkg.cli.tables import MAX_BYTES, Kinds, check_table, tables
+from oci_binpkg.cli.trust_policy import TrustPolicy, parse_trust
 from oci_binpkg.disk import read_regular
 from oci_binpkg.errors import UsageError
 
@@ -52,6 +55,7 @@ _KEYS: Final[Mapping[str, Kinds]] = {
     "caches": (dict,),
     "registries": (dict,),
     "layer_cache": (dict,),
+    "trust": (dict,),
 }
 _REGISTRY: Final[Mapping[str, Kinds]] = {"ca_file": (str,), "servers": (list,)}
 _CERTIFICATE_FOLDERS: Final = ("/etc/docker/certs.d", "/etc/containers/certs.d")
@@ -73,6 +77,7 @@ class Settings:
     config_file: str = ""
     caches: Mapping[str, CacheSettings] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    trust: TrustPolicy = field(default_factory=TrustPolicy)
     ca_files: Mapping[str, str] = field(default_factory=dict)
     servers: Mapping[str, tuple[Origin, ...]] = field(default_factory=dict)
     ca_file: str = ""
@@ -120,6 +125,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         config_file=path,
         caches={**theirs.caches, **own},
         remarks=tuple(theirs.remarks),
+        trust=parse_trust(document, path, {**theirs.caches, **own}),
         ca_files=_ca_files(document, path, home),
         servers=_servers(document, path),
         ca_file=env.get("OCI_BINPKG_CA_FILE") or env.get("REQUESTS_CA_BUNDLE") or env.get("SSL_CERT_FILE") or "",

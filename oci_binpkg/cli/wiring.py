@@ -10,14 +10,15 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from oci_binpkg.cache.index_signature import IndexTrust
 from oci_binpkg.cache.open import FORMS, Location, Opener, Trust, parse_base, parse_location, place_name
-from oci_binpkg.cache.statement import Signed, Site
+from oci_binpkg.cache.statement import Site
+from oci_binpkg.cli.judging import CountingKeys, Judge, believed
 from oci_binpkg.cli.mirrors import ANYWHERE, CacheEndpoint, CacheSettings
 from oci_binpkg.cli.settings import Settings
 from oci_binpkg.errors import EngineError, UsageError
@@ -26,16 +27,18 @@ from oci_binpkg.model.reference import check_host, is_loopback
 
 if TYPE_CHECKING:
     from oci_binpkg.archive.layercache import LayerCache
-    from oci_binpkg.cache.gpg import Gpg
     from oci_binpkg.cache.keyring import Keyring, Trusted
     from oci_binpkg.cache.oci import OciCache
     from oci_binpkg.cache.protocol import BinaryCache
+    from oci_binpkg.cache.statement import Signer
     from oci_binpkg.cli.connecting import Connections
+    from oci_binpkg.cli.trust_policy import Rule
     from oci_binpkg.installs.protocol import Installs
     from oci_binpkg.ops.bases import BaseImages
     from oci_binpkg.ops.engines import Loaded
     from oci_binpkg.ops.packing import LayerPacker
     from oci_binpkg.store.engine import Engine, Kind
+    from oci_binpkg.store.protocols import Store
     from oci_binpkg.transport.objects import Objects
 
 DEFAULT_COMPRESSION: Final = "gzip"
@@ -46,15 +49,14 @@ _KINDS: Final[tuple[Kind, ...]] = ("docker", "podman")
 class TrustFlags:
     """What the flags say of signatures: the key to sign with, or that nothing is signed, and whether they are checked.
 
-    `check` None is what is usual for the kind of cache: mirrors are signed, registries and layouts are not. With
-    `index` a signed index is asked for. `declined`: a flag, not the configuration, says that nothing is checked.
+    `check` None is what the configuration says of the cache, else what is usual for its kind. With `index` a signed
+    index is asked for.
     """
 
     check: bool | None = None
     key: str = ""
     unsigned: bool = False
     index: bool = False
-    declined: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +105,15 @@ class Wiring:
         """Open a cache of any kind; `view` is the part whose index is meant ("": all), None the configured one."""
         location = self._whole(text, writing=writing)
         location = location if view is None else replace(location, view=view)
-        trust = self._trust(_agreed(flags or TrustFlags(), location, writing=writing), self._site(location))
+        trust = self._trust(location, flags or TrustFlags(), writing=writing)
         return self._opener(location).cache(location, trust, writing=writing)
+
+    def searched(self, text: str) -> BinaryCache:
+        """Open a cache whose index is believed without its packages being looked at.
+
+        So the index itself has to be signed where somebody said that the cache has to be.
+        """
+        return self.cache(text, TrustFlags(index=self.rule(text).require and self.rule(text).explicit))
 
     def target(self, text: str, flags: TrustFlags) -> BinaryCache:
         """Open a cache to write to. Raises `UsageError` if it is a signed one and nothing is said of signing."""
@@ -112,29 +121,31 @@ class Wiring:
         self._signing_is_settled(text, flags, usual=_is_mirror(cache, self.location(text, writing=True)))
         return cache
 
-    def images(self, text: str, flags: TrustFlags | None = None) -> OciCache:
-        """Open a cache to write images to; with `flags` also packages, of which the same is asked as by `target`."""
+    def images(self, text: str, flags: TrustFlags) -> OciCache:
+        """Open a cache to write images to, and packages. Raises as `target`."""
         location = self._whole(text, writing=True)
-        trust = self._trust(_agreed(flags or TrustFlags(), location, writing=True), self._site(location))
-        cache = self._opener(location).images(location, trust)
-        if flags is not None:
-            self._signing_is_settled(text, flags, usual=False)
+        cache = self._opener(location).images(location, self._trust(location, flags, writing=True))
+        self._signing_is_settled(text, flags, usual=False)
         return cache
+
+    def rule(self, text: str, *, writing: bool = False) -> Rule:
+        """Return what the configuration asks of a cache."""
+        return self._rule(self.location(text, writing=writing))
 
     def index_is_settled(self, text: str, flags: TrustFlags) -> None:
         """Raise `UsageError` if an index that has to be signed is about to be written without a key."""
-        if not flags.key and _agreed(flags, self.location(text, writing=True), writing=True).index:
+        location = self.location(text, writing=True)
+        if not flags.key and flags.check is not False and (flags.index or _signed_index(location)):
             raise UsageError(f"the index of {text} has to be signed", hint="add --key KEY to sign it")
 
     def _signing_is_settled(self, text: str, flags: TrustFlags, *, usual: bool) -> None:
-        location = self.location(text, writing=True)
-        flags = _agreed(flags, location, writing=True)
-        if (usual or _signed(location)) and not flags.key and not flags.unsigned:
+        rule = self._rule(self.location(text, writing=True))
+        if rule.require and (usual or rule.explicit) and not flags.key and not flags.unsigned:
             raise UsageError(f"{text} holds packages that are signed", hint="add --key KEY to sign them, or --unsigned")
 
-    def images_at(self, location: Location) -> OciCache:
-        """Open the cache at a location, which must be one that keeps images."""
-        return self._opener(location).images(location)
+    def images_at(self, location: Location, check: bool | None = None) -> OciCache:
+        """Open the cache at a location to read images, which must be one that keeps them."""
+        return self._opener(location).images(location, self._trust(location, TrustFlags(check)))
 
     def objects(self, text: str, *, writing: bool = False) -> Objects:
         """Open the files of a mirror. Raises `UsageError` for another kind of cache."""
@@ -169,35 +180,46 @@ class Wiring:
         own = [name for address in addresses if (name := place_name(address))]
         return Site(own[0] if own else "", frozenset((*own, *origins)), bool(origins), location.text, self._warn)
 
-    def _trust(self, flags: TrustFlags, site: Site) -> Trust:
-        keyring = _WhenAsked(self)
-        check = flags.check is not False and not flags.unsigned
-        verify = self._verified if check else _believed
-        detached = self._verified_beside if flags.check else None
-        # who signs an index vouches for what was in it, and so looks at its signature whatever else is checked
-        looks = bool(flags.key) and not flags.declined
-        keys: tuple[Trusted, ...] = (keyring, self.keyring.own(flags.key)) if flags.key else (keyring,)
-        index = IndexTrust(keys, check or looks, flags.index, self._warn)
-        images = replace(index, check=bool(flags.check) or looks)
-        if not flags.key:
-            return Trust(verify, None, detached, None, index, images, site)
+    def _rule(self, location: Location) -> Rule:
+        settings = self._settings
+        name = location.configured.name if isinstance(location, ConfiguredLocation) else ""
+        return settings.trust.rule(location, name, settings.caches)
+
+    def _trust(self, location: Location, flags: TrustFlags, *, writing: bool = False) -> Trust:
+        """Return what is asked of signatures at a location: what the configuration says, and what the flags add.
+
+        Raises `UsageError` for a flag that takes back what `[trust]` asks for.
+        """
+        rule = self._rule(location)
+        declined = flags.check is False or flags.unsigned
+        if declined and rule.firm:
+            raise _not_taken_back(location, flags, rule)
+        # who signs vouches for all that is counted in with it, and so looks at its signatures whatever is usual there
+        signs = writing and bool(flags.key)
+        required = not declined and (rule.require or bool(flags.check) or signs)
+        keys: tuple[Trusted, ...] = (CountingKeys(lambda: self.keyring, rule.keys, self._settings.trust.reserved),)
+        keys += (self.keyring.own(flags.key),) if flags.key else ()
+        wanted = (flags.index or _signed_index(location)) and flags.check is not False
+        prove = required and (rule.explicit or bool(flags.check) or signs)
+        index = IndexTrust(keys, required or (signs and flags.check is not False), wanted, self._warn, prove)
+        judge = Judge(keys)
+        return Trust(
+            required,
+            judge.opened if required else believed,
+            judge.judged,
+            *self._signers(flags.key),
+            mirror_index=index,
+            image_index=index,
+            site=self._site(location),
+        )
+
+    def _signers(self, key: str) -> tuple[Signer | None, Signer | None]:
+        """Return what signs documents, and what makes signatures beside them; None and None without a key."""
+        if not key:
+            return None, None
         from oci_binpkg.cache.signing import sign_clear, sign_detached
 
-        sign = partial(sign_clear, key=flags.key, keyring=self.keyring)
-        sign_beside = partial(sign_detached, key=flags.key, keyring=self.keyring)
-        return Trust(verify, sign, detached, sign_beside, index, images, site)
-
-    def _verified(self, data: bytes, what: str) -> tuple[bytes, Signed | None]:
-        from oci_binpkg.cache.signing import read_clearsigned
-
-        return read_clearsigned(data, what, self.keyring)
-
-    def _verified_beside(
-        self, data: bytes, signatures: Iterable[bytes], what: str, *, accept: Callable[[Signed], object]
-    ) -> Signed:
-        from oci_binpkg.cache.signing import verify_any
-
-        return verify_any(data, signatures, what, self.keyring, accept=accept)
+        return partial(sign_clear, key=key, keyring=self.keyring), partial(sign_detached, key=key, keyring=self.keyring)
 
     def packer(self, installs: Installs, compression: str) -> LayerPacker:
         """Return what makes layers of the packages of a tree."""
@@ -229,14 +251,15 @@ class Wiring:
         from oci_binpkg.ops.bases import BaseImages
 
         location = parse_base(text)
-        return BaseImages(self._opener(location).store(location), location.reference)
+        trust = self._trust(location, TrustFlags())
+        return BaseImages(self._opener(location).store(location, trust), location.reference)
 
-    def load(self, image: str, engine: str) -> Loaded:
+    def load(self, image: str, engine: str, check: bool | None = None) -> Loaded:
         """Load an image into an engine."""
         from oci_binpkg.ops.engines import load_image
 
-        location = self._image(image)
-        return load_image(self._engine(engine), self._opener(location).store(location), location.reference)
+        store, reference = self._image(image, check)
+        return load_image(self._engine(engine), store, reference)
 
     def run(
         self,
@@ -244,6 +267,7 @@ class Wiring:
         command: Sequence[str],
         *,
         engine: str,
+        check: bool | None = None,
         network: str,
         limits: Mapping[str, int],
         stdout: BinaryIO,
@@ -252,12 +276,11 @@ class Wiring:
         """Run a command in an image; return its exit code."""
         from oci_binpkg.ops.engines import run_image
 
-        location = self._image(image)
-        store = self._opener(location).store(location)
+        store, reference = self._image(image, check)
         return run_image(
             self._engine(engine),
             store,
-            location.reference,
+            reference,
             command,
             stdout=stdout,
             stderr=stderr,
@@ -286,11 +309,12 @@ class Wiring:
         self._connections.keychain.erase(host)
         return self._connections.files.writable
 
-    def _image(self, text: str) -> Location:
+    def _image(self, text: str, check: bool | None) -> tuple[Store, str]:
+        """Return the store that an image is in, as it may be read there, and the image's tag or digest."""
         location = self.location(text)
         if not location.reference:
             raise UsageError(f"{text} names no image: a tag is missing", hint=f"`oci-binpkg inspect {text}` lists them")
-        return location
+        return self._opener(location).store(location, self._trust(location, TrustFlags(check))), location.reference
 
     def _engine(self, wanted: str) -> Engine:
         from oci_binpkg.store.engine import connect
@@ -325,31 +349,6 @@ class Wiring:
         )
 
 
-class _WhenAsked:
-    """The trusted keys, opened when a signature is looked at: most commands look at none."""
-
-    def __init__(self, wiring: Wiring) -> None:
-        self._wiring = wiring
-
-    def reader(self) -> Gpg:
-        """Return gpg on our keyring."""
-        return self._wiring.keyring.reader()
-
-    def fingerprints(self) -> frozenset[str]:
-        """Return the fingerprints in our keyring."""
-        return self._wiring.keyring.fingerprints()
-
-    def key_ids(self) -> frozenset[str]:
-        """Return how signatures may name the keys in our keyring."""
-        return self._wiring.keyring.key_ids()
-
-
-def _believed(data: bytes, what: str) -> tuple[bytes, None]:
-    from oci_binpkg.cache.clearsign import stripped
-
-    return stripped(data, what)
-
-
 def _is_mirror(cache: BinaryCache, location: Location) -> bool:
     """Tell whether packages are written one by one to a mirror, where they are usually signed."""
     if not location.url:
@@ -359,21 +358,16 @@ def _is_mirror(cache: BinaryCache, location: Location) -> bool:
     return isinstance(cache, MirrorCache)
 
 
-def _signed(location: Location) -> bool | None:
-    return location.configured.signed if isinstance(location, ConfiguredLocation) else None
+def _signed_index(location: Location) -> bool:
+    return isinstance(location, ConfiguredLocation) and location.configured.signed_index
 
 
-def _agreed(flags: TrustFlags, location: Location, *, writing: bool) -> TrustFlags:
-    """Let the configuration say whether a cache is signed, where the flags do not."""
-    signed = _signed(location)
-    declined = flags.check is False
-    wanted = flags.index or (isinstance(location, ConfiguredLocation) and location.configured.signed_index)
-    flags = replace(flags, index=wanted and not declined, declined=declined)
-    if signed is None or flags.check is not None:
-        return flags
-    if signed:
-        return flags if writing else replace(flags, check=True)
-    return replace(flags, check=False, unsigned=flags.unsigned or not flags.key)
+def _not_taken_back(location: Location, flags: TrustFlags, rule: Rule) -> UsageError:
+    flag = "--unsigned" if flags.unsigned else "--no-check-signature"
+    return UsageError(
+        f"{flag}: {location.text} has to be signed, says {rule.where}",
+        hint='leave the flag out, or give that cache a scope of its own there with rule = "accept-unsigned"',
+    )
 
 
 def _speaks_plain_http(host: str) -> bool:

@@ -31,22 +31,28 @@ class Rebuilds:
 
 
 def check(cache: BinaryCache, url: str, specs: Sequence[Spec], *, thorough: bool = False) -> Rebuilds:
-    """Tell which packages would have to be pushed: one listing; with `thorough` also a look at each package."""
+    """Tell which packages would have to be pushed: one listing; with `thorough` also a look at each package's content.
+
+    Where somebody said that all has to be signed, each package is looked at: one that is not signed is not there.
+    """
     present = cache.hashes()
     reasons = {spec.hash: "absent" for spec in specs if spec.hash not in present}
-    if thorough:
+    if thorough or cache.proves_listing:
         there = [spec for spec in specs if spec.hash in present]
         with ThreadPoolExecutor(READERS) as readers:
-            for spec, reason in zip(there, readers.map(lambda spec: _why_incomplete(cache, spec), there), strict=True):
+            found = readers.map(lambda spec: _why_incomplete(cache, spec, thorough=thorough), there)
+            for spec, reason in zip(there, found, strict=True):
                 if reason:
                     reasons[spec.hash] = reason
     return Rebuilds(cache.name, url, tuple((spec, reasons[spec.hash]) for spec in specs if spec.hash in reasons))
 
 
-def _why_incomplete(cache: BinaryCache, spec: Spec) -> str:
+def _why_incomplete(cache: BinaryCache, spec: Spec, *, thorough: bool) -> str:
     try:
-        with cache.find(PackageKey.of(spec)).layer.blob.open() as layer:
-            layer.read(1)
+        found = cache.find(PackageKey.of(spec))
+        if thorough:
+            with found.layer.blob.open() as layer:
+                layer.read(1)
     except (NotFoundError, ContentError) as error:
         return error.message
     return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,14 +10,20 @@ from oci_binpkg.cache.index import IndexDocument, index_of
 from oci_binpkg.cache.index_search import IndexSearch
 from oci_binpkg.cache.oci import OciCache, batched
 from oci_binpkg.cache.protocol import BinaryCache, PackageKey
-from oci_binpkg.errors import BinpkgError
+from oci_binpkg.cache.turns import in_turns
+from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError
 from oci_binpkg.events import BatchStarted, BytesSent, Event, Observer, PackageFinished, PackageStarted, ignore
+from oci_binpkg.model.content import Blob
+from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.reference import INDEX_TAG, hash_of_tag, is_package_tag
+from oci_binpkg.model.spec import Spec, SpecGraph
+from oci_binpkg.model.spec_document import SpecDocument
 from oci_binpkg.ops.contents import contents
 from oci_binpkg.ops.converting import ImageMaker
 from oci_binpkg.ops.progress import counted
-from oci_binpkg.store.copy import copy
+from oci_binpkg.store.copy import blob_of, copy
+from oci_binpkg.store.referrers import is_list_of_referrers
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,7 @@ def copy_cache(
     observer(BatchStarted(len(todo), len(wanted) - len(todo)))
     copied, failed = _copied(work, todo, target, observer)
     there = set(wanted) - {name for name, _ in failed}
-    written = _enter(index, there, target)
+    written = _enter(index, there, source, target)
     skipped = tuple(name for name in wanted if name in present)
     return CopyReport(source.name, target.name, tuple(copied), skipped, tuple(failed), written)
 
@@ -107,13 +113,30 @@ class _Images:
     def wanted(self) -> list[str]:
         if self.queries:
             return [key.tag for key in _chosen(self.index, self.queries)]
-        return sorted(tag for tag in self.source.store.tags() if tag != INDEX_TAG)
+        tags = (tag for tag in self.source.store.tags() if tag != INDEX_TAG)
+        # signatures come with what they are of: nobody has signed a list of them
+        return sorted(tag for tag in tags if not (self._carries and is_list_of_referrers(tag)))
 
     def present(self) -> set[str]:
-        return set(self.target.store.tags())
+        there = set(self.target.store.tags())
+        if not self.target.proves_listing:
+            return there
+        return _counted(self.target.store.resolve, {tag: tag for tag in self.wanted() if tag in there})
 
     def copy(self, name: str, observer: Observer) -> None:
-        copy(self.source.store, self.target.store, name, observer=_under(name, observer))
+        watching = _under(name, observer)
+        if not self._carries:
+            copy(self.source.store, self.target.store, name, observer=watching)
+            return
+        root = copy(self.source.store, self.target.store, name, tag="", observer=watching)
+        data = blob_of(self.source.store, root).read(MAX_MANIFEST_BYTES)
+        found = self.source.signatures(root)
+        self.target.publish_manifest(Blob.from_bytes(data, root.media_type), name, found)
+
+    @property
+    def _carries(self) -> bool:
+        """Whether signatures are looked for, and go along."""
+        return self.source.verifies or self.target.signs
 
 
 class _Packages:
@@ -132,7 +155,8 @@ class _Packages:
 
     def present(self) -> set[str]:
         there = self._target.hashes()
-        return {name for name, key in self._keys.items() if key.hash in there}
+        places = {name: there[key.hash] for name, key in self._keys.items() if key.hash in there}
+        return _counted(self._target.entry, places) if self._target.proves_listing else set(places)
 
     def copy(self, name: str, observer: Observer) -> None:
         entry = self._source.find(self._keys[name])
@@ -150,12 +174,41 @@ def _chosen(index: IndexDocument, queries: Sequence[Query]) -> list[PackageKey]:
     return [key for key in closure if key.hash in index.records and index.records.in_cache(key.hash)]
 
 
-def _enter(index: IndexDocument, tags: Collection[str], target: BinaryCache) -> bool:
-    """Enter the packages under these tags, as the source's index has them, into the target's."""
+def _counted(look: Callable[[str], object], places: Mapping[str, str]) -> set[str]:
+    """Return the names of what is there and signed, of those at these places."""
+
+    def counts(name: str) -> bool:
+        try:
+            look(places[name])
+        except (ContentError, NotFoundError):
+            return False
+        return True
+
+    return {name for name, good in zip(places, in_turns(counts, places), strict=True) if good}
+
+
+def _enter(index: IndexDocument, tags: Collection[str], source: BinaryCache, target: BinaryCache) -> bool:
+    """Enter the packages under these tags into the target's index: as the source's index has them, or as they are.
+
+    Where the source is signed, only what was signed counts: the packages' own documents.
+    """
     hashes = {hash_of_tag(tag) for tag in tags if is_package_tag(tag)}
     listed = (index.graph[each] for each in index.records.present() if each in hashes)
-    added = index_of((spec, index.graph) for spec in listed if PackageKey.of(spec).tag in tags)
+    chosen = (spec for spec in listed if PackageKey.of(spec).tag in tags)
+    added = index_of(_documents(source, chosen) if source.verifies else ((spec, index.graph) for spec in chosen))
     return bool(len(added.records)) and target.merge_index(added)
+
+
+def _documents(source: BinaryCache, specs: Iterable[Spec]) -> Iterator[tuple[Spec, SpecGraph]]:
+    keys = {spec.hash: PackageKey.of(spec) for spec in specs}
+
+    def read(package_hash: str) -> SpecDocument | None:
+        try:
+            return source.find(keys[package_hash]).document
+        except (ContentError, NotFoundError):
+            return None  # the target had it already
+
+    return ((found.root, found.graph) for found in in_turns(read, keys) if found)
 
 
 def _under(tag: str, observer: Observer) -> Observer:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from oci_binpkg.disk import disk_errors, replacing
-from oci_binpkg.errors import ContentError, NotFoundError
+from oci_binpkg.errors import ContentError, NotFoundError, SignatureError
 from oci_binpkg.model.content import Blob
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.spec import Spec
@@ -32,7 +32,7 @@ class Downloaded:
 def download(sources: Sources, queries: Sequence[Query], destination: str) -> list[Downloaded]:
     """Write `NAME-VERSION-HASH.spec.json` and `.tar.gz` (or `.tar.zst`) of the packages into a folder.
 
-    Raises `NotFoundError` with the reason of each cache, `LocalDiskError`.
+    Raises `NotFoundError` with the reason of each cache, `SignatureError`, `LocalDiskError`.
     """
     resolution = sources.resolve(queries)
     return [_fetch(sources, spec, destination) for spec in resolution.roots]
@@ -52,6 +52,9 @@ def _fetch(sources: Sources, spec: Spec, destination: str) -> Downloaded:
         document = spec_document(found.entry.document.root, found.entry.document.graph)
         _write(Blob.from_bytes(json.dumps(document, separators=(",", ":")).encode()), f"{base}.spec.json")
         return Downloaded(spec, found.cache, f"{base}.spec.json", archive)
+    failure = sources.failures.get(spec.hash)
+    if isinstance(failure, SignatureError):
+        raise failure
     raise NotFoundError(f"{spec.short} cannot be had: {'; '.join(passed)}", hint="name another cache with --from")
 
 

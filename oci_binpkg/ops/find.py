@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from oci_binpkg.cache.index_search import IndexSearch
 from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
+from oci_binpkg.cache.turns import in_turns
 from oci_binpkg.events import Observer, ignore
 from oci_binpkg.model.query import Query, select
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.ops.contents import contents
+from oci_binpkg.ops.presence import proven
 
 if TYPE_CHECKING:
     from oci_binpkg.installs.protocol import Installs
@@ -51,11 +53,29 @@ def find_installed(installs: Installs, queries: Sequence[Query]) -> list[Found]:
 
 
 def find_cached(cache: BinaryCache, queries: Sequence[Query], observer: Observer = ignore) -> list[Found]:
-    """Return the packages of a cache that match any query (all, without one)."""
+    """Return the packages of a cache that match any query (all, without one), as far as they may be told."""
     with IndexSearch(contents(cache, observer)) as search:
         asked: Sequence[Query | None] = queries or (None,)
         found = {spec.hash: spec for query in asked for spec in search.matches(query)}
-    return [Found(spec, "cached") for spec in _ordered(found.values())]
+    return [Found(spec, "cached") for spec in _ordered(proven(cache, list(found.values()), observer))]
+
+
+def documents(
+    cache: BinaryCache, queries: Sequence[Query], observer: Observer = ignore
+) -> list[tuple[Spec, SpecGraph]]:
+    """Return the specs that match the queries, each with the specs around it, as the cache's index has them.
+
+    Where only what is signed counts, they are read from the packages themselves: nobody signed the index's specs, or
+    not for this. Raises `SignatureError`.
+    """
+    known = contents(cache, observer)
+    with IndexSearch(known) as search:
+        chosen = [known.graph[package_hash] for package_hash in search.hashes(queries)]
+    if not cache.verifies:
+        return [(spec, known.graph) for spec in chosen]
+    keys = {spec.hash: PackageKey.of(spec) for spec in chosen}
+    found = in_turns(lambda package_hash: cache.find(keys[package_hash]).document, keys)
+    return [(document.root, document.graph) for document in found]
 
 
 def show(cache: BinaryCache, query: Query, observer: Observer = ignore) -> Shown:

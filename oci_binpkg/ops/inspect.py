@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.turns import in_turns
-from oci_binpkg.errors import ContentError, NotFoundError
+from oci_binpkg.errors import ContentError, NotFoundError, SignatureError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.model.content import Descriptor, Digest
 from oci_binpkg.model.image import MISSING_KEY
@@ -15,7 +15,9 @@ from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, ImageConfig, Index, Ma
 from oci_binpkg.model.reference import INDEX_TAG, hash_of_tag, is_package_tag
 from oci_binpkg.ops.stacked import manifest_at, package_tags
 from oci_binpkg.store.copy import blob_of
+from oci_binpkg.store.referrers import is_list_of_referrers
 
+_UNSIGNED: Final = "unsigned"
 _SHOWN: Final = 200
 """Characters of a text that others wrote."""
 
@@ -81,7 +83,10 @@ class ImageInfo:
 
 @dataclass(frozen=True, slots=True)
 class TagInfo:
-    """A tag of a cache: `kind` is `package`, `image`, `index` or `damaged`; `size` that of its own (last) layer."""
+    """A tag of a cache: its kind, and the `size` of its own (last) layer.
+
+    Kinds are `package`, `image`, `index`, `damaged`, and where signatures are asked for `unsigned` and `signatures`.
+    """
 
     tag: str
     kind: str
@@ -103,13 +108,22 @@ class CacheInfo:
     tags: tuple[TagInfo, ...]
     size: int
 
+    @property
+    def exit_code(self) -> int:
+        """0, or that of a missing signature if a package or an image has to be signed and is not."""
+        lacking = any(tag.kind == _UNSIGNED and tag.tag != INDEX_TAG for tag in self.tags)
+        return SignatureError.exit_code if lacking else 0
+
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
         return {"name": self.name, "size": self.size, "tags": [tag.to_json() for tag in self.tags]}
 
 
 def inspect_cache(cache: OciCache, observer: Observer = ignore) -> CacheInfo:
-    """Read the manifest of every tag (one or two requests each). A damaged one is reported and passed over."""
+    """Read the manifest of every tag (one or two requests each).
+
+    A damaged one is reported and passed over, as is one that has to be signed and is not: nothing is said of it.
+    """
     tags = sorted(cache.store.tags())
     if not tags:
         raise NotFoundError(
@@ -118,8 +132,13 @@ def inspect_cache(cache: OciCache, observer: Observer = ignore) -> CacheInfo:
     sizes: dict[Digest, int] = {}
 
     def read(tag: str) -> TagInfo:
+        if cache.verifies and is_list_of_referrers(tag):
+            return TagInfo(tag, "signatures")
         try:
             descriptor, manifest = manifest_at(cache, tag)
+        except SignatureError as error:
+            observer(Warned(error.message))
+            return TagInfo(tag, _UNSIGNED)
         except (NotFoundError, ContentError) as error:
             observer(Warned(f"{tag}: {error.message}"))
             return TagInfo(tag, "damaged")

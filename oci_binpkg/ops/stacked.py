@@ -13,7 +13,7 @@ from oci_binpkg.cache.index import IndexDocument
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import Entry, PackageKey
 from oci_binpkg.cache.turns import in_turns
-from oci_binpkg.errors import BinpkgError, ContentError
+from oci_binpkg.errors import BinpkgError, ContentError, SignatureError
 from oci_binpkg.model.content import Descriptor, Digest
 from oci_binpkg.model.image import BASE_LAYER, Layer
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, ImageConfig, Index, Manifest, parse_manifest
@@ -88,7 +88,8 @@ def _entry(graph: SpecGraph, root: Spec, layer: Layer) -> Entry:
 def package_tags(cache: OciCache, config: ImageConfig) -> dict[Digest, tuple[str, Digest]]:
     """Return tag and manifest of the packages that an image may hold, by the digest of their layer.
 
-    The image's environment and history mention the hashes; each of those packages' manifests is read.
+    The image's environment and history mention the hashes; each of those packages' manifests is read. Raises
+    `SignatureError` if one of them has to be signed and is not.
     """
     text = "\n".join([*config.env, *(str(entry.get("comment", "")) for entry in config.history)])
     tags = [tag for package_hash, tag in cache.hashes().items() if package_hash in text]
@@ -96,6 +97,8 @@ def package_tags(cache: OciCache, config: ImageConfig) -> dict[Digest, tuple[str
     def layer(tag: str) -> tuple[Digest, tuple[str, Digest]] | None:
         try:
             descriptor, package = manifest_at(cache, tag)
+        except SignatureError:
+            raise  # what the image holds must not depend on who replaced a package
         except BinpkgError:
             return None
         if not isinstance(package, Manifest) or not package.layers:

@@ -53,5 +53,5 @@ def _publish_index(cache: OciCache, images: dict[Platform, Image], tag: str) -> 
         entries.append(Descriptor(known.media_type, known.digest, known.size, platform))
     index = Index(OCI_INDEX, tuple(entries))
     blob = Blob.from_bytes(index.to_bytes(), OCI_INDEX)
-    cache.store.tag(blob, tag)
+    cache.publish_manifest(blob, tag)
     return blob

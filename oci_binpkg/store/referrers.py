@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -35,6 +36,7 @@ _MOST_READ: Final = 64
 """So many artifacts are asked for that do not show their signature."""
 _NOTHING: Final = Index(OCI_INDEX, ())
 _MOST_ASKED: Final = 100
+_FALLBACK_TAG: Final = re.compile(r"sha(?:256|512)-[0-9a-f]{64}", re.ASCII)
 
 
 @runtime_checkable
@@ -202,6 +204,11 @@ def _tag_list(store: Store, subject: Digest) -> tuple[Descriptor, ...]:
 def fallback_tag(subject: Digest) -> str:
     """Return the tag under which clients keep the list: `sha256-<hex>`, cut as the specification says."""
     return f"{subject.algorithm[:32]}-{subject.hex[:64]}"
+
+
+def is_list_of_referrers(tag: str) -> bool:
+    """Tell whether a tag is one under which clients keep what refers to a manifest."""
+    return bool(_FALLBACK_TAG.fullmatch(tag))
 
 
 def _listed_by_store(store: Store, subject: Digest, artifact_type: str) -> tuple[Descriptor, ...] | None:

@@ -6,12 +6,15 @@ from oci_binpkg.cache.clearsign import plain
 from oci_binpkg.cache.mirror import MirrorCache
 from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
 from oci_binpkg.cache.open import Opener, Trust, parse_base, parse_location
-from oci_binpkg.errors import UsageError
+from oci_binpkg.errors import SignatureError, UsageError
+from oci_binpkg.model.content import Platform
 from oci_binpkg.model.reference import Repository
+from oci_binpkg.store.copy import copy, read_image
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.memory import MemoryStore
 from oci_binpkg.transport.objects_file import FileObjects
 from tests.support.golden import GOLDEN
+from tests.support.stores import index_of, put_image, small_image
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -84,6 +87,14 @@ def test_base_images_are_written_as_docker_takes_them(text, address, reference):
     assert (location.repository.address, location.reference) == (address, reference)
 
 
+def _refuse(_data, _signatures, what, **_):
+    raise SignatureError(f"{what} is not signed")
+
+
+ANYTHING = Trust(False, plain, _refuse)
+SIGNED = Trust(True, plain, _refuse)
+
+
 def opener(*, plain):
     opened = []
 
@@ -98,18 +109,18 @@ def opener(*, plain):
 
 def test_only_a_registry_on_this_machine_may_turn_out_to_speak_plain_http():
     found, opened = opener(plain=True)
-    found.store(parse_location("oci://127.0.0.1:5000/apps"))
-    found.store(parse_location("oci://registry.example/apps"))
-    found.cache(parse_location("oci+http://registry.example/apps"), Trust(plain))
+    found.store(parse_location("oci://127.0.0.1:5000/apps"), ANYTHING)
+    found.store(parse_location("oci://registry.example/apps"), ANYTHING)
+    found.cache(parse_location("oci+http://registry.example/apps"), ANYTHING)
     assert [repository.scheme for repository in opened] == ["http", "https", "http"]
     found, opened = opener(plain=False)
-    found.store(parse_location("oci://localhost/apps"))
+    found.store(parse_location("oci://localhost/apps"), ANYTHING)
     assert opened[0].scheme == "https"
 
 
 def test_a_layout_needs_no_registry(tmp_path):
     found, opened = opener(plain=True)
-    assert isinstance(found.store(parse_location(f"oci-layout:{tmp_path}")), LayoutStore)
+    assert isinstance(found.store(parse_location(f"oci-layout:{tmp_path}"), ANYTHING), LayoutStore)
     assert not opened
 
 
@@ -120,10 +131,57 @@ def test_a_layout_needs_no_registry(tmp_path):
 def test_the_layout_of_a_mirror_is_seen_from_what_lies_there(tmp_path, name, kind):
     found, _ = opener(plain=False)
     root = GOLDEN / name if name != "new" else tmp_path
-    assert isinstance(found.cache(parse_location(f"file://{root}/"), Trust(plain)), kind)
+    assert isinstance(found.cache(parse_location(f"file://{root}/"), ANYTHING), kind)
 
 
 def test_a_mirror_keeps_no_images(tmp_path):
     found, _ = opener(plain=False)
     with pytest.raises(UsageError, match="no images"):
-        found.images(parse_location(f"file://{tmp_path}"))
+        found.images(parse_location(f"file://{tmp_path}"), ANYTHING)
+
+
+def test_nothing_is_opened_without_saying_what_is_asked_of_signatures():
+    found, _ = opener(plain=False)
+    location = parse_location("oci://registry.example/apps")
+    for verb in (found.store, found.images, found.cache):
+        with pytest.raises(TypeError, match="trust"):
+            verb(location)
+
+
+def test_an_image_that_has_to_be_signed_is_read_nowhere_without_a_signature(tmp_path):
+    image = small_image()
+    put_image(LayoutStore(str(tmp_path)), image, "prod")
+    location = parse_location(f"oci-layout:{tmp_path}:prod")
+    found, _ = opener(plain=False)
+    assert read_image(found.store(location, ANYTHING), "prod").descriptor == image.manifest.descriptor
+    for store in (found.store(location, SIGNED), found.images(location, SIGNED).store):
+        for reference in ("prod", str(image.manifest.descriptor.digest)):
+            with pytest.raises(SignatureError, match="is not signed"):
+                read_image(store, reference)
+            with pytest.raises(SignatureError, match="is not signed"):
+                copy(store, MemoryStore("target"), reference)
+        with pytest.raises(SignatureError, match="is not signed"), store.open(image.manifest.descriptor):
+            pass
+        assert list(store.tags()) == ["prod"]
+
+
+def test_what_a_signed_index_lists_is_read_and_what_another_lists_is_not(tmp_path):
+    inner, other = small_image("a"), small_image("b")
+    listed, unlisted = index_of(inner), index_of(other)
+    plain = LayoutStore(str(tmp_path))
+    for image in (inner, other):
+        put_image(plain, image)
+    plain.tag(listed, "good")
+    plain.tag(unlisted, "bad")
+
+    def judge(data, _signatures, what, **_):
+        if data != listed.read():
+            _refuse(data, (), what)
+
+    found, _ = opener(plain=False)
+    store = found.store(parse_location(f"oci-layout:{tmp_path}"), Trust(True, plain, judge))
+    platform = Platform("linux", "amd64")
+    assert read_image(store, "good", platform).descriptor.digest == inner.manifest.descriptor.digest
+    for reference in ("bad", str(other.manifest.descriptor.digest)):
+        with pytest.raises(SignatureError, match="is not signed"):
+            read_image(store, reference, platform)

@@ -16,6 +16,7 @@ from oci_binpkg.archive.codec import Codec
 from oci_binpkg.archive.layercache import LayerCache
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import PackageKey
+from oci_binpkg.cache.statement import Signed
 from oci_binpkg.errors import (
     BinpkgError,
     ContentError,
@@ -467,9 +468,14 @@ def test_the_packages_of_our_own_image_are_told_by_it_and_the_index(tree, tmp_pa
 def test_where_signatures_count_every_package_of_an_image_is_looked_at(tree, tmp_path):
     store, looked = MemoryStore("signed"), []
     with_image(tree, tmp_path, store)
-    checked = OciCache(store, pause=lambda _: None, verify=lambda _, __, what, accept: looked.append(what))
+
+    def verify(_data, _signatures, what, accept):
+        looked.append(what)
+        return Signed("key")
+
+    checked = OciCache(store, pause=lambda _: None, verify=verify)
     Sources([checked]).resolve_image("all")
-    assert len(looked) == len(tree.hashes)
+    assert len(looked) == len(tree.hashes) + 1  # the image itself, too
 
 
 @pytest.mark.parametrize("index", ["damaged", "without a package", "without its spec"])

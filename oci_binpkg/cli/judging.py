@@ -1,0 +1,91 @@
+"""Judges signatures by the keys that count in one cache.
+
+gpg, and what asks it, is imported when a signature is looked at: most commands look at none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+from oci_binpkg.errors import SignatureError
+
+if TYPE_CHECKING:
+    from oci_binpkg.cache.gpg import Gpg
+    from oci_binpkg.cache.keyring import Keyring, Trusted
+    from oci_binpkg.cache.statement import Signed
+
+_T = TypeVar("_T")
+
+
+class CountingKeys:
+    """The trusted keys that count in one cache.
+
+    Those in `named`; None: all that are trusted, but those that are `reserved` for other caches. The keyring is opened
+    when it is needed.
+    """
+
+    def __init__(self, keyring: Callable[[], Keyring], named: frozenset[str] | None, reserved: frozenset[str]) -> None:
+        self._open = keyring
+        self._named = named
+        self._reserved = reserved
+
+    @cached_property
+    def _keyring(self) -> Keyring:
+        return self._open()
+
+    def reader(self) -> Gpg:
+        """Return gpg on our keyring."""
+        return self._keyring.reader()
+
+    def fingerprints(self) -> frozenset[str]:
+        """Return the fingerprints of those of our keyring that count here."""
+        found = self._keyring.fingerprints()
+        return found & self._named if self._named is not None else found - self._reserved
+
+    def key_ids(self) -> frozenset[str]:
+        """Return how signatures may name the keys that the reader knows, also those that do not count here."""
+        return self._keyring.key_ids()
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Judges signatures by keyrings, one after the other: what one of them believes counts."""
+
+    keyrings: Sequence[Trusted]
+
+    def opened(self, data: bytes, what: str) -> tuple[bytes, Signed | None]:
+        """Return the document inside a clear-signed one, and who signed it. Raises `SignatureError`."""
+        from oci_binpkg.cache.signing import read_clearsigned  # noqa: PLC0415 - see above
+
+        return self._first(lambda keyring: read_clearsigned(data, what, keyring))
+
+    def judged(
+        self, data: bytes, signatures: Iterable[bytes], what: str, *, accept: Callable[[Signed], object]
+    ) -> Signed:
+        """Return a good signature of a manifest that `accept` does not refuse. Raises `SignatureError`."""
+        from oci_binpkg.cache.signing import verify_any  # noqa: PLC0415 - see above
+
+        # one keyring reads only as many of them as it has to
+        listed = signatures if len(self.keyrings) == 1 else list(signatures)
+        return self._first(lambda keyring: verify_any(data, listed, what, keyring, accept=accept))
+
+    def _first(self, judge: Callable[[Trusted], _T]) -> _T:
+        """Return what the first keyring says that believes it, or raise what the first of all says."""
+        failure: SignatureError | None = None
+        for keyring in self.keyrings:
+            try:
+                return judge(keyring)
+            except SignatureError as error:
+                failure = failure or error
+        assert failure is not None  # there is always the keyring of trusted keys
+        raise failure
+
+
+def believed(data: bytes, what: str) -> tuple[bytes, None]:
+    """Return a document whatever its signature says."""
+    from oci_binpkg.cache.clearsign import stripped  # noqa: PLC0415 - see above
+
+    return stripped(data, what)
