@@ -33,6 +33,7 @@ class CatalogFlags:
     offline: bool = False
     all_arch: bool = False
     json: bool = False
+    long: bool = False
 
     @property
     def are_given(self) -> bool:
@@ -51,11 +52,13 @@ def find(queries: Sequence[str], store: str, cache: str, flags: CatalogFlags, *,
             hint="leave out --ttl, --offline and --all-arch, or give it a name with `oci-binpkg mirror add`",
         )
     named = bool(store or cache or settings.store or not settings.caches)
+    if flags.long and not (store or settings.store):
+        raise UsageError("--long is about what is installed", hint="use it with --store, or leave it out")
     if flags.are_given or not named:
         return _search(settings, queries, flags, cache)
     from oci_binpkg.cli import find_commands
 
-    return find_commands.find(queries, store, cache, json=flags.json, check=check)
+    return find_commands.find(queries, store, cache, json=flags.json, check=check, long=flags.long)
 
 
 def search(queries: Sequence[str], flags: CatalogFlags) -> int:

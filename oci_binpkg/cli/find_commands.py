@@ -14,8 +14,10 @@ from oci_binpkg.ops.find import find_cached, find_installed
 from oci_binpkg.ops.find import show as show_package
 
 
-def find(queries: Sequence[str], store: str, cache_text: str, *, json: bool, check: bool | None = None) -> int:
-    """List packages of a tree or of a cache."""
+def find(
+    queries: Sequence[str], store: str, cache_text: str, *, json: bool, check: bool | None = None, long: bool = False
+) -> int:
+    """List packages of a tree or of a cache; with `long` what was verified of those of a tree."""
     settings = load_settings()
     parsed = parse_queries(queries)
     if store and cache_text:
@@ -25,6 +27,8 @@ def find(queries: Sequence[str], store: str, cache_text: str, *, json: bool, che
             "no install tree, no cache, and none in the configuration",
             hint="use --store DIR or --from CACHE, or name caches with `oci-binpkg mirror add`",
         )
+    if long and cache_text:
+        raise UsageError("--long is about what is installed", hint="use it with --store, or leave it out")
     with observed(settings, json) as wiring:
         if cache_text:
             found = find_cached(wiring.cache(cache_text, TrustFlags(check)), parsed, wiring.observer)
@@ -32,6 +36,8 @@ def find(queries: Sequence[str], store: str, cache_text: str, *, json: bool, che
             found = find_installed(installs_at(settings, store), parsed)
     if json:
         render.print_json_list(package.to_json() for package in found)
+    elif long:
+        render.print_long(found)
     else:
         render.print_found(found)
     return 0

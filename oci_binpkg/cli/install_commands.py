@@ -93,6 +93,7 @@ def verify_store(store: str, queries: Sequence[str], *, json: bool) -> int:
         for each in verified:
             state = "good" if each.is_good else "cannot be verified" if each.unverifiable else "differs"
             render.print_lines([f"{state}  {each.spec.short}{f'  {each.unverifiable}' if each.unverifiable else ''}"])
+            render.print_lines([f"    {each.verification.describe()}"] if each.verification else [])
             render.print_lines([f"    {finding.path} {finding.problem}" for finding in each.findings])
     return 0 if all(each.is_good for each in verified) else ContentError.exit_code
 

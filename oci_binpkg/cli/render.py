@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ __all__ = [
     "print_json",
     "print_json_list",
     "print_lines",
+    "print_long",
     "print_shown",
     "print_table",
     "size_text",
@@ -68,6 +70,20 @@ def print_found(found: Sequence[Found]) -> None:
         f"  {f.spec.describe()}".rstrip()
         for f in found
     )
+
+
+def print_long(found: Sequence[Found]) -> None:
+    """Print packages of a tree with what was verified of them, under a header."""
+    rows = [("hash", "package", "state", "signed by", "signed on", "spec hash", "from")]
+    for each in found:
+        known = each.verification
+        row = (each.spec.hash[:7], f"{each.spec.name}@{each.spec.version}", each.state)
+        if known is None:
+            rows.append((*row, "-", "-", "-", "this tree"))
+        else:
+            signed_on = time.strftime("%Y-%m-%d", time.gmtime(known.signed_at)) if known.is_signed else "-"
+            rows.append((*row, known.signer or known.reason, signed_on, known.node_hash or "-", known.cache or "-"))
+    print_table(rows)
 
 
 def print_shown(shown: Shown) -> None:

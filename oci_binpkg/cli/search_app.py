@@ -11,6 +11,7 @@ from oci_binpkg.cli.options import CheckOption, FromOption, JsonOption, QueriesA
 _TTL_HELP = "how long what was read of a configured cache is believed (600)"
 TtlOption = Annotated[float | None, typer.Option("--ttl", metavar="SECONDS", min=0, help=_TTL_HELP)]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="ask no configured cache: what was read before counts")]
+LongOption = Annotated[bool, typer.Option("--long", help="who signed what is in a tree, and where it came from")]
 AllArchOption = Annotated[bool, typer.Option("--all-arch", help="packages for other machines, too")]
 
 
@@ -22,6 +23,7 @@ def find(
     offline: OfflineOption = False,
     all_arch: AllArchOption = False,
     check_signature: CheckOption = None,
+    long: LongOption = False,
     json: JsonOption = False,
 ) -> None:
     """List packages of a tree, of a cache, or of all configured caches.
@@ -38,7 +40,7 @@ def find(
     """
     from oci_binpkg.cli import catalog_commands
 
-    flags = catalog_commands.CatalogFlags(ttl, offline=offline, all_arch=all_arch, json=json)
+    flags = catalog_commands.CatalogFlags(ttl, offline=offline, all_arch=all_arch, json=json, long=long)
     raise typer.Exit(catalog_commands.find(queries or [], store, from_cache, flags, check=check_signature))
 
 

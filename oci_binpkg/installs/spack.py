@@ -27,6 +27,7 @@ from oci_binpkg.disk import (
 )
 from oci_binpkg.errors import ContentError, InstallsError, LocalDiskError
 from oci_binpkg.file_lock import Patience
+from oci_binpkg.installs import verifications
 from oci_binpkg.installs.database import (
     Database,
     empty_document,
@@ -37,6 +38,7 @@ from oci_binpkg.installs.database import (
 )
 from oci_binpkg.installs.locking import LockFile, prefix_lock_offset
 from oci_binpkg.installs.protocol import Record
+from oci_binpkg.installs.verifications import Verification, Verifications
 from oci_binpkg.model.spec import Spec, SpecGraph
 
 DATABASE_FOLDER: Final = ".spack-db"
@@ -49,13 +51,17 @@ _PLACES: Final = ("opt/spack", "opt", "store", "spack/opt/spack", "install", "in
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """A package to be recorded: its prefix is in place; `graph` has the nodes it depends on; time in seconds."""
+    """A package to be recorded: its prefix is in place; `graph` has the nodes it depends on; time in seconds.
+
+    `verification` says what was verified of it, None if it is the owner's own.
+    """
 
     spec: Spec
     graph: SpecGraph
     prefix: str
     explicit: bool
     installation_time: float
+    verification: Verification | None = None
 
 
 class SpackInstalls:
@@ -118,6 +124,11 @@ class SpackInstalls:
     def record(self, package_hash: str) -> Record | None:
         """Return the record of a hash, of this tree or else of an upstream."""
         return self._records.get(package_hash)
+
+    @property
+    def verifications(self) -> Verifications:
+        """What was verified of the packages of this tree, as it is written there now."""
+        return Verifications(self._root)
 
     def prefix_for(self, spec: Spec) -> str:
         """Return the recorded prefix, or `ROOT/PLATFORM-TARGET/NAME-VERSION-HASH`, Spack's default since 1.0.
@@ -222,7 +233,10 @@ class SpackInstalls:
                 return
             data = encode_database(change.document)
             changed = parse_database(data, path)
+            # a line too many belongs to no install; a line too few would make a package its owner's own
+            verifications.change(self._root, change.verified)
             replace_file(path, data)
+            verifications.change(self._root, (), change.forgotten)
             replace_file(os.path.join(self._root, DATABASE_FOLDER, "index_verifier"), self._new_verifier().encode())
         self._take(changed)
 
@@ -273,6 +287,8 @@ class DatabaseChange:
         self._installs = installs
         self._elsewhere = elsewhere
         self.document = document
+        self.verified: list[Verification] = []
+        self.forgotten: set[str] = set()
 
     def is_installed(self, package_hash: str) -> bool:
         """Tell whether a package is installed, here or in an upstream, with what was added so far."""
@@ -294,11 +310,27 @@ class DatabaseChange:
 
     def add(self, addition: Addition) -> None:
         """Record a package whose prefix is in place, and the nodes below it."""
-        self.document = self.with_added(addition)
+        self.enter(addition, self.with_added(addition))
+
+    def announce(self, verification: Verification) -> None:
+        """Write down what was verified of a package before it takes the place of another.
+
+        If that does not come to its end, nobody takes what is there for what was there.
+        """
+        verifications.change(self._installs.root, [verification])
+
+    def enter(self, addition: Addition, document: Mapping[str, Any]) -> None:
+        """Take over the document that `with_added` gave for an addition."""
+        self.document = document
+        if addition.verification is not None:
+            self.verified.append(addition.verification)
+        else:
+            self.forgotten.add(addition.spec.hash)
 
     def remove(self, package_hash: str) -> None:
         """Forget a package."""
         self.document = without_package(self.document, package_hash)
+        self.forgotten.add(package_hash)
 
 
 def is_spack_tree(path: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from oci_binpkg.cache.index_search import IndexSearch
 from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
@@ -17,15 +17,22 @@ from oci_binpkg.ops.presence import proven
 
 if TYPE_CHECKING:
     from oci_binpkg.installs.protocol import Installs
+    from oci_binpkg.installs.verifications import Verification
+
+CACHED: Final = "cached"
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A package that a query found. `state` is `explicit`, `implicit` or `gone` in a tree, `cached` in a cache."""
+    """A package that a query found. `state` is `explicit`, `implicit` or `gone` in a tree, `cached` in a cache.
+
+    `verification` says what was verified of one in a tree when it came from a cache.
+    """
 
     spec: Spec
     state: str
     prefix: str = ""
+    verification: Verification | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -38,16 +45,21 @@ class Found:
             "spec": spec.describe(),
             "state": self.state,
         }
-        return document | ({"prefix": self.prefix} if self.prefix else {})
+        document |= {"prefix": self.prefix} if self.prefix else {}
+        verified = self.verification.to_json() if self.verification else None
+        return document if self.state == CACHED else document | {"verified": verified}
 
 
 def find_installed(installs: Installs, queries: Sequence[Query]) -> list[Found]:
     """Return the packages of an install tree that match any query (all, without one), externals left out."""
+    from oci_binpkg.installs.verifications import Verifications  # noqa: PLC0415 - a search in a cache needs none
+
     states = {}
+    verified = Verifications(installs.root)
     for record in installs.records():
         if not record.spec.is_external:
             state = ("explicit" if record.explicit else "implicit") if record.is_present else "gone"
-            states[record.spec.hash] = Found(record.spec, state, record.prefix)
+            states[record.spec.hash] = Found(record.spec, state, record.prefix, verified.of(record))
     chosen = _matching([found.spec for found in states.values()], queries, installs.graph)
     return [states[spec.hash] for spec in chosen]
 
@@ -57,7 +69,7 @@ def find_cached(cache: BinaryCache, queries: Sequence[Query], observer: Observer
     with IndexSearch(contents(cache, observer)) as search:
         asked: Sequence[Query | None] = queries or (None,)
         found = {spec.hash: spec for query in asked for spec in search.matches(query)}
-    return [Found(spec, "cached") for spec in _ordered(proven(cache, list(found.values()), observer))]
+    return [Found(spec, CACHED) for spec in _ordered(proven(cache, list(found.values()), observer))]
 
 
 def documents(
@@ -101,7 +113,7 @@ class Shown:
         layer = self.entry.layer
         graph = self.entry.document.graph
         return {
-            **Found(self.spec, "cached").to_json(),
+            **Found(self.spec, CACHED).to_json(),
             "tag": self.entry.key.tag,
             "digest": str(self.entry.manifest),
             "layer": str(layer.blob.descriptor.digest),

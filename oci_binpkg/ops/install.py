@@ -29,6 +29,7 @@ from oci_binpkg.ops.placing import Place, Staged, commit, stage, sweep
 from oci_binpkg.ops.receiving import keep
 from oci_binpkg.ops.relocating import Unpacked, unpack
 from oci_binpkg.ops.sources import Found, Resolution, Sources
+from oci_binpkg.ops.standing import verification_of
 
 MOST_AT_ONCE: Final = 256
 BETWEEN_WRITES: Final = 0.5
@@ -283,7 +284,9 @@ class _Install:
 
     def _to_commit(self, spec: Spec, done: _Staged) -> Staged:
         named = spec in self.resolution.roots
-        addition = Addition(spec, done.found.entry.document.graph, done.place.final, named, self.options.clock())
+        now, entry = self.options.clock(), done.found.entry
+        verification = verification_of(entry, done.found.cache, now)
+        addition = Addition(spec, entry.document.graph, done.place.final, named, now, verification)
         needs = [each.hash for each in spec.dependencies_of(("link", "run")) if each.hash in self.expected]
         return Staged(done.place, addition, self.options.force and named, needs)
 

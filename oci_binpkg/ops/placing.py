@@ -176,9 +176,11 @@ def _put(staged: Staged, installs: SpackInstalls, change: DatabaseChange) -> boo
         return False
     _check_needs(staged, installs, change)
     document = change.with_added(staged.addition)
+    if record is not None and staged.addition.verification is not None:
+        change.announce(staged.addition.verification)
     with place.path.parent(create=True) as parent, disk_errors(place.final, "written"):
         _swap(place, parent)
-    change.document = document
+    change.enter(staged.addition, document)
     return True
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from oci_binpkg.errors import InstallsError, LocalDiskError, UsageError
 from oci_binpkg.installs.manifest import Finding, compare
 from oci_binpkg.installs.protocol import Installs, Record
 from oci_binpkg.installs.spack import SpackInstalls
+from oci_binpkg.installs.verifications import Verification, Verifications
 from oci_binpkg.model.query import Query, one
 from oci_binpkg.model.spec import Spec
 from oci_binpkg.ops.placing import hidden
@@ -20,12 +21,16 @@ from oci_binpkg.ops.placing import hidden
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """How the files of one package compare with its record. `unverifiable` says why nothing could be compared."""
+    """How the files of one package compare with its record. `unverifiable` says why nothing could be compared.
+
+    `verification` says what was verified of it when it came from a cache.
+    """
 
     spec: Spec
     prefix: str
     findings: tuple[Finding, ...] = ()
     unverifiable: str = ""
+    verification: Verification | None = None
 
     @property
     def is_good(self) -> bool:
@@ -42,6 +47,7 @@ class Verified:
             "good": self.is_good,
             "findings": [{"path": finding.path, "problem": finding.problem} for finding in self.findings],
             "unverifiable": self.unverifiable,
+            "verified": self.verification.to_json() if self.verification else None,
         }
 
 
@@ -112,7 +118,9 @@ def verify_store(installs: Installs, queries: Sequence[Query] = ()) -> list[Veri
         graph = installs.graph
         records = [record for record in records if any(query.matches(record.spec, graph) for query in queries)]
     with ThreadPoolExecutor() as readers:
-        return list(readers.map(partial(_verify, installs), records))
+        compared = list(readers.map(partial(_verify, installs), records))
+    known = Verifications(installs.root)
+    return [replace(each, verification=known.of(record)) for each, record in zip(compared, records, strict=True)]
 
 
 def _verify(installs: Installs, record: Record) -> Verified:

@@ -1,0 +1,84 @@
+"""What an install may build on: packages that are there already, and what is known here of those that come again.
+
+An install that takes nothing but what is signed builds on nothing else: a dependency that came without a signature
+earlier would run with the rights of what is signed. What Spack built in the tree is its owner's own. A signature that
+was verified when the package came stays good, also when its key has expired since: the tree's own record is the one
+trusted time there is. It counts no more when its key was revoked, or is not trusted any longer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from oci_binpkg.cache.protocol import Entry
+from oci_binpkg.errors import SignatureError
+from oci_binpkg.installs.protocol import Record
+from oci_binpkg.installs.verifications import Verification, Verifications
+
+_SHOWN = 5
+
+
+def why_not(known: Verification | None, signers: frozenset[str]) -> str:
+    """Return why a signed install must not build on a package that is there, "" if it may."""
+    if known is None:
+        return ""
+    if not known.is_signed:
+        return f"not signed: {known.reason}"
+    if known.signer not in signers:
+        return f"signed by the key {known.signer}, which is revoked or not trusted any more"
+    return ""
+
+
+def check_present(records: Iterable[Record], verified: Verifications, signers: Callable[[], frozenset[str]]) -> None:
+    """Raise `SignatureError` if a signed install must not build on one of the packages that are there."""
+    known = [(record, verified.of(record)) for record in records]
+    if all(each is None for _, each in known):
+        return
+    counting = signers()
+    refused = [(record, reason) for record, each in known if (reason := why_not(each, counting))]
+    if not refused:
+        return
+    listed = "; ".join(f"{record.spec.short} ({reason})" for record, reason in refused[:_SHOWN])
+    more = f"; and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
+    raise SignatureError(
+        f"signatures are asked for, and what is installed already lacks a good one: {listed}{more}",
+        hint=f"install it again with `oci-binpkg install --force {_exact(refused)}`, or add --accept-present",
+    )
+
+
+def _exact(refused: Sequence[tuple[Record, str]]) -> str:
+    return " ".join(f"{r.spec.name}@={r.spec.version}/{r.spec.hash}" for r, _ in refused[:_SHOWN])
+
+
+def older_than_known(entry: Entry, known: Verification | None, cache: str) -> str:
+    """Return what is to be told of a package that comes again, as an older signed build or an unsigned one; or ""."""
+    if known is None or not known.is_signed or str(entry.manifest) == known.manifest:
+        return ""
+    short = entry.document.root.short
+    if entry.signed is None:
+        return f"{short} from {cache} is not signed; the one that is installed was, on {_day(known.signed_at)}"
+    if entry.signed.made < known.signed_at:
+        made = _day(entry.signed.made)
+        return (
+            f"{short} from {cache} was signed on {made}; the one that is installed is newer, of {_day(known.signed_at)}"
+        )
+    return ""
+
+
+def verification_of(entry: Entry, cache: str, installation_time: float) -> Verification:
+    """Return what was verified of a package that is being installed."""
+    spec, signed = entry.document.root, entry.signed
+    found = Verification(
+        spec.hash,
+        installation_time,
+        cache,
+        str(entry.manifest or ""),
+        str(entry.layer.blob.descriptor.digest),
+        node_hash=spec.hash_state.value,
+    )
+    return found if signed is None else found.signed(signed.signer, signed.made)
+
+
+def _day(seconds: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
