@@ -161,6 +161,10 @@ class Wiring:
 
         return Keyring(self._settings.keyring)
 
+    def signers(self) -> frozenset[str]:
+        """Return the fingerprints of the keys that are trusted now, for whatever cache."""
+        return self.keyring.fingerprints()
+
     def _whole(self, text: str, *, writing: bool) -> Location:
         location = self.location(text, writing=writing)
         if location.reference:
