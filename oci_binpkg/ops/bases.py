@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from threading import Lock
 
-from oci_binpkg.errors import BaseImageError, ContentError, NotFoundError, PlatformError
+from oci_binpkg.errors import BaseImageError, ContentError, NotFoundError, PlatformError, SignatureError
 from oci_binpkg.model.content import Platform
 from oci_binpkg.model.image import BaseImage, Layer
 from oci_binpkg.store.copy import blob_of, read_image
@@ -23,7 +23,8 @@ class BaseImages:
     def __call__(self, platform: Platform) -> BaseImage | None:
         """Return the base image for a platform.
 
-        Raises `BaseImageError` if it is absent or no image, `PlatformError` if it is not for that platform.
+        Raises `BaseImageError` if it is absent or no image, `PlatformError` if it is not for that platform,
+        `SignatureError` if it has to be signed and is not.
         """
         with self._lock:
             if platform not in self._known:
@@ -40,6 +41,9 @@ class BaseImages:
             raise PlatformError(
                 f"base image {name}: {error.message}", hint="choose one for this architecture"
             ) from None
+        except SignatureError as error:
+            error.message = f"base image {name}: {error.message}"
+            raise
         except ContentError as error:
             raise BaseImageError(f"base image {name} is unusable: {error.message}", hint=error.hint) from None
         offered = image.config.platform
