@@ -73,7 +73,8 @@ class MirrorCache:
 
     `verify` unwraps the manifests of packages and decides which to believe; with `verifies` only those that are signed.
     `sign` (bytes in, a clear-signed message out) signs those that are published, and indices; `trust` says what is
-    asked of an index's signature, and `site` what signatures state. `view` names an index over a part of the mirror.
+    asked of an index's signature, and `site` what signatures state. What others signed than `ours` is signed anew when
+    it is published again. `view` names an index over a part of the mirror.
     `pause(round)` is called between rounds of an index merge that another writer got in the way of.
     """
 
@@ -86,6 +87,7 @@ class MirrorCache:
         sign: Signer | None = None,
         trust: IndexTrust = BELIEVED,
         site: Site = ANY_SITE,
+        ours: Callable[[Signed], bool] = lambda _: True,
         view: str = "",
         pause: Callable[[int], None],
     ) -> None:
@@ -95,6 +97,7 @@ class MirrorCache:
         self._sign = sign
         self._trust = trust
         self._site = site
+        self._ours = ours
         self._index_tag = f"{INDEX_TAG}/{view}" if view else INDEX_TAG
         self._index = index_path(view)
         self._index_name = f"the view {view} of {objects.name}" if view else f"the index of {objects.name}"
@@ -280,7 +283,7 @@ class MirrorCache:
         return Digest.of(signed)
 
     def _says(self, present: bytes, data: bytes, key: PackageKey) -> bool:
-        """Whether what is there already says the same, and is signed if we sign."""
+        """Whether what is there already says the same, and is signed by us if we sign."""
         if not present or (self._sign is not None and not is_clearsigned(present)):
             return False
         try:
@@ -289,6 +292,8 @@ class MirrorCache:
             if signed is not None:
                 self._site.check(signed, key.tag, what)
         except ContentError:
+            return False
+        if signed is not None and not self._ours(signed):
             return False
         return said.strip() == data
 

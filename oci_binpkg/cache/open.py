@@ -21,7 +21,7 @@ from oci_binpkg.model.reference import Repository, check_tag, is_loopback, parse
 if TYPE_CHECKING:
     from oci_binpkg.cache.oci import BesideVerifier, OciCache
     from oci_binpkg.cache.protocol import BinaryCache
-    from oci_binpkg.cache.statement import Signer, Verifier
+    from oci_binpkg.cache.statement import Signed, Signer, Verifier
     from oci_binpkg.store.protocols import Store
     from oci_binpkg.transport.objects import Objects
 
@@ -134,7 +134,7 @@ class Trust:
     not signed, `verify_detached` judges the signatures of a manifest elsewhere. Without it, `verify` takes documents as
     they are, and nobody asks for signatures of manifests. `sign` and `sign_detached` sign what is written.
     `mirror_index` and `image_index` say what is asked of the signature of an index there, `site` what signatures state
-    of where they are.
+    of where they are. `ours` tells whether a signature is by the key that signs what is written.
     """
 
     required: bool
@@ -145,6 +145,7 @@ class Trust:
     mirror_index: IndexTrust = BELIEVED
     image_index: IndexTrust = BELIEVED
     site: Site = ANY_SITE
+    ours: Callable[[Signed], bool] = lambda _: True
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +239,7 @@ class Opener:
             sign=trust.sign,
             trust=trust.mirror_index,
             site=trust.site,
+            ours=trust.ours,
             view=location.view,
             pause=self.pause,
         )

@@ -41,11 +41,17 @@ _HARMLESS: Final = frozenset(
 )
 """All other status lines refuse the document; an unknown one of a later gpg too."""
 
+
+def _never(_signed: Signed) -> bool:
+    """Know of nothing that was verified before."""
+    return False
+
+
 _REASONS: Final[Mapping[str, tuple[str, str]]] = {
     "BADSIG": ("its content is not what was signed", "it was changed after signing; fetch it from another source"),
     "EXPKEYSIG": (
         "the key that signed it has expired",
-        "get the key again if its owner has prolonged it, and trust it",
+        "get the key again if its owner has prolonged it, and trust it; else ask for a signature by a key that is good",
     ),
     "REVKEYSIG": ("the key that signed it has been revoked", "do not use it; ask for a new signature"),
     "EXPSIG": ("the signature has expired", "ask for a new signature"),
@@ -59,10 +65,13 @@ def verify_clearsigned(data: bytes, what: str, keyring: Trusted) -> bytes:
     return read_clearsigned(data, what, keyring)[0]
 
 
-def read_clearsigned(data: bytes, what: str, keyring: Trusted) -> tuple[bytes, Signed]:
+def read_clearsigned(
+    data: bytes, what: str, keyring: Trusted, *, known: Callable[[Signed], bool] = _never
+) -> tuple[bytes, Signed]:
     """Return the text of a clear-signed document, exactly as gpg checked it, and who signed it.
 
-    What it says must still be compared with what was asked for: a good signature on another package's document is good.
+    One whose key has expired counts if `known` says that this very document was verified before. What it says must
+    still be compared with what was asked for: a good signature on another package's document is good.
     Raises `SignatureError` unless it is one block in the plainest form with one valid signature by a key in `keyring`.
     """
     text, _ = split(data, what)
@@ -70,22 +79,27 @@ def read_clearsigned(data: bytes, what: str, keyring: Trusted) -> tuple[bytes, S
         output = os.path.join(directory, "text")
         document = written(directory, "document", data)
         outcome = verifying(keyring.reader(), document, output=output)
-        signed = _judge(outcome, what, keyring, frozenset({_TEXT_CLASS}))
+        signed = _judge(outcome, what, keyring, frozenset({_TEXT_CLASS}), known)
         checked = _read(output, len(data))
     if checked != text:
         raise SignatureError(f"{what}: gpg checked another text than the one that stands there")
     return checked, signed
 
 
-def verify_detached(data: bytes, signature: bytes, what: str, keyring: Trusted) -> Signed:
-    """Verify an armored signature over exactly these bytes; return who made it. Raises `SignatureError`."""
+def verify_detached(
+    data: bytes, signature: bytes, what: str, keyring: Trusted, *, known: Callable[[Signed], bool] = _never
+) -> Signed:
+    """Verify an armored signature over exactly these bytes; return who made it. Raises `SignatureError`.
+
+    One whose key has expired counts if `known` says that these very bytes were verified before.
+    """
     facts = read_signature(signature, what)
     if facts.signature_class != BINARY_CLASS:
         raise SignatureError(f"{what}: not a signature over exact bytes (class {facts.signature_class})")
     with workplace() as directory:
         signed = written(directory, "data", data)
         outcome = verifying(keyring.reader(), written(directory, "signature", signature), signed)
-    return _judge(outcome, what, keyring, frozenset({BINARY_CLASS}))
+    return _judge(outcome, what, keyring, frozenset({BINARY_CLASS}), known)
 
 
 def verify_any(
@@ -95,17 +109,18 @@ def verify_any(
     keyring: Trusted,
     *,
     accept: Callable[[Signed], object] = lambda _: None,
+    known: Callable[[Signed], bool] = _never,
 ) -> Signed:
     """Find one good signature over these bytes among armored ones; anybody may have attached others, and many.
 
     Returns the first that is good and that `accept` does not refuse by raising `SignatureError`. `signatures` is read
     as far as needed; `signature_search.promising` says how many are tried, and in which order. Raises `SignatureError`:
-    why the best of them does not count, or that there is none.
+    why the best of them does not count, or that there is none. `known` as in `verify_detached`.
     """
     failure = SignatureError(f"{what} is not signed", hint=UNSIGNED_HINT)
     for signature in promising(data, signatures, keyring):
         try:
-            signed = verify_detached(data, signature, what, keyring)
+            signed = verify_detached(data, signature, what, keyring, known=known)
             accept(signed)
         except SignatureError as error:
             failure = error
@@ -146,14 +161,28 @@ def _sign(data: bytes, key: str, keyring: Keyring, statement: Statement, *mode: 
     )
 
 
-def _judge(outcome: Outcome, what: str, keyring: Trusted, classes: frozenset[int]) -> Signed:
-    """Return the signature that gpg found good, or raise `SignatureError`."""
+def _judge(
+    outcome: Outcome, what: str, keyring: Trusted, classes: frozenset[int], known: Callable[[Signed], bool]
+) -> Signed:
+    """Return the signature that gpg found good, or raise `SignatureError`.
+
+    Of a signature whose only fault is that its key has expired since, `known` is asked. The time that it says it was
+    made at proves nothing: whoever has the key of then can write any time into it.
+    """
     found = statuses(outcome.stdout)
     given = [status.keyword for status in found]
     against = [keyword for keyword in given if keyword not in _EXPECTED | _HARMLESS]
     once = all(given.count(keyword) == 1 for keyword in _EXPECTED)
+    if outcome.code == 0 and against == ["EXPKEYSIG"] and given.count("VALIDSIG") == given.count("NEWSIG") == 1:
+        signed = _signed(found, what, keyring, classes)
+        if known(signed):
+            return signed
     if outcome.code != 0 or against or not once:
         raise _refusal(outcome, found, against, what)
+    return _signed(found, what, keyring, classes)
+
+
+def _signed(found: Sequence[Status], what: str, keyring: Trusted, classes: frozenset[int]) -> Signed:
     valid = next(status for status in found if status.keyword == "VALIDSIG")
     signer = _signer(valid, what, keyring, classes)
     made = valid.arguments[_TIME_FIELD]

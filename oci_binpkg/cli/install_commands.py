@@ -52,6 +52,7 @@ def install(queries: Sequence[str], caches: Sequence[str], flags: InstallFlags) 
     parsed = parse_queries(queries)
     with observed(settings, flags.json) as wiring:
         installs = _tree(settings, flags.store)
+        wiring.installing_into(installs)
         sources = Sources([wiring.cache(cache, TrustFlags(flags.check)) for cache in caches], wiring.observer)
         report = install_packages(installs, sources, parsed, flags.options(wiring), wiring.observer)
     return _finish(report, json=flags.json)
@@ -67,6 +68,7 @@ def install_image(image: str, flags: InstallFlags) -> int:
                 f"{image} names no image: a tag is missing", hint=f"`oci-binpkg inspect {image}` lists them"
             )
         installs = _tree(settings, flags.store)
+        wiring.installing_into(installs)
         sources = Sources([wiring.images_at(location, flags.check)], wiring.observer)
         resolution = sources.resolve_image(location.reference)
         options = flags.options(wiring)

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from oci_binpkg.errors import SignatureError
+from oci_binpkg.model.content import Digest
 
 if TYPE_CHECKING:
     from oci_binpkg.cache.gpg import Gpg
@@ -52,15 +53,19 @@ class CountingKeys:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Judges signatures by keyrings, one after the other: what one of them believes counts."""
+    """Judges signatures by keyrings, one after the other: what one of them believes counts.
+
+    `remembers` tells whether a manifest, by its digest, was verified here before with a signature by a key.
+    """
 
     keyrings: Sequence[Trusted]
+    remembers: Callable[[Digest, str], bool] = lambda _digest, _signer: False
 
     def opened(self, data: bytes, what: str) -> tuple[bytes, Signed | None]:
         """Return the document inside a clear-signed one, and who signed it. Raises `SignatureError`."""
         from oci_binpkg.cache.signing import read_clearsigned  # noqa: PLC0415 - see above
 
-        return self._first(lambda keyring: read_clearsigned(data, what, keyring))
+        return self._first(lambda keyring: read_clearsigned(data, what, keyring, known=self._known(data)))
 
     def judged(
         self, data: bytes, signatures: Iterable[bytes], what: str, *, accept: Callable[[Signed], object]
@@ -70,7 +75,12 @@ class Judge:
 
         # one keyring reads only as many of them as it has to
         listed = signatures if len(self.keyrings) == 1 else list(signatures)
-        return self._first(lambda keyring: verify_any(data, listed, what, keyring, accept=accept))
+        return self._first(
+            lambda keyring: verify_any(data, listed, what, keyring, accept=accept, known=self._known(data))
+        )
+
+    def _known(self, data: bytes) -> Callable[[Signed], bool]:
+        return lambda signed: self.remembers(Digest.of(data), signed.signer)
 
     def _first(self, judge: Callable[[Trusted], _T]) -> _T:
         """Return what the first keyring says that believes it, or raise what the first of all says."""

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from oci_binpkg.cli.connecting import Connections
     from oci_binpkg.cli.trust_policy import Rule
     from oci_binpkg.installs.protocol import Installs
+    from oci_binpkg.installs.spack import SpackInstalls
+    from oci_binpkg.model.content import Digest
     from oci_binpkg.ops.bases import BaseImages
     from oci_binpkg.ops.engines import Loaded
     from oci_binpkg.ops.packing import LayerPacker
@@ -74,6 +76,7 @@ class Wiring:
         self._settings = settings
         self.observer = observer
         self._warn = Warnings(observer)
+        self._installs: SpackInstalls | None = None
 
     def location(self, text: str, *, writing: bool = False) -> Location:
         """Return where a CACHE or CACHE:TAG is; a configured name stands for its address to read or to write."""
@@ -161,6 +164,14 @@ class Wiring:
 
         return Keyring(self._settings.keyring)
 
+    def installing_into(self, installs: SpackInstalls) -> None:
+        """Let what this tree remembers count: a signature that was verified for it stays good when its key expires."""
+        self._installs = installs
+
+    def _was_verified(self, manifest: Digest, signer: str) -> bool:
+        installs = self._installs
+        return installs is not None and installs.verifications.vouch(installs.records(), str(manifest), signer)
+
     def signers(self) -> frozenset[str]:
         """Return the fingerprints of the keys that are trusted now, for whatever cache."""
         return self.keyring.fingerprints()
@@ -206,7 +217,7 @@ class Wiring:
         wanted = (flags.index or _signed_index(location)) and flags.check is not False
         prove = required and (rule.explicit or bool(flags.check) or signs)
         index = IndexTrust(keys, required or (signs and flags.check is not False), wanted, self._warn, prove)
-        judge = Judge(keys)
+        judge = Judge(keys, self._was_verified)
         return Trust(
             required,
             judge.opened if required else believed,
@@ -215,6 +226,7 @@ class Wiring:
             mirror_index=index,
             image_index=index,
             site=self._site(location),
+            ours=lambda signed: not flags.key or signed.signer in self.keyring.own(flags.key).fingerprints(),
         )
 
     def _signers(self, key: str) -> tuple[Signer | None, Signer | None]:

@@ -107,6 +107,11 @@ class Verifications:
             return None
         return replace(found, signer="", signed_at=0, reason=_UNFINISHED)
 
+    def vouch(self, records: Iterable[Record], manifest: str, signer: str) -> bool:
+        """Tell whether one of the packages came from a manifest with a signature by a key that was good then."""
+        found = (self.of(record) for record in records)
+        return any(one is not None and one.manifest == manifest and one.signer == signer for one in found)
+
 
 def change(root: str, added: Iterable[Verification], removed: Collection[str] = ()) -> None:
     """Add lines to the document of a tree, or remove some; to be called with the lock of its database held.
