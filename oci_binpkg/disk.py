@@ -255,7 +255,7 @@ def private_folder(path: str) -> None:
     """Create a folder that only its owner may enter, with the folders above it. Raises `OSError`."""
     if not os.path.isdir(path):
         parent = os.path.dirname(path)
-        if parent and not os.path.isdir(parent):
+        if parent and not os.path.lexists(parent):
             private_folder(parent)
         os.makedirs(path, _PRIVATE_FOLDER, exist_ok=True)
 
@@ -263,9 +263,12 @@ def private_folder(path: str) -> None:
 def foreign_writers(path: str, user: int) -> str:
     """Return why what is in a folder (or file) may be somebody else's, "" if only `user` and root may write there.
 
-    Raises `OSError`.
+    A folder that is not there yet is ours to make. Raises `OSError`.
     """
-    found = os.stat(path)
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return ""
     if found.st_uid not in (user, 0):
         return f"belongs to the user {found.st_uid}"
     if found.st_mode & _OTHERS_WRITE:

@@ -26,7 +26,6 @@ NOTICE_SECONDS: Final = 5.0
 _PUBLIC: Final = 0o666
 _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.5
-_HELD_BY_OTHERS: Final = frozenset({errno.EAGAIN, errno.EACCES})
 
 
 def _ignore(_: str) -> None:
@@ -108,7 +107,7 @@ def _flocked(descriptor: int) -> bool | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno not in _HELD_BY_OTHERS:
+        if error.errno != errno.EAGAIN:
             raise
         return None
     return True

@@ -42,12 +42,20 @@ class LayerCache:
     """
 
     def __init__(
-        self, root: str, max_bytes: int, clock: Callable[[], float], *, patience: Patience | None = None
+        self,
+        root: str,
+        max_bytes: int,
+        clock: Callable[[], float],
+        *,
+        patience: Patience | None = None,
+        shared: bool = False,
     ) -> None:
         self._root = root
         self._max_bytes = max_bytes
         self._clock = clock
         self._patience = patience
+        self.shared = shared
+        """Whether others may have written what is here: nothing of it counts before it was compared with the tree."""
         self._lock = Lock()
         self._in_use: dict[Digest, int] = {}
         self._used: int | None = None
@@ -65,25 +73,39 @@ class LayerCache:
             self._retain(cached.digest)  # before looking at the blob: another thread may be making room
             if self._is_intact(cached, verify=verify):
                 now = self._clock()
-                with suppress(FileNotFoundError):
+                with suppress(FileNotFoundError, *self._tolerated):
                     os.utime(self._blob_path(cached.digest), (now, now))
                 return cached
             self.release(cached)
             return None
 
     def build(
-        self, key: str, fingerprint: str, producer: Producer, *, verify: bool = False
+        self,
+        key: str,
+        fingerprint: str,
+        producer: Producer,
+        *,
+        verify: bool = False,
+        accept: Callable[[CachedLayer], bool] | None = None,
     ) -> tuple[CachedLayer, bool]:
         """Return the layer of a key, and whether it was there; if it was not, `producer` packs it.
 
         Of several callers with the same key one packs and the others wait for it. What `producer` raises passes
-        unchanged and leaves nothing behind.
+        unchanged and leaves nothing behind. A layer that `accept` refuses counts as absent.
         """
-        cached = self.get(key, fingerprint, verify=verify)
+
+        def find() -> CachedLayer | None:
+            found = self.get(key, fingerprint, verify=verify)
+            if found is None or accept is None or accept(found):
+                return found
+            self.release(found)
+            return None
+
+        cached = find()
         if cached is not None:
             return cached, True
         with self._alone(key):
-            cached = self.get(key, fingerprint, verify=verify)
+            cached = find()
             if cached is not None:
                 return cached, True
             with self._staged() as path:
@@ -119,10 +141,10 @@ class LayerCache:
         except FileNotFoundError:
             return None
         except ContentError:
-            _remove(path)
+            self._drop(path)
             return None
         if cached.key != key:
-            _remove(path)
+            self._drop(path)
             return None
         return cached if made_of == fingerprint else None
 
@@ -131,7 +153,7 @@ class LayerCache:
         try:
             status = os.lstat(path)
         except FileNotFoundError:
-            _remove(self._record_path(cached.key))
+            self._drop(self._record_path(cached.key))
             return False
         if not stat.S_ISREG(status.st_mode) or status.st_size != cached.size:
             self._discard(cached)
@@ -167,7 +189,7 @@ class LayerCache:
         blob = self._blob_path(cached.digest)
         with _disk(self._root):
             self._retain(cached.digest)
-            _make_directory(os.path.dirname(blob))
+            self._make_directory(os.path.dirname(blob))
             _remove_directory(blob)
             os.replace(packed.path, blob)
             now = self._clock()
@@ -177,7 +199,7 @@ class LayerCache:
 
     def _write_record(self, fingerprint: str, cached: CachedLayer) -> None:
         record = self._record_path(cached.key)
-        _make_directory(os.path.dirname(record))
+        self._make_directory(os.path.dirname(record))
         _remove_directory(record)
         with self._staged() as path:
             with open(path, "xb") as file:
@@ -185,8 +207,25 @@ class LayerCache:
             os.replace(path, record)
 
     def _discard(self, cached: CachedLayer) -> None:
-        _remove(self._record_path(cached.key))
-        _remove(self._blob_path(cached.digest))
+        self._drop(self._record_path(cached.key))
+        self._drop(self._blob_path(cached.digest))
+
+    def _drop(self, path: str) -> None:
+        with suppress(*self._tolerated):
+            _remove(path)
+
+    @property
+    def _tolerated(self) -> tuple[type[OSError], ...]:
+        """What happens to files of others in a shared folder."""
+        return (PermissionError,) if self.shared else ()
+
+    def _make_directory(self, path: str) -> None:
+        # asking first costs a tenth of making one in vain
+        if not os.path.isdir(path):
+            if self.shared:
+                os.makedirs(path, exist_ok=True)
+            else:
+                private_folder(path)
 
     def _retain(self, digest: Digest) -> None:
         with self._lock:
@@ -201,8 +240,8 @@ class LayerCache:
         path = os.path.join(self._root, "locks", key[:3])
         with ExitStack() as held:
             with _disk(path):
-                _make_directory(os.path.dirname(path))
-                with suppress(LockTimeoutError):
+                self._make_directory(os.path.dirname(path))
+                with suppress(LockTimeoutError, *self._tolerated):
                     held.enter_context(locked(path, self._patience, mode=0o600))
             yield
 
@@ -212,7 +251,7 @@ class LayerCache:
         directory = os.path.join(self._root, "staging")
         path = os.path.join(directory, secrets.token_hex(16))
         with _disk(directory):
-            _make_directory(directory)
+            self._make_directory(directory)
         try:
             yield path
         finally:
@@ -320,12 +359,6 @@ def _files(directory: str) -> Iterator[tuple[str, os.stat_result]]:
             path = os.path.join(parent, name)
             with suppress(FileNotFoundError):
                 yield path, os.lstat(path)
-
-
-def _make_directory(path: str) -> None:
-    # asking first costs a tenth of making one in vain
-    if not os.path.isdir(path):
-        private_folder(path)
 
 
 def _remove(path: str) -> None:

@@ -15,6 +15,7 @@ from oci_binpkg.cache.catalog_database import in_catalog, memory_database, open_
 from oci_binpkg.cache.catalog_reading import Kind
 from oci_binpkg.cache.catalog_writing import drop_orphans, read_kinds, replace_holdings
 from oci_binpkg.cache.index_records import Notice, Records, refuse
+from oci_binpkg.file_lock import Patience
 from oci_binpkg.model.content import Digest
 
 _STATE: Final = "name, url, digest, has_index, checked, confirmed, error"
@@ -50,10 +51,11 @@ class Catalog:
     All methods raise `LocalDiskError`, and `DamagedCatalogError` for a file that is not what was written.
     """
 
-    def __init__(self, path: str = "", *, copy_of: str = "") -> None:
+    def __init__(self, path: str = "", *, copy_of: str = "", patience: Patience | None = None) -> None:
         """Open the catalog at `path`; or without one, with `copy_of` what the catalog there holds."""
         self._path = path
-        self._database = memory_database(copy_of) if copy_of else open_database(path)
+        self._patience = patience
+        self._database = memory_database(copy_of) if copy_of else open_database(path, patience)
 
     def __enter__(self) -> Self:
         return self
@@ -72,7 +74,7 @@ class Catalog:
         """Forget all caches but these, given as name -> URL; return the names of those that were forgotten."""
         dropped = tuple(state.name for state in self.states().values() if caches.get(state.name) != state.url)
         if dropped:
-            with writing(self._database, self._path):
+            with writing(self._database, self._path, self._patience):
                 for name in dropped:
                     self._database.execute(
                         "DELETE FROM holdings WHERE cache = (SELECT id FROM caches WHERE name = ?)", (name,)
@@ -86,7 +88,7 @@ class Catalog:
 
     def note_unchanged(self, name: str, url: str, now: float, digest: Digest) -> None:
         """Remember that the index is still the one that was read."""
-        with writing(self._database, self._path):
+        with writing(self._database, self._path, self._patience):
             self._database.execute(
                 "UPDATE caches SET checked = ?, confirmed = ?, error = '' WHERE name = ? AND url = ? AND digest = ?",
                 (now, now, name, url, str(digest)),
@@ -99,7 +101,7 @@ class Catalog:
 
     def note_absent(self, name: str, url: str, now: float) -> None:
         """Remember that a cache has no index: nothing is known of what it holds."""
-        with writing(self._database, self._path):
+        with writing(self._database, self._path, self._patience):
             cache = self._cache(name, url, now, confirmed=True)
             self._database.execute("UPDATE caches SET digest = NULL, has_index = 0 WHERE id = ?", (cache,))
             if self._database.execute("DELETE FROM holdings WHERE cache = ?", (cache,)).rowcount:
@@ -107,7 +109,7 @@ class Catalog:
 
     def note_failure(self, name: str, url: str, now: float, error: str) -> None:
         """Remember that a cache could not be read; the entries it had stay."""
-        with writing(self._database, self._path):
+        with writing(self._database, self._path, self._patience):
             self._cache(name, url, now, error=error)
 
     def store(
@@ -126,7 +128,7 @@ class Catalog:
         Returns False, with nothing changed, if another process has stored another index than `known` meanwhile.
         A record that cannot be read goes to `notice` and is left out; if that raises, nothing is changed.
         """
-        with writing(self._database, self._path):
+        with writing(self._database, self._path, self._patience):
             before = self.states().get(name)
             if before is not None and before.url == url and before.digest != known:
                 return False

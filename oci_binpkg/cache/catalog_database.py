@@ -6,7 +6,6 @@ Readers do not wait for the one who writes (write-ahead log); who writes waits f
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import sqlite3
 import tempfile
@@ -15,12 +14,16 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from oci_binpkg.disk import NotRegularError, foreign_writers, open_regular, private_folder
 from oci_binpkg.errors import LocalDiskError
+from oci_binpkg.file_lock import LockTimeoutError, Patience, locked
 
 SCHEMA_VERSION: Final = 3
 BUSY_SECONDS: Final = 120.0
 _APPLICATION: Final = 0x62706B67  # "bpkg", in the file's header
 _REFUSED: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM})
+_LOCK_MODE: Final = 0o600
+_MAKE_IT_YOURS: Final = "make it yours alone (chown, chmod go-w), or set XDG_CACHE_HOME to another folder"
 _OTHER_PLACE: Final = "check space and permissions there, or set XDG_CACHE_HOME to another folder"
 _NOT_OURS_TO_WRITE: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT})
 _ROOM: Final = 1024 * 1024
@@ -67,11 +70,15 @@ class DamagedCatalogError(LocalDiskError):
     """The catalog's file is not what was written. Nothing in it is lost for good: the caches have it all."""
 
 
+class ForeignCatalogError(LocalDiskError):
+    """Others may have written what is in the catalog: nothing of it counts, and nothing is kept there."""
+
+
 class UnwritableCatalogError(LocalDiskError):
     """The catalog's folder cannot be written: a catalog in memory serves as well, only slower."""
 
 
-def open_database(path: str) -> sqlite3.Connection:
+def open_database(path: str, patience: Patience | None = None) -> sqlite3.Connection:
     """Open the database, made anew if it is damaged or of another version; "" is a new one without a name.
 
     For one thread.
@@ -81,8 +88,9 @@ def open_database(path: str) -> sqlite3.Connection:
     if not path:
         return _opened(path)
     with in_catalog(path):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with _alone(path):
+        private_folder(os.path.dirname(path))
+        _check_ours(path)
+        with locked(f"{path}.lock", patience, mode=_LOCK_MODE):
             try:
                 return _opened(path)
             except DamagedCatalogError:
@@ -107,11 +115,25 @@ def memory_database(path: str) -> sqlite3.Connection:
     return database
 
 
-def replace_database(path: str) -> None:
+def replace_database(path: str, patience: Patience | None = None) -> None:
     """Remove a database that turned out to be damaged, unless another process has done so already."""
-    with in_catalog(path), _alone(path):
+    with in_catalog(path), locked(f"{path}.lock", patience, mode=_LOCK_MODE):
         if not _is_whole(path):
             _remove(path)
+
+
+def _check_ours(path: str) -> None:
+    """Raise `ForeignCatalogError` where others may have written, `NotRegularError` for what is no file."""
+    folder = os.path.dirname(path)
+    if reason := foreign_writers(folder, os.getuid()):
+        raise ForeignCatalogError(f"the catalog in {folder} is not used: it {reason}", hint=_MAKE_IT_YOURS)
+    for each in (path, f"{path}-wal", f"{path}-shm"):
+        with suppress(FileNotFoundError):
+            descriptor = open_regular(each, follow=False)
+            owner = os.fstat(descriptor).st_uid
+            os.close(descriptor)
+            if owner not in (os.getuid(), 0):
+                raise ForeignCatalogError(f"{each} is not used: it belongs to the user {owner}", hint=_MAKE_IT_YOURS)
 
 
 @contextmanager
@@ -123,6 +145,8 @@ def in_catalog(path: str) -> Iterator[None]:
         if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF in _DAMAGE:
             raise DamagedCatalogError(f"{path} is damaged: {error}", hint="it is made anew from the caches") from error
         raise _disk_error(error, path) from error
+    except NotRegularError as error:
+        raise LocalDiskError(f"{error.filename}: {error.strerror}", hint=f"remove it: {_OTHER_PLACE}") from error
     except OSError as error:
         kind = UnwritableCatalogError if error.errno in _NOT_OURS_TO_WRITE else LocalDiskError
         raise kind(f"{path}: {error.strerror}", hint=_OTHER_PLACE) from error
@@ -147,10 +171,15 @@ def _has_room(path: str) -> bool:
 
 
 @contextmanager
-def writing(database: sqlite3.Connection, path: str) -> Iterator[None]:
+def writing(database: sqlite3.Connection, path: str, patience: Patience | None = None) -> Iterator[None]:
     """Hold the only right to write; what was written becomes visible as a whole, or not at all."""
+    patience = patience or Patience()
     with in_catalog(path):
-        database.execute("BEGIN IMMEDIATE")
+        if patience.until(lambda: _begun(database), path) is None:
+            raise LockTimeoutError(
+                f"{path}: another process has held this catalog for {patience.timeout:g} seconds",
+                hint="wait until it has ended, or set a longer `lock_timeout`",
+            )
         try:
             yield
         except BaseException:
@@ -158,6 +187,19 @@ def writing(database: sqlite3.Connection, path: str) -> Iterator[None]:
                 database.execute("ROLLBACK")
             raise
         database.execute("COMMIT")
+
+
+def _begun(database: sqlite3.Connection) -> bool | None:
+    database.execute("PRAGMA busy_timeout = 0")
+    try:
+        database.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        return None
+    finally:
+        database.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+    return True
 
 
 def _opened(path: str) -> sqlite3.Connection:
@@ -203,14 +245,3 @@ def _remove(path: str) -> None:
     for suffix in ("-wal", "-shm", ""):
         with suppress(FileNotFoundError):
             os.unlink(path + suffix)
-
-
-@contextmanager
-def _alone(path: str) -> Iterator[None]:
-    """Keep other processes from making or removing the file meanwhile."""
-    handle = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

@@ -10,17 +10,19 @@ import os
 import re
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, Protocol, Self
 
 from oci_binpkg.cache.gpg import Gpg, Run, run_program, words
+from oci_binpkg.disk import NotRegularError, foreign_writers, open_regular, private_folder
 from oci_binpkg.errors import ContentError, KeyringError, LocalDiskError, NotFoundError, UsageError
 
 MAX_KEY_BYTES: Final = 1024 * 1024
 _FINGERPRINT: Final = re.compile(r"(?:[0-9A-F]{40}|[0-9A-F]{64})", re.ASCII)
 _VERSION_4_DIGITS: Final = 40
+_FILES: Final = ("pubring.kbx", "pubring.gpg", "trustdb.gpg")
 _ESCAPE: Final = re.compile(r"\\x([0-9a-f]{2})", re.ASCII)
 
 
@@ -204,7 +206,19 @@ class Keyring:
 
     def _prepare(self) -> None:
         try:
-            os.makedirs(self.home, mode=0o700, exist_ok=True)
+            private_folder(self.home)
+            if reason := foreign_writers(self.home, os.getuid()):
+                raise KeyringError(
+                    f"the keyring {self.home} is not used: it {reason}, who could make keys count",
+                    hint=f"look at what is in it, then make it yours alone: chown it, chmod 700 {self.home}",
+                )
+            for name in _FILES:
+                with suppress(FileNotFoundError):
+                    os.close(open_regular(os.path.join(self.home, name)))
+        except NotRegularError as error:
+            raise KeyringError(
+                f"{error.filename}: {error.strerror}", hint="remove it, then trust keys again"
+            ) from error
         except OSError as error:
             raise LocalDiskError(f"cannot create the keyring {self.home}: {error.strerror or error}") from error
 

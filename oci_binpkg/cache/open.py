@@ -10,12 +10,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from oci_binpkg.cache.index_signature import BELIEVED, IndexTrust, missing
 from oci_binpkg.cache.statement import ANY_SITE, Site
 from oci_binpkg.errors import NotFoundError, TransferError, UnsupportedError, UsageError
 from oci_binpkg.events import Observer, ignore
+from oci_binpkg.file_lock import Patience
 from oci_binpkg.model.reference import Repository, check_tag, is_loopback, parse_image, parse_reference
 
 if TYPE_CHECKING:
@@ -94,13 +95,7 @@ def parse_base(text: str) -> Location:
 
 
 def _mirror_url(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        text.encode()
-    except ValueError:  # an IPv6 address without its end, or bytes that are not UTF-8
-        raise UsageError(f"not a mirror's URL: {text[:200]!r}", hint=f"write {FORMS}") from None
-    if any(character < " " for character in unquote(text)):
-        raise UsageError(f"control characters in a mirror's URL: {text[:200]!r}", hint=f"write {FORMS}")
+    parts = urlsplit(text)
     # elsewhere the name before the @ is part of the address: a user of sftp://, a container of abfs://
     if parts.password or (parts.username and text.startswith(MIRRORS)):
         raise UsageError("a mirror's URL holds no credentials", hint="logins come from the environment or AWS profiles")
@@ -154,6 +149,7 @@ class Opener:
 
     `registry` connects to a repository; `speaks_plain_http` asks a loopback host. `objects` opens the files of a
     mirror. `pause(round)` waits between rounds of an index merge that other writers got in the way of.
+    `patience` is that with locks.
     """
 
     registry: Callable[[Repository], Store]
@@ -161,6 +157,7 @@ class Opener:
     objects: Callable[[str], Objects]
     pause: Callable[[int], None]
     observer: Observer = ignore
+    patience: Patience | None = None
 
     def store(self, location: Location, trust: Trust) -> Store:
         """Open the store at a location to read images. Raises `UsageError` for a mirror, which keeps none."""
@@ -203,7 +200,7 @@ class Opener:
         if location.repository is None:
             from oci_binpkg.store.layout import LayoutStore
 
-            return LayoutStore(location.path)
+            return LayoutStore(location.path, patience=self.patience)
         repository = location.repository
         if repository.scheme == "https" and is_loopback(repository.host) and self.speaks_plain_http(repository.host):
             repository = Repository("http", repository.host, repository.name)

@@ -18,6 +18,7 @@ from oci_binpkg.cli.mirrors import CacheSettings
 from oci_binpkg.cli.progress import progress
 from oci_binpkg.cli.settings import Settings, load_settings
 from oci_binpkg.cli.terminal import print_json_text, print_lines, stderr_is_terminal
+from oci_binpkg.cli.waiting import patience
 from oci_binpkg.errors import NoMatchError, SignatureError, UsageError
 from oci_binpkg.model.arch import Arch
 from oci_binpkg.model.content import Digest
@@ -89,7 +90,17 @@ def _search(settings: Settings, queries: Sequence[str], flags: CatalogFlags, onl
                 raise
 
         ttl = DEFAULT_TTL if flags.ttl is None else flags.ttl
-        refresh = Refresh(settings.catalog, caches, read, time.time, ttl, flags.offline, only, observer)
+        refresh = Refresh(
+            settings.catalog,
+            caches,
+            read,
+            time.time,
+            ttl,
+            flags.offline,
+            only,
+            observer,
+            patience(settings.lock_timeout, observer),
+        )
         try:
             found = find_in_catalog(refresh, parsed, family=family)
         except NoMatchError as error:

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from oci_binpkg.cli.mirrors import ANYWHERE, Access, CacheEndpoint
 from oci_binpkg.cli.settings import Settings
+from oci_binpkg.cli.waiting import patience
 from oci_binpkg.errors import UsageError
 from oci_binpkg.events import Observer, Warnings
 from oci_binpkg.model.reference import Repository, is_loopback
@@ -59,7 +60,8 @@ class Connections:
         if parts.scheme == "file":
             from oci_binpkg.transport.objects_file import FileObjects
 
-            return FileObjects(unquote(parts.path))
+            waiting = patience(self._settings.lock_timeout, self._observer)
+            return FileObjects(unquote(parts.path), patience=waiting)
         if parts.scheme == "s3":
             from oci_binpkg.transport.objects_s3 import open_s3
 
@@ -114,7 +116,8 @@ class Connections:
     @cached_property
     def keychain(self) -> Keychain:
         """The logins."""
-        return Keychain(self.files, observer=self._observer)
+        waiting = patience(self._settings.lock_timeout, self._observer)
+        return Keychain(self.files, observer=self._observer, patience=waiting)
 
     def _keychain_with(self, host: str, access: Access) -> Keychain:
         if not access.is_known:

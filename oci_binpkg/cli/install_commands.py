@@ -11,6 +11,7 @@ from oci_binpkg.cli.settings import Settings, load_settings
 from oci_binpkg.cli.terminal import flush_results, tell
 from oci_binpkg.cli.wiring import TrustFlags, Wiring
 from oci_binpkg.errors import ContentError, UsageError
+from oci_binpkg.file_lock import Patience
 from oci_binpkg.installs.open import open_installs
 from oci_binpkg.installs.protocol import has_packages_file
 from oci_binpkg.installs.spack import SpackInstalls
@@ -31,18 +32,12 @@ class InstallFlags:
     dry_run: bool
     json: bool
     check: bool | None = None
-    accept_present: bool = False
-    pin_newest: bool = False
 
     def options(self, wiring: Wiring) -> InstallOptions:
         """Return the values."""
         jobs = wiring.jobs(self.jobs)
         return InstallOptions(
-            *(self.force, self.allow_missing, self.allow_stale, self.dry_run, jobs),
-            layers=wiring.layer_cache,
-            accept_present=self.accept_present,
-            pin_newest=self.pin_newest,
-            signers=wiring.signers,
+            self.force, self.allow_missing, self.allow_stale, self.dry_run, jobs, layers=wiring.layer_cache
         )
 
 
@@ -51,7 +46,7 @@ def install(queries: Sequence[str], caches: Sequence[str], flags: InstallFlags) 
     settings = load_settings()
     parsed = parse_queries(queries)
     with observed(settings, flags.json) as wiring:
-        installs = _tree(settings, flags.store)
+        installs = _tree(settings, flags.store, wiring.patience)
         wiring.installing_into(installs)
         sources = Sources([wiring.cache(cache, TrustFlags(flags.check)) for cache in caches], wiring.observer)
         report = install_packages(installs, sources, parsed, flags.options(wiring), wiring.observer)
@@ -67,7 +62,7 @@ def install_image(image: str, flags: InstallFlags) -> int:
             raise UsageError(
                 f"{image} names no image: a tag is missing", hint=f"`oci-binpkg inspect {image}` lists them"
             )
-        installs = _tree(settings, flags.store)
+        installs = _tree(settings, flags.store, wiring.patience)
         wiring.installing_into(installs)
         sources = Sources([wiring.images_at(location, flags.check)], wiring.observer)
         resolution = sources.resolve_image(location.reference)
@@ -82,7 +77,9 @@ def uninstall(queries: Sequence[str], store: str, *, dependents: bool, json: boo
 
     settings = load_settings()
     parsed = parse_queries(queries)
-    removed = uninstall_packages(_tree(settings, store, create=False), parsed, dependents=dependents)
+    with observed(settings, json) as wiring:
+        tree = _tree(settings, store, wiring.patience, create=False)
+        removed = uninstall_packages(tree, parsed, dependents=dependents)
     if json:
         render.print_json([{"name": spec.name, "version": spec.version, "hash": spec.hash} for spec in removed])
     else:
@@ -157,7 +154,7 @@ def _install_summary(report: InstallReport) -> str:
     return f"{report.root}: {', '.join(texts)}"
 
 
-def _tree(settings: Settings, store: str, *, create: bool = True) -> SpackInstalls:
+def _tree(settings: Settings, store: str, patience: Patience, *, create: bool = True) -> SpackInstalls:
     path = store or settings.store
     if not path:
         raise UsageError("no install tree named", hint="use --store DIR, or set store in the configuration")
@@ -166,4 +163,4 @@ def _tree(settings: Settings, store: str, *, create: bool = True) -> SpackInstal
             f"{path} is described by a packages.toml, which is written by hand",
             hint="install into another folder: a tree of its own is made there",
         )
-    return SpackInstalls(path, spack_prefix=settings.spack_prefix, create=create)
+    return SpackInstalls(path, spack_prefix=settings.spack_prefix, patience=patience, create=create)

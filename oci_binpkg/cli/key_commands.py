@@ -73,7 +73,8 @@ def publish(mirror: str, key: str) -> int:
 
 def _read(path: str) -> bytes:
     try:
-        with open_file(os.path.expanduser(path)) as file:
+        # what a shell gives for `<(...)` or `-` is no regular file: /dev/fd/63, /dev/stdin
+        with open(path, "rb") if path.startswith("/dev/") else open_file(os.path.expanduser(path)) as file:
             return read_whole(file, MAX_KEY_BYTES + 1)
     except OSError as error:
         raise LocalDiskError(f"{path}: {error.strerror}", hint="name a key file, or add --from MIRROR") from None

@@ -8,9 +8,12 @@ from typing import Any
 from oci_binpkg.cli import render
 from oci_binpkg.cli.config_file import change_cache
 from oci_binpkg.cli.mirrors import CacheEndpoint, CacheSettings, check_name, shown
-from oci_binpkg.cli.settings import config_path, load_settings
+from oci_binpkg.cli.progress import PlainProgress
+from oci_binpkg.cli.settings import config_path, load_lock_timeout, load_settings
 from oci_binpkg.cli.terminal import tell
+from oci_binpkg.cli.waiting import patience
 from oci_binpkg.errors import UsageError
+from oci_binpkg.file_lock import Patience
 
 
 def add(name: str, values: Mapping[str, str | bool | None]) -> int:
@@ -23,7 +26,7 @@ def add(name: str, values: Mapping[str, str | bool | None]) -> int:
             raise UsageError(f"{path}: there is a cache {name} already", hint=f"`oci-binpkg mirror set {name}`")
         table.update({key: value for key, value in values.items() if value not in (None, "")})
 
-    change_cache(path, name, change)
+    change_cache(path, name, change, _patience())
     render.print_lines([f"added  {name}  to {path}"])
     return 0
 
@@ -44,7 +47,7 @@ def change(name: str, values: Mapping[str, str | bool | None]) -> int:
         if not table:
             raise UsageError(f"{name} would be left without an address", hint=f"`oci-binpkg mirror remove {name}`")
 
-    change_cache(path, name, edit)
+    change_cache(path, name, edit, _patience())
     render.print_lines([f"changed  {name}  in {path}"])
     return 0
 
@@ -58,9 +61,13 @@ def remove(name: str) -> int:
             raise _unknown(name, path)
         table.clear()
 
-    change_cache(path, name, edit)
+    change_cache(path, name, edit, _patience())
     render.print_lines([f"removed  {name}  from {path}"])
     return 0
+
+
+def _patience() -> Patience:
+    return patience(load_lock_timeout(), PlainProgress(tell))
 
 
 def list_mirrors(*, json: bool) -> int:

@@ -25,9 +25,11 @@ class observed:  # noqa: N801 - reads as the statement it is
         self._progress = progress(live=live, color=settings.color, quiet=quiet)
 
     def __enter__(self) -> Wiring:
-        return Wiring(self._settings, self._progress.__enter__())
+        self._wiring = Wiring(self._settings, self._progress.__enter__())
+        return self._wiring
 
     def __exit__(self, *exc: object) -> None:
+        self._wiring.close()
         self._progress.__exit__(None, None, None)
 
 

@@ -7,6 +7,8 @@ The file is `config.toml` in the user's configuration folder (or `$OCI_BINPKG_CO
     jobs = 4
     retries = 5
     timeout = 60                        # seconds without an answer, or below 1 KiB/s
+    lock_timeout = 120                  # seconds to wait for another process that holds a lock
+    shared = true                       # the layer cache may be in a folder that other users write, too
     spack_mirrors = "/site/mirrors.yaml"  # instead of Spack's own files; "" for none
     [caches.lab]                        # a CACHE by name: see `mirrors`
     url = "oci://registry.example/lab"
@@ -35,6 +37,7 @@ from oci_binpkg.cli.tables import MAX_BYTES, Kinds, check_table, tables
 from oci_binpkg.cli.trust_policy import TrustPolicy, parse_trust
 from oci_binpkg.disk import read_regular
 from oci_binpkg.errors import UsageError
+from oci_binpkg.file_lock import LOCK_TIMEOUT
 
 if TYPE_CHECKING:
     from oci_binpkg.cli.crash import Scene
@@ -50,6 +53,8 @@ _KEYS: Final[Mapping[str, Kinds]] = {
     "jobs": (int,),
     "retries": (int,),
     "timeout": (int, float),
+    "lock_timeout": (int, float),
+    "shared": (bool,),
     "spack_prefix": (str,),
     "spack_mirrors": (str,),
     "caches": (dict,),
@@ -73,6 +78,8 @@ class Settings:
     jobs: int = 0
     retries: int | None = None
     timeout: float | None = None
+    lock_timeout: float = LOCK_TIMEOUT
+    shared: bool = False
     spack_prefix: str = ""
     config_file: str = ""
     caches: Mapping[str, CacheSettings] = field(default_factory=dict)
@@ -120,7 +127,9 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         compression=env.get("OCI_BINPKG_COMPRESSION") or document.get("compression", ""),
         jobs=document.get("jobs", 0),
         retries=_count(env["OCI_BINPKG_RETRIES"]) if "OCI_BINPKG_RETRIES" in env else document.get("retries"),
-        timeout=_seconds(env.get("OCI_BINPKG_TIMEOUT") or document.get("timeout"), env, path),
+        timeout=_seconds("timeout", env, document, path),
+        lock_timeout=_seconds("lock_timeout", env, document, path) or LOCK_TIMEOUT,
+        shared=_switch(env["OCI_BINPKG_SHARED"]) if env.get("OCI_BINPKG_SHARED") else document.get("shared", False),
         spack_prefix=spack_prefix,
         config_file=path,
         caches={**theirs.caches, **own},
@@ -174,6 +183,13 @@ def parse_config(data: bytes, path: str) -> dict[str, Any]:
     return document
 
 
+def load_lock_timeout(environment: Mapping[str, str] | None = None) -> float:
+    """Return how many seconds to wait for a lock; nothing else of the configuration is looked at."""
+    env = os.environ if environment is None else environment
+    path = config_path(env)
+    return _seconds("lock_timeout", env, parse_config(_read(path, required=False), path), path) or LOCK_TIMEOUT
+
+
 def _home(env: Mapping[str, str]) -> str:
     return env.get("HOME") or os.path.expanduser("~")
 
@@ -181,7 +197,7 @@ def _home(env: Mapping[str, str]) -> str:
 def _read(path: str, *, required: bool) -> bytes:
     try:
         return read_regular(path, MAX_FILE_BYTES)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         if required:
             raise UsageError(f"{path}: no such file", hint="OCI_BINPKG_CONFIG names it") from None
         return b""
@@ -232,12 +248,21 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _seconds(value: str | float | None, env: Mapping[str, str], path: str) -> float | None:
+def _switch(text: str) -> bool:
+    values = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if text.lower() not in values:
+        raise UsageError(f"OCI_BINPKG_SHARED={text[:40]!r}: a yes or no is expected", hint="1 or 0")
+    return values[text.lower()]
+
+
+def _seconds(key: str, env: Mapping[str, str], document: Mapping[str, Any], path: str) -> float | None:
+    variable = f"OCI_BINPKG_{key.upper()}"
+    value = env.get(variable) or document.get(key)
     if value is None:
         return None
     text = str(value)
     if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", text) or not float(text):
-        where = "OCI_BINPKG_TIMEOUT" if env.get("OCI_BINPKG_TIMEOUT") else f"{path}: timeout"
+        where = variable if env.get(variable) else f"{path}: {key}"
         raise UsageError(f"{where}: not a number of seconds: {text[:40]!r}", hint="0.001 to 9999")
     return float(text)
 

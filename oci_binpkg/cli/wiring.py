@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from oci_binpkg.cache.index_signature import IndexTrust
@@ -21,8 +22,11 @@ from oci_binpkg.cache.statement import Site
 from oci_binpkg.cli.judging import CountingKeys, Judge, believed
 from oci_binpkg.cli.mirrors import ANYWHERE, CacheEndpoint, CacheSettings
 from oci_binpkg.cli.settings import Settings
+from oci_binpkg.cli.waiting import patience
+from oci_binpkg.disk import foreign_writers
 from oci_binpkg.errors import EngineError, UsageError
 from oci_binpkg.events import Observer, Warnings
+from oci_binpkg.file_lock import Patience
 from oci_binpkg.model.reference import check_host, is_loopback
 
 if TYPE_CHECKING:
@@ -253,10 +257,39 @@ class Wiring:
 
     @cached_property
     def layer_cache(self) -> LayerCache:
-        """The layers kept on disk."""
+        """The layers kept on disk, in a folder that nobody else may write, or that is shared knowingly."""
         from oci_binpkg.archive.layercache import LayerCache
 
-        return LayerCache(self._settings.layer_cache, self._settings.layer_cache_size, clock=time.time)
+        settings = self._settings
+        root = settings.layer_cache
+        foreign = foreign_writers(root, os.getuid())
+        if foreign and not settings.shared:
+            self._warn(
+                f"the layer cache {root} is not used: it {foreign}; "
+                "make it yours alone (chown, chmod go-w), name another (layer_cache.path), or set shared = true"
+            )
+            root = self._instead_of_cache.name
+        return LayerCache(
+            root,
+            settings.layer_cache_size,
+            clock=time.time,
+            patience=self.patience,
+            shared=bool(foreign) and settings.shared,
+        )
+
+    @cached_property
+    def _instead_of_cache(self) -> TemporaryDirectory[str]:
+        return TemporaryDirectory(prefix="oci-binpkg-layers-")
+
+    def close(self) -> None:
+        """Remove what was made for this run alone."""
+        if "_instead_of_cache" in self.__dict__:
+            self._instead_of_cache.cleanup()
+
+    @cached_property
+    def patience(self) -> Patience:
+        """How long to wait for locks; the user is told what for."""
+        return patience(self._settings.lock_timeout, self.observer)
 
     def jobs(self, wanted: int) -> int:
         """Return how many packages are packed at a time: as asked, as configured, else one for each core."""
@@ -362,6 +395,7 @@ class Wiring:
             lambda url: self._connections.objects(url, endpoint),
             _pause,
             self.observer,
+            self.patience,
         )
 
 

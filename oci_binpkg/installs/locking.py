@@ -2,8 +2,9 @@
 
 Spack locks byte ranges with `lockf` (POSIX record locks): the whole of `.spack-db/lock` for the database, one byte of
 `.spack-db/prefix_lock` per prefix. Such locks belong to the process: closing any descriptor of the file drops all of
-them, and a second lock in the same process always succeeds. So one `LockFile` serves all threads through one descriptor
-and keeps its own account of who holds what.
+them, and a second lock in the same process always succeeds. Where the system has locks of the same kind that belong to
+the descriptor, we take these: Spack sees no difference, and two trees opened in one process exclude each other, too.
+One `LockFile` serves all threads through one descriptor and keeps its own account of what is held.
 
 Readers take none: the database is replaced in one step, and a reader that sleeps would hold up all writers.
 """
@@ -13,6 +14,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import struct
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +29,7 @@ _BASE32: Final = "abcdefghijklmnopqrstuvwxyz234567"
 _OFFSET_BITS: Final = 63
 _DIGIT_BITS: Final = 5
 _NEEDED: Final = "installing needs a tree that can be written, on a file system that has locks"
+_OWNED_BY_DESCRIPTOR: Final = hasattr(fcntl, "F_OFD_SETLK") and sys.maxsize > 2**32  # the layout of `struct flock`
 _HELD_BY_OTHERS: Final = frozenset({errno.EAGAIN, errno.EACCES})
 
 
@@ -72,7 +76,7 @@ class LockFile:
         if self._descriptor is None:
             self._descriptor = open_lock(self._path)
         try:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, where[1], where[0])
+            _set(self._descriptor, fcntl.F_WRLCK, where)
         except OSError as error:
             if error.errno not in _HELD_BY_OTHERS:
                 raise
@@ -85,13 +89,23 @@ class LockFile:
         with self._mutex:
             self._held.discard(where)
             if self._descriptor is not None:
-                fcntl.lockf(self._descriptor, fcntl.LOCK_UN, where[1], where[0])
+                _set(self._descriptor, fcntl.F_UNLCK, where)
             self._close_if_idle()
 
     def _close_if_idle(self) -> None:
         if not self._held and self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _set(descriptor: int, kind: int, where: tuple[int, int]) -> None:
+    """Lock or unlock a range without waiting. Raises `OSError`."""
+    if _OWNED_BY_DESCRIPTOR:
+        request = struct.pack("hhqqi", kind, os.SEEK_SET, *where, 0)
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, request)
+    else:
+        flags = fcntl.LOCK_UN if kind == fcntl.F_UNLCK else fcntl.LOCK_EX | fcntl.LOCK_NB
+        fcntl.lockf(descriptor, flags, where[1], where[0])
 
 
 def prefix_lock_offset(package_hash: str) -> int:

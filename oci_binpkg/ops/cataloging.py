@@ -8,11 +8,17 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from oci_binpkg.cache.catalog import CacheState, Catalog
-from oci_binpkg.cache.catalog_database import DamagedCatalogError, UnwritableCatalogError, replace_database
+from oci_binpkg.cache.catalog_database import (
+    DamagedCatalogError,
+    ForeignCatalogError,
+    UnwritableCatalogError,
+    replace_database,
+)
 from oci_binpkg.cache.catalog_reading import IndexReader
 from oci_binpkg.cache.catalog_search import Match, near_names, search
 from oci_binpkg.errors import BinpkgError, ContentError, NoMatchError, NotFoundError
 from oci_binpkg.events import Observer, Warned, ignore
+from oci_binpkg.file_lock import Patience
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.spec import Spec
@@ -61,6 +67,7 @@ class Refresh:
     offline: bool = False
     only: str = ""
     observer: Observer = ignore
+    patience: Patience | None = None
 
     def run(self) -> dict[str, CacheState]:
         """Refresh and return what is known of each cache. A cache that fails is reported; its old entries stay.
@@ -78,14 +85,23 @@ class Refresh:
             return self._once(use)
         except DamagedCatalogError as error:
             self.observer(Warned(f"{error.message}; {error.hint}"))
-            replace_database(self.path)
+            replace_database(self.path, self.patience)
             return self._once(use)
+        except ForeignCatalogError as error:
+            self.observer(Warned(f"{error.message}; what is read of the caches is not kept: {error.hint}"))
+            return self._once(use, kept=None)
         except UnwritableCatalogError as error:
             self.observer(Warned(f"{error.message}: what is read of the caches is not kept"))
             return self._once(use, kept=False)
 
-    def _once(self, use: Callable[[Catalog], _Result], *, kept: bool = True) -> _Result:
-        with Catalog(self.path) if kept else Catalog(copy_of=self.path) as catalog:
+    def _catalog(self, kept: bool | None) -> Catalog:
+        """Open the catalog; if it is not kept, one in memory that begins as the kept one, with None an empty one."""
+        if kept:
+            return Catalog(self.path, patience=self.patience)
+        return Catalog() if kept is None else Catalog(copy_of=self.path)
+
+    def _once(self, use: Callable[[Catalog], _Result], *, kept: bool | None = True) -> _Result:
+        with self._catalog(kept) as catalog:
             catalog.keep_only(self.caches)
             states = catalog.states()
             for name, url in self._wanted.items():

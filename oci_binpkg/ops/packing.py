@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import partial
 
 from oci_binpkg.archive.cacherecord import CachedLayer, layer_key, tree_fingerprint
@@ -9,8 +10,10 @@ from oci_binpkg.archive.codec import Codec
 from oci_binpkg.archive.distribution import Distribution
 from oci_binpkg.archive.growing import FOLLOWED_FROM, Follow
 from oci_binpkg.archive.layer import PackedLayer as LayerFile
-from oci_binpkg.archive.layer import pack_layer
+from oci_binpkg.archive.layer import diff_id_of, pack_layer
 from oci_binpkg.archive.layercache import LayerCache
+from oci_binpkg.archive.tarball import write_tar
+from oci_binpkg.errors import ContentError
 from oci_binpkg.events import BytesPacked, Observer, Warned, ignore
 from oci_binpkg.installs.protocol import Installs, Record
 from oci_binpkg.ops.receiving import received
@@ -48,12 +51,18 @@ class LayerPacker:
         unchanged, is the layer that it came as.
         """
         fingerprint = tree_fingerprint(record.prefix)
-        came = received(self._cache, record.spec.hash, record.prefix, self._codec.name, fingerprint)
-        if came is not None:
-            return self._packed(came[0], came[1], reused=True)
+        if not self._cache.shared:  # nothing here tells whether a layer is what once came
+            came = received(self._cache, record.spec.hash, record.prefix, self._codec.name, fingerprint)
+            if came is not None:
+                return self._packed(came[0], came[1], reused=True)
         distribution = distribution_of(self._installs, record)
         key = layer_key(record.spec.hash, record.prefix, self._codec, distribution)
-        cached, reused = self._cache.build(key, fingerprint, partial(self._pack, record, distribution, follow))
+        cached, reused = self._cache.build(
+            key,
+            fingerprint,
+            partial(self._pack, record, distribution, follow),
+            accept=partial(self._holds_the_tree, record, distribution) if self._cache.shared else None,
+        )
         if cached.summary.skipped:
             self._observer(
                 Warned(f"{record.spec.short}: left out, as no layer holds such files: {_few(cached.summary.skipped)}")
@@ -65,6 +74,21 @@ class LayerPacker:
         prefix = f"{distribution.buildpath}/{distribution.relative_prefix}"
         release = partial(self._cache.release, cached)
         return PackedLayer(layer, reused, release, prefix, distribution.hash_to_prefix)
+
+    def _holds_the_tree(self, record: Record, distribution: Distribution, cached: CachedLayer) -> bool:
+        """Tell whether a layer that others may have written holds the files of a package, as they are here."""
+        digest = hashlib.sha256()
+        classifier = Scanner(distribution.known_prefixes)
+        write_tar(record.prefix, digest.update, distribution=distribution, classifier=classifier)
+        if digest.hexdigest() != cached.diff_id.hex:
+            return False
+        media_type = self._codec.media_type("oci")
+        try:
+            with self._cache.layer_of(cached, media_type).blob.open() as stream:
+                what = f"the layer of {record.spec.short} in the layer cache"
+                return diff_id_of(stream, what, media_type=media_type, limit=cached.uncompressed_size) == cached.diff_id
+        except ContentError:
+            return False
 
     def _pack(self, record: Record, distribution: Distribution, follow: Follow | None, path: str) -> LayerFile:
         return pack_layer(

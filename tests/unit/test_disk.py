@@ -67,7 +67,7 @@ FOREIGN = [_directory, _fifo, _socket, _device, _link_to_a_fifo]
 def test_what_is_no_file_is_refused_at_once(tmp_path: Path, make: Callable[[Path], None]) -> None:
     path = tmp_path / "document"
     make(path)
-    with pytest.raises(NotRegularError, match="[Ii]s a "):
+    with pytest.raises(NotRegularError, match=r"[Ii]s a "):
         read_regular(str(path), 100)
     with pytest.raises(NotRegularError):
         open_file(str(path))

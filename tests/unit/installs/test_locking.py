@@ -120,11 +120,34 @@ def test_a_long_wait_is_told_whoever_holds_the_lock(tmp_path: Path, kind: int) -
     assert 5.0 <= told[0][1] < 6.0
 
 
+def test_two_lock_files_of_one_process_exclude_each_other(tmp_path: Path) -> None:
+    path, clock = tmp_path / "lock", Clock()
+    first, second = LockFile(str(path)), LockFile(str(path), clock.patience())
+    with first.exclusive():
+        with pytest.raises(InstallsError, match="for 3 seconds"), second.exclusive():
+            pass
+        assert not can_lock(path, fcntl.LOCK_SH)  # the second one's end took nothing away
+    with second.exclusive():
+        pass
+
+
+def test_without_locks_of_descriptors_those_of_the_process_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locking, "_OWNED_BY_DESCRIPTOR", False)
+    path = tmp_path / "lock"
+    with LockFile(str(path)).exclusive(5, 1):
+        assert not can_lock(path, fcntl.LOCK_EX, 5, 1)
+        assert can_lock(path, fcntl.LOCK_EX, 6, 1)
+    assert can_lock(path, fcntl.LOCK_EX, 5, 1)
+
+
 def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unsupported(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(locking.fcntl, "lockf", unsupported)
+    monkeypatch.setattr(locking.fcntl, "fcntl", unsupported)
     with (
         pytest.raises(InstallsError, match="cannot be locked: No locks available"),
         LockFile(str(tmp_path / "lock")).exclusive(),

@@ -247,7 +247,7 @@ def test_a_catalog_in_memory_starts_with_what_the_file_holds(lab, monkeypatch):
     def refused(*_):
         raise PermissionError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr("oci_binpkg.cache.catalog_database.fcntl.flock", refused)
+    monkeypatch.setattr("oci_binpkg.file_lock.fcntl.flock", refused)
     before = Path(lab.path).read_bytes()
     assert lab.find("greet", offline=True) == [("greet@2.0", "lab")]
     lab.caches.answers["lab"] = index(node("greet", "2.1"), GREETLIB)
