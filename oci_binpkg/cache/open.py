@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from oci_binpkg.cache.index_signature import BELIEVED, IndexTrust, missing
 from oci_binpkg.cache.statement import ANY_SITE, Site
@@ -95,7 +95,13 @@ def parse_base(text: str) -> Location:
 
 
 def _mirror_url(text: str) -> str:
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+        text.encode()
+    except ValueError:  # an IPv6 address without its end, or bytes that are not UTF-8
+        raise UsageError(f"not a mirror's URL: {text[:200]!r}", hint=f"write {FORMS}") from None
+    if any(character < " " for character in unquote(text)):
+        raise UsageError(f"control characters in a mirror's URL: {text[:200]!r}", hint=f"write {FORMS}")
     # elsewhere the name before the @ is part of the address: a user of sftp://, a container of abfs://
     if parts.password or (parts.username and text.startswith(MIRRORS)):
         raise UsageError("a mirror's URL holds no credentials", hint="logins come from the environment or AWS profiles")

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from oci_binpkg.cache.armor import BINARY_CLASS, SignatureFacts, read_signature
-from oci_binpkg.cache.gpg import statuses, verifying, workplace, written
+from oci_binpkg.cache.gpg import Status, statuses, verifying, workplace, written
 from oci_binpkg.cache.keyring import Trusted
 from oci_binpkg.errors import SignatureError
 
@@ -109,21 +109,30 @@ class _Looked:
     other: bytes = b""
 
 
+def _signer(told: Mapping[str, Status]) -> str:
+    """Return the fingerprint of the primary key that made a signature, "" if it is not valid."""
+    valid = told.get("VALIDSIG")
+    return valid.arguments[-1] if valid is not None and valid.arguments else ""
+
+
 def _looked_at_by_gpg(data: bytes, group: Sequence[_Candidate], keyring: Trusted) -> _Looked:
     with workplace() as directory:
         signed = written(directory, "data", data)
         packets = written(directory, "signatures", b"".join(one.facts.packet for one in group))
         outcome = verifying(keyring.reader(), packets, signed, each=True)
-    found: list[set[str]] = []
+    found: list[dict[str, Status]] = []
     for status in statuses(outcome.stdout):
         if status.keyword == "NEWSIG":
-            found.append(set())
+            found.append({})
         elif found:
-            found[-1].add(status.keyword)
+            found[-1][status.keyword] = status
     if len(found) != len(group):
         # another gpg, which checks one of several
         return _Looked([one.armored for one in group[:_ALONE]])
     pairs = list(zip(group, found, strict=True))
-    good = [one.armored for one, keywords in pairs if "GOODSIG" in keywords]
-    speaking = (one.armored for one, keywords in pairs if keywords & _SPEAKING)
+    counting = keyring.fingerprints()
+    good = [one.armored for one, told in pairs if "GOODSIG" in told and _signer(told) in counting]
+    speaking = (
+        one.armored for one, told in pairs if told.keys() & _SPEAKING or ("GOODSIG" in told and one.armored not in good)
+    )
     return _Looked(good, next(speaking, b""), group[0].armored)

@@ -22,6 +22,7 @@ from oci_binpkg.cli.cache_app import (
 from oci_binpkg.cli.edge import Commands, Options, run_command
 from oci_binpkg.cli.options import (
     CACHE_HELP,
+    AcceptPresentOption,
     BaseOption,
     CacheArgument,
     CheckOption,
@@ -35,6 +36,7 @@ from oci_binpkg.cli.options import (
     JsonOption,
     KeyOption,
     NeededQueries,
+    PinNewestOption,
     QueriesArgument,
     SkipPresentOption,
     StoreOption,
@@ -252,6 +254,8 @@ def install(
     jobs: JobsOption = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be installed, write nothing")] = False,
     check_signature: CheckOption = None,
+    accept_present: AcceptPresentOption = False,
+    pin_newest: PinNewestOption = False,
     json: JsonOption = False,
 ) -> None:
     """Install packages from a cache, relocated.
@@ -266,7 +270,12 @@ def install(
     from oci_binpkg.cli import install_commands
 
     flags = install_commands.InstallFlags(
-        store, force, allow_missing, allow_stale, jobs, dry_run=dry_run, json=json, check=check_signature
+        *(store, force, allow_missing, allow_stale, jobs),
+        dry_run=dry_run,
+        json=json,
+        check=check_signature,
+        accept_present=accept_present,
+        pin_newest=pin_newest,
     )
     raise typer.Exit(install_commands.install(queries, from_cache, flags))
 
@@ -281,6 +290,7 @@ def install_image(
     ] = False,
     jobs: JobsOption = 0,
     check_signature: CheckOption = None,
+    accept_present: AcceptPresentOption = False,
     json: JsonOption = False,
 ) -> None:
     """Install all packages of an image.
@@ -294,7 +304,11 @@ def install_image(
     from oci_binpkg.cli import install_commands
 
     flags = install_commands.InstallFlags(
-        store, False, allow_missing, allow_stale, jobs, dry_run=False, json=json, check=check_signature
+        *(store, False, allow_missing, allow_stale, jobs),
+        dry_run=False,
+        json=json,
+        check=check_signature,
+        accept_present=accept_present,
     )
     raise typer.Exit(install_commands.install_image(image_name, flags))
 

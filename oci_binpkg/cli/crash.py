@@ -20,13 +20,15 @@ from typing import Final
 
 from oci_binpkg import __version__
 from oci_binpkg.cli import terminal
-from oci_binpkg.errors import BinpkgError, InternalError, LocalDiskError, scarce_resource
+from oci_binpkg.errors import BinpkgError, InternalError, LocalDiskError, UsageError, scarce_resource
 
 _SECRET_NAME: Final = re.compile(r"TOKEN|SECRET|PASS|CREDENTIAL|_KEY|AUTH", re.IGNORECASE)
 _SHORTEST_SECRET: Final = 4
 _MAX_MESSAGE: Final = 300
 _MAX_CAUSES: Final = 10
 _MAX_CALLS: Final = 60
+_PLACE: Final = 3
+"""Calls that make the place of a fault: further out they are those of the command that met it."""
 _PATTERNS: Final = (
     re.compile(r"(?<=://)[^\s/@'\"]+(?=@)"),  # user:password@ of any address
     re.compile(r"(?i)(?<=\bauthorization)(['\"]?\s*[:=,]\s*).*"),
@@ -57,6 +59,10 @@ def explained(error: BaseException) -> BinpkgError | None:
     """Return an exception of the interpreter as our error where the machine is at fault; None if we are."""
     if found := scarce_resource(error):
         return found
+    if isinstance(error, UnicodeEncodeError):
+        return _not_text(error)
+    if isinstance(error, ValueError) and "embedded null" in str(error):
+        return UsageError("a path holds a NUL character", hint="look for \\0 or %00 in settings and arguments")
     if not isinstance(error, OSError) or error.errno not in _DISK:
         return None
     if error.filename is None:
@@ -65,10 +71,22 @@ def explained(error: BaseException) -> BinpkgError | None:
     return LocalDiskError(f"{what}: {error.strerror}", hint="check space and permissions there")
 
 
+def _not_text(error: UnicodeEncodeError) -> BinpkgError:
+    culprit = error.object[error.start]
+    if "\ud800" <= culprit <= "\udfff":
+        return UsageError(
+            f"an argument, a setting or a document holds {terminal.cleaned(culprit)}, which is not text",
+            hint="only paths on this machine may hold bytes that are not UTF-8",
+        )
+    return UsageError(
+        f"the locale's encoding, {error.encoding}, has no {culprit}", hint="set LC_ALL to a UTF-8 locale, as C.UTF-8"
+    )
+
+
 def report(error: BaseException, scene: Scene) -> BinpkgError:
     """Write down what happened and return what to tell the user."""
     lines = list(_described(error, scene.environment))
-    fault = hashlib.sha256("\n".join([type(error).__name__, *_calls(error)]).encode()).hexdigest()[:8]
+    fault = hashlib.sha256("\n".join([type(error).__name__, *_calls(error)[-_PLACE:]]).encode()).hexdigest()[:8]
     message = f"internal error {fault} ({type(error).__name__}), a fault of oci-binpkg"
     if scene.debug:
         terminal.tell_text("\n".join(lines))

@@ -32,12 +32,18 @@ class InstallFlags:
     dry_run: bool
     json: bool
     check: bool | None = None
+    accept_present: bool = False
+    pin_newest: bool = False
 
     def options(self, wiring: Wiring) -> InstallOptions:
         """Return the values."""
         jobs = wiring.jobs(self.jobs)
         return InstallOptions(
-            self.force, self.allow_missing, self.allow_stale, self.dry_run, jobs, layers=wiring.layer_cache
+            *(self.force, self.allow_missing, self.allow_stale, self.dry_run, jobs),
+            layers=wiring.layer_cache,
+            accept_present=self.accept_present,
+            pin_newest=self.pin_newest,
+            signers=wiring.signers,
         )
 
 

@@ -35,6 +35,12 @@ CheckOption = Annotated[
     bool | None,
     typer.Option("--check-signature/--no-check-signature", help="whether all must be signed (mirrors: yes)"),
 ]
+AcceptPresentOption = Annotated[
+    bool, typer.Option("--accept-present", help="build on what is there, though it came without a signature")
+]
+PinNewestOption = Annotated[
+    bool, typer.Option("--pin-newest", help="refuse an older signed build than the one that is installed")
+]
 KeyOption = Annotated[str, typer.Option("--key", metavar="KEY", help="sign with this key of yours")]
 IndexKeyOption = Annotated[str, typer.Option("--key", metavar="KEY", help="sign the index with this key of yours")]
 ViewsOption = Annotated[

@@ -57,6 +57,10 @@ class RuntimeFlags:
 
     def parse(self) -> Runtime:
         """Return the values. Raises `UsageError` naming the flag."""
+        texts = {"--entrypoint": [self.entrypoint], "--cmd": [self.cmd], "--env": self.env, "--label": self.label}
+        for flag, given in {**texts, "--user": [self.user], "--workdir": [self.workdir]}.items():
+            if any("\ud800" <= character <= "\udfff" for text in given for character in text):
+                raise UsageError(f"{flag}: a text that is not UTF-8", hint="image configurations are JSON: write UTF-8")
         return Runtime(
             _words(self.entrypoint, "--entrypoint"),
             _words(self.cmd, "--cmd"),

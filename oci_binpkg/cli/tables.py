@@ -33,6 +33,8 @@ def check_table(table: Mapping[str, Any], allowed: Mapping[str, Kinds], path: st
         if type(value) not in kinds:
             wanted = " or ".join(type_name(kind) for kind in kinds)
             raise UsageError(f"{path}: {where + key} must be {wanted}, not {type_name(type(value))}")
+        if isinstance(value, str) and any(character < " " or character == "\x7f" for character in value):
+            raise UsageError(f"{path}: {where + key} holds control characters", hint="write it on one line")
         if isinstance(value, int):
             _check_number(value, MAX_BYTES if str in kinds else _MAX_COUNT, f"{path}: {where + key}")
 

@@ -11,6 +11,7 @@ write to them, and say in our words what cannot be written.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -226,24 +227,19 @@ def standard_streams() -> Iterator[None]:
 class _Cleaning:
     """A stream of text that shows what would drive a terminal. `raw` is None where the stream is closed."""
 
-    def __init__(self, raw: Any, failed: Callable[[OSError | None, Any], None], *, clean: bool = True) -> None:
+    def __init__(self, raw: Any, failed: Callable[[OSError, Any], None], *, clean: bool = True) -> None:
         self._raw, self._failed, self._clean = raw, failed, clean
-        self._plain = bool(raw) and not _has_branches(raw)
+        self._error = OSError(errno.EBADF, "it is closed") if raw is None else None
+        self._plain = raw is not None and not _has_branches(raw)
         if self._plain and hasattr(raw, "reconfigure"):
             raw.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
         if not isinstance(text, str):
             raise TypeError("a text is expected")
-        if self._raw is None:
-            if text:
-                self._failed(None, None)
-            return len(text)
-        shown = DRIVING.sub(lambda found: _visible(found[0]), text) if self._clean else text
-        try:
-            self._raw.write(shown.translate(_BRANCHES) if self._plain else shown)
-        except OSError as error:
-            self._failed(error, self._raw)
+        if text:
+            shown = DRIVING.sub(lambda found: _visible(found[0]), text) if self._clean else text
+            self._do(lambda: self._raw.write(shown.translate(_BRANCHES) if self._plain else shown))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -252,10 +248,17 @@ class _Cleaning:
 
     def flush(self) -> None:
         if self._raw is not None:
+            self._do(self._raw.flush)
+
+    def _do(self, step: Callable[[], object]) -> None:
+        """Take a step, and fail; once it failed each time: a library may not pass the first failure on."""
+        if self._error is None:
             try:
-                self._raw.flush()
+                step()
             except OSError as error:
-                self._failed(error, self._raw)
+                self._error = error
+        if self._error is not None:
+            self._failed(self._error, self._raw)
 
     def drawing(self) -> _Cleaning:
         """Return the stream for what draws: its escape sequences are our own."""
@@ -300,17 +303,17 @@ def _is_terminal(stream: Any) -> bool:
         return False
 
 
-def _output_failed(error: OSError | None, raw: Any) -> None:
+def _output_failed(error: OSError, raw: Any) -> None:
     _discard(raw)
     if isinstance(error, BrokenPipeError):
-        raise ReaderGoneError("nobody reads the output") from None
-    reason = error.strerror if error else "it is closed"
+        raise ReaderGoneError("nobody reads the output")
     raise OutputError(
-        f"standard output cannot be written: {reason}", hint="what the command did stands; only its output is lost"
-    ) from None
+        f"standard output cannot be written: {error.strerror}",
+        hint="what the command did stands; only its output is lost",
+    )
 
 
-def _dropped(_error: OSError | None, raw: Any) -> None:
+def _dropped(_error: OSError, raw: Any) -> None:
     _discard(raw)
 
 

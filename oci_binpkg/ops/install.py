@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import takewhile
 from threading import Event as Flag
@@ -20,16 +20,26 @@ from typing import Any, Final
 from oci_binpkg.archive.layercache import LayerCache
 from oci_binpkg.cache.damage import PUSH_AGAIN
 from oci_binpkg.cache.turns import READERS
-from oci_binpkg.errors import BinpkgError, ContentError, InstallsError, LocalDiskError, NotFoundError, TransferError
+from oci_binpkg.errors import (
+    BinpkgError,
+    ContentError,
+    InstallsError,
+    LocalDiskError,
+    NotFoundError,
+    SignatureError,
+    TransferError,
+)
 from oci_binpkg.events import BatchStarted, BytesPacked, Observer, PackageFinished, PackageStarted, Warned, ignore
+from oci_binpkg.installs.protocol import Record
 from oci_binpkg.installs.spack import Addition, SpackInstalls
+from oci_binpkg.installs.verifications import Verifications
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.spec import Spec
 from oci_binpkg.ops.placing import Place, Staged, commit, stage, sweep
 from oci_binpkg.ops.receiving import keep
 from oci_binpkg.ops.relocating import Unpacked, unpack
 from oci_binpkg.ops.sources import Found, Resolution, Sources
-from oci_binpkg.ops.standing import verification_of
+from oci_binpkg.ops.standing import check_present, older_than_known, verification_of, why_not
 
 MOST_AT_ONCE: Final = 256
 BETWEEN_WRITES: Final = 0.5
@@ -50,8 +60,10 @@ class Installed(StrEnum):
 class InstallOptions:
     """How to install. `force` replaces the packages that are named; `jobs` packages are unpacked at a time.
 
-    Layers are kept in `layers`, for a push that sends them on as they came. `clock` returns seconds since the epoch,
-    `timer` seconds that only grow.
+    Where all caches are signed, what is there without a good signature is not built on, unless with `accept_present`;
+    `signers` returns the fingerprints of the keys that count now. `pin_newest` refuses an older signed build than the
+    one that is installed. Layers are kept in `layers`, for a push that sends them on as they came. `clock` returns
+    seconds since the epoch, `timer` seconds that only grow.
     """
 
     force: bool = False
@@ -60,6 +72,9 @@ class InstallOptions:
     dry_run: bool = False
     jobs: int = 2
     layers: LayerCache | None = None
+    accept_present: bool = False
+    pin_newest: bool = False
+    signers: Callable[[], frozenset[str]] = frozenset
     clock: Callable[[], float] = time.time
     timer: Callable[[], float] = time.monotonic
 
@@ -174,6 +189,12 @@ class _Install:
     swept: set[str] = field(default_factory=set)
     expected: set[str] = field(default_factory=set)  # what is in the tree in the end, unless it fails
 
+    @property
+    def demands(self) -> bool:
+        """Whether the install takes nothing but what is signed, and so builds on nothing else."""
+        caches = self.sources.caches
+        return not self.options.accept_present and bool(caches) and all(cache.verifies for cache in caches)
+
     def plan(self) -> tuple[list[Spec], list[InstallResult]]:
         """Return what is to be installed, dependencies first, and the results of what is not."""
         roots = {root.hash for root in self.resolution.roots}
@@ -186,6 +207,9 @@ class _Install:
                 results.append(InstallResult(spec, Installed.PRESENT, record.prefix))
             else:
                 todo.append(spec)
+        if self.demands:
+            present = [self.installs.record(each.spec.hash) for each in results]
+            check_present(filter(None, present), self.installs.verifications, self.options.signers)
         lacking = self._lacking(todo)
         for spec, reason in lacking.items():
             self.observer(Warned(f"{spec.short} is in no cache and left out: {reason}"))
@@ -288,7 +312,11 @@ class _Install:
         verification = verification_of(entry, done.found.cache, now)
         addition = Addition(spec, entry.document.graph, done.place.final, named, now, verification)
         needs = [each.hash for each in spec.dependencies_of(("link", "run")) if each.hash in self.expected]
-        return Staged(done.place, addition, self.options.force and named, needs)
+        staged = Staged(done.place, addition, self.options.force and named, needs)
+        return replace(staged, refuses=self._refuses) if self.demands else staged
+
+    def _refuses(self, record: Record, known: Verifications) -> str:
+        return why_not(known.of(record), self.options.signers)
 
     def _committed(self, spec: Spec, done: _Staged, *, was_put: bool) -> InstallResult:
         unpacked = done.unpacked
@@ -322,6 +350,10 @@ class _Install:
         last: BinpkgError | None = None
         for found in self.sources.candidates(spec, passed):
             self._go_on()
+            if told := self._older(found):
+                passed.append(told)
+                last = SignatureError(told, hint="leave out --pin-newest if the older one is meant")
+                continue
             place = stage(spec, final, swept=self.swept)
             try:
                 unpacked = unpack(
@@ -343,6 +375,15 @@ class _Install:
                 raise
             return _Staged(place, found, tuple(passed), unpacked)
         raise last or NotFoundError(f"{spec.short} is in no cache any more: {'; '.join(passed)}")
+
+    def _older(self, found: Found) -> str:
+        """Tell of an older build than the one that is installed; return that if it is not to be taken."""
+        record = self.installs.record(found.entry.key.hash)
+        known = self.installs.verifications.of(record) if record is not None else None
+        told = older_than_known(found.entry, known, found.cache)
+        if told and not self.options.pin_newest:
+            self.observer(Warned(told))
+        return told if self.options.pin_newest else ""
 
     def _count(self, spec: Spec, count: int) -> None:
         self._go_on()

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 from oci_binpkg.disk import PrefixPath, disk_errors, exchange, remove_tree
-from oci_binpkg.errors import BinpkgError, InstallsError, LocalDiskError
+from oci_binpkg.errors import BinpkgError, InstallsError, LocalDiskError, SignatureError
 from oci_binpkg.installs.locking import prefix_lock_offset
+from oci_binpkg.installs.protocol import Record
 from oci_binpkg.installs.spack import Addition, DatabaseChange, SpackInstalls
+from oci_binpkg.installs.verifications import Verifications
 from oci_binpkg.model.spec import Spec
 
 _STAGING: Final = ".oci-binpkg-"
@@ -98,13 +101,15 @@ def _locked_directory(name: str, parent: int) -> int | None:
 class Staged:
     """A package that is ready to be put in place: what to record of it, and whether it may replace another.
 
-    It is not put in place unless the packages with the hashes `needs` are installed at that moment.
+    It is not put in place unless the packages with the hashes `needs` are installed at that moment. `refuses` says of
+    a package that is there why nothing may build on it, "" if it may; such a one is replaced, or stops who needs it.
     """
 
     place: Place
     addition: Addition
     replace: bool
     needs: Collection[str] = ()
+    refuses: Callable[[Record, Verifications], str] = lambda _record, _known: ""
 
 
 def commit(staged: Sequence[Staged], installs: SpackInstalls) -> tuple[list[bool], BinpkgError | None]:
@@ -123,9 +128,10 @@ def commit(staged: Sequence[Staged], installs: SpackInstalls) -> tuple[list[bool
         for each in sorted(staged, key=lambda one: prefix_lock_offset(one.place.spec.hash)):
             locks.enter_context(installs.locked(each.place.spec))
         change = locks.enter_context(installs.changing())
+        verified = cache(lambda: installs.verifications)
         for each in staged:
             try:
-                outcomes.append(_put(each, installs, change))
+                outcomes.append(_put(each, installs, change, verified))
             except BinpkgError as error:
                 stopped = error
                 break
@@ -169,12 +175,15 @@ def _parent_of(path: PrefixPath, held: ExitStack) -> int | None:
         raise
 
 
-def _put(staged: Staged, installs: SpackInstalls, change: DatabaseChange) -> bool:
+def _put(
+    staged: Staged, installs: SpackInstalls, change: DatabaseChange, verified: Callable[[], Verifications]
+) -> bool:
     place = staged.place
     record = installs.record(place.spec.hash)
-    if record is not None and record.installed and record.is_present and not staged.replace:
+    is_there = record is not None and record.installed and record.is_present
+    if record is not None and is_there and not staged.replace and not staged.refuses(record, verified()):
         return False
-    _check_needs(staged, installs, change)
+    _check_needs(staged, installs, change, verified)
     document = change.with_added(staged.addition)
     if record is not None and staged.addition.verification is not None:
         change.announce(staged.addition.verification)
@@ -184,8 +193,17 @@ def _put(staged: Staged, installs: SpackInstalls, change: DatabaseChange) -> boo
     return True
 
 
-def _check_needs(staged: Staged, installs: SpackInstalls, change: DatabaseChange) -> None:
+def _check_needs(
+    staged: Staged, installs: SpackInstalls, change: DatabaseChange, verified: Callable[[], Verifications]
+) -> None:
+    fresh = {each.hash for each in change.verified}
     for package_hash in staged.needs:
+        record = installs.record(package_hash)
+        if record is not None and package_hash not in fresh and (reason := staged.refuses(record, verified())):
+            raise SignatureError(
+                f"{staged.place.spec.short} needs {record.spec.short}, which was installed meanwhile: {reason}",
+                hint="run the command again",
+            )
         if not change.is_installed(package_hash):
             known = staged.addition.graph.get(package_hash)
             name = known.short if known is not None else package_hash[:7]

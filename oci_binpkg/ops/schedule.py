@@ -10,11 +10,12 @@ from queue import SimpleQueue
 from typing import Any, Final
 
 from oci_binpkg.cache.protocol import PackageKey
-from oci_binpkg.errors import BinpkgError
+from oci_binpkg.errors import BinpkgError, scarce_resource
 from oci_binpkg.installs.protocol import Record
 from oci_binpkg.model.content import Digest
 from oci_binpkg.ops.report import Outcome, PackageResult
 from oci_binpkg.ops.stack import PackedLayer, Stack
+from oci_binpkg.transport.addresses import redact_text
 
 SENDERS: Final = 4
 _Step = tuple[Callable[[], Any], str, str]
@@ -164,6 +165,7 @@ def _publishing(stack: Stack, record: Record) -> Callable[[], tuple[Digest, tupl
 
 
 def _unexpected(error: Exception) -> BinpkgError:
-    return BinpkgError(
-        f"unexpected {type(error).__name__}: {error}", hint="this is a bug in oci-binpkg: please report it"
+    return scarce_resource(error) or BinpkgError(
+        f"unexpected {type(error).__name__}: {redact_text(str(error))}",
+        hint="this is a bug in oci-binpkg: please report it",
     )

@@ -76,9 +76,15 @@ def change_auth_file(path: str, change: Callable[[dict[str, Any]], None], patien
         with locked(f"{target}.lock", patience, mode=_SECRET_MODE):
             document = dict(read_auth_file(target).document)
             change(document)
-            data = json.dumps(document, indent="\t", ensure_ascii=False).encode() + b"\n"
-            replace_file(target, data, mode=_SECRET_MODE)
+            replace_file(target, _encoded(document), mode=_SECRET_MODE)
     except NotRegularError as error:
         raise LocalDiskError(f"{error.filename}: {error.strerror}", hint=_ELSEWHERE) from error
     except OSError as error:
         raise LocalDiskError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _encoded(document: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(document, indent="\t", ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # half surrogates in somebody else's entry, which only escapes can express
+        return json.dumps(document, indent="\t").encode() + b"\n"

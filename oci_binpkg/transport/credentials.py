@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -24,6 +25,7 @@ from oci_binpkg.transport.credential_helper import CredentialHelper
 _HUB_ALIASES: Final = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
 _HUB_KEY: Final = "https://index.docker.io/v1/"
 _TOKEN_USER: Final = "<token>"  # noqa: S105 - the user name by which helpers mark an identity token
+_HEADER_TEXT: Final = re.compile(r"[!-~]*")
 _API_PATHS: Final = frozenset({"v1", "v2"})
 
 
@@ -212,6 +214,8 @@ class Keychain:
 
         Raises `AuthError` (the helper failed), `LocalDiskError`, `UsageError` (no file to write is known).
         """
+        if not _is_text(credential.username + credential.password):
+            raise UsageError(f"the login for {host} is not UTF-8", hint="write user name and password as UTF-8")
         key = _server_of(normalise_key(check_host(host)))
         entry = _entry_of(credential)
         helper = self._helper_for_writing(host)
@@ -292,11 +296,18 @@ def _parse_entry(entry: Any, where: str) -> Credential | None:
     auth, username, password, identity_token, registry_token = (entry.get(name) or "" for name in names)
     if auth:
         username, password = _decode(auth, where)
+    if not (_is_text(f"{username}{password}{identity_token}") and _HEADER_TEXT.fullmatch(registry_token)):
+        raise _broken_entry(where, "holds characters that no login has")
     if identity_token:
         return Credential(username, "", identity_token)
     if registry_token:
         return Credential(registry_token=registry_token)
     return Credential.of_login(username, password) if username and password else None
+
+
+def _is_text(text: str) -> bool:
+    """Tell whether a text can be sent: JSON and command lines may hold half surrogates, which no encoding has."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _decode(auth: str, where: str) -> tuple[str, str]:
