@@ -6,6 +6,7 @@ Source: OCI image-spec 1.1 (manifest.md, image-index.md, config.md) and Docker's
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -35,6 +36,8 @@ from oci_binpkg.model.documents import (
 
 MAX_MANIFEST_BYTES: Final = 16 * 1024 * 1024
 MAX_DESCRIPTORS: Final = 10_000
+MAX_LISTED: Final = 50_000
+"""So many entries an index may have: lists of what refers to a manifest are indices that anybody may add to."""
 _SCHEMA_VERSION: Final = 2
 _SHOWN: Final = 20
 _COMMON_KEYS: Final = ("schemaVersion", "mediaType", "annotations", "subject", "artifactType")
@@ -181,6 +184,20 @@ def parse_manifest(data: bytes, what: str, *, media_type: str = "") -> Manifest 
     return _index(document, declared, what) if is_index else _manifest(document, declared, what)
 
 
+def parse_listed(data: bytes, what: str) -> tuple[Descriptor, ...]:
+    """Return the entries of an index that anybody may add to; those that are malformed do not hide the others.
+
+    Raises `ContentError` for a document that is no index.
+    """
+    document = parse_json(data, what, fold_case=False)
+    entries = list_of(document, "manifests", what)
+    found = []
+    for number, entry in enumerate(entries[:MAX_LISTED]):
+        with suppress(ContentError):
+            found.append(parse_descriptor(entry, f"{what}.manifests[{number}]"))
+    return tuple(found)
+
+
 def parse_config(data: bytes, what: str) -> ImageConfig:
     """Parse an image configuration. Raises `ContentError`."""
     document = parse_json(data, what, fold_case=False)
@@ -226,7 +243,7 @@ def _manifest(document: Mapping[str, Any], media_type: str, what: str) -> Manife
 
 def _index(document: Mapping[str, Any], media_type: str, what: str) -> Index:
     manifests = list_of(document, "manifests", what)
-    _limit(manifests, what)
+    _limit(manifests, what, MAX_LISTED)
     known = ("schemaVersion", "mediaType", "manifests", "annotations")
     return Index(
         media_type,
@@ -236,9 +253,9 @@ def _index(document: Mapping[str, Any], media_type: str, what: str) -> Index:
     )
 
 
-def _limit(items: list[Any], what: str) -> None:
-    if len(items) > MAX_DESCRIPTORS:
-        raise ContentError(f"{what}: {len(items)} entries; at most {MAX_DESCRIPTORS} are accepted")
+def _limit(items: list[Any], what: str, most: int = MAX_DESCRIPTORS) -> None:
+    if len(items) > most:
+        raise ContentError(f"{what}: {len(items)} entries; at most {most} are accepted")
 
 
 def _annotations(document: Mapping[str, Any], what: str) -> dict[str, str]:

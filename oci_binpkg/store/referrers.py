@@ -16,7 +16,14 @@ from typing import Final, Protocol, runtime_checkable
 
 from oci_binpkg.errors import ContentError, NotFoundError, ServerError, TransferError
 from oci_binpkg.model.content import OCI_CONFIG, OCI_EMPTY, OCI_INDEX, OCI_MANIFEST, Blob, Descriptor, Digest
-from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, Index, Manifest, parse_descriptor, parse_manifest
+from oci_binpkg.model.manifest import (
+    MAX_MANIFEST_BYTES,
+    Index,
+    Manifest,
+    parse_descriptor,
+    parse_listed,
+    parse_manifest,
+)
 from oci_binpkg.store.copy import blob_of
 from oci_binpkg.store.protocols import Store
 
@@ -196,8 +203,11 @@ def _registry_list(store: Store, subject: Digest) -> tuple[Descriptor, ...]:
 
 def _tag_list(store: Store, subject: Digest) -> tuple[Descriptor, ...]:
     try:
-        return _tagged(store, subject).manifests
-    except ContentError:
+        descriptor = store.resolve(fallback_tag(subject))
+        return parse_listed(
+            blob_of(store, descriptor).read(MAX_MANIFEST_BYTES), f"{store.name}:{fallback_tag(subject)}"
+        )
+    except (ContentError, NotFoundError):
         return ()
 
 

@@ -10,12 +10,13 @@ from typing import Final
 
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.content import OCI_INDEX, Descriptor, Digest
-from oci_binpkg.model.manifest import Index, parse_manifest
+from oci_binpkg.model.manifest import parse_listed
 from oci_binpkg.store.distribution import Remote, origin_of, resolved, with_query
 from oci_binpkg.transport.links import next_page
 
 _UNSUPPORTED: Final = frozenset({400, 404, 405, 406, 501})
 _MOST_PAGES: Final = 100
+_MOST_ENTRIES: Final = 100_000
 
 
 def ask_registry(remote: Remote, subject: Digest, artifact_type: str) -> tuple[Descriptor, ...] | None:
@@ -26,7 +27,7 @@ def ask_registry(remote: Remote, subject: Digest, artifact_type: str) -> tuple[D
     url = with_query(remote.url(f"referrers/{subject}"), artifactType=artifact_type)
     found: list[Descriptor] = []
     asked: set[str] = set()
-    while url and url not in asked and len(asked) < _MOST_PAGES:
+    while url and url not in asked and len(asked) < _MOST_PAGES and len(found) < _MOST_ENTRIES:
         asked.add(url)
         page, url = _ask_page(remote, url, f"list what refers to {subject} in {remote.name}")
         if page is None:
@@ -44,12 +45,11 @@ def _ask_page(remote: Remote, url: str, operation: str) -> tuple[tuple[Descripto
         data = response.read(remote.settings.page_limit)
         link = next_page(response.headers.get("Link", ""))
         following = resolved(response, link) if link else ""
-    return _index(data, operation).manifests, following if origin_of(following) == origin_of(remote.api) else ""
+    return _listed(data, operation), following if origin_of(following) == origin_of(remote.api) else ""
 
 
-def _index(data: bytes, what: str) -> Index:
+def _listed(data: bytes, what: str) -> tuple[Descriptor, ...]:
     try:
-        found = parse_manifest(data, what, media_type=OCI_INDEX)
+        return parse_listed(data, what)
     except ContentError:
-        return Index(OCI_INDEX, ())
-    return found if isinstance(found, Index) else Index(OCI_INDEX, ())
+        return ()

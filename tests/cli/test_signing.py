@@ -6,9 +6,23 @@ import subprocess
 
 import pytest
 
+from oci_binpkg.model.content import OCI_INDEX, OCI_MANIFEST, Blob, Descriptor, Digest
+from oci_binpkg.model.manifest import Index, parse_manifest
+from oci_binpkg.store.copy import blob_of
 from oci_binpkg.store.layout import LayoutStore
+from oci_binpkg.store.referrers import SIGNATURE_ARTIFACT, fallback_tag
 from tests.support.command_line import binpkg
-from tests.support.signed_caches import cache, home, package_at, ran, sign_manifest, tree, trust
+from tests.support.signed_caches import (
+    REGISTRIES,
+    cache,
+    home,
+    package_at,
+    ran,
+    sign_manifest,
+    store_of,
+    tree,
+    trust,
+)
 
 __all__ = ["cache", "home", "tree"]  # fixtures
 
@@ -123,3 +137,47 @@ def test_a_good_signature_is_found_among_some_that_others_attached(cache, tree, 
     assert binpkg("show", "zlib", "--from", cache, "--check-signature").code == 14
     sign_manifest(cache, place, bytes, lambda data: home.detached(data, key))
     ran("show", "zlib", "--from", cache, "--check-signature")
+
+
+def listed_with(cache: str, subject: Descriptor, crowd: list[Descriptor]) -> None:
+    """Let the list of what refers to a manifest have more entries: artifacts of others."""
+    registry = REGISTRIES.get(cache.removeprefix("oci://").partition("/")[0])
+    if registry is not None and not any(
+        "/referrers/" in fault.path for fault in registry._faults if fault.status == 404
+    ):
+        more = [one.to_json() for one in crowd]
+
+        def mutate(data: bytes) -> bytes:
+            document = json.loads(data)
+            document["manifests"] = more[:5_000] + document["manifests"] + more[5_000:]
+            return json.dumps(document).encode()
+
+        registry.fault("GET", "/referrers/", times=0, mutate=mutate)
+        return
+    if registry is not None:
+        registry.profile.check_references = False
+    with store_of(cache) as store:
+        tag = fallback_tag(subject.digest)
+        (ours,) = parse_manifest(blob_of(store, store.resolve(tag)).read(), tag, media_type=OCI_INDEX).manifests
+        index = Index(OCI_INDEX, (*crowd[:5_000], ours, *crowd[5_000:]))
+        store.tag(Blob.from_bytes(index.to_bytes(), OCI_INDEX), tag)
+
+
+@pytest.mark.covers("B38")
+@pytest.mark.parametrize("cache", ["layout", "registry", "registry without a list of referrers"], indirect=True)
+def test_a_good_signature_is_found_among_ten_thousand_artifacts_of_others(cache, tree, home, tmp_path):
+    key = home.make("alice")
+    trust(home, key, tmp_path)
+    ran("push", cache, "zlib", "--store", tree.root, "--key", key, "--update-index")
+    place = package_at(cache, "zlib")
+    with store_of(cache) as store:
+        subject = store.resolve(place)
+    crowd = [
+        Descriptor(OCI_MANIFEST, Digest.of(b"%d" % number), 600, extra={"artifactType": SIGNATURE_ARTIFACT})
+        for number in range(10_000)
+    ]
+    listed_with(cache, subject, crowd)
+    registry = REGISTRIES.get(cache.removeprefix("oci://").partition("/")[0])
+    before = len(registry.log) if registry else 0
+    ran("download", f"zlib@=1.3/{tree.hashes['zlib']}", "--from", cache, "--check-signature", tmp_path / "files")
+    assert not registry or len(registry.log) - before < 15
