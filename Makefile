@@ -10,10 +10,10 @@ FAST := tests -n 2
 CHECKED := oci_binpkg tests registry-test
 MINIMUM := 90
 
-.PHONY: help venv parts demo test lint unit real bench profile soak mutations coverage proxy fuzz clean
+.PHONY: help venv parts demo test lint unit real bench profile soak mutations coverage proxy fuzz fuzz-commands clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(VENV)/.installed ## Create the environment in .venv (again only when pyproject.toml changes)
 
@@ -65,11 +65,15 @@ fuzz: $(VENV)/.installed ## Fuzz each target in turn for SECONDS (60), or only T
 	@cd registry-test && for target in $(or $(TARGET),extractor elf macho documents); do \
 		echo "== $$target"; ../$(BIN)/python -m fuzz $$target --seconds $(or $(SECONDS),60) || exit 1; done
 
+fuzz-commands: $(VENV)/.installed ## Fuzz the whole command for SECONDS (600) from SEED; what is found goes to finds/
+	@cd registry-test && ../$(BIN)/python -m command_fuzz --corpus --seconds $(or $(SECONDS),600) \
+		--seed $(or $(SEED),$$RANDOM) --finds $(CURDIR)/finds
+
 # Everything runs even when an earlier step fails; the last lines say how each step ended.
 test: parts ## Lint and all tests, the real ones included, with branch coverage
 	@BIN="$(BIN)" MAKE="$(MAKE)" FAST="$(FAST)" MINIMUM="$(MINIMUM)" bash registry-test/run_all.sh
 
 clean: ## Remove the environment and everything that was made
-	rm -rf $(VENV) build dist demo profile htmlcov .coverage .coverage.* *.egg-info
+	rm -rf $(VENV) build dist demo profile finds htmlcov .coverage .coverage.* *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
