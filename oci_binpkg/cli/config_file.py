@@ -53,6 +53,7 @@ def _changed(old: bytes, path: str, name: str, change: Change) -> bytes:
     wanted = {**document, "caches": {**document.get("caches", {}), name: after}}
     if before and not after:
         del wanted["caches"][name]
+        _check_unscoped(document, name, path)
     found = parse_caches(wanted, path).get(name)
     for endpoint in (found.fetch, found.push) if found else ():
         _check_address(endpoint.url, f"{path}: {name}")
@@ -61,6 +62,17 @@ def _changed(old: bytes, path: str, name: str, change: Change) -> bytes:
         if text is not None and _means(text, wanted):
             return text.encode()
     raise UsageError(f"{path} is written in a way that this command cannot change", hint="edit it by hand")
+
+
+def _check_unscoped(document: Mapping[str, Any], name: str, path: str) -> None:
+    """Raise `UsageError` if a rule of `[trust]` is about a name: without the name nobody knows what it means."""
+    trust = document.get("trust")
+    scopes = trust.get("scopes") if isinstance(trust, dict) else None
+    if isinstance(scopes, dict) and name in scopes:
+        raise UsageError(
+            f"{path}: trust.scopes.{name} is about the cache {name}",
+            hint="remove that rule first, or write the cache's address in place of its name",
+        )
 
 
 def _check_address(url: str, what: str) -> None:
