@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.documents import all_text, list_of, object_of, text_of
+from oci_binpkg.model.identifiers import MAX_PATH_BYTES, check_hash, check_path, is_path
 
 MEMBER: Final = ".spack/binary_distribution"
 """Where the document stands, relative to the prefix."""
 MAX_BYTES: Final = 16 * 1024 * 1024
 """Paths of 100,000 files take half of it."""
+_SHOWN: Final = 200
 _PLAIN: Final = re.compile(r"[A-Za-z/_][A-Za-z0-9/_.+-]*", re.ASCII)
 """Text that is a plain scalar in YAML, unless it is one of the words below."""
 _WORDS: Final = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null"))
@@ -38,9 +40,9 @@ class Relocations:
 class Distribution:
     """Where a package was installed, which prefixes it may mention, and which of its files do.
 
-    `buildpath` is the root of the install tree and `relative_prefix` the prefix relative to it. `hash_to_prefix` begins
-    with the package itself. `hardlinks_deduped` false means that only the first name of each inode is listed, as older
-    archives have it.
+    `buildpath` is the root of the install tree and `relative_prefix` the prefix relative to it; both are "" where that
+    is not known. `hash_to_prefix` begins with the package itself. `hardlinks_deduped` false means that only the first
+    name of each inode is listed, as older archives have it. `remarks` are about members that are not used.
     """
 
     sbang_install_path: str
@@ -52,6 +54,40 @@ class Distribution:
     relocate_links: tuple[str, ...] = ()
     relocate_textfiles: tuple[str, ...] = ()
     hardlinks_deduped: bool = True
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def recorded_prefix(self) -> str:
+        """`buildpath` and `relative_prefix` as one path, "" where they are not known."""
+        return f"{self.buildpath}/{self.relative_prefix}" if self.buildpath and self.relative_prefix else ""
+
+    def prefix_of(self, package_hash: str) -> str:
+        """Return the absolute path that the layer of a package has it at."""
+        return self.hash_to_prefix.get(package_hash) or self.recorded_prefix
+
+    def confirmed(self, prefix: str, what: str) -> Distribution:
+        """Return the document as far as it agrees with the tar, whose members lie below `prefix`, an absolute path.
+
+        The tar decides, for its files are what is installed. A root that does not lead to `prefix` is not used, which
+        is remarked. Raises `ContentError` if nothing in the document names `prefix`.
+        """
+        recorded = self.recorded_prefix
+        if recorded == prefix:
+            return self
+        if prefix.count("/") == 1:  # archives of layout 1 have the last component only
+            known = [recorded] if recorded else [*self.hash_to_prefix.values()]
+            if not known or any(each.endswith(prefix) for each in known):
+                return self
+        elif prefix in self.hash_to_prefix.values():
+            if not self.relative_prefix and prefix.startswith(f"{self.buildpath}/"):
+                return replace(self, relative_prefix=prefix.removeprefix(f"{self.buildpath}/"))
+            remark = f"{MEMBER} names {(recorded or self.buildpath)[:_SHOWN]!r} as its prefix: not used"
+            return replace(self, buildpath="", relative_prefix="", remarks=self.remarks or (remark,))
+        elif not recorded and not self.hash_to_prefix:
+            return self
+        raise ContentError(
+            f"{what}: it speaks of {(recorded or 'other prefixes')[:_SHOWN]!r}, the layer has {prefix!r}"
+        )
 
     @property
     def header(self) -> dict[str, Any]:
@@ -92,16 +128,21 @@ class Distribution:
             inverse = object_of(document, "prefix_to_hash", what)
             prefixes = {_text(value, what): key for key, value in inverse.items()}
         all_text([*prefixes, *prefixes.values()], f"{what}.hash_to_prefix")
+        for package_hash, prefix in prefixes.items():
+            check_hash(package_hash, f"{what}.hash_to_prefix")
+            check_path(prefix, f"{what}.hash_to_prefix.{package_hash}")
+        root, relative, remarks = _root(document, what)
         return cls(
-            text_of(document, "sbang_install_path", what, default=""),
-            text_of(document, "buildpath", what, default=""),
-            text_of(document, "spackprefix", what, default=""),
-            text_of(document, "relative_prefix", what, default=""),
+            _absolute(document, "sbang_install_path", what),
+            root,
+            _absolute(document, "spackprefix", what),
+            relative,
             prefixes,
             _paths(document, "relocate_binaries", what),
             _paths(document, "relocate_links", what),
             _paths(document, "relocate_textfiles", what),
             document.get("hardlinks_deduped") in ("true", "True", "TRUE"),
+            remarks,
         )
 
 
@@ -161,6 +202,24 @@ def _load(data: bytes, what: str) -> dict[Any, Any]:
     if not isinstance(document, dict):
         raise ContentError(f"{what}: a mapping is expected, not {type(document).__name__}")
     return document
+
+
+def _root(document: Mapping[str, Any], what: str) -> tuple[str, str, tuple[str, ...]]:
+    """Return root and relative prefix, "" for both where they are no paths, and a remark that says so."""
+    root = text_of(document, "buildpath", what, default="")
+    relative = text_of(document, "relative_prefix", what, default="")
+    root = root.rstrip("/") or root
+    if not root or (is_path(root) and (not relative or is_path(f"/{relative}"))):
+        return root, relative, ()
+    return "", "", (f"{MEMBER} names {root[:_SHOWN]!r} and {relative[:_SHOWN]!r} as its prefix: not used",)
+
+
+def _absolute(document: Mapping[str, Any], key: str, what: str) -> str:
+    """Return a path that is looked for in files and replaced there; "" where it is not known."""
+    path = text_of(document, key, what, default="")
+    if path and not (path.startswith("/") and path.isprintable() and len(path) <= MAX_PATH_BYTES):
+        raise ContentError(f"{what}.{key}: {path[:_SHOWN]!r} is not an absolute path")
+    return path
 
 
 def _paths(document: Mapping[str, Any], key: str, what: str) -> tuple[str, ...]:

@@ -88,7 +88,8 @@ def extract_layer(
         if members is not None and package.members != members:
             source.fail(f"has {package.members} members, not {members}")
         prefix = package.prefix(staging)
-        distribution = Distribution.parse(package.document, f"{what}: {MEMBER}")
+        document = f"{what}: {MEMBER}"
+        distribution = Distribution.parse(package.document, document).confirmed(f"/{prefix}", document)
         staging.lift(prefix)
         return _extracted(prefix, distribution, source, package, staging)
 

@@ -145,24 +145,31 @@ def with_package(
     """Return the document with `spec` installed in `prefix`, and with records for the nodes below it that it lacks.
 
     A new record raises the count of what it depends on by one, as Spack counts. Dependencies that are not in the tree
-    get the prefix they would have and count as not installed; those with a hash in `elsewhere` are in an upstream tree
-    and get no record.
+    count as not installed and get the prefix they would have, externals none: that a package was built with something
+    in `/usr` does not say that this machine has it. Those with a hash in `elsewhere` are in an upstream tree and get no
+    record. What another package said of one that is not installed gives way to what `graph` says.
     """
     installs = _copied(document)
     form = FORMATS[str(document["database"]["version"])]
     for node in graph.closure([spec], types=None, externals=True):
-        if node.hash in installs or (node.hash in elsewhere and node != spec):
+        if node.hash in elsewhere and node != spec:
             continue
+        known, written = installs.get(node.hash), _node_in(node, form)
+        if known is not None:
+            if known["spec"] == written or (known.get("installed") is True and node != spec):
+                continue
+            _count(installs, _needed(known), -1)
         installs[node.hash] = {
-            "spec": _node_in(node, form),
-            "ref_count": 0,
-            "path": node.external_path or prefix_for(node),
-            "installed": node.is_external,
+            "spec": written,
+            "ref_count": known.get("ref_count", 0) if known else 0,
+            "path": None if node.is_external else prefix_for(node),
+            "installed": False,
             "explicit": False,
             "installation_time": installation_time,
             "deprecated_for": None,
+            **({key: known[key] for key in ("explicit", "deprecated_for") if key in known} if known else {}),
         }
-        _count(installs, (edge.hash for edge in node.dependencies), 1)
+        _count(installs, _needed(installs[node.hash]), 1)
     known = installs[spec.hash]
     installs[spec.hash] = {
         **known,
@@ -193,9 +200,13 @@ def _drop_unneeded(installs: dict[str, Any], candidates: list[str]) -> None:
         if record is None or record.get("installed") or _number(record.get("ref_count")) > 0:
             continue
         del installs[key]
-        needed = [edge["hash"] for edge in record["spec"].get("dependencies", ())]
+        needed = _needed(record)
         _count(installs, needed, -1)
         candidates += needed
+
+
+def _needed(record: Mapping[str, Any]) -> list[str]:
+    return [edge["hash"] for edge in record["spec"].get("dependencies", ())]
 
 
 def _count(installs: dict[str, Any], keys: Iterable[str], change: int) -> None:

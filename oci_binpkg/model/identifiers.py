@@ -72,6 +72,11 @@ def check_version(text: str, what: str) -> str:
     return text if is_version(text) else _refuse(text, what)
 
 
+def check_path(text: str, what: str) -> str:
+    """Return an absolute, normalised path that can stand in a list of paths. Raises `ContentError`."""
+    return text if is_path(text) else _refuse(text, what)
+
+
 def check_value(text: str, what: str) -> str:
     """Return a value of a variant, a flag, or another text that is shown but never part of a path.
 

@@ -101,6 +101,16 @@ class Spec:
         version = Version.parse(self.version).exact_text
         return " ".join([f"{self.name}@{version}{compiler}{flags}{gap}{switches}", *values, *arch])
 
+    def agrees_with(self, other: Spec) -> bool:
+        """Whether both say the same of the package, be it in different formats: name, variants, dependencies, place."""
+        return (
+            self.hash == other.hash
+            and self.describe() == other.describe()
+            and self.is_external == other.is_external
+            and {(edge.name, edge.hash) for edge in self.dependencies}
+            == {(edge.name, edge.hash) for edge in other.dependencies}
+        )
+
     def variants(self) -> list[tuple[str, Any]]:
         """Return the parameters that are variants, not compiler flags, by name."""
         return sorted((name, value) for name, value in self.parameters.items() if name not in FLAGS)

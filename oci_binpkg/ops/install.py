@@ -202,8 +202,13 @@ class _Install:
         results: list[InstallResult] = []
         for spec in self.resolution.graph.closure(self.resolution.roots):
             record = self.installs.record(spec.hash)
-            found = record is not None and record.installed and record.is_present
-            if found and record and not (self.options.force and spec.hash in roots):
+            there = record is not None and record.installed and record.is_present
+            if there and record and not record.spec.agrees_with(spec):
+                raise InstallsError(
+                    f"{self.installs.root}: another package has the hash of {spec.short}: {record.spec.describe()}",
+                    hint=f"remove it with `oci-binpkg uninstall /{spec.hash[:7]}`, then install again",
+                )
+            if there and record and not (self.options.force and spec.hash in roots):
                 results.append(InstallResult(spec, Installed.PRESENT, record.prefix))
             else:
                 todo.append(spec)

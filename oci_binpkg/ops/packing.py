@@ -54,7 +54,7 @@ class LayerPacker:
         if not self._cache.shared:  # nothing here tells whether a layer is what once came
             came = received(self._cache, record.spec.hash, record.prefix, self._codec.name, fingerprint)
             if came is not None:
-                return self._packed(came[0], came[1], reused=True)
+                return self._packed(record, came[0], came[1], reused=True)
         distribution = distribution_of(self._installs, record)
         key = layer_key(record.spec.hash, record.prefix, self._codec, distribution)
         cached, reused = self._cache.build(
@@ -67,11 +67,11 @@ class LayerPacker:
             self._observer(
                 Warned(f"{record.spec.short}: left out, as no layer holds such files: {_few(cached.summary.skipped)}")
             )
-        return self._packed(cached, distribution, reused=reused)
+        return self._packed(record, cached, distribution, reused=reused)
 
-    def _packed(self, cached: CachedLayer, distribution: Distribution, *, reused: bool) -> PackedLayer:
+    def _packed(self, record: Record, cached: CachedLayer, distribution: Distribution, *, reused: bool) -> PackedLayer:
         layer = self._cache.layer_of(cached, self._codec.media_type("oci"), fresh=not reused)
-        prefix = f"{distribution.buildpath}/{distribution.relative_prefix}"
+        prefix = distribution.prefix_of(record.spec.hash)
         release = partial(self._cache.release, cached)
         return PackedLayer(layer, reused, release, prefix, distribution.hash_to_prefix)
 

@@ -69,7 +69,7 @@ def unpack(
         )
     kept = tee.kept if tee else ""
     distribution = extracted.distribution
-    _check_hash(place.spec, distribution)
+    _check_hash(place.spec, extracted)
     check_spec_file(place.staged, entry.document)
     mapping = mapping_for(
         distribution.hash_to_prefix,
@@ -78,17 +78,23 @@ def unpack(
         sbang=(distribution.sbang_install_path, installs.sbang_path),
     )
     if not mapping:
-        return Unpacked(0, (), extracted, kept)
+        return Unpacked(0, distribution.remarks, extracted, kept)
     report, record = _relocated(place, extracted, installs, mapping, allow_stale=allow_stale)
     _record(place, record)
-    return Unpacked(len(report.changed), tuple(_remarks(report)), extracted, kept)
+    return Unpacked(len(report.changed), (*distribution.remarks, *_remarks(report)), extracted, kept)
 
 
-def _check_hash(spec: Spec, distribution: Distribution) -> None:
+def _check_hash(spec: Spec, extracted: Extracted) -> None:
     """Raise `ContentError` for the layer of another package: a layer says whose it is, whatever led to it."""
-    known = distribution.hash_to_prefix
+    known = extracted.distribution.hash_to_prefix
     if known and spec.hash not in known and not spec.build_spec:
         raise ContentError(f"the layer of {spec.short} holds another package: {next(iter(known))[:32]}")
+    said = known.get(spec.hash, extracted.prefix)
+    shortened = extracted.prefix.count("/") == 1  # archives of layout 1 record the last component only
+    if said != extracted.prefix and not (shortened and said.endswith(extracted.prefix)):
+        raise ContentError(
+            f"the layer of {spec.short} records the prefix {said!r}, its files are in {extracted.prefix!r}"
+        )
 
 
 def _relocated(
@@ -137,7 +143,7 @@ def new_prefixes(spec: Spec, distribution: Distribution, installs: SpackInstalls
             known = spec
         elif spec.build_spec and known is not None:
             known = by_name.get(known.name, known)
-        if known is not None:
+        if known is not None and not known.is_external:
             found[package_hash] = installs.prefix_for(known)
     return found
 

@@ -18,6 +18,7 @@ from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError, QueryErr
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.spec import Spec, SpecGraph
+from oci_binpkg.model.spec_document import SpecDocument
 from oci_binpkg.ops.contents import contents
 from oci_binpkg.ops.platforms import this_platform
 from oci_binpkg.ops.stacked import package_tags, stacked
@@ -76,9 +77,16 @@ class Sources:
                     graph = graph | exact.entry.document.graph
                     continue
                 search = search or stack.enter_context(IndexSearch(self.index()))
-                roots.append(search.one(query))
-                graph = graph | SpecGraph(search.graph.breadth_first(roots[-1], None))
+                listed = search.one(query)
+                own = self._own_document(listed)
+                roots.append(own.root if own else listed)
+                graph = graph | (own.graph if own else SpecGraph(search.graph.breadth_first(listed, None)))
         return Resolution(tuple(dict.fromkeys(roots)), graph)
+
+    def _own_document(self, listed: Spec) -> SpecDocument | None:
+        """Return what a package says of itself: an index only leads to it. None if no cache has it as it is listed."""
+        found = next(self.candidates(listed, []), None)
+        return found.entry.document if found else None
 
     def resolve_image(self, reference: str) -> Resolution:
         """Return the packages whose layers an image of the first cache stacks, the image of several packages included.
@@ -129,7 +137,7 @@ class Sources:
         for cache in self.caches:
             try:
                 found = self._find(cache, PackageKey.of(spec))
-                if str(found.entry.document.root.arch) != str(spec.arch):
+                if not found.entry.document.root.agrees_with(spec):
                     raise _another(cache, found.entry.key, found.entry)
                 yield found
             except NotFoundError:

@@ -101,8 +101,11 @@ def parents(prefix: str = PREFIX) -> bytes:
     return b"".join(directory("/".join(parts[: depth + 1]) + "/") for depth in range(len(parts)))
 
 
-def document(prefix: str = PREFIX, data: bytes = DOCUMENT) -> bytes:
-    return file(f"{prefix}/.spack/binary_distribution", data)
+def document(prefix: str = PREFIX, data: bytes | None = None) -> bytes:
+    return file(
+        f"{prefix}/.spack/binary_distribution",
+        data if data is not None else DOCUMENT.replace(PREFIX.encode(), prefix.encode()),
+    )
 
 
 def package(*members: bytes, prefix: str = PREFIX, end: bytes = END) -> bytes:
