@@ -14,6 +14,7 @@ from oci_binpkg.model.image import Image, Layer
 from oci_binpkg.model.reference import package_tag
 from oci_binpkg.model.spec import Spec
 from oci_binpkg.model.spec_document import SpecDocument
+from oci_binpkg.model.spec_hash import HashState
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,11 @@ class Entry:
     stack: tuple[Digest, ...] = ()
     env: tuple[str, ...] = ()
     signed: Signed | None = None
+
+    @property
+    def is_unverified(self) -> bool:
+        """Whether nothing but the cache says that this is the package of that hash: no signature, and no rule."""
+        return self.signed is None and self.document.root.hash_state is not HashState.VERIFIED
 
 
 class IndexSource(Protocol):

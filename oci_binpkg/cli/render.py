@@ -92,7 +92,7 @@ def print_shown(shown: Shown) -> None:
     graph = shown.entry.document.graph
     rows = [
         ("package", f"{spec.name}@{spec.version}"),
-        ("hash", spec.hash),
+        ("hash", f"{spec.hash} (unverified)" if shown.entry.is_unverified else spec.hash),
         ("spec", spec.describe()),
         ("tag", shown.entry.key.tag),
         ("digest", str(shown.entry.manifest)),

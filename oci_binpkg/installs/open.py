@@ -8,7 +8,7 @@ from typing import Final
 
 from oci_binpkg.errors import InstallsError
 from oci_binpkg.file_lock import Patience
-from oci_binpkg.installs.protocol import PACKAGES_FILE, Installs, has_packages_file
+from oci_binpkg.installs.protocol import PACKAGES_FILE, Installs, check_root, has_packages_file
 from oci_binpkg.installs.spack import SpackInstalls, is_spack_tree, tree_hint
 
 PADDING: Final = "__spack_path_placeholder__"
@@ -22,7 +22,7 @@ def open_installs(
     A root that was padded to a fixed length is found from the directory above the padding. Raises `InstallsError`
     naming both kinds if `path` is neither, and where both are.
     """
-    root = _below_padding(path)
+    root = _below_padding(check_root(path))
     spack, described = is_spack_tree(root), has_packages_file(root)
     if spack and described:
         raise InstallsError(

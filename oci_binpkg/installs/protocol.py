@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from oci_binpkg.errors import UsageError
 from oci_binpkg.model.spec import Spec, SpecGraph
 
 PACKAGES_FILE: Final = "packages.toml"
@@ -16,6 +17,15 @@ PACKAGES_FILE: Final = "packages.toml"
 def has_packages_file(path: str) -> bool:
     """Tell whether `path` is a folder with a `packages.toml`."""
     return os.path.isfile(os.path.join(path, PACKAGES_FILE))
+
+
+def check_root(path: str) -> str:
+    """Return the root of a tree. Raises `UsageError` for one that would be two directories in a list of paths."""
+    if ":" in path:
+        raise UsageError(
+            f"{path}: a root with a colon cannot stand in PATH and similar lists", hint="choose a directory without one"
+        )
+    return path
 
 
 @dataclass(frozen=True, slots=True)

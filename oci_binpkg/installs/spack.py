@@ -37,8 +37,8 @@ from oci_binpkg.installs.database import (
     without_package,
 )
 from oci_binpkg.installs.locking import LockFile, prefix_lock_offset
-from oci_binpkg.installs.protocol import Record
 from oci_binpkg.installs.verifications import Verification, Verifications
+from oci_binpkg.installs.protocol import Record, check_root
 from oci_binpkg.model.spec import Spec, SpecGraph
 
 DATABASE_FOLDER: Final = ".spack-db"
@@ -81,7 +81,7 @@ class SpackInstalls:
         new_verifier: Callable[[], str] = lambda: str(uuid.uuid4()),
         create: bool = False,
     ) -> None:
-        self._below = Root.of(root)
+        self._below = Root.of(check_root(root))
         self._root = self._below.path
         self._spack_prefix = spack_prefix or self._root.removesuffix(_DEFAULT_TREE) or self._root
         self._new_verifier = new_verifier
@@ -133,10 +133,11 @@ class SpackInstalls:
     def prefix_for(self, spec: Spec) -> str:
         """Return the recorded prefix, or `ROOT/PLATFORM-TARGET/NAME-VERSION-HASH`, Spack's default since 1.0.
 
-        Raises `ContentError` for a spec whose fields make no path below the root.
+        What the record of a package that is not installed says is no more than where an install would put it. Raises
+        `ContentError` for a spec whose fields make no path below the root.
         """
         known = self.record(spec.hash)
-        return known.prefix if known is not None and known.prefix else str(self._projected(spec))
+        return known.prefix if known is not None and known.installed and known.prefix else str(self.place_for(spec))
 
     def place_for(self, spec: Spec) -> PrefixPath:
         """Return where an install puts `spec`: where this tree has it recorded, if that is below its root.

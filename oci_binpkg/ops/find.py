@@ -114,6 +114,7 @@ class Shown:
         graph = self.entry.document.graph
         return {
             **Found(self.spec, CACHED).to_json(),
+            "hash_state": self.spec.hash_state.value,
             "tag": self.entry.key.tag,
             "digest": str(self.entry.manifest),
             "layer": str(layer.blob.descriptor.digest),

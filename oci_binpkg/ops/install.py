@@ -42,6 +42,7 @@ from oci_binpkg.ops.sources import Found, Resolution, Sources
 from oci_binpkg.ops.standing import check_present, older_than_known, verification_of, why_not
 
 MOST_AT_ONCE: Final = 256
+SHOWN: Final = 5
 BETWEEN_WRITES: Final = 0.5
 """At least so many seconds lie between two changes of the database, and four times as many as the last one took."""
 
@@ -222,7 +223,17 @@ class _Install:
         todo = [spec for spec in todo if spec not in lacking]
         there = (result.spec for result in results if result.outcome is Installed.PRESENT)
         self.expected.update(spec.hash for spec in (*todo, *there))
+        self._tell_unverified(todo)
         return todo, results
+
+    def _tell_unverified(self, todo: Sequence[Spec]) -> None:
+        unverified = self.sources.unverified(todo)
+        if unverified:
+            names = ", ".join(spec.short for spec in unverified[:SHOWN])
+            more = f" and {len(unverified) - SHOWN} more" if unverified[SHOWN:] else ""
+            self.observer(
+                Warned(f"the hash of {names}{more} cannot be verified: only the cache says that these are its contents")
+            )
 
     def _lacking(self, todo: Sequence[Spec]) -> Mapping[Spec, str]:
         roots = set(self.resolution.roots)

@@ -73,7 +73,7 @@ def unpack(
     check_spec_file(place.staged, entry.document)
     mapping = mapping_for(
         distribution.hash_to_prefix,
-        new_prefixes(place.spec, distribution, installs, entry.document.graph),
+        new_prefixes(place.spec, distribution, installs, entry.document.graph, place.final),
         root=(distribution.buildpath, installs.root),
         sbang=(distribution.sbang_install_path, installs.sbang_path),
     )
@@ -128,8 +128,10 @@ def _relocated(
     return report, record
 
 
-def new_prefixes(spec: Spec, distribution: Distribution, installs: SpackInstalls, graph: SpecGraph) -> dict[str, str]:
-    """Return the prefix in this tree for each hash that the package's files may mention.
+def new_prefixes(
+    spec: Spec, distribution: Distribution, installs: SpackInstalls, graph: SpecGraph, final: str
+) -> dict[str, str]:
+    """Return the prefix in this tree for each hash that the package's files may mention; its own is `final`.
 
     A spliced package was built with other dependencies: for each of those, the one of that name that took its place.
     """
@@ -144,7 +146,7 @@ def new_prefixes(spec: Spec, distribution: Distribution, installs: SpackInstalls
         elif spec.build_spec and known is not None:
             known = by_name.get(known.name, known)
         if known is not None and not known.is_external:
-            found[package_hash] = installs.prefix_for(known)
+            found[package_hash] = final if known == spec else installs.prefix_for(known)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -16,9 +16,9 @@ from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
 from oci_binpkg.cache.turns import READERS
 from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError, QueryError, UsageError
 from oci_binpkg.events import Observer, Warned, ignore
+from oci_binpkg.model.constraint import Constraint
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.spec import Spec, SpecGraph
-from oci_binpkg.model.spec_document import SpecDocument
 from oci_binpkg.ops.contents import contents
 from oci_binpkg.ops.platforms import this_platform
 from oci_binpkg.ops.stacked import package_tags, stacked
@@ -78,15 +78,31 @@ class Sources:
                     continue
                 search = search or stack.enter_context(IndexSearch(self.index()))
                 listed = search.one(query)
-                own = self._own_document(listed)
+                found = self._own(listed, query)
+                own = found.entry.document if found else None
                 roots.append(own.root if own else listed)
                 graph = graph | (own.graph if own else SpecGraph(search.graph.breadth_first(listed, None)))
         return Resolution(tuple(dict.fromkeys(roots)), graph)
 
-    def _own_document(self, listed: Spec) -> SpecDocument | None:
-        """Return what a package says of itself: an index only leads to it. None if no cache has it as it is listed."""
+    def _own(self, listed: Spec, query: Query) -> Found | None:
+        """Return a package as it describes itself: an index only leads to it. None if no cache has it as it is listed.
+
+        Raises `ContentError` for a package that is named by its hash alone if nothing says that the hash is its own.
+        """
         found = next(self.candidates(listed, []), None)
-        return found.entry.document if found else None
+        if found is None and listed.hash in self.failures:
+            raise self.failures[listed.hash]
+        if found is not None and found.entry.is_unverified and query.constraint == Constraint(hash=listed.hash):
+            raise ContentError(
+                f"the hash of {listed.short} cannot be verified: no rule is known for what {found.cache} has under it",
+                hint="a signature vouches for it (--check-signature); without one, name it as NAME@VERSION/HASH",
+            )
+        return found
+
+    def unverified(self, specs: Iterable[Spec]) -> list[Spec]:
+        """Return those of the packages found so far that neither a signature nor a rule for their hash vouches for."""
+        found = (self._known.get((cache.name, spec.hash)) for spec in specs for cache in self.caches)
+        return list(dict.fromkeys(each.entry.document.root for each in found if each and each.entry.is_unverified))
 
     def resolve_image(self, reference: str) -> Resolution:
         """Return the packages whose layers an image of the first cache stacks, the image of several packages included.

@@ -15,6 +15,7 @@ from oci_binpkg.errors import AuthError, CertificateError, ContentError, NotFoun
 from oci_binpkg.events import Observer, PackageFinished, PackageStarted, Warned
 from oci_binpkg.installs.protocol import Installs, Record
 from oci_binpkg.model.content import Digest, Growing, Platform
+from oci_binpkg.model.identifiers import is_path
 from oci_binpkg.model.image import (
     MAX_ENGINE_LAYERS,
     BaseImage,
@@ -170,6 +171,7 @@ class Stack:
             return
         try:
             found = self._cache.find(PackageKey.of(record.spec))
+            _check_place(found.prefix, record, self._installs.root)
             self._made[record.spec.hash] = _Made(found.layer, found.prefix, {})
         except (NotFoundError, ContentError) as error:
             self._observer(Warned(f"{record.spec.short} cannot be stacked: {error.message}"))
@@ -243,6 +245,16 @@ class Stack:
         """Report that a package is done."""
         detail = result.error.message if result.error else ""
         self._observer(PackageFinished(result.spec.hash, result.outcome.value, detail))
+
+
+def _check_place(prefix: str, record: Record, root: str) -> None:
+    """Raise `ContentError` for a place, named by a stored image, that no layer of the package is made for.
+
+    It becomes a part of the image's PATH. A package lies below its hash, or where the tree has it below its own root.
+    """
+    own = record.prefix.removeprefix(root)
+    if prefix and not (is_path(prefix) and (record.spec.hash[:7] in prefix or prefix.endswith(own))):
+        raise ContentError(f"its image names {prefix[:200]!r} as its prefix")
 
 
 def created_of(record: Record) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.command_line import Ended, binpkg
-from tests.support.made_layouts import Layout, Package, hashed, layout, lying, node
+from tests.support.made_layouts import Layout, Package, hashed, layout, lying, node, unverified
 
 Json = dict[str, Any]
 GOOD = Package(node("good", "1.0"))
@@ -147,3 +147,14 @@ def test_a_package_under_the_hash_of_another_is_not_installed(tmp_path: Path) ->
     assert ended.code == 10
     assert "claims the hash" in ended.err
     assert not list((tmp_path / "store").glob("linux-*"))
+
+
+def test_a_package_of_an_unknown_rule_is_installed_and_somebody_says_so(tmp_path: Path) -> None:
+    old = Package(unverified(node("old", "1.0"), "z" * 32))
+    cache = layout(tmp_path / "layout", [old])
+    ended = sound(binpkg("install", "old", "--from", cache.name, "--store", tmp_path / "store"))
+    assert "old@1.0/zzzzzzz" in ended.err
+    assert "cannot be verified" in ended.err
+    pinned = binpkg("install", "/" + "z" * 32, "--from", cache.name, "--store", tmp_path / "other")
+    assert pinned.code == 10
+    assert "names it by nothing but" in pinned.err or "cannot be verified" in pinned.err
