@@ -37,8 +37,8 @@ from oci_binpkg.installs.database import (
     without_package,
 )
 from oci_binpkg.installs.locking import LockFile, prefix_lock_offset
-from oci_binpkg.installs.verifications import Verification, Verifications
 from oci_binpkg.installs.protocol import Record, check_root
+from oci_binpkg.installs.verifications import Verification, Verifications
 from oci_binpkg.model.spec import Spec, SpecGraph
 
 DATABASE_FOLDER: Final = ".spack-db"

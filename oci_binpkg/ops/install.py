@@ -221,8 +221,8 @@ class _Install:
             self.observer(Warned(f"{spec.short} is in no cache and left out: {reason}"))
             results.append(InstallResult(spec, Installed.MISSING, passed_over=(reason,)))
         todo = [spec for spec in todo if spec not in lacking]
-        there = (result.spec for result in results if result.outcome is Installed.PRESENT)
-        self.expected.update(spec.hash for spec in (*todo, *there))
+        kept = (result.spec for result in results if result.outcome is Installed.PRESENT)
+        self.expected.update(spec.hash for spec in (*todo, *kept))
         self._tell_unverified(todo)
         return todo, results
 

@@ -66,7 +66,7 @@ class Tree:
 
 
 def node_of(sketch: Sketch, dependencies: Iterable[Mapping[str, Any]] = (), *, form: int = 5) -> dict[str, Any]:
-    """A node with its hash. `dependencies` are edges as they stand in nodes."""
+    """A node with the hash that Spack gives it. `dependencies` are edges as they stand in nodes."""
     node: dict[str, Any] = {
         "name": sketch.name,
         "version": sketch.version,
@@ -82,8 +82,8 @@ def node_of(sketch: Sketch, dependencies: Iterable[Mapping[str, Any]] = (), *, f
         node["dependencies"] = edges
     if form == 5:
         node["annotations"] = {"original_specfile_version": 5}
-    content = json.dumps(node, sort_keys=True).encode()
-    return {**node, "hash": base64.b32encode(hashlib.sha256(content).digest()).decode().lower()[:32]}
+    content = json.dumps(node, separators=(",", ":")).encode()
+    return {**node, "hash": base64.b32encode(hashlib.sha1(content).digest()).decode().lower()}
 
 
 def nodes_of(sketches: Sequence[Sketch], *, form: int = 5) -> dict[str, dict[str, Any]]:
