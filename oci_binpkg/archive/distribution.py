@@ -69,8 +69,10 @@ class Distribution:
         """Return the document as far as it agrees with the tar, whose members lie below `prefix`, an absolute path.
 
         The tar decides, for its files are what is installed. A root that does not lead to `prefix` is not used, which
-        is remarked. Raises `ContentError` if nothing in the document names `prefix`.
+        is remarked. Raises `ContentError` if nothing in the document names `prefix`, and for one with a colon or a
+        control character.
         """
+        check_path(prefix, what)
         recorded = self.recorded_prefix
         if recorded == prefix:
             return self

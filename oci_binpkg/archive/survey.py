@@ -41,5 +41,6 @@ def survey_layer(stream: Readable, what: str, *, media_type: str = "", limits: L
         raise ContentError(f"{what}: the layer has no document {MEMBER}", hint="it is not a layer of a package")
     prefix = document_name.removesuffix(f"/{MEMBER}")
     below = frozenset(name.removeprefix(f"{prefix}/") for name in directories if name.startswith(f"{prefix}/"))
-    distribution = Distribution.parse(document, f"{what}: {MEMBER}")
+    named = f"{what}: {MEMBER}"
+    distribution = Distribution.parse(document, named).confirmed(f"/{prefix}", named)
     return Survey(diff_id, f"/{prefix}", below, distribution)

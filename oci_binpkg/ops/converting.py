@@ -12,7 +12,7 @@ from oci_binpkg.model.content import OCI_LAYER_GZIP
 from oci_binpkg.model.image import Image, Layer, PackageLayer, PackageSpec, Prepend, compose
 from oci_binpkg.model.spec import Spec
 from oci_binpkg.model.spec_document import spec_document
-from oci_binpkg.ops.environment import FOLDERS
+from oci_binpkg.ops.environment import FOLDERS, is_place_of
 from oci_binpkg.ops.platforms import platform_of
 
 _EPOCH = "1970-01-01T00:00:00+00:00"
@@ -74,7 +74,8 @@ class ImageMaker:
                 entry = self._target.find(PackageKey.of(spec))
             except (NotFoundError, ContentError):
                 return None
-            self._known[spec.hash] = _Known(entry.layer, tuple(_own(entry.env, entry.prefix)))
+            prefix = entry.prefix if is_place_of(entry.prefix, spec) else ""
+            self._known[spec.hash] = _Known(entry.layer, tuple(_own(entry.env, prefix)))
         return self._known[spec.hash]
 
 

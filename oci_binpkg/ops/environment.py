@@ -6,7 +6,9 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from oci_binpkg.model.identifiers import is_path
 from oci_binpkg.model.image import Prepend
+from oci_binpkg.model.spec import Spec
 
 FOLDERS: Final = (
     ("bin", "PATH"),
@@ -19,6 +21,15 @@ FOLDERS: Final = (
     ("", "CMAKE_PREFIX_PATH"),
 )
 """Folder inside a prefix and the variable it is put in front of. Source: Spack's prefix inspections."""
+
+
+def is_place_of(prefix: str, spec: Spec, own: str = "") -> bool:
+    """Whether a prefix that a stored image names can be that of a package, so that it may become a part of PATH.
+
+    A package lies in a directory named after its hash or its name, or in `own`, where a tree has it below its root.
+    """
+    named = spec.hash[:7] in prefix or spec.name in prefix.rpartition("/")[2]
+    return is_path(prefix) and (named or bool(own and prefix.endswith(own)))
 
 
 def environment_changes(prefixes: Iterable[tuple[str, str]]) -> Iterator[Prepend]:

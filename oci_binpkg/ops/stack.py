@@ -15,7 +15,6 @@ from oci_binpkg.errors import AuthError, CertificateError, ContentError, NotFoun
 from oci_binpkg.events import Observer, PackageFinished, PackageStarted, Warned
 from oci_binpkg.installs.protocol import Installs, Record
 from oci_binpkg.model.content import Digest, Growing, Platform
-from oci_binpkg.model.identifiers import is_path
 from oci_binpkg.model.image import (
     MAX_ENGINE_LAYERS,
     BaseImage,
@@ -28,7 +27,7 @@ from oci_binpkg.model.image import (
 )
 from oci_binpkg.model.spec import Spec
 from oci_binpkg.model.spec_document import SpecDocument, spec_document
-from oci_binpkg.ops.environment import environment_changes
+from oci_binpkg.ops.environment import environment_changes, is_place_of
 from oci_binpkg.ops.platforms import platform_of
 from oci_binpkg.ops.progress import counted, counted_growing
 from oci_binpkg.ops.report import PackageResult
@@ -171,7 +170,9 @@ class Stack:
             return
         try:
             found = self._cache.find(PackageKey.of(record.spec))
-            _check_place(found.prefix, record, self._installs.root)
+            own = record.prefix.removeprefix(self._installs.root)
+            if found.prefix and not is_place_of(found.prefix, record.spec, own):
+                raise ContentError(f"its image names {found.prefix[:200]!r} as its prefix")  # noqa: TRY301
             self._made[record.spec.hash] = _Made(found.layer, found.prefix, {})
         except (NotFoundError, ContentError) as error:
             self._observer(Warned(f"{record.spec.short} cannot be stacked: {error.message}"))
@@ -245,16 +246,6 @@ class Stack:
         """Report that a package is done."""
         detail = result.error.message if result.error else ""
         self._observer(PackageFinished(result.spec.hash, result.outcome.value, detail))
-
-
-def _check_place(prefix: str, record: Record, root: str) -> None:
-    """Raise `ContentError` for a place, named by a stored image, that no layer of the package is made for.
-
-    It becomes a part of the image's PATH. A package lies below its hash, or where the tree has it below its own root.
-    """
-    own = record.prefix.removeprefix(root)
-    if prefix and not (is_path(prefix) and (record.spec.hash[:7] in prefix or prefix.endswith(own))):
-        raise ContentError(f"its image names {prefix[:200]!r} as its prefix")
 
 
 def created_of(record: Record) -> str:

@@ -215,6 +215,22 @@ def test_a_document_that_disagrees_with_the_tar_is_damage_and_the_next_cache_is_
     assert ended.code == 0, ended.err
 
 
+@pytest.mark.parametrize(
+    "prefix", ["/opt/a:/b/tool", "/opt/a\n/tool", "/opt/\x1b[2J/tool", "/opt/\u202e/tool"], ids=ascii
+)
+def test_a_layer_whose_files_are_in_such_a_place_is_refused(prefix: str, tmp_path: Path) -> None:
+    package = Package(
+        node(), prefix=prefix, distribution={"hash_to_prefix": {}, "buildpath": "", "relative_prefix": ""}
+    )
+    cache = layout(tmp_path / "layout", [package])
+    refused(binpkg("install", "tool", "--from", cache.name, "--store", tmp_path / "store"), tmp_path / "store")
+    mirror = binpkg("copy", cache.name, f"file://{tmp_path}/mirror", "--unsigned")
+    assert mirror.code == 0, mirror.err
+    copied = binpkg("copy", f"file://{tmp_path}/mirror", f"oci-layout:{tmp_path}/images", "--no-check-signature")
+    assert copied.code in (1, 10), copied.err
+    assert "Traceback" not in copied.err
+
+
 @pytest.mark.parametrize("verb", ["install", "push"])
 def test_a_root_with_a_colon_is_refused(verb: str, tmp_path: Path) -> None:
     cache = layout(tmp_path / "layout", [Package(node())])
