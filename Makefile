@@ -10,7 +10,7 @@ FAST := tests -n 2
 CHECKED := oci_binpkg tests registry-test
 MINIMUM := 90
 
-.PHONY: help venv parts demo test lint unit real bench profile soak mutations coverage proxy fuzz fuzz-commands clean
+.PHONY: help venv parts demo test lint unit real bench profile soak mutations coverage proxy fuzz fuzz-commands sandbox clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ fuzz: $(VENV)/.installed ## Fuzz each target in turn for SECONDS (60), or only T
 fuzz-commands: $(VENV)/.installed ## Fuzz the whole command for SECONDS (600) from SEED; what is found goes to finds/
 	@cd registry-test && ../$(BIN)/python -m command_fuzz --corpus --seconds $(or $(SECONDS),600) \
 		--seed $(or $(SEED),$$RANDOM) --finds $(CURDIR)/finds
+
+sandbox: $(VENV)/.installed ## 2,000 cases of a fixed seed and all that was found once: nothing may be found (`make test`: 500)
+	@cd registry-test && ../$(BIN)/python -m command_fuzz --corpus --cases 2000 --seed 1
 
 # Everything runs even when an earlier step fails; the last lines say how each step ended.
 test: parts ## Lint and all tests, the real ones included, with branch coverage

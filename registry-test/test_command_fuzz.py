@@ -16,6 +16,7 @@ from command_fuzz import grammar, judge, runner, verbs
 from command_fuzz.sandbox import Place, snapshot
 
 HERE = Path(__file__).parent
+CASES = 500
 ENDED = runner.Ended(0, b"", b"", 1.0, 0.1, 0.1)
 
 
@@ -23,7 +24,7 @@ def fuzz(*arguments: object) -> subprocess.CompletedProcess[str]:
     # the measuring of coverage would only slow it down
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     command = [sys.executable, "-m", "command_fuzz", *map(str, arguments)]
-    return subprocess.run(command, check=False, capture_output=True, text=True, cwd=HERE, env=environment, timeout=280)
+    return subprocess.run(command, check=False, capture_output=True, text=True, cwd=HERE, env=environment, timeout=290)
 
 
 def test_every_verb_of_the_command_line_has_a_way_to_be_called():
@@ -120,3 +121,11 @@ def test_the_judge_sees_what_was_written(place):
 
 def _path() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}"}
+
+
+@pytest.mark.real
+def test_nothing_is_found_in_what_was_found_once_and_in_cases_of_a_fixed_seed():
+    """`make sandbox` runs 2,000 of them."""
+    ended = fuzz("--corpus", "--seed", 1, "--cases", CASES)
+    assert ended.returncode == 0, ended.stdout[-6000:] + ended.stderr[-3000:]
+    assert "found: nothing" in ended.stdout

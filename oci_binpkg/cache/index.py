@@ -95,8 +95,12 @@ class IndexDocument:
 
     def packages(self) -> Iterator[Spec]:
         """Iterate over the specs whose layers are in the cache."""
+        return self.specs(self.records.present())
+
+    def specs(self, hashes: Iterable[str]) -> Iterator[Spec]:
+        """Iterate over the specs of these records; a damaged one goes to `notice` and is left out."""
         graph = self.graph
-        return (graph[package_hash] for package_hash in self.records.present() if package_hash in graph)
+        return (graph[package_hash] for package_hash in hashes if package_hash in graph)
 
     def present(self) -> set[str]:
         """Return the hashes of the packages whose layers are in the cache."""

@@ -193,7 +193,7 @@ def _enter(index: IndexDocument, tags: Collection[str], source: BinaryCache, tar
     Where the source is signed, only what was signed counts: the packages' own documents.
     """
     hashes = {hash_of_tag(tag) for tag in tags if is_package_tag(tag)}
-    listed = (index.graph[each] for each in index.records.present() if each in hashes)
+    listed = index.specs(each for each in index.records.present() if each in hashes)
     chosen = (spec for spec in listed if PackageKey.of(spec).tag in tags)
     added = index_of(_documents(source, chosen) if source.verifies else ((spec, index.graph) for spec in chosen))
     return bool(len(added.records)) and target.merge_index(added)

@@ -82,7 +82,7 @@ def documents(
     """
     known = contents(cache, observer)
     with IndexSearch(known) as search:
-        chosen = [known.graph[package_hash] for package_hash in search.hashes(queries)]
+        chosen = list(known.specs(search.hashes(queries)))
     if not cache.verifies:
         return [(spec, known.graph) for spec in chosen]
     keys = {spec.hash: PackageKey.of(spec) for spec in chosen}

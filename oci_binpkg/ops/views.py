@@ -122,4 +122,4 @@ def _chosen(index: IndexDocument, tags: Mapping[str, str], queries: Sequence[Que
 
 def _part(index: IndexDocument, chosen: Sequence[str]) -> IndexDocument:
     """Return an index of some packages of another, and of all they depend on."""
-    return index_of((index.graph[each], index.graph) for each in chosen)
+    return index_of((spec, index.graph) for spec in index.specs(chosen))

@@ -121,7 +121,7 @@ def parallel(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def work(given: argparse.Namespace, worker: int) -> dict[str, Any]:
     """Run every n-th case."""
     deadline = time.monotonic() + given.seconds if given.seconds else float("inf")
-    most = given.cases or (10**9 if given.seconds else 200)
+    most = given.cases or (10**9 if given.seconds else 0 if given.corpus else 200)
     found: dict[str, dict[str, Any]] = {}
     cases = 0
     with runner.bench() as bench:

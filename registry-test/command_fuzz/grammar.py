@@ -76,6 +76,8 @@ def _shape(rng: random.Random) -> dict[str, Any]:
             shape[name] = True
     if rng.random() < 0.15:
         shape["index"] = False
+    if rng.random() < 0.1:
+        shape["signed"] = True
     if rng.random() < 0.15:
         shape["signed_name"] = rng.random() < 0.5
     if shape["cache"] in ("registry", "web") and rng.random() < 0.35:

@@ -54,6 +54,27 @@ class Ended:
     hung: bool = False
 
 
+@dataclass(frozen=True)
+class Signer:
+    """Somebody with a key in a GNUPGHOME; `trusted` is a folder with what the command keeps of keys it trusts."""
+
+    home: str
+    trusted: str
+
+    def make(self) -> None:
+        """Make the key, and `key.asc` of it."""
+        self._gpg("--passphrase", "", "--quick-gen-key", "ci@example.org", "ed25519", "sign", "never")
+        Path(self.home, "key.asc").write_bytes(self._gpg("--armor", "--export", "ci@example.org"))
+
+    def sign(self, data: bytes, detached: bool) -> bytes:
+        """Sign beside the data, or around it."""
+        return self._gpg(*(("--armor", "--detach-sign") if detached else ("--clearsign",)), "--output", "-", stdin=data)
+
+    def _gpg(self, *words: str, stdin: bytes = b"") -> bytes:
+        command = ["gpg", "--homedir", self.home, "--batch", "--quiet", "--digest-algo", "SHA512", *words]
+        return subprocess.run(command, input=stdin, capture_output=True, check=True).stdout
+
+
 @dataclass
 class Bench:
     """A place, its servers, and what runs there. One call at a time."""
@@ -64,11 +85,16 @@ class Bench:
     locked: bool
     ran: dict[str, int] = field(default_factory=dict)
     codes: dict[int, int] = field(default_factory=dict)
+    signers: list[Signer] = field(default_factory=list)
 
     def run(self, recipe: Recipe) -> list[judge.Finding]:
         """Make the world of a recipe and run its calls; return what the judge has to say."""
         self.place.clear()
-        world = worlds.make(Maker(recipe, self.place.root, self.place.port))
+        signed = recipe.get("shape", {}).get("signed")
+        sign = self._signer().sign if signed else worlds.unsigned
+        world = worlds.make(Maker(recipe, self.place.root, self.place.port, sign))
+        if signed:
+            shutil.copytree(self._signer().trusted, f"{self.place.root}/data", dirs_exist_ok=True)
         with suppress(OSError, ValueError):  # an edit made a path that cannot be: what is written until then counts
             worlds.written(world, self.place.root)
         if recipe.get("shape", {}).get("store") == "tree":
@@ -116,6 +142,17 @@ class Bench:
         cpu = used.ru_utime + used.ru_stime
         mib = max(0, used.ru_maxrss - baseline) / 1024
         return Ended(os.waitstatus_to_exitcode(status), *texts, mib, cpu, time.monotonic() - begun, hung)
+
+    def _signer(self) -> Signer:
+        """Return who signs; his key is made when it is needed, and trusted by the command itself."""
+        if not self.signers:
+            signer = Signer(f"{self.folder}/gpg", f"{self.folder}/trusted")
+            signer.make()
+            ended = self.call(["keys", "trust", f"{self.folder}/gpg/key.asc"], {})
+            assert ended.code == 0, ended.err
+            shutil.copytree(f"{self.place.root}/data", signer.trusted)
+            self.signers.append(signer)
+        return self.signers[0]
 
     def _store(self) -> None:
         root = f"{self.place.root}/{STORE}"

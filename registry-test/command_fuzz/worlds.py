@@ -44,6 +44,12 @@ class World:
     documents: list[tuple[str, int, Any]] = field(default_factory=list)
 
 
+def unsigned(data: bytes, detached: bool) -> bytes:
+    """Return what has the form of a signature and is none."""
+    armor = b"-----BEGIN PGP SIGNATURE-----\n\niQ==\n-----END PGP SIGNATURE-----\n"
+    return armor if detached else b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\n" + data + b"\n" + armor
+
+
 @dataclass
 class Maker:
     """Makes documents and lets the edits of a recipe happen to them. Digests are over what came of it."""
@@ -51,7 +57,7 @@ class Maker:
     recipe: Recipe
     place: str
     port: int
-    sign: Callable[[bytes], bytes] = lambda data: data
+    sign: Callable[[bytes, bool], bytes] = unsigned
     world: World = field(default_factory=World)
 
     @property
@@ -78,6 +84,10 @@ class Maker:
         for edit in self._edits(kind, number):
             data = edits.with_bytes(data, edit)
         return data
+
+    def text(self, kind: str, data: bytes) -> bytes:
+        """Return a file that is no document, with the edits of its bytes made."""
+        return self.encoded(kind, None, lambda _: data)
 
     def file(self, path: str, data: bytes) -> bytes:
         """Put a file into the world, unless an edit made its path one that cannot be."""
@@ -202,13 +212,13 @@ def layout(maker: Maker, found: list[Package]) -> None:
             attach(entry)
 
     def attach(subject: dict[str, Any]) -> None:
-        armored = maker.sign(b"detached:" + maker.world.files[f"cache/blobs/sha256/{subject['digest'][7:]}"])
+        armored = maker.sign(maker.world.files[f"cache/blobs/sha256/{subject['digest'][7:]}"], True)
         artifact = {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
             "artifactType": "application/vnd.oci-binpkg.signature.v1",
             "config": {"mediaType": "application/vnd.oci.empty.v1+json", **blob(b"{}")},
-            "layers": [{"mediaType": "application/pgp-signature", **blob(maker.broken("signature", 0, armored))}],
+            "layers": [{"mediaType": "application/pgp-signature", **blob(maker.text("signature", armored))}],
             "subject": subject,
         }
         listed = {"mediaType": MANIFEST, **blob(maker.encoded("artifact", artifact))}
@@ -241,8 +251,8 @@ def mirror(maker: Maker, found: list[Package]) -> None:
 
     def manifest(kind: str, path: str, *records: dict[str, Any], signed: bool = False) -> None:
         data = maker.encoded(kind, {"version": 3, "data": list(records)}, lambda each: edits.encoded(each) + b"\n")
-        data = maker.sign(data) if signed else data
-        maker.file(f"cache/{path}", maker.broken("signed-manifest", 0, data) if signed else data)
+        data = maker.sign(data, False) if signed else data
+        maker.file(f"cache/{path}", maker.text("signed-manifest", data) if signed else data)
 
     maker.file("cache/v3/layout.json", maker.encoded("layout.json", {"signing": "gpg"}))
     for package in found:
@@ -280,7 +290,7 @@ def old_mirror(maker: Maker, found: list[Package]) -> None:
         }
         spec = maker.encoded("spec", {**packages.document_of(package, maker.shape["form"]), **facts})
         signed = maker.shape["signed"]
-        data = maker.broken("signed-manifest", 0, maker.sign(spec)) if signed else spec
+        data = maker.text("signed-manifest", maker.sign(spec, False)) if signed else spec
         maker.file(f"cache/build_cache/{stem}.spec.json{'.sig' if signed else ''}", data)
         maker.file(f"cache/build_cache/{arch}/gcc-12.2.0/{named}/{stem}.spack", layer)
     index = maker.encoded("index", database_of(maker, found))
