@@ -140,7 +140,9 @@ def _parse(path: str) -> dict[str, Any]:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InstallsError(f"{path}: not valid TOML: {error}") from error
     except OSError as error:
-        raise InstallsError(f"{path}: cannot be read: {error.strerror}") from error
+        raise InstallsError(
+            f"{path}: cannot be read: {error.strerror}", hint="put a file there that describes the packages"
+        ) from error
 
 
 def _tables(document: Mapping[str, Any], file: str, root: str) -> list[_Table]:

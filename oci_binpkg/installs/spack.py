@@ -23,7 +23,7 @@ from oci_binpkg.disk import (
     disk_errors,
     kind_of,
     read_regular,
-    replace_file,
+    replacing,
 )
 from oci_binpkg.errors import ContentError, InstallsError, LocalDiskError
 from oci_binpkg.file_lock import Patience
@@ -236,10 +236,19 @@ class SpackInstalls:
             changed = parse_database(data, path)
             # a line too many belongs to no install; a line too few would make a package its owner's own
             verifications.change(self._root, change.verified)
-            replace_file(path, data)
+            self._write(path, data)
             verifications.change(self._root, (), change.forgotten)
-            replace_file(os.path.join(self._root, DATABASE_FOLDER, "index_verifier"), self._new_verifier().encode())
         self._take(changed)
+
+    def _write(self, path: str, data: bytes) -> None:
+        """Replace the index, then the verifier by which running Spack processes notice; neither if one is refused."""
+        verifier = os.path.join(self._root, DATABASE_FOLDER, "index_verifier")
+        with (
+            replacing(verifier, failing=lambda: disk_errors(verifier, "written")) as write_verifier,
+            replacing(path, failing=lambda: disk_errors(path, "written")) as write_index,
+        ):
+            write_verifier(self._new_verifier().encode())
+            write_index(data)
 
     def _elsewhere(self) -> frozenset[str]:
         return frozenset(r.spec.hash for up in self._upstreams for r in up.records() if r.installed)
