@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from oci_binpkg.archive.distribution import Distribution
@@ -20,11 +21,13 @@ from oci_binpkg.ops.agreement import check_spec_file
 from oci_binpkg.ops.placing import Place
 from oci_binpkg.ops.receiving import Tee
 from oci_binpkg.ops.sbang import ensure_sbang
+from oci_binpkg.relocate.budget import Budget
 from oci_binpkg.relocate.prefixes import PrefixMap, mapping_for
 from oci_binpkg.relocate.report import RelocationReport
 from oci_binpkg.relocate.tree import relocate_tree
 
 _HEAD = 4096
+_MOST_REMARKS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,14 @@ def unpack(
     )
     if not mapping:
         return Unpacked(0, distribution.remarks, extracted, kept)
-    report, record = _relocated(place, extracted, installs, mapping, allow_stale=allow_stale)
+    report, record = _relocated(
+        place,
+        extracted,
+        installs,
+        mapping,
+        allow_stale=allow_stale,
+        budget=Budget.for_layer(layer.blob.descriptor.size, place.spec.short),
+    )
     _record(place, record)
     return Unpacked(len(report.changed), (*distribution.remarks, *_remarks(report)), extracted, kept)
 
@@ -98,7 +108,13 @@ def _check_hash(spec: Spec, extracted: Extracted) -> None:
 
 
 def _relocated(
-    place: Place, extracted: Extracted, installs: SpackInstalls, mapping: PrefixMap, *, allow_stale: bool
+    place: Place,
+    extracted: Extracted,
+    installs: SpackInstalls,
+    mapping: PrefixMap,
+    *,
+    allow_stale: bool,
+    budget: Budget,
 ) -> tuple[RelocationReport, bytes]:
     """Relocate what was unpacked; return what was done, and the record of the files as they are then."""
     distribution = extracted.distribution
@@ -115,6 +131,7 @@ def _relocated(
             root=installs.root,
             sbang=installs.sbang_path,
             allow_stale=allow_stale,
+            budget=budget,
         )
         _bring_sbang(place, extracted, installs)
         record = manifest_of(
@@ -190,6 +207,14 @@ def _record(place: Place, data: bytes) -> None:
 
 
 def _remarks(report: RelocationReport) -> Iterator[str]:
+    """Yield what people should know, the first hundred of it: nobody reads more."""
+    found = _all_remarks(report)
+    yield from islice(found, _MOST_REMARKS)
+    if further := sum(1 for _ in found):
+        yield f"and {further} more of the kind"
+
+
+def _all_remarks(report: RelocationReport) -> Iterator[str]:
     for stale in report.stale:
         text = stale.finding.string[:200].decode("utf-8", "replace")
         yield f"{stale.path}: still holds {text!r}: at most {stale.finding.room} bytes fit there"

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
+
+MOST_FINDINGS: Final = 100
+"""Findings of one file that are kept."""
 
 
 class FindingKind(StrEnum):
@@ -35,6 +39,29 @@ class Finding:
         """Whether the old prefix is still there."""
         return self.kind is not FindingKind.TAIL_CHANGED
 
+    @property
+    def missing(self) -> int:
+        """How many bytes the new prefix is too long by."""
+        return len(self.new) - self.room
+
+
+@dataclass(slots=True)
+class Findings:
+    """Findings as they come: the first hundred, of the others the number. The tightest one is among those kept."""
+
+    kept: list[Finding] = field(default_factory=list)
+    further: int = 0
+
+    def add(self, finding: Finding) -> None:
+        """Take the next one."""
+        if len(self.kept) < MOST_FINDINGS:
+            self.kept.append(finding)
+            return
+        self.further += 1
+        tightest = max(self.kept, key=_tightness)
+        if _tightness(finding) > _tightness(tightest):
+            self.kept[-1] = finding
+
 
 @dataclass(frozen=True, slots=True)
 class Patch:
@@ -46,10 +73,14 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Edited:
-    """The changes to one file, none of which overlap, and what was found on the way."""
+    """The changes to one file, none of which overlap, and what was found on the way.
+
+    `further` counts findings that were not kept.
+    """
 
     patches: tuple[Patch, ...] = ()
     findings: tuple[Finding, ...] = ()
+    further: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.patches)
@@ -70,8 +101,15 @@ class Edited:
 
 def merged(parts: Iterable[Edited]) -> Edited:
     """Return several edits of one file as one."""
-    listed = list(parts)
-    return Edited(
-        tuple(patch for part in listed for patch in part.patches),
-        tuple(found for part in listed for found in part.findings),
-    )
+    patches: list[Patch] = []
+    findings = Findings()
+    for part in parts:
+        patches += part.patches
+        findings.further += part.further
+        for found in part.findings:
+            findings.add(found)
+    return Edited(tuple(patches), tuple(findings.kept), findings.further)
+
+
+def _tightness(finding: Finding) -> tuple[bool, int]:
+    return finding.is_stale, finding.missing

@@ -82,7 +82,7 @@ class _Names:
         edited = relocate_strings(self.image.data, mapping, start=start, end=end, skip=claimed)
         for patch in edited.patches:
             self.table[patch.offset - start : patch.offset - start + len(patch.data)] = patch.data
-        return Edited((), edited.findings)
+        return Edited((), edited.findings, edited.further)
 
 
 @dataclass(slots=True)

@@ -10,19 +10,20 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from mmap import ACCESS_READ, mmap
-from typing import Final
+from typing import IO, Final
 
 from oci_binpkg.errors import ContentError, LocalDiskError
 from oci_binpkg.relocate import ar, text
-from oci_binpkg.relocate.edits import Edited, Finding
+from oci_binpkg.relocate.budget import Budget
+from oci_binpkg.relocate.edits import Edited, Finding, Findings
 from oci_binpkg.relocate.prefixes import PrefixMap
 from oci_binpkg.relocate.scan import MAGIC_SIZE, is_object_file
 from oci_binpkg.relocate.strings import is_left, relocate_strings, remaining
 
-WHOLE: Final = 64 * 1024 * 1024
-"""Texts up to this many bytes are read at once, longer ones in pieces."""
+WHOLE: Final = 4 * 1024 * 1024
+"""Texts up to this many bytes are read at once, longer ones in windows."""
 
 _ELF: Final = b"\x7fELF"
 _CHUNK: Final = 256 * 1024
@@ -31,51 +32,61 @@ _HEAD: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class FileOutcome:
-    """What became of one file. `refused`: reasons why it could not be changed; `remark`: what people should know."""
+    """What became of one file. `refused`: reasons why it could not be changed; `remark`: what people should know.
+
+    `further` counts findings beyond those kept.
+    """
 
     changed: bool = False
     findings: tuple[Finding, ...] = ()
     refused: tuple[str, ...] = ()
     remark: str = ""
+    further: int = 0
 
 
-def relocate_binary(path: str, mapping: PrefixMap) -> FileOutcome:
+def relocate_binary(path: str, mapping: PrefixMap, budget: Budget | None = None) -> FileOutcome:
     """Relocate an ELF or Mach-O file; one that cannot be read as such is treated as bytes with strings in them."""
+    budget = budget or Budget()
     with _open(path) as descriptor:
-        if not _has(descriptor, mapping):
+        if not _count(descriptor, mapping.old.needles, budget):
             return FileOutcome()  # most binaries: taking them apart costs far more than a look through their bytes
         with _mapped(descriptor) as data:
-            return _relocate_mapped(descriptor, data, mapping)
+            return _relocate_mapped(descriptor, data, mapping, budget)
 
 
-def _relocate_mapped(descriptor: int, data: mmap | bytes, mapping: PrefixMap) -> FileOutcome:
+def _relocate_mapped(descriptor: int, data: mmap | bytes, mapping: PrefixMap, budget: Budget) -> FileOutcome:
     try:
         if data[: len(_ELF)] == _ELF:
             from oci_binpkg.relocate.elf import relocate_elf  # noqa: PLC0415 - most packages need no ELF reader
 
             return _write(descriptor, relocate_elf(data, mapping))
         if is_object_file(data[:MAGIC_SIZE]):
-            return _relocate_macho(descriptor, bytes(data), mapping)
+            return _relocate_macho(descriptor, data, mapping, budget)
         remark = "declared a binary, and is none that is known; only strings were changed"
     except ContentError as error:
         remark = f"only strings were changed: {error.message}"
     outcome = _write(descriptor, relocate_strings(data, mapping))
-    return FileOutcome(outcome.changed, outcome.findings, remark=remark if outcome.changed else "")
+    return replace(outcome, remark=remark if outcome.changed else "")
 
 
-def relocate_archive(path: str, mapping: PrefixMap) -> FileOutcome:
+def relocate_archive(path: str, mapping: PrefixMap, budget: Budget | None = None) -> FileOutcome:
     """Relocate the members of a static archive. Raises `ContentError` for a damaged one."""
     with _open(path) as descriptor, _mapped(descriptor) as data:
+        _count(descriptor, mapping.old.needles, budget or Budget())
         return _write(descriptor, ar.relocate_archive(data, mapping))
 
 
-def relocate_text(path: str, mapping: PrefixMap, *, sbang: bytes = b"", whole: int = WHOLE) -> FileOutcome:
+def relocate_text(
+    path: str, mapping: PrefixMap, budget: Budget | None = None, *, sbang: bytes = b"", whole: int = WHOLE
+) -> FileOutcome:
     """Relocate a text file. With `sbang`, the path of that script, interpreter lines that become too long call it."""
+    budget = budget or Budget()
     with _open(path) as descriptor:
         if os.fstat(descriptor).st_size > whole:
-            changed = _rewrite_in_pieces(descriptor, mapping)
+            changed = _rewrite(descriptor, mapping, budget, sbang)
         else:
             old = _content(descriptor)
+            budget.take(mapping.old.count_in(old))
             new = mapping.replace_text(old)
             if sbang and new != old:
                 new = text.with_sbang(new, sbang)
@@ -84,18 +95,24 @@ def relocate_text(path: str, mapping: PrefixMap, *, sbang: bytes = b"", whole: i
     return FileOutcome(changed, remark="its interpreter line is too long for some kernels" if too_long else "")
 
 
-def relocate_utf16(path: str, mapping: PrefixMap) -> FileOutcome:
+def relocate_utf16(path: str, mapping: PrefixMap, budget: Budget | None = None) -> FileOutcome:
     """Relocate a text in UTF-16. Raises `ContentError` if it is none."""
-    with _open(path) as descriptor:
-        old = _content(descriptor)
-        new = text.relocate_utf16(old, mapping)
-        return FileOutcome(new != old and _replace(descriptor, new))
+    with _open(path) as descriptor, tempfile.TemporaryFile() as copy:
+        mark, read = text.utf16_reader(_reader(descriptor))
+        copy.write(mark)
+        write = text.utf16_writer(mark, copy.write)
+        changed = False
+        for window in text.windows(read, mapping):
+            (budget := budget or Budget()).take(len(window.mentions))
+            changed |= bool(window.mentions)
+            write(window.replaced(mapping))
+        return FileOutcome(changed and _copy_back(copy, descriptor))
 
 
 def left_in_binary(path: str, mapping: PrefixMap) -> list[int]:
     """Return where old prefixes are left in a file that `relocate_binary` changed."""
     with _open(path, os.O_RDONLY) as descriptor:
-        if not _has(descriptor, mapping):
+        if not _count(descriptor, mapping.old.needles, None):
             return []
         with _mapped(descriptor) as data:
             try:
@@ -121,62 +138,78 @@ def left_in_archive(path: str, mapping: PrefixMap) -> list[int]:
 def left_in_text(path: str, mapping: PrefixMap) -> list[int]:
     """Return [0] if an old prefix is left in a text file."""
     with _open(path, os.O_RDONLY) as descriptor:
-        parts = text.pieces(_reader(descriptor), mapping)
-        return [0] if any(text.left_in_text(part, mapping) for part in parts) else []
+        found = text.windows(_reader(descriptor), mapping)
+        return [0] if any(window.is_left(mapping) for window in found) else []
 
 
 def left_in_utf16(path: str, mapping: PrefixMap) -> list[int]:
     """Return [0] if an old prefix is left in a text in UTF-16."""
     with _open(path, os.O_RDONLY) as descriptor:
-        return [0] if text.left_in_utf16(_content(descriptor), mapping) else []
+        found = text.windows(text.utf16_reader(_reader(descriptor))[1], mapping)
+        return [0] if any(window.is_left(mapping) for window in found) else []
 
 
-def mentions(path: str, mapping: PrefixMap) -> tuple[bytes, bool]:
+def mentions(path: str, mapping: PrefixMap, budget: Budget | None = None) -> tuple[bytes, bool]:
     """Return the first bytes of a file, and whether an old prefix stands in it anywhere, also as UTF-16."""
+    budget = budget or Budget()
     with _open(path, os.O_RDONLY) as descriptor:
         head = os.pread(descriptor, MAGIC_SIZE, 0)
         if text.is_utf16(head):
-            return head, text.utf16_mentions(_content(descriptor), mapping)
-        if not _has(descriptor, mapping):
+            return head, bool(_count(descriptor, text.utf16_needles(head[:2], mapping), budget))
+        if not _count(descriptor, mapping.old.needles, budget):
             return head, False
         with _mapped(descriptor) as data:
             return head, is_left(data, mapping)
 
 
-def _has(descriptor: int, mapping: PrefixMap) -> bool:
-    """Tell whether any old prefix stands anywhere in a file. Read in pieces: a mapped file would count as memory."""
-    wanted = mapping.old.shortest
-    overlap = max((len(prefix) for prefix in wanted), default=1) - 1
-    size = os.fstat(descriptor).st_size
-    if size <= _CHUNK:
+def _count(descriptor: int, needles: tuple[bytes, ...], budget: Budget | None) -> int:
+    """Count where any old prefix may stand in a file. Read in pieces: a mapped file would count as memory.
+
+    Without a budget the first one will do.
+    """
+    overlap = max(map(len, needles), default=1) - 1
+    if os.fstat(descriptor).st_size <= _CHUNK:
         content = os.pread(descriptor, _CHUNK, 0)
-        return any(prefix in content for prefix in wanted)
+        return _taken(sum(map(content.count, needles)), budget)
     # the end of each piece stays before the next one, so that nothing is copied but that
     piece = bytearray(overlap + _CHUNK)
     target = memoryview(piece)[overlap:]
-    offset = 0
+    offset, found = 0, 0
     while count := os.preadv(descriptor, [target], offset):
         start, end = 0 if offset else overlap, overlap + count
-        if any(piece.find(prefix, start, end) >= 0 for prefix in wanted):
-            return True
+        here = sum(piece.count(needle, start, end) for needle in needles)
+        found += _taken(here, budget)
+        if found and budget is None:
+            break
         offset += count
         piece[:overlap] = piece[end - overlap : end]
-    return False
+    return found
 
 
-def _relocate_macho(descriptor: int, data: bytes, mapping: PrefixMap) -> FileOutcome:
+def _taken(count: int, budget: Budget | None) -> int:
+    if count and budget is not None:
+        budget.take(count)
+    return count
+
+
+def _relocate_macho(descriptor: int, data: mmap | bytes, mapping: PrefixMap, budget: Budget) -> FileOutcome:
+    if len(data) > budget.whole_file:
+        raise ContentError(f"a Mach-O file of {len(data)} bytes, of which the layer had far fewer")
     from oci_binpkg.relocate.macho import relocate_macho  # noqa: PLC0415 - few packages have Mach-O files
 
-    edit = relocate_macho(data, mapping)
+    edit = relocate_macho(bytes(data), mapping)
     if edit.changed:
         _replace(descriptor, edit.data)
-    return FileOutcome(edit.changed, edit.findings, edit.refused)
+    kept = Findings()
+    for finding in edit.findings:
+        kept.add(finding)
+    return FileOutcome(edit.changed, tuple(kept.kept), edit.refused, further=kept.further)
 
 
 def _write(descriptor: int, edited: Edited) -> FileOutcome:
     for patch in edited.patches:
         _write_at(descriptor, patch.data, patch.offset)
-    return FileOutcome(bool(edited), edited.findings)
+    return FileOutcome(bool(edited), edited.findings, further=edited.further)
 
 
 def _replace(descriptor: int, content: bytes) -> bool:
@@ -185,22 +218,29 @@ def _replace(descriptor: int, content: bytes) -> bool:
     return True
 
 
-def _rewrite_in_pieces(descriptor: int, mapping: PrefixMap) -> bool:
+def _rewrite(descriptor: int, mapping: PrefixMap, budget: Budget, sbang: bytes) -> bool:
+    """Replace what a long text mentions, window by window."""
     changed = False
     with tempfile.TemporaryFile() as copy:
-        for piece in text.pieces(_reader(descriptor), mapping):
-            replaced = mapping.replace_text(piece)
-            changed |= replaced != piece
+        for window in text.windows(_reader(descriptor), mapping):
+            budget.take(len(window.mentions))
+            replaced = window.replaced(mapping)
+            if sbang and window.mentions and not copy.tell():
+                replaced = text.with_sbang(replaced, sbang)
+            changed |= bool(window.mentions)
             copy.write(replaced)
-        if changed:
-            end = copy.tell()
-            copy.seek(0)
-            at = 0
-            while chunk := copy.read(_CHUNK):
-                _write_at(descriptor, chunk, at)
-                at += len(chunk)
-            os.ftruncate(descriptor, end)
-    return changed
+        return changed and _copy_back(copy, descriptor)
+
+
+def _copy_back(copy: IO[bytes], descriptor: int) -> bool:
+    end = copy.tell()
+    copy.seek(0)
+    at = 0
+    while chunk := copy.read(_CHUNK):
+        _write_at(descriptor, chunk, at)
+        at += len(chunk)
+    os.ftruncate(descriptor, end)
+    return True
 
 
 def _write_at(descriptor: int, content: bytes, offset: int) -> None:

@@ -7,54 +7,152 @@ The text rule is Spack's: a prefix counts where neither a `/` nor a name of a lo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from mmap import mmap
 from typing import Final
 
-from oci_binpkg.errors import UsageError
+from oci_binpkg.errors import ContentError, UsageError
 
 Buffer = bytes | bytearray | mmap
 """What is searched: bytes in memory or a file mapped into it."""
 
 WORD: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 """The characters that may run up to a prefix, as the `I` and the `-` of `-I/opt/a`."""
+LONGEST: Final = 4095
+"""Bytes of a path that the kernel takes."""
+DEEPEST: Final = 64
+"""How many prefixes may lie within one another, as a root, a tree in it, a package do."""
+_FEW: Final = 32
+_PATH: Final = WORD + b"/"
+_LOOK_BACK: Final = 256
 
 
 @dataclass(frozen=True)
 class PrefixSet:
-    """Absolute directories to look for, as the bytes of their paths; empty ones and the root are left out."""
+    """Absolute directories to look for, as the bytes of their paths; empty ones and the root are left out.
+
+    A hundred thousand cost no more passes over a text than one: what is looked for are the beginnings that all of them
+    share (`needles`), and which prefix stands there is found in a sorted list.
+    """
 
     prefixes: tuple[bytes, ...]
 
     @classmethod
     def of(cls, prefixes: Iterable[str]) -> PrefixSet:
-        """Collect paths, longest first. Raises `UsageError` for a relative one."""
+        """Collect paths, longest first. Raises `UsageError` for a relative one, `ContentError` for what is no path."""
         encoded = {_encode(prefix) for prefix in prefixes} - {b""}
         return cls(tuple(sorted(encoded, key=_longest_first)))
 
     @cached_property
     def shortest(self) -> tuple[bytes, ...]:
         """The prefixes that begin with no other one: whatever mentions any prefix mentions one of these."""
-        kept: list[bytes] = []
-        for prefix in reversed(self.prefixes):
-            if not prefix.startswith(tuple(kept)):
-                kept.append(prefix)
-        return tuple(kept)
+        paths, parents = self._chains
+        return tuple(path for path, parent in zip(paths, parents, strict=True) if parent < 0)
+
+    @cached_property
+    def longest(self) -> int:
+        """The length of the longest prefix."""
+        return max(map(len, self.prefixes), default=0)
+
+    @cached_property
+    def needles(self) -> tuple[bytes, ...]:
+        """A few beginnings, one of which stands wherever a prefix does: `shortest`, if these are few."""
+        if len(self.shortest) <= _FEW:
+            return self.shortest
+        few, many = 1, max(map(len, self.shortest))  # so long they are few, so long they are many
+        while many - few > 1:
+            middle = (few + many) // 2
+            if len({prefix[:middle] for prefix in self.shortest}) <= _FEW:
+                few = middle
+            else:
+                many = middle
+        return tuple(sorted({prefix[:few] for prefix in self.shortest}))
+
+    @cached_property
+    def are_exact(self) -> bool:
+        """Whether a prefix stands wherever a needle does."""
+        return self.needles is self.shortest
+
+    @cached_property
+    def finder(self) -> re.Pattern[bytes]:
+        """Finds the next needle."""
+        return re.compile(b"|".join(map(re.escape, self.needles)) or rb"(?!)")
 
     @cached_property
     def pattern(self) -> re.Pattern[bytes]:
         """The text rule: group 1 is the run of characters before, group 2 the prefix, group 3 the path that follows."""
         return text_pattern(self.prefixes)
 
+    @cached_property
+    def _chains(self) -> tuple[list[bytes], list[int]]:
+        """The prefixes sorted, and for each the place of the longest other one that it begins with, -1 for none."""
+        paths, parents = sorted(self.prefixes), list[int]()
+        open_: list[int] = []
+        for place, path in enumerate(paths):
+            while open_ and not path.startswith(paths[open_[-1]]):
+                open_.pop()
+            parents.append(open_[-1] if open_ else -1)
+            open_.append(place)
+            if len(open_) > DEEPEST:
+                raise ContentError(f"more than {DEEPEST} prefixes lie within one another")
+        return paths, parents
+
+    def longest_at(self, data: Buffer, at: int) -> bytes | None:
+        """Return the longest prefix that stands at a place."""
+        return self.longest_of(data[at : at + self.longest])
+
+    def longest_of(self, text: bytes | bytearray) -> bytes | None:
+        """Return the longest prefix that `text` begins with."""
+        paths, parents = self._chains
+        place = bisect_right(paths, text) - 1
+        while place >= 0:
+            if text.startswith(paths[place]):
+                return paths[place]
+            place = parents[place]
+        return None
+
+    def all_of(self, text: bytes) -> Iterator[bytes]:
+        """Yield every prefix that `text` begins with."""
+        found = self.longest_of(text)
+        while found is not None:
+            yield found
+            paths, parents = self._chains
+            parent = parents[bisect_right(paths, found) - 1]
+            found = paths[parent] if parent >= 0 else None
+
+    def stands_in(self, text: bytes) -> bool:
+        """Tell whether a prefix may stand anywhere in `text`, be it a mention or not."""
+        return any(needle in text for needle in self.needles)
+
+    def count_in(self, text: bytes) -> int:
+        """Count the places in `text` where a prefix may stand."""
+        return sum(map(text.count, self.needles))
+
+    def mentions(self, text: bytes) -> Iterator[tuple[int, bytes]]:
+        """Yield the place and the prefix of every mention in `text`."""
+        if self.are_exact:
+            yield from ((match.start(2), match[2]) for match in self.pattern.finditer(text))
+            return
+        at = 0
+        while found := self.finder.search(text, at):
+            at = found.start()
+            prefix = None if follows_slash(text, at) else self.longest_at(text, at)
+            if prefix is None:
+                at += 1
+                continue
+            yield at, prefix
+            at = path_end(text, at + len(prefix))
+
     def mentioned_in(self, text: bytes) -> bool:
         """Tell whether `text` mentions one of the prefixes."""
-        return any(prefix in text for prefix in self.shortest) and self.pattern.search(text) is not None
+        return self.stands_in(text) and next(self.mentions(text), None) is not None
 
     def is_target(self, link: str) -> bool:
         """Tell whether the target of a symbolic link begins with one of the prefixes (as Spack looks at links)."""
-        return _bytes(link).startswith(self.shortest)
+        return self.longest_of(_bytes(link)) is not None
 
 
 @dataclass(frozen=True)
@@ -69,11 +167,14 @@ class PrefixMap:
 
     @classmethod
     def of(cls, pairs: Mapping[str, str]) -> PrefixMap:
-        """Collect pairs of absolute paths, longest old prefix first. Raises `UsageError` for a relative one."""
+        """Collect pairs of absolute paths, longest old prefix first.
+
+        Raises `UsageError` for a relative one, `ContentError` for what is no path or lies too deep in others.
+        """
         encoded = {_encode(old): _encode(new) for old, new in pairs.items()}
         encoded.pop(b"", None)
-        moved = tuple(old for old, new in encoded.items() if old != new)
-        kept = [old for old, new in encoded.items() if old != new or old.startswith(moved)]
+        moved = PrefixSet(tuple(old for old, new in encoded.items() if old != new))
+        kept = [old for old, new in encoded.items() if old != new or moved.longest_of(old) is not None]
         return cls(tuple((old, encoded[old]) for old in sorted(kept, key=_longest_first)))
 
     def __bool__(self) -> bool:
@@ -85,14 +186,29 @@ class PrefixMap:
         return PrefixSet(tuple(old for old, _ in self.pairs))
 
     @cached_property
-    def _new(self) -> dict[bytes, bytes]:
+    def new(self) -> Mapping[bytes, bytes]:
+        """Old prefix -> what takes its place."""
         return dict(self.pairs)
+
+    @cached_property
+    def longest_new(self) -> int:
+        """The length of the longest new prefix."""
+        return max((len(new) for _, new in self.pairs), default=0)
 
     def replace_text(self, text: bytes) -> bytes:
         """Return `text` with every mention of an old prefix replaced; the same object when there is none."""
-        if not self.old.mentioned_in(text):
+        if not self.old.stands_in(text):
             return text
-        return self.old.pattern.sub(lambda match: match[1] + self._new[match[2]] + match[3], text)
+        if self.old.are_exact:
+            new, pattern = self.new, self.old.pattern
+            if pattern.search(text) is None:
+                return text
+            return pattern.sub(lambda match: match[1] + new[match[2]] + match[3], text)
+        pieces, end = list[bytes](), 0
+        for at, old in self.old.mentions(text):
+            pieces += (text[end:at], self.new[old])
+            end = at + len(old)
+        return b"".join((*pieces, text[end:])) if pieces else text
 
     def replace_link(self, target: str) -> str:
         """Return the target of a symbolic link, changed if it is an old prefix or within one."""
@@ -101,27 +217,61 @@ class PrefixMap:
     def replace_path(self, path: bytes) -> bytes:
         """Return a single path, changed if it is an old prefix or within one; several slashes may stand before it."""
         plain = b"/" + path.lstrip(b"/") if path.startswith(b"/") else path
-        for old, new in self.pairs:
-            if plain == old or plain.startswith(old + b"/"):
-                return path if old == new else new + plain[len(old) :]
+        # no old prefix is longer, and each ends where a component does
+        end = len(plain) if len(plain) <= self.old.longest else plain.rfind(b"/", 0, self.old.longest + 1)
+        while end > 0:
+            old = plain[:end]
+            new = self.new.get(old)
+            if new is not None:
+                return path if old == new else new + plain[end:]
+            end = plain.rfind(b"/", 0, end)
         return path
 
+    def pair_at(self, data: Buffer, at: int) -> tuple[bytes, bytes] | None:
+        """Return the pair that applies at a place, None if no old prefix stands there."""
+        old = self.old.longest_at(data, at)
+        return None if old is None else (old, self.new[old])
+
     def longest_at(self, data: Buffer, at: int) -> tuple[bytes, bytes]:
-        """Return the pair that applies where one of `old.shortest` was found."""
-        for old, new in self.pairs:
-            if data[at : at + len(old)] == old:
-                return old, new
-        raise LookupError(at)
+        """Return the pair that applies where an old prefix was found. Raises `LookupError`."""
+        pair = self.pair_at(data, at)
+        if pair is None:
+            raise LookupError(at)
+        return pair
 
     def is_new(self, data: Buffer, at: int, old: bytes) -> bool:
         """Tell whether the mention of `old` at this place is part of a new prefix, which may contain an old one."""
-        return any(at >= back and data[at - back : at - back + len(new)] == new for back, new in self._within[old])
+        within = self._within.get(old, ())
+        return any(at >= back and data[at - back : at - back + len(new)] == new for back, new in within)
 
     @cached_property
-    def _within(self) -> dict[bytes, list[tuple[int, bytes]]]:
+    def _within(self) -> Mapping[bytes, list[tuple[int, bytes]]]:
         """Old prefix -> the new prefixes that contain it, each with the distance from its beginning."""
-        news = sorted({new for _, new in self.pairs})
-        return {old: [(at, new) for new in news for at in _places(new, old)] for old, _ in self.pairs}
+        found: dict[bytes, list[tuple[int, bytes]]] = {}
+        for new in sorted({new for _, new in self.pairs}):
+            at = 0
+            while place := self.old.finder.search(new, at):
+                at = place.start()
+                for old in self.old.all_of(new[at:]):
+                    found.setdefault(old, []).append((at, new))
+                at += 1
+        return found
+
+
+def follows_slash(text: bytes, at: int, *, before: bool = False) -> bool:
+    """Tell whether the run of word characters before a place, which may be empty, follows a slash.
+
+    `before` is the answer for the place where `text` begins.
+    """
+    reach = _LOOK_BACK
+    while True:
+        start = max(0, at - reach)
+        head = text[start:at].rstrip(WORD)
+        if head:
+            return head.endswith(b"/")
+        if not start:
+            return before
+        reach *= 16
 
 
 def mapping_for(
@@ -147,8 +297,15 @@ def text_pattern(prefixes: Iterable[bytes]) -> re.Pattern[bytes]:
     return re.compile(rb"(?<![\w\-/])([\w\-]*?)(" + choices + rb")([\w\-/]*)")
 
 
-def _places(text: bytes, part: bytes) -> list[int]:
-    return [at for at in range(len(text) - len(part) + 1) if text.startswith(part, at)]
+def path_end(text: bytes, at: int) -> int:
+    """Return where the path ends that goes on at a place."""
+    reach = _LOOK_BACK
+    while True:
+        rest = text[at : at + reach]
+        size = len(rest) - len(rest.lstrip(_PATH))
+        if size < reach:
+            return at + size
+        at, reach = at + size, reach * 16
 
 
 def _longest_first(prefix: bytes) -> tuple[int, bytes]:
@@ -162,4 +319,7 @@ def _bytes(path: str) -> bytes:
 def _encode(prefix: str) -> bytes:
     if not prefix.startswith("/"):
         raise UsageError(f"not an absolute path: {prefix[:200]!r}")
-    return _bytes(prefix.rstrip("/"))
+    path = _bytes(prefix.rstrip("/"))
+    if len(path) > LONGEST:
+        raise ContentError(f"a prefix of {len(path)} bytes, where a path has at most {LONGEST}: {prefix[:80]!r}...")
+    return path

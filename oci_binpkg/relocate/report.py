@@ -19,7 +19,7 @@ class StaleString:
     @property
     def missing(self) -> int:
         """How many bytes the new prefix is too long by."""
-        return len(self.finding.new) - self.finding.room
+        return self.finding.missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,11 @@ class RelocationReport:
     reported: tuple[Remark, ...] = ()
 
 
-def stale_error(stale: tuple[StaleString, ...], *, prefix: str, root: str) -> RelocationError:
+def stale_error(stale: tuple[StaleString, ...], *, prefix: str, root: str, further: int = 0) -> RelocationError:
     """Return the error for constants that cannot be changed: the tightest of them, and the lengths that would fit.
 
-    `prefix` is where the package was to go, `root` the install root it lies in ("" if unknown).
+    `prefix` is where the package was to go, `root` the install root it lies in ("" if unknown), `further` how many
+    others were only counted.
     """
     worst = max(stale, key=attrgetter("missing"))
     finding = worst.finding
@@ -60,8 +61,8 @@ def stale_error(stale: tuple[StaleString, ...], *, prefix: str, root: str) -> Re
         f"{prefix or 'package'}: {worst.path}: the constant {shown!r} at byte {finding.offset} has {what} "
         f"{finding.new.decode('utf-8', 'replace')} ({len(finding.new)} bytes); at most {finding.room} bytes fit there"
     )
-    if len(stale) > 1:
-        message += f"; {len(stale)} such constants in {len({one.path for one in stale})} files"
+    if len(stale) + further > 1:
+        message += f"; {len(stale) + further} such constants in {len({one.path for one in stale})} files"
     return RelocationError(
         message, hint=_hint(longest_root, root, finding), longest_prefix=finding.room, longest_root=longest_root
     )

@@ -12,14 +12,13 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final
 
-from oci_binpkg.relocate.prefixes import WORD, PrefixSet
+from oci_binpkg.relocate.prefixes import PrefixSet, follows_slash
 
 MAGIC_SIZE: Final = 8
 _THIN: Final = (b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\xfe\xed\xfa\xcf", b"\xce\xfa\xed\xfe", b"\xfe\xed\xfa\xce")
 _FAT: Final = {b"\xca\xfe\xba\xbe": "big", b"\xbe\xba\xfe\xca": "little"}
 _MAX_ARCHITECTURES: Final = 10
 _CONTROL: Final = bytes((0, *range(0x7F, 0xA0)))
-_LOOK_BACK: Final = 256
 _UTF8: Final = codecs.getincrementaldecoder("utf-8")
 
 
@@ -78,7 +77,7 @@ class FileScan:
         self._utf8 = True
         self._pending = False
         self._latin = True
-        self._mention = _Mention(prefixes.shortest)
+        self._mention = _Mention(prefixes)
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes of the file."""
@@ -126,21 +125,21 @@ class FileScan:
 class _Mention:
     """Looks for a mention of a prefix in a stream, by the text rule of `prefixes`."""
 
-    __slots__ = ("_after_slash", "_keep", "_needles", "_tail", "found")
+    __slots__ = ("_after_slash", "_keep", "_prefixes", "_tail", "found")
 
-    def __init__(self, needles: tuple[bytes, ...]) -> None:
+    def __init__(self, prefixes: PrefixSet) -> None:
         self.found = False
-        self._needles = needles
-        self._keep = max(map(len, needles), default=1) - 1
+        self._prefixes = prefixes
+        self._keep = max(0, prefixes.longest - 1)
         self._tail = b""
         # whether the run of word characters that ends where the tail begins follows a slash
         self._after_slash = False
 
     def feed(self, chunk: bytes) -> None:
-        if self.found or not self._needles:
+        if self.found or not self._prefixes.needles:
             return
         text = self._tail + chunk
-        self.found = any(self._mentions(text, needle) for needle in self._needles)
+        self.found = any(self._mentions(text, needle) for needle in self._prefixes.needles)
         cut = max(0, len(text) - self._keep)
         self._after_slash = self._follows_slash(text, cut)
         self._tail = text[cut:]
@@ -148,19 +147,13 @@ class _Mention:
     def _mentions(self, text: bytes, needle: bytes) -> bool:
         at = text.find(needle)
         while at >= 0:
-            if not self._follows_slash(text, at):
+            if not self._follows_slash(text, at) and self._stands_at(text, at):
                 return True
             at = text.find(needle, at + 1)
         return False
 
+    def _stands_at(self, text: bytes, at: int) -> bool:
+        return self._prefixes.are_exact or self._prefixes.longest_at(text, at) is not None
+
     def _follows_slash(self, text: bytes, at: int) -> bool:
-        """Tell whether the run of word characters before position `at`, which may be empty, follows a slash."""
-        reach = _LOOK_BACK
-        while True:
-            start = max(0, at - reach)
-            before = text[start:at].rstrip(WORD)
-            if before:
-                return before.endswith(b"/")
-            if not start:
-                return self._after_slash
-            reach *= 16
+        return follows_slash(text, at, before=self._after_slash)

@@ -25,14 +25,17 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from mmap import MADV_DONTNEED, PAGESIZE, mmap
 from typing import Final
 
-from oci_binpkg.relocate.edits import Edited, Finding, FindingKind, Patch
+from oci_binpkg.relocate.edits import Edited, Finding, FindingKind, Findings, Patch
 from oci_binpkg.relocate.prefixes import Buffer, PrefixMap
 
 TAIL: Final = 7
 """How many characters another string may share: what Spack assumes too. Longer ones do not end like a prefix."""
 
+WINDOW: Final = 16 * 1024 * 1024
+"""How much of a mapped file is looked at before its memory is given back."""
 _LONGEST_SHOWN: Final = 4096
 _URL: Final = re.compile(rb"(?<![\w/])[a-z][a-z0-9+.\-]*:$")
 _LONGEST_SCHEME: Final = 20
@@ -46,15 +49,16 @@ def relocate_strings(
     """Return the edits of `data[start:end]` outside the spans of `skip` (sorted). Sizes never change."""
     stop = len(data) if end is None else end
     patches: list[Patch] = []
-    findings: list[Finding] = []
+    findings = Findings()
     low = start
     for at, old, new in _mentions(data, mapping, start, stop, skip):
         if old != new:
             patch, finding = _replace(data, mapping, at, low, stop)
             patches += [patch] if patch else []
-            findings += [finding] if finding else []
+            if finding:
+                findings.add(finding)
         low = at + len(old)
-    return Edited(tuple(patches), tuple(findings))
+    return Edited(tuple(patches), tuple(findings.kept), findings.further)
 
 
 def remaining(
@@ -78,19 +82,41 @@ def _mentions(
     """Yield every place of an old prefix, with the longest pair that applies there."""
     if not mapping:
         return
-    pattern = re.compile(b"|".join(map(re.escape, mapping.old.shortest)))
     begins = [begin for begin, _ in skip]
     at = start
-    while found := pattern.search(data, at, stop):
-        at = found.start()
-        del found  # it would keep a mapped file from being closed
+    while (at := _next(data, mapping, at, stop)) >= 0:
         place = bisect_right(begins, at) - 1
         if place >= 0 and at < skip[place][1]:
             at = skip[place][1]
             continue
-        old, new = mapping.longest_at(data, at)
-        yield at, old, new
-        at += len(old)
+        pair = mapping.pair_at(data, at)
+        if pair is not None and at + len(pair[0]) <= stop:
+            yield at, *pair
+        at += len(pair[0]) if pair is not None else 1
+
+
+def _next(data: Buffer, mapping: PrefixMap, at: int, stop: int) -> int:
+    """Return where a prefix may stand next, -1 if nowhere.
+
+    A mapped file is looked at in windows: what was read of it would count as memory until all of it is.
+    """
+    finder, overlap = mapping.old.finder, mapping.old.longest
+    while at < stop:
+        end = min(stop, at + WINDOW)
+        found = finder.search(data, at, min(stop, end + overlap))
+        place = found.start() if found else -1
+        del found  # it would keep a mapped file from being closed
+        if place >= 0:
+            return place
+        if isinstance(data, mmap):
+            forget(data, end)
+        at = end
+    return -1
+
+
+def forget(data: mmap, end: int) -> None:
+    """Give back the memory of a mapped file up to a place; what is needed of it again is read again."""
+    data.madvise(MADV_DONTNEED, 0, end // PAGESIZE * PAGESIZE)
 
 
 def _replace(data: Buffer, mapping: PrefixMap, at: int, low: int, stop: int) -> tuple[Patch | None, Finding | None]:
@@ -108,7 +134,7 @@ def _replace(data: Buffer, mapping: PrefixMap, at: int, low: int, stop: int) -> 
     if len(new) >= len(old):
         return Patch(at - slashes, after), _finding(FindingKind.TAIL_CHANGED, data, at, (old, new), len(before))
     rest = bytes(data[behind : nul + 1])
-    if len(old) - len(new) > TAIL and not any(prefix in rest for prefix in mapping.old.shortest):
+    if len(old) - len(new) > TAIL and not mapping.old.stands_in(rest):
         return Patch(at, new + rest), None
     return None, _finding(FindingKind.CANNOT_SHRINK, data, at, (old, new), len(old) - TAIL - 1)
 

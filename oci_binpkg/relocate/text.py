@@ -1,6 +1,6 @@
-"""Text: old prefix -> new prefix in UTF-16 and in pieces of long files, and interpreter lines that grow too long. Pure.
+"""Text: old prefix -> new prefix in UTF-16 and in windows of long files, interpreter lines that grow too long. Pure.
 
-UTF-8 and Latin-1 need no more than `PrefixMap.replace_text`.
+UTF-8 and Latin-1 need no more than `PrefixMap.replace_text`, if they are short.
 """
 
 from __future__ import annotations
@@ -8,15 +8,17 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from oci_binpkg.errors import ContentError
-from oci_binpkg.relocate.prefixes import WORD, PrefixMap
+from oci_binpkg.relocate.prefixes import PrefixMap, follows_slash, path_end
 
-WINDOW: Final = 16 * 1024 * 1024
+WINDOW: Final = 1024 * 1024
 LONGEST_INTERPRETER_LINE: Final = 127
 """Bytes of a line `#!...` that every kernel reads: Linux before 5.1 takes 127, other systems 64 to 512."""
 
+_LONGEST_LINE: Final = 64 * 1024
 _ENCODINGS: Final = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 _COMMENTS: Final = ((rb"lua", b"--", b""), (rb"node", b"//", b""), (rb"php", b"<?php #", b" ?>"))
 
@@ -26,48 +28,92 @@ def is_utf16(head: bytes) -> bool:
     return head[:2] in _ENCODINGS and head[:4] != codecs.BOM_UTF32_LE
 
 
-def relocate_utf16(data: bytes, mapping: PrefixMap) -> bytes:
-    """Return UTF-16 text with its prefixes replaced, in the same byte order. Raises `ContentError` if it is none."""
-    return _encoded(mapping.replace_text(_utf8(data)), data)
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of a text, `text[start:end]`, with enough of what stands around it, and the mentions that begin in it."""
+
+    text: bytes
+    start: int
+    end: int
+    mentions: tuple[tuple[int, bytes], ...]
+
+    def replaced(self, mapping: PrefixMap) -> bytes:
+        """Return the part with its mentions replaced; the same text when there is none."""
+        pieces, done = list[bytes](), self.start
+        for at, old in self.mentions:
+            pieces += (self.text[done:at], mapping.new[old])
+            done = at + len(old)
+        return b"".join((*pieces, self.text[done : self.end]))
+
+    def is_left(self, mapping: PrefixMap) -> bool:
+        """Tell whether it mentions an old prefix that is not part of a new one."""
+        return any(not mapping.is_new(self.text, at, old) for at, old in self.mentions)
 
 
-def utf16_mentions(data: bytes, mapping: PrefixMap) -> bool:
-    """Tell whether an old prefix stands anywhere in UTF-16, be the rest valid or not."""
-    encoding = _ENCODINGS[data[:2]]
-    return any(prefix.decode("utf-8", "replace").encode(encoding) in data for prefix in mapping.old.shortest)
+def windows(read: Callable[[int], bytes], mapping: PrefixMap, *, size: int = WINDOW) -> Iterator[Window]:
+    """Go through a text of any length, with or without line ends, in windows of about `size` bytes.
 
-
-def left_in_utf16(data: bytes, mapping: PrefixMap) -> bool:
-    """Tell whether an old prefix is left. Raises `ContentError` as `relocate_utf16` does."""
-    return left_in_text(_utf8(data), mapping)
-
-
-def left_in_text(data: bytes, mapping: PrefixMap) -> bool:
-    """Tell whether a text mentions an old prefix that is not part of a new one."""
-    if not mapping.old.mentioned_in(data):
-        return False
-    return any(not mapping.is_new(data, match.start(2), match[2]) for match in mapping.old.pattern.finditer(data))
-
-
-def pieces(read: Callable[[int], bytes], mapping: PrefixMap, *, window: int = WINDOW) -> Iterator[bytes]:
-    """Cut a text into pieces that can be looked at one by one: no mention of a prefix is cut, nor what precedes it.
-
-    A cut is made behind a character that is part of no path at hand, such as the end of a line. Text without any
-    such character in a whole window makes a longer piece.
+    The mentions are those that `PrefixSet.mentions` finds in the whole. What has to be known of the text before a
+    window is whether a run of word characters or the path of a mention goes on in it.
     """
-    used = set(WORD + b"/").union(*(old + new for old, new in mapping.pairs))
-    cut = re.compile(b"[^" + re.escape(bytes(sorted(used))) + b"]")
-    kept = bytearray()
-    while chunk := read(window):
-        last = next(cut.finditer(chunk[::-1]), None)
-        if last is None:
-            kept += chunk
-            continue
-        end = len(chunk) - last.start()
-        yield bytes(kept) + chunk[:end]
-        kept = bytearray(chunk[end:])
-    if kept:
-        yield bytes(kept)
+    old, reach = mapping.old, max(mapping.old.longest, mapping.longest_new)
+    text, start, before, in_path, last = b"", 0, False, False, False
+    while not last:
+        chunk = read(size)
+        last = not chunk
+        text += chunk
+        limit = len(text) if last else max(start, len(text) - reach)
+        at, found = start, list[tuple[int, bytes]]()
+        if in_path:
+            at = path_end(text, start)
+            in_path = at == len(text)
+        while not in_path and (match := old.finder.search(text, at)) and match.start() < limit:
+            at = match.start()
+            prefix = None if follows_slash(text, at, before=before) else old.longest_at(text, at)
+            if prefix is None:
+                at += 1
+                continue
+            found.append((at, prefix))
+            at = path_end(text, at + len(prefix))
+            in_path = at == len(text)
+        end = len(text) if last or in_path else max(limit, at)
+        yield Window(text, start, end, tuple(found))
+        cut = max(0, end - reach)
+        before = follows_slash(text, cut, before=before)
+        text, start = text[cut:], end - cut
+
+
+def utf16_reader(read: Callable[[int], bytes]) -> tuple[bytes, Callable[[int], bytes]]:
+    """Return the byte order mark of UTF-16, and what reads the text behind it as UTF-8.
+
+    Raises `ContentError`, there or when it is read, if it is none.
+    """
+    mark = read(2)
+    if mark not in _ENCODINGS:
+        raise ContentError("not UTF-16: it does not begin as such")
+    decoder = codecs.getincrementaldecoder(_ENCODINGS[mark])()
+
+    def as_utf8(size: int) -> bytes:
+        try:
+            while chunk := read(size):
+                if text := decoder.decode(chunk):
+                    return text.encode()
+            return decoder.decode(b"", final=True).encode()
+        except UnicodeError as error:
+            raise ContentError(f"not UTF-16: {error}") from None
+
+    return mark, as_utf8
+
+
+def utf16_writer(mark: bytes, write: Callable[[bytes], object]) -> Callable[[bytes], object]:
+    """Return what writes UTF-8, in pieces, as UTF-16 of the byte order of a mark."""
+    decoder, encoding = codecs.getincrementaldecoder("utf-8")(), _ENCODINGS[mark]
+    return lambda piece: write(decoder.decode(piece).encode(encoding))
+
+
+def utf16_needles(mark: bytes, mapping: PrefixMap) -> tuple[bytes, ...]:
+    """Return what stands in UTF-16 wherever an old prefix does."""
+    return tuple(needle.decode("utf-8", "ignore").encode(_ENCODINGS[mark]) for needle in mapping.old.needles)
 
 
 def with_sbang(text: bytes, sbang: bytes) -> bytes:
@@ -76,9 +122,9 @@ def with_sbang(text: bytes, sbang: bytes) -> bytes:
     sbang is a small script that reads line 2 of the file. There the interpreters that do not take `#` for a comment
     need another mark. Unchanged if the line is short enough, or is not improved by it.
     """
-    line, _, _ = text.partition(b"\n")
+    line, _, _ = text[:_LONGEST_LINE].partition(b"\n")
     new = b"#!/bin/sh " + sbang
-    if not line.startswith(b"#!") or max(len(new), LONGEST_INTERPRETER_LINE) >= len(line):
+    if len(line) == _LONGEST_LINE or not line.startswith(b"#!") or max(len(new), LONGEST_INTERPRETER_LINE) >= len(line):
         return text
     for name, mark, end in _COMMENTS:
         if re.match(rb"#!(/[^/\n]*)*" + name + rb"\b", line):
@@ -90,14 +136,3 @@ def interpreter_line_is_too_long(head: bytes) -> bool:
     """Tell whether the first bytes of a file are an interpreter line that some kernel cuts."""
     line, _, _ = head.partition(b"\n")
     return line.startswith(b"#!") and len(line) > LONGEST_INTERPRETER_LINE
-
-
-def _utf8(data: bytes) -> bytes:
-    try:
-        return data[2:].decode(_ENCODINGS[data[:2]]).encode()
-    except (KeyError, UnicodeError) as error:
-        raise ContentError(f"not UTF-16: {error}") from None
-
-
-def _encoded(text: bytes, like: bytes) -> bytes:
-    return like[:2] + text.decode().encode(_ENCODINGS[like[:2]])

@@ -16,6 +16,7 @@ from typing import Final
 
 from oci_binpkg.errors import ContentError, LocalDiskError, RelocationError
 from oci_binpkg.relocate import ar, files, text
+from oci_binpkg.relocate.budget import Budget
 from oci_binpkg.relocate.files import FileOutcome
 from oci_binpkg.relocate.prefixes import PrefixMap
 from oci_binpkg.relocate.report import RelocationReport, Remark, StaleString, stale_error
@@ -38,6 +39,7 @@ def relocate_tree(
     root: str = "",
     sbang: str = "",
     allow_stale: bool = False,
+    budget: Budget | None = None,
 ) -> RelocationReport:
     """Relocate the tree at `directory`, which is going to be at `final_prefix` in the install root `root`.
 
@@ -47,9 +49,10 @@ def relocate_tree(
     script in the new root: it is put before interpreter lines that become too long.
 
     Raises `RelocationError` if a constant cannot be changed, unless `allow_stale`, or if an old prefix is left in
-    anything that should have been changed; then the tree is half done and of no use. Raises `LocalDiskError`.
+    anything that should have been changed, or if more is to be done than `budget` allows; then the tree is half done
+    and of no use. Raises `LocalDiskError`.
     """
-    work = _Work(directory, mapping, os.fsencode(sbang), set(binaries), set(textfiles), clean)
+    work = _Work(directory, mapping, os.fsencode(sbang), set(binaries), set(textfiles), clean, budget or Budget())
     work.run()
     stale = tuple(sorted(work.stale, key=lambda one: (one.path, one.finding.offset)))
     kept = tuple(one for one in stale if one.finding.is_stale)
@@ -57,7 +60,7 @@ def relocate_tree(
         if work.refused:
             raise _refused(work.refused, final_prefix or directory)
         if kept:
-            raise stale_error(kept, prefix=final_prefix, root=root)
+            raise stale_error(kept, prefix=final_prefix, root=root, further=sum(work.further.values()))
     work.look_again(final_prefix or directory)
     reported = (*work.remarks, *work.refused)
     return RelocationReport(
@@ -76,11 +79,13 @@ class _Work:
     binaries: set[str]
     textfiles: set[str]
     clean: Collection[str]
+    budget: Budget
     changed: set[str] = field(default_factory=set)
     stale: list[StaleString] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
     refused: list[Remark] = field(default_factory=list)
     again: list[tuple[str, Left]] = field(default_factory=list)
+    further: dict[str, int] = field(default_factory=dict)
 
     def run(self) -> None:
         if not self.mapping:
@@ -101,7 +106,8 @@ class _Work:
         refused = {one.path for one in self.refused}
         for path, left_in in self.again:
             left = [at for at in left_in(self._full(path), self.mapping) if (path, at) not in known]
-            if left and path not in refused:
+            # of findings that were only counted the places are not known
+            if len(left) > self.further.get(path, 0) and path not in refused:
                 raise RelocationError(
                     f"{prefix}: an old prefix is left in {path} at byte {left[0]} after its relocation",
                     hint="report this file: it is of a kind that is not relocated as it should be",
@@ -112,7 +118,12 @@ class _Work:
         binary = next((name for name in names if name in self.binaries), None)
         textual = next((name for name in names if name in self.textfiles), None)
         if binary is not None:
-            self._note(names, binary, files.relocate_binary(self._full(binary), self.mapping), files.left_in_binary)
+            self._note(
+                names,
+                binary,
+                files.relocate_binary(self._full(binary), self.mapping, self.budget),
+                files.left_in_binary,
+            )
         elif textual is not None:
             relocate = partial(files.relocate_text, sbang=self.sbang)
             self._attempt(names, textual, relocate, files.left_in_text)
@@ -121,7 +132,7 @@ class _Work:
 
     def _search(self, names: tuple[str, ...]) -> None:
         path = names[0]
-        head, mentioned = files.mentions(self._full(path), self.mapping)
+        head, mentioned = files.mentions(self._full(path), self.mapping, self.budget)
         if not mentioned:
             return
         if head == ar.MAGIC:
@@ -132,10 +143,14 @@ class _Work:
             self.remarks.append(Remark(path, _why_left(path, head)))
 
     def _attempt(
-        self, names: tuple[str, ...], path: str, relocate: Callable[[str, PrefixMap], FileOutcome], left_in: Left
+        self,
+        names: tuple[str, ...],
+        path: str,
+        relocate: Callable[[str, PrefixMap, Budget], FileOutcome],
+        left_in: Left,
     ) -> None:
         try:
-            outcome = relocate(self._full(path), self.mapping)
+            outcome = relocate(self._full(path), self.mapping, self.budget)
         except ContentError as error:
             self.remarks.append(Remark(path, f"mentions an old prefix and was left alone: {error.message}"))
         else:
@@ -146,6 +161,9 @@ class _Work:
         self.stale += [StaleString(path, finding) for finding in outcome.findings]
         self.refused += [Remark(path, reason) for reason in outcome.refused]
         self.remarks += [Remark(path, outcome.remark)] if outcome.remark else []
+        if outcome.further:
+            self.further[path] = outcome.further
+            self.remarks.append(Remark(path, f"{outcome.further} more strings in it are of that kind"))
         self.again.append((path, left_in))
 
     def _relocate_link(self, path: str) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import re
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from oci_binpkg.relocate.edits import FindingKind
-from oci_binpkg.relocate.prefixes import PrefixMap
+from oci_binpkg.relocate.prefixes import PrefixMap, PrefixSet
+from oci_binpkg.relocate.scan import _Mention
 from oci_binpkg.relocate.strings import TAIL, relocate_strings, remaining
+from oci_binpkg.relocate.text import windows
 
 PREFIXES = ["/opt/a", "/opt/a/b-hash123", "/srv/something/long-hash456", "/opt"]
 NEW = ["/n", "/opt/x", "/srv/elsewhere/of/length-hash123", "/usr/local/hash456", "/very/" + "long/" * 9]
@@ -80,3 +83,36 @@ def test_the_way_back_from_an_equally_long_prefix(content: bytes) -> None:
 
     assert list(remaining(moved, there)) == []
     assert relocate_strings(moved, back).apply(moved) == content
+
+
+ALPHABET = st.sampled_from(
+    [b"/opt/a", b"/opt/a-b", b"/opt", b"/", b"a", b"-", b".", b" ", b"\n", b"x", b"/c", b"b/c", b"\0", b"\xff"]
+)
+FEW = {"/opt/a": "/new/place", "/opt": "/n", "/a.b/c": "/opt"}
+MANY_MORE = {**FEW, **{f"/opt/{number}": f"/n{number}" for number in range(60)}, **{f"/{chr(97 + number)}/c": "/q" for number in range(26)}}  # fmt: skip
+
+
+@given(st.lists(ALPHABET, max_size=40), st.integers(1, 30))
+def test_windows_and_needles_find_what_the_text_rule_finds(pieces: list[bytes], size: int) -> None:
+    whole = b"".join(pieces)
+    for pairs in (FEW, MANY_MORE):
+        mapping = PrefixMap.of(pairs)
+        expected = mapping.old.pattern.sub(lambda match, new=mapping.new: match[1] + new[match[2]] + match[3], whole)
+        found = list(windows(io.BytesIO(whole).read, mapping, size=size))
+        assert b"".join(window.text[window.start : window.end] for window in found) == whole
+        assert b"".join(window.replaced(mapping) for window in found) == expected
+        assert mapping.replace_text(whole) == expected
+        mention = _Mention(mapping.old)
+        for at in range(0, len(whole), size):
+            mention.feed(whole[at : at + size])
+        assert mention.found == (mapping.old.pattern.search(whole) is not None)
+
+
+@given(st.lists(st.sampled_from(["/a", "/b", "/a/b", "/c"]), min_size=1, max_size=6), st.binary(max_size=20))
+def test_the_longest_prefix_is_found_in_the_sorted_list(parts: list[str], rest: bytes) -> None:
+    paths = {"".join(parts[:count]) for count in range(1, len(parts) + 1)} | {"/a/a", "/b/c/d"}
+    text = "".join(parts).encode() + rest
+    known = PrefixSet.of(paths)
+    standing = sorted((path.encode() for path in paths if text.startswith(path.encode())), key=len)
+    assert known.longest_of(text) == (standing[-1] if standing else None)
+    assert sorted(known.all_of(text), key=len) == standing
