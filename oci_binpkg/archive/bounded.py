@@ -27,14 +27,17 @@ class Limits:
 
     `total_bytes` bounds the tar; above `ratio_from` bytes of it, it may be `ratio` times as large as what it was
     decompressed from. deflate cannot exceed 1032, zstd can: no package comes near. `members` bounds the number of
-    members, `name_bytes` their names together (they are remembered). `depth` counts the components of a name,
-    `path_bytes` and `component_bytes` are what Linux accepts, `header_bytes` bounds an extended header.
+    members; beyond `members_from` each must have brought `member_bytes` compressed bytes, because a file costs far more
+    than its name. `name_bytes` bounds the names together (they are remembered). `depth` counts the components of a
+    name, `path_bytes` and `component_bytes` are what Linux accepts, `header_bytes` bounds an extended header.
     """
 
     total_bytes: int = 64 * 1024**3
     ratio: int = 1000
     ratio_from: int = 100 * 1024**2
     members: int = 1_000_000
+    members_from: int = 15_000
+    member_bytes: int = 100
     name_bytes: int = 256 * 1024**2
     depth: int = 100
     path_bytes: int = 4096
@@ -92,6 +95,11 @@ class BoundedInput:
     def position(self) -> int:
         """How many bytes of the tar were taken."""
         return self.size - len(self._chunk) + self._at
+
+    @property
+    def arrived(self) -> int:
+        """How many compressed bytes have come; some of them may not be looked at yet."""
+        return self._compressed.count
 
     @property
     def digest(self) -> Digest:

@@ -278,6 +278,9 @@ class _Reader:
         self._name_bytes += len(raw) + len(target)
         if self._members > self._limits.members:
             self._source.fail(f"has more than {self._limits.members} members")
+        further = self._members - self._limits.members_from
+        if further > 0 and further * self._limits.member_bytes > self._source.arrived:
+            self._source.fail(f"has {self._members} members in {self._source.arrived} bytes")
         if self._name_bytes > self._limits.name_bytes:
             self._source.fail(f"has more than {self._limits.name_bytes} bytes of names")
 

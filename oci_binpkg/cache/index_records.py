@@ -66,6 +66,10 @@ class Record(Protocol):
         ...
 
 
+MOST_DAMAGED: Final = 1000
+"""Damaged records that an index may have; each of them is told."""
+
+
 @dataclass(frozen=True, slots=True)
 class IndexRecord:
     """A record with its spec: that of a package of the oldest formats, whose edges its document alone explains."""
@@ -236,6 +240,7 @@ class StoredRecords(_NumberedRecords):
         self._what = what
         self._known_names: dict[str, str] = {}
         self._unusual: list[str] = []
+        self._damaged = 0
         self._members: dict[str, bytes] = {}
         scan_index(text, what, self._add, self._member)
         if not self._form:
@@ -249,7 +254,7 @@ class StoredRecords(_NumberedRecords):
                 spec = self[package_hash].spec
                 _require(package_hash, spec.hash, self._where(package_hash))
             except ContentError as error:
-                notice(package_hash, error)
+                self._note_damage(package_hash, error)
                 del self._numbers[package_hash]
             else:
                 self._names[self._numbers[package_hash]] = spec.name
@@ -296,13 +301,23 @@ class StoredRecords(_NumberedRecords):
         try:
             mark, name = self._outline(package_hash, text)
         except ContentError as error:
-            self._notice(package_hash, error)
+            self._note_damage(package_hash, error)
             return
         self._numbers[package_hash] = len(self._starts)
         self._starts.append(start)
         self._sizes.append(len(text))
         self._marks.append(mark is True)
         self._names.append(self._known_names.setdefault(name, name))
+
+    def _note_damage(self, package_hash: str, error: ContentError) -> None:
+        """Tell of a record that is left out. Raises `ContentError` where so many are that this is no index."""
+        self._damaged += 1
+        if self._damaged > MOST_DAMAGED:
+            raise ContentError(
+                f"{self._what}: more than {MOST_DAMAGED} of its records are damaged",
+                hint="`oci-binpkg index rebuild` makes it anew from the packages",
+            )
+        self._notice(package_hash, error.with_traceback(None))
 
     def _outline(self, package_hash: str, text: msgspec.Raw) -> tuple[object, str]:
         """Return the mark and the name of a record. Raises `ContentError`."""

@@ -207,11 +207,13 @@ class _Scanner:
 
     def _read_on(self, size: int) -> bool:
         """Drop what was passed and read on."""
+        if self._start + len(self._piece) >= self._text.size:
+            return False
         more = self._text.read(self._start + len(self._piece), size)
         self._piece = self._piece[self._at :] + more
         self._start += self._at
         self._at = 0
-        self._must_count = self._must_count and not more
+        self._must_count = False
         return bool(more)
 
     def _fail(self, reason: str) -> NoReturn:

@@ -32,11 +32,14 @@ KEY_INDEX_TYPE: Final = "application/vnd.spack.keyindex.v1+json"
 GZIP: Final = "gzip"
 NONE: Final = "none"
 MAX_MANIFEST_BYTES: Final = 4 * 1024 * 1024
-MAX_SPEC_BYTES: Final = 64 * 1024 * 1024
+MAX_SPEC_BYTES: Final = 16 * 1024 * 1024
 _VERSION: Final = 3
 _SUFFIX: Final = ".spec.manifest.json"
 _GZIP_LEVEL: Final = 6
 _GZIP_WINDOW: Final = 31
+_FREELY: Final = 16 * 1024 * 1024
+_RATIO: Final = 64
+"""How many times as large as it is stored a document may be, beyond `_FREELY`; those with many packages reach 20."""
 _INFLATED: Final = 1024 * 1024
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_+.-]")
 
@@ -157,9 +160,10 @@ def inflated(pieces: Iterable[bytes], compression: str, what: str, limit: int) -
         yield from pieces
         return
     reader = zlib.decompressobj(_GZIP_WINDOW)
-    left = limit
+    left, allowed = limit, _FREELY
     follows = False
     for piece in pieces:
+        allowed += _RATIO * len(piece)
         follows = follows or reader.eof
         rest, more = piece, False
         while (rest or more) and not reader.eof:
@@ -169,6 +173,9 @@ def inflated(pieces: Iterable[bytes], compression: str, what: str, limit: int) -
                 raise ContentError(f"{what}: not a gzip stream: {error}") from None
             rest, more = reader.unconsumed_tail, len(plain) == _INFLATED
             left -= len(plain)
+            allowed -= len(plain)
+            if allowed < 0:
+                raise ContentError(f"{what}: grows more than {_RATIO}-fold when it is decompressed")
             if left < 0:
                 raise ContentError(f"{what}: more than {limit} bytes uncompressed")
             yield plain
