@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -36,8 +35,9 @@ from oci_binpkg.cli.mirrors import CacheSettings, SpackMirrors, SpackPlaces, par
 from oci_binpkg.cli.tables import MAX_BYTES, Kinds, check_table, tables
 from oci_binpkg.cli.trust_policy import TrustPolicy, parse_trust
 from oci_binpkg.disk import read_regular
-from oci_binpkg.errors import UsageError
+from oci_binpkg.errors import ContentError, UsageError
 from oci_binpkg.file_lock import LOCK_TIMEOUT
+from oci_binpkg.model.toml_documents import parse_toml
 
 if TYPE_CHECKING:
     from oci_binpkg.cli.crash import Scene
@@ -174,11 +174,9 @@ def crash_scene(environment: Mapping[str, str] | None = None, *, debug: bool = F
 def parse_config(data: bytes, path: str) -> dict[str, Any]:
     """Return the tables of a configuration file, whose own keys are checked. Raises `UsageError`."""
     try:
-        document = tomllib.loads(data.decode())
-    except (ValueError, RecursionError) as error:
-        # the parser words syntax errors well; what else is a ValueError is a number without end
-        reason = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "not UTF-8, or a number too large"
-        raise UsageError(f"{path}: not valid TOML: {reason}") from None
+        document = parse_toml(data, path)
+    except ContentError as error:
+        raise UsageError(error.message) from None
     check_table(document, _KEYS, path, "")
     return document
 

@@ -19,18 +19,18 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from oci_binpkg.disk import read_regular
-from oci_binpkg.errors import InstallsError
+from oci_binpkg.errors import ContentError, InstallsError
 from oci_binpkg.installs.protocol import PACKAGES_FILE, Record
 from oci_binpkg.model.spec import FLAGS, RUNTIME, Spec, SpecGraph
 from oci_binpkg.model.spec_document import parse_node
 from oci_binpkg.model.spec_hash import PACKAGES_NAMESPACE, packages_hash
+from oci_binpkg.model.toml_documents import parse_toml
 
 _MAX_BYTES: Final = 64 * 1024 * 1024
 _TOP_KEYS: Final = ("defaults", "package")
@@ -136,9 +136,9 @@ class PrefixInstalls:
 
 def _parse(path: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(read_regular(path, _MAX_BYTES).decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InstallsError(f"{path}: not valid TOML: {error}") from error
+        return parse_toml(read_regular(path, _MAX_BYTES), path)
+    except ContentError as error:
+        raise InstallsError(error.message) from None
     except OSError as error:
         raise InstallsError(
             f"{path}: cannot be read: {error.strerror}", hint="put a file there that describes the packages"
