@@ -8,14 +8,18 @@ shared, moves into a segment of its own (`elf_rewrite`). All other constants are
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from oci_binpkg.relocate.edits import Edited, Patch, merged
-from oci_binpkg.relocate.elf_image import PATH_LISTS, SINGLE_PATHS, ElfImage, Entry, StringTable, read_elf
+from oci_binpkg.relocate.elf_image import PATH_LISTS, ElfImage, Entry, StringTable, read_elf
 from oci_binpkg.relocate.elf_rewrite import Growth, grow
 from oci_binpkg.relocate.prefixes import Buffer, PrefixMap
 from oci_binpkg.relocate.strings import Span, is_left, relocate_strings, remaining
+
+_MOST_COMPARED: Final = 16 * 1024 * 1024
 
 
 def relocate_elf(data: Buffer, mapping: PrefixMap) -> Edited:
@@ -44,7 +48,7 @@ def relocate_elf(data: Buffer, mapping: PrefixMap) -> Edited:
 def remaining_in_elf(data: Buffer, mapping: PrefixMap) -> Iterator[int]:
     """Yield where old prefixes are left in a relocated file. Raises `ContentError` as `relocate_elf` does."""
     image = read_elf(data)
-    for entry, old in _names(image):
+    for entry, old in image.names():
         paths = old.split(b":") if entry.tag in PATH_LISTS else [old]
         if any(_is_left(path, mapping) for path in paths):
             yield entry.offset
@@ -96,14 +100,6 @@ class _Interpreters:
         return Edited(tuple(self.patches))
 
 
-def _names(image: ElfImage) -> Iterator[tuple[Entry, bytes]]:
-    """Yield the dynamic entries that hold paths, with their strings."""
-    if image.strings is not None:
-        for entry in image.dynamic:
-            if entry.tag in PATH_LISTS or entry.tag in SINGLE_PATHS:
-                yield entry, image.string(entry.value)
-
-
 def _relocated(tag: str | int, text: bytes, mapping: PrefixMap) -> bytes:
     if tag in PATH_LISTS:
         return b":".join(mapping.replace_path(path) for path in text.split(b":"))
@@ -112,21 +108,19 @@ def _relocated(tag: str | int, text: bytes, mapping: PrefixMap) -> bytes:
 
 def _relocate_names(image: ElfImage, mapping: PrefixMap) -> _Names:
     table = image.strings
-    named = list(_names(image))
+    named = image.names()
     moved = [(entry, old, _relocated(entry.tag, old, mapping)) for entry, old in named]
     moved = [(entry, old, new) for entry, old, new in moved if new != old]
     if table is None or not moved:
         return _Names(image, bytearray())
     names = _Names(image, bytearray(image.data[table.offset : table.offset + table.size]))
-    symbols = image.symbol_names()
+    used = _Used(image.symbol_names(), named, mapping)
     done: dict[tuple[int, bytes], int | None] = {}
     for entry, old, new in moved:
         key = (entry.value, new)
         if key not in done:
-            others = symbols | {other.value for other, _ in named if other.value != entry.value}
-            same = {_relocated(other.tag, text, mapping) for other, text in named if other.value == entry.value}
-            fits = len(same) == 1 and _fits(names.table, entry.value, old, new, others)
-            done[key] = None if fits else _append(names, entry.value, old, new, others)
+            fits = used.becomes_one(entry.value) and _fits(names.table, entry.value, old, new, used)
+            done[key] = None if fits else _append(names, entry.value, old, new, used)
             if fits:
                 _write(names, table, entry.value, new.ljust(len(old), b"\0"))
         place = done[key]
@@ -135,17 +129,44 @@ def _relocate_names(image: ElfImage, mapping: PrefixMap) -> _Names:
     return names
 
 
-def _fits(table: bytearray, at: int, old: bytes, new: bytes, others: frozenset[int]) -> bool:
-    """Tell whether the string at `at` can be replaced without any other string seeing it."""
+class _Used:
+    """Who uses which string of the table: symbols, versions, and the entries that hold paths."""
+
+    def __init__(self, symbols: frozenset[int], named: Sequence[tuple[Entry, bytes]], mapping: PrefixMap) -> None:
+        self._symbols = symbols
+        self._places = sorted(symbols.union(entry.value for entry, _ in named))
+        self._becoming: dict[int, set[bytes]] = {}
+        for entry, text in named:
+            self._becoming.setdefault(entry.value, set()).add(_relocated(entry.tag, text, mapping))
+
+    def becomes_one(self, at: int) -> bool:
+        """Tell whether all entries that use the string at `at` want the same in its place."""
+        return len(self._becoming[at]) == 1
+
+    def others(self, at: int, first: int, end: int) -> list[int]:
+        """Return the places from `first` to before `end` that are used by others than the entries of `at`."""
+        found = self._places[bisect_left(self._places, first) : bisect_left(self._places, end)]
+        return [other for other in found if other != at or at in self._symbols]
+
+
+def _fits(table: bytearray, at: int, old: bytes, new: bytes, used: _Used) -> bool:
+    """Tell whether the string at `at` can be replaced without any other string seeing it.
+
+    Where very many others would have to be compared it is not: then there is room elsewhere.
+    """
     first = table.rfind(b"\0", 0, at) + 1
     end = at + len(old)
-    while end < len(table) and not table[end]:
+    # of the NULs behind it only those count that the new string needs
+    while end < min(len(table), at + len(new) + 1) and not table[end]:
         end += 1
     if at + len(new) + 1 > end:
         return False
     before = bytes(table[first:end])
     after = before[: at - first] + new.ljust(len(old), b"\0") + before[at - first + max(len(old), len(new)) :]
-    return all(_text(before, other - first) == _text(after, other - first) for other in others if first <= other < end)
+    others = used.others(at, first, end)
+    if len(others) * len(before) > _MOST_COMPARED:
+        return False
+    return all(_text(before, other - first) == _text(after, other - first) for other in others)
 
 
 def _text(table: bytes, at: int) -> bytes:
@@ -153,11 +174,11 @@ def _text(table: bytes, at: int) -> bytes:
     return table[at : end if end >= 0 else len(table)]
 
 
-def _append(names: _Names, at: int, old: bytes, new: bytes, others: frozenset[int]) -> int:
+def _append(names: _Names, at: int, old: bytes, new: bytes, used: _Used) -> int:
     """Put a string at the end of the table, and wipe the old one as far as nobody else uses it."""
     first = names.table.rfind(b"\0", 0, at) + 1
-    if not any(first <= other <= at for other in others):
-        last = min((other for other in others if at < other <= at + len(old)), default=at + len(old))
+    if not used.others(at, first, at + 1):
+        last = min(used.others(at, at + 1, at + len(old) + 1), default=at + len(old))
         names.table[at:last] = bytes(last - at)
     if names.table[-1]:
         names.table.append(0)
@@ -198,7 +219,7 @@ def _claimed(image: ElfImage) -> list[Span]:
         for n in image.interpreters
     ]
     if table is not None:
-        spans += [(table.offset + e.value, table.offset + e.value + len(text)) for e, text in _names(image)]
+        spans += [(table.offset + e.value, table.offset + e.value + len(text)) for e, text in image.names()]
     return _joined(spans)
 
 

@@ -34,6 +34,12 @@ _UNNAMED: Final = {
     0x7FFFFFFF: "DT_FILTER",
 }
 _MOST_VERSIONS: Final = 1 << 20  # chains in a damaged file may run in circles
+_MOST_SYMBOLS: Final = 1 << 20
+_MOST_HEADERS: Final = 20_000
+_MOST_ENTRIES: Final = 20_000
+_LARGEST_TABLE: Final = 64 * 1024 * 1024
+_LONGEST_NAMES: Final = 4 * 1024 * 1024
+"""Bytes of the strings together that the dynamic section names; each may be long, or the end of another one."""
 _SHF_TLS: Final = 0x400
 _LOADABLE: Final = ("ET_EXEC", "ET_DYN")
 
@@ -100,6 +106,21 @@ class ElfImage:
             raise ContentError("the dynamic string table is not terminated")
         return bytes(self.data[start:end])
 
+    def names(self) -> tuple[tuple[Entry, bytes], ...]:
+        """Return the dynamic entries that hold paths, with their strings. Raises `ContentError`."""
+        if self.strings is None:
+            return ()
+        known: dict[int, bytes] = {}
+        size, found = 0, []
+        for entry in self.dynamic:
+            if entry.tag in PATH_LISTS or entry.tag in SINGLE_PATHS:
+                if entry.value not in known:
+                    known[entry.value] = self.string(entry.value)
+                    size += len(known[entry.value])
+                    _at_most(size, _LONGEST_NAMES, "bytes of names")
+                found.append((entry, known[entry.value]))
+        return tuple(found)
+
     def symbol_names(self) -> frozenset[int]:
         """Return the offsets of all strings that symbols and symbol versions use. Raises `ContentError`."""
         with _checked():
@@ -120,6 +141,7 @@ class ElfImage:
             (segment,) = (segment for segment in self.segments if segment.p_type == "PT_DYNAMIC")
             start, count = place, DynamicSegment(segment, self.elf.stream, self.elf).num_symbols()
         _inside(self.data, start, count * size, "the dynamic symbols")
+        _at_most(count, _MOST_SYMBOLS, "dynamic symbols")
         # st_name is the first member in both classes
         names = struct.Struct(f"{self._order}I{size - 4}x")
         yield from (name for (name,) in names.iter_unpack(bytes(self.data[start : start + count * size])))
@@ -195,6 +217,7 @@ def _headers(data: Buffer, elf: ELFFile, kind: Any, start: int, count: Callable[
     what = kind.name.removeprefix("Elf_").lower()
     _inside(data, start, kind.sizeof(), f"the headers ({what})")
     number = count()
+    _at_most(number, _MOST_HEADERS, f"headers ({what})")
     _inside(data, start, number * kind.sizeof(), f"the headers ({what})")
     return tuple(struct_parse(kind, elf.stream, stream_pos=start + n * kind.sizeof()) for n in range(number))
 
@@ -215,6 +238,7 @@ def _dynamic(data: Buffer, elf: ELFFile, segments: tuple[Any, ...], sections: tu
         if segment.p_type != "PT_DYNAMIC" or _is_hollow(segment, sections):
             continue
         _inside(data, segment.p_offset, segment.p_filesz, "the dynamic section")
+        _at_most(segment.p_filesz // kind.sizeof(), _MOST_ENTRIES, "dynamic entries")
         for at in range(segment.p_offset, segment.p_offset + segment.p_filesz - kind.sizeof() + 1, kind.sizeof()):
             entry = struct_parse(kind, elf.stream, stream_pos=at)
             if entry.d_tag == "DT_NULL":
@@ -230,12 +254,18 @@ def _strings(image: ElfImage) -> StringTable | None:
     offset = file_offset(image.loads, values["DT_STRTAB"], "DT_STRTAB")
     size = values.get("DT_STRSZ", 0)
     _inside(image.data, offset, size, "the dynamic string table")
+    _at_most(size, _LARGEST_TABLE, "bytes of the dynamic string table")
     return StringTable(offset, size, values["DT_STRTAB"])
 
 
 def _inside(data: Buffer, start: int, size: int, what: str) -> None:
     if start < 0 or size < 0 or start + size > len(data):
         raise ContentError(f"{what} would reach to byte {start + size} of a file of {len(data)} bytes")
+
+
+def _at_most(count: int, most: int, what: str) -> None:
+    if count > most:
+        raise ContentError(f"damaged ELF file: {count} {what}; at most {most} are read")
 
 
 @contextmanager

@@ -35,8 +35,8 @@ class Cost:
     err: str
 
 
-def measured(arguments: list[str], home: Path, environment: dict[str, str]) -> Cost:
-    """Run `oci-binpkg ARGUMENTS` with homes of its own and measure it.
+def measured(arguments: list[str], home: Path, environment: dict[str, str], *, program: str = "") -> Cost:
+    """Run `oci-binpkg ARGUMENTS`, or else a program of Python, with homes of its own and measure it.
 
     A small process starts it, because a process counts the memory of the one it was made from as its own.
     """
@@ -56,6 +56,7 @@ def measured(arguments: list[str], home: Path, environment: dict[str, str]) -> C
         (home / folder).mkdir(mode=0o700, exist_ok=True)
         given[name] = str(home / folder)
     given |= {"OCI_BINPKG_LAYER_CACHE": str(home / "layers"), "SPACK_DISABLE_LOCAL_CONFIG": "1", **environment}
-    command = [sys.executable, "-S", "-E", "-c", _RUN, sys.executable, "-m", "oci_binpkg", *arguments]
+    run = ["-c", program] if program else ["-m", "oci_binpkg", *arguments]
+    command = [sys.executable, "-S", "-E", "-c", _RUN, sys.executable, *run]
     done = subprocess.run(command, capture_output=True, env=given, check=True)
     return Cost(*json.loads(done.stdout))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from oci_binpkg.errors import UsageError
+from oci_binpkg.errors import ContentError, UsageError
 from oci_binpkg.relocate.prefixes import PrefixMap, PrefixSet, mapping_for
 
 
@@ -137,3 +139,35 @@ def test_the_mapping_of_an_install() -> None:
 
 def test_unknown_sides_are_left_out() -> None:
     assert not mapping_for({"aaa": ""}, {"aaa": "/new/a"}, root=("", "/new"), sbang=("/old/bin/sbang", ""))
+
+
+def many(count: int) -> dict[str, str]:
+    return {
+        f"/opt/store/linux-x86_64/package-{number}-hash": f"/srv/new/package-{number}-hash" for number in range(count)
+    }
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [many(100_000), {f"/{number}": f"/new/{number}" for number in range(100_000)}, {"/a" * depth: "/b" for depth in range(1, 60)}],
+    ids=["one root", "no root", "within one another"],
+)  # fmt: skip
+def test_a_hundred_thousand_prefixes_cost_no_more_passes_than_one(pairs: dict[str, str]) -> None:
+    before = time.process_time()
+    mapping = PrefixMap.of(pairs)
+    old, new = next(reversed(pairs.items()))
+    text = (f"-I{old}/include x" * 2000 + " /" * 20_000 + "/stage" * 20_000).encode()
+    assert mapping.replace_text(text).count(new.encode() + b"/include") == 2000
+    assert mapping.replace_path(f"{old}/lib/x".encode()) == f"{new}/lib/x".encode()
+    assert mapping.old.is_target(f"{old}/lib")
+    assert not mapping.old.is_target("/usr/lib")
+    assert not mapping.is_new(text, 2, old.encode())
+    assert time.process_time() - before < 5
+    assert len(mapping.old.needles) <= 64
+
+
+def test_prefixes_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ContentError, match="5001 bytes"):
+        PrefixMap.of({"/" + "a" * 5000: "/b"})
+    with pytest.raises(ContentError, match="within one another"):
+        PrefixMap.of({"/a" * depth: "/b" for depth in range(1, 100)}).replace_text(b"/a")

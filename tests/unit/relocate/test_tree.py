@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from oci_binpkg.errors import LocalDiskError, RelocationError
 from oci_binpkg.relocate import elf as elf_module
 from oci_binpkg.relocate import files
+from oci_binpkg.relocate.budget import Budget
 from oci_binpkg.relocate.prefixes import PrefixMap, mapping_for
 from oci_binpkg.relocate.report import RelocationReport, Remark
 from oci_binpkg.relocate.tree import relocate_tree
@@ -347,3 +349,74 @@ def test_a_mention_is_found_wherever_the_pieces_of_a_large_file_end(tmp_path: Pa
 
     assert files.mentions(str(path), MOVED) == (content[:8], True)
     assert files.mentions(str(path), PrefixMap.of({"/opt/olx": "/y"})) == (content[:8], False)
+
+
+def test_findings_are_counted_after_the_first_hundred(tmp_path: Path) -> None:
+    tight = b"\0/opt/old\0" * 700 + b"\0" + b"/opt/old/x\0" * 301
+    write(tmp_path, "bin/x", tight)
+    with pytest.raises(RelocationError, match=r"1001 such constants in 1 files") as caught:
+        relocate(tmp_path, LONGER, binaries=["bin/x"], root="/much", final_prefix="/much/long")
+    assert caught.value.longest_root == len("/much") - (len("/much/long") - len("/opt/old"))
+
+    report = relocate(tmp_path, LONGER, binaries=["bin/x"], allow_stale=True)
+
+    assert len(report.stale) == 100
+    assert [remark.reason for remark in report.reported if "more strings" in remark.reason] == [
+        "901 more strings in it are of that kind"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options"),
+    [
+        ("share/t", b"/opt/old/x\n" * 12, {"textfiles": ["share/t"]}),
+        ("bin/x", b"/opt/old/share/doc\0" * 12, {"binaries": ["bin/x"]}),
+        ("share/u", b"\xff\xfe" + "/opt/old\n".encode("utf-16-le") * 12, {}),
+        ("lib/x.a", b"!<arch>\n" + member(b"x/", b"/opt/old/share/doc\0\0" * 12), {}),
+        ("lib/x.bin", b"\0\xff" + b"/opt/old" * 12, {}),
+    ],
+)
+def test_more_mentions_than_the_layer_pays_for_stop_the_package(
+    tmp_path: Path, name: str, content: bytes, options: dict[str, object]
+) -> None:
+    write(tmp_path, name, content)
+    write(tmp_path, "zero", b"/opt/old")
+    with pytest.raises(RelocationError, match=r"^zlib: old prefixes stand in its files more than 11 times"):
+        relocate(tmp_path, budget=Budget(mentions=11, what="zlib"), **options)
+    report = relocate(tmp_path, budget=Budget(mentions=40), **options)
+    assert name in report.changed or [remark.path for remark in report.reported] == [name, "zero"]
+
+
+def test_a_layer_pays_for_mentions_by_its_size() -> None:
+    assert Budget.for_layer(80_000_000, "x").mentions > 10_000_000
+    assert Budget.for_layer(1_000_000, "x").mentions < 500_000
+
+
+def test_a_large_mach_o_file_of_a_small_layer_is_not_taken_apart(tmp_path: Path) -> None:
+    write(tmp_path, "lib/x", b"\xcf\xfa\xed\xfe" + bytes(100) + b"/opt/old/share/doc\0")
+    report = relocate(tmp_path, binaries=["lib/x"], budget=Budget(whole_file=50))
+    assert [remark.reason for remark in report.reported] == [
+        "only strings were changed: a Mach-O file of 123 bytes, of which the layer had far fewer"
+    ]
+
+
+LARGE = 24 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("share/t", b"-I/opt/old" + b"a" * LARGE + b" /opt/old", b"-I/new" + b"a" * LARGE + b" /new"),
+        ("share/u", "\ufeff/opt/old".encode("utf-16-le") + b"a\0" * (LARGE // 2), "\ufeff/new".encode("utf-16-le") + b"a\0" * (LARGE // 2)),
+        ("bin/x", b"/opt/old/share/x\0" + b"a" * LARGE + b"\0/opt/old/share/y\0", b"/////new/share/x\0" + b"a" * LARGE + b"\0/////new/share/y\0"),
+    ],
+    ids=["text", "UTF-16", "strings"],
+)  # fmt: skip
+def test_files_are_relocated_in_windows(tmp_path: Path, name: str, before: bytes, after: bytes) -> None:
+    path = write(tmp_path, name, before)
+    tracemalloc.start()
+    relocate(tmp_path, textfiles=["share/t"], binaries=["bin/x"])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 * 1024**2
+    assert path.read_bytes() == after
