@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from oci_binpkg.cache.index_scan import scan_index
+from oci_binpkg.cache.index_shapes import MARK, NEEDS, NOT_JSON, NOTHING, OUTLINE, PARTS, RECORD, RECORD_NEEDS, TEXT
 from oci_binpkg.cache.spool import Spool
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.documents import canonical_json, parse_json
@@ -118,8 +119,8 @@ class OpenedRecord:
     def needs(self) -> Iterable[str]:
         """The hashes of its dependencies. Raises `ContentError`."""
         try:
-            return [edge.hash for edge in _NEEDS.decode(self.node.text).dependencies or ()]
-        except _NOT_JSON:
+            return [edge.hash for edge in NEEDS.decode(self.node.text).dependencies or ()]
+        except NOT_JSON:
             # of an old or unusual shape
             return [edge.hash for edge in self.spec.dependencies]
 
@@ -261,23 +262,23 @@ class StoredRecords(_NumberedRecords):
 
     def __getitem__(self, package_hash: str) -> OpenedRecord:
         where = self._where(package_hash)
-        parts = _decoded(_PARTS, self._record(self._numbers[package_hash]), where)
-        node = Node(parts.pop("spec", _NOTHING), self._form, where)
-        in_cache = bytes(parts.pop("in_buildcache", _NOTHING)) == b"true"
+        parts = _decoded(PARTS, self._record(self._numbers[package_hash]), where)
+        node = Node(parts.pop("spec", NOTHING), self._form, where)
+        in_cache = bytes(parts.pop("in_buildcache", NOTHING)) == b"true"
         parts.pop("ref_count", None)
         return OpenedRecord(node, in_cache, _values(parts, where) if parts else {})
 
     def node(self, package_hash: str) -> Node:
         """Return the node of a package as it stands."""
-        record = _RECORD.decode(self._record(self._numbers[package_hash]))
+        record = RECORD.decode(self._record(self._numbers[package_hash]))
         return Node(record.spec, self._form, self._where(package_hash))
 
     def needs(self) -> Iterator[str]:
         """Iterate over the hashes that records name as dependencies."""
         for package_hash, number in self._numbers.items():
             try:
-                edges = _RECORD_NEEDS.decode(self._record(number)).spec.dependencies or ()
-            except _NOT_JSON:
+                edges = RECORD_NEEDS.decode(self._record(number)).spec.dependencies or ()
+            except NOT_JSON:
                 yield from _needs_or_none(self[package_hash])
             else:
                 yield from [edge.hash for edge in edges]
@@ -292,7 +293,7 @@ class StoredRecords(_NumberedRecords):
         if name != "version":
             self._members[name] = value
             return
-        self.version = _decoded(_TEXT, value, f"{self._what}.database.version")
+        self.version = _decoded(TEXT, value, f"{self._what}.database.version")
         self._form = _format(self.version, self._what)
 
     def _add(self, package_hash: str, start: int, text: msgspec.Raw) -> None:
@@ -322,9 +323,9 @@ class StoredRecords(_NumberedRecords):
     def _outline(self, package_hash: str, text: msgspec.Raw) -> tuple[object, str]:
         """Return the mark and the name of a record. Raises `ContentError`."""
         try:
-            record = _OUTLINE.decode(text)
-        except _NOT_JSON:
-            mark = _decoded(_MARK, text, self._where(package_hash)).in_buildcache
+            record = OUTLINE.decode(text)
+        except NOT_JSON:
+            mark = _decoded(MARK, text, self._where(package_hash)).in_buildcache
             self._unusual.append(package_hash)
             return mark, ""
         if record.spec.hash != package_hash:
@@ -382,52 +383,11 @@ class LayeredRecords(Records):
         return self._base if package_hash in self._base else self._added
 
 
-class _Edge(msgspec.Struct, gc=False):
-    hash: str
-
-
-class _Needs(msgspec.Struct, gc=False):
-    dependencies: tuple[_Edge, ...] | None = None
-
-
-class _RecordNeeds(msgspec.Struct, gc=False):
-    spec: _Needs
-
-
-class _Named(msgspec.Struct, gc=False):
-    name: str
-    hash: str
-
-
-class _Outline(msgspec.Struct, gc=False):
-    spec: _Named
-    in_buildcache: Any = None
-
-
-class _Mark(msgspec.Struct, gc=False):
-    in_buildcache: Any = None
-
-
-class _Record(msgspec.Struct, gc=False):
-    spec: msgspec.Raw = msgspec.Raw(b"null")
-
-
-_TEXT: Final = msgspec.json.Decoder(str)
-_NEEDS: Final = msgspec.json.Decoder(_Needs)
-_RECORD_NEEDS: Final = msgspec.json.Decoder(_RecordNeeds)
-_OUTLINE: Final = msgspec.json.Decoder(_Outline)
-_MARK: Final = msgspec.json.Decoder(_Mark)
-_RECORD: Final = msgspec.json.Decoder(_Record)
-_PARTS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_NOT_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-_NOTHING: Final = msgspec.Raw(b"null")
-
-
 def _decoded(decoder: msgspec.json.Decoder[_Value], data: bytes | msgspec.Raw, where: str) -> _Value:
     """Decode a part of an index. Raises `ContentError`."""
     try:
         return decoder.decode(data)
-    except _NOT_JSON as error:
+    except NOT_JSON as error:
         raise ContentError(f"{where}: {str(error)[:200]}") from None
 
 
