@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from oci_binpkg.cli import render
@@ -73,6 +74,6 @@ def run(
 
 
 def _number(text: str, flag: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise UsageError(f"{flag}={text!r}: a number is expected")
+    if not re.fullmatch(r"[0-9]{1,18}", text, re.ASCII):
+        raise UsageError(f"{flag}={text[:40]!r}: a number is expected")
     return int(text)

@@ -100,7 +100,8 @@ def _version(database: Mapping[str, Any], what: str) -> str:
     text = str(version) if isinstance(version, str | int) else ""
     if text in FORMATS:
         return text
-    newer = text.isdecimal() and int(text) > int(NEWEST)
+    # digits are compared as text: there may be thousands of them
+    newer = text.isascii() and text.isdecimal() and (len(text.lstrip("0")), text) > (len(NEWEST), NEWEST)
     raise InstallsError(
         f"{what}: a database of version {str(version)[:20]!r}; versions 6 to {NEWEST} are understood",
         hint="a newer oci-binpkg may read it" if newer else "`spack reindex` with a current Spack brings it up to date",
