@@ -39,6 +39,10 @@ USUAL: Final[Mapping[str, bool]] = {"registry": False, "layout": False, "mirror"
 
 _RULES: Final = (REQUIRE, ACCEPT)
 _PORTS: Final = {"https": ":443", "http": ":80"}
+_ALIASES: Final = {"gcs": "gs", "ssh": "sftp", "az": "abfs", "abfss": "abfs", "arrow_hdfs": "hdfs"}
+"""Schemes that lead to the same storage under another name."""
+_LOGINS: Final = frozenset({"sftp", "ftp", "smb"})
+"""Where the name before the @ is that of a user; the files are the same for all of them."""
 _HUBS: Final = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
 _FINGERPRINT: Final = re.compile(r"(?:[0-9A-F]{40}|[0-9A-F]{64})", re.ASCII)
 _WRITE: Final = (
@@ -175,14 +179,15 @@ def address_of(location: Location) -> Address:
 
 def _mirror(url: str) -> Address:
     parts = urlsplit(url)
-    scheme = parts.scheme.lower()
+    scheme = _ALIASES.get(parts.scheme, parts.scheme)
     if scheme == "file":
         return ("file", *_folders(unquote(parts.path)))
     path = (part for part in unquote(parts.path).split("/") if part not in ("", "."))
     if scheme in _PORTS:
         # the same files, encrypted on the way or not
         return ("web", _host(parts.netloc, scheme), *_without_dots(path))
-    return (scheme, parts.netloc, *path)
+    place = parts.netloc.rpartition("@")[2].lower() if scheme in _LOGINS else parts.netloc
+    return (scheme, place, *path)
 
 
 def _without_dots(parts: Iterable[str]) -> list[str]:
