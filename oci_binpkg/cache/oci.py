@@ -27,7 +27,7 @@ from oci_binpkg.model.reference import INDEX_TAG, hash_of_tag, is_package_tag
 from oci_binpkg.model.spec_document import parse_spec_document
 from oci_binpkg.store.copy import StoredImage, blob_of, read_image
 from oci_binpkg.store.protocols import BatchesTags, Store, TakesGrowing
-from oci_binpkg.store.referrers import attach_signature, signatures
+from oci_binpkg.store.referrers import attach_signature, iter_signatures, signatures
 from oci_binpkg.store.verified import VerifiedStore
 
 MERGE_ROUNDS: Final = 20
@@ -64,7 +64,8 @@ class OciCache:
     `pause(round)` is called between rounds of an index merge that another writer got in the way of. With `verify` a
     package or image counts only if its manifest's exact bytes are signed: it is given these, the signatures attached to
     them, what they are of, and what else is asked of a good one, and raises if none is. With `sign` what is published
-    is signed, and the index; `trust` says what is asked of an index's signature, and `site` what signatures state.
+    is signed, and the index; `ours` tells whether a signature is by the key that we sign with. `trust` says what is
+    asked of an index's signature, and `site` what signatures state.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class OciCache:
         pause: Callable[[int], None],
         verify: BesideVerifier | None = None,
         sign: Signer | None = None,
+        ours: Callable[[Signed], bool] = lambda _: False,
         trust: IndexTrust = BELIEVED,
         site: Site = ANY_SITE,
     ) -> None:
@@ -82,6 +84,8 @@ class OciCache:
         self._read: Store = self._signed or store
         self._pause = pause
         self._sign = sign
+        self._verify = verify
+        self._ours = ours
         self._trust = trust
         self._site = site
         self._vouched: set[Digest] = set()
@@ -212,10 +216,29 @@ class OciCache:
             self._store.put(manifest)
         for each in signatures:
             attach_signature(self._store, manifest.descriptor, each, pause=self._pause)
-        if self._sign is not None:
+        if self._sign is not None and not self._is_signed_by_us(manifest, tag):
             signature = self._sign(manifest.read(), statement=self._site.statement(tag))
             attach_signature(self._store, manifest.descriptor, signature, pause=self._pause)
         self._store.tag(manifest, tag)
+
+    def _is_signed_by_us(self, manifest: Blob, tag: str) -> bool:
+        """Tell whether an image has our signature for its tag: it may be pushed each night, and each one is kept.
+
+        Packages are pushed when they are new, and are not asked for.
+        """
+        if self._verify is None or is_package_tag(tag):
+            return False
+
+        def accept(signed: Signed) -> None:
+            if signed.statement != self._site.statement(tag) or not self._ours(signed):
+                raise SignatureError(f"{self.name}:{tag} is signed by somebody else, or for something else")
+
+        found = iter_signatures(self._store, manifest.descriptor)
+        try:
+            self._verify(manifest.read(), found, f"{self.name}:{tag}", accept=accept)
+        except SignatureError:
+            return False
+        return True
 
     def batch(self) -> AbstractContextManager[None]:
         """Publish many packages. Where it costs less, tags are written together, at the end of the block."""

@@ -183,6 +183,7 @@ class Opener:
             pause=self.pause,
             verify=trust.verify_detached if trust.required else None,
             sign=trust.sign_detached,
+            ours=trust.ours,
             trust=trust.image_index,
             site=trust.site,
         )

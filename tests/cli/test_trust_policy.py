@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from oci_binpkg.store.referrers import iter_signatures
 from tests.support.command_line import binpkg
 from tests.support.engine_socket import engine_socket
 from tests.support.signed_caches import (
@@ -156,6 +157,27 @@ def test_the_image_that_an_engine_runs_is_signed_with_the_packages(tree, layout,
         ran("install-image", f"lab:{tag}", "--store", tmp_path / tag)
         assert binpkg("load", f"lab:{tag}", "--engine", "podman").code in (0, 12)
     assert [path.rpartition("/")[2] for _, path, _ in engine.taken if "load" in path]
+
+
+def test_an_image_that_is_pushed_again_keeps_its_signature_and_gets_that_of_another_key(
+    tree, layout, key, home, tmp_path
+):
+    def signatures() -> int:
+        with store_of(layout) as store:
+            return len(list(iter_signatures(store, store.resolve("prod"))))
+
+    push = ["push", layout, "--store", tree.root, "--tag", "prod", "--key"]
+    for _ in range(3):
+        ran(*push, key)
+        assert signatures() == 1
+    other = home.make("bob")
+    for _ in range(2):
+        ran(*push, other)
+        assert signatures() == 2
+    ran("push", layout, "--store", tree.root, "--tag", "other", "--key", key)
+    assert signatures() == 3  # the same image under another tag is another statement
+    ran("push", layout, "--store", tree.root, "--tag", "other", "--key", key)
+    assert signatures() == 3
 
 
 def test_an_index_over_platforms_is_signed_and_its_images_with_it(layout, configure, key, tmp_path):
