@@ -11,6 +11,7 @@ import json
 import math
 import os
 import stat
+import struct
 import tarfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ DEFAULT_TIMEOUT: Final = 600.0
 _NAME: Final = "io.containerd.image.name"
 _REF_NAME: Final = "org.opencontainers.image.ref.name"
 _BLOCK: Final = 512
+_NOT_ITS_PROTOCOL: Final = (LookupError, TypeError, ValueError, AttributeError, struct.error)
+"""What the SDK raises where an answer has another shape than it expects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +197,7 @@ def _client(kind: Kind, address: str, timeout: float) -> Any:
     try:
         # "auto" asks the server, which also shows that it answers
         return docker.APIClient(base_url=address, version="auto", timeout=math.ceil(timeout))
-    except (docker.errors.DockerException, OSError, ValueError) as error:
+    except (docker.errors.DockerException, OSError, *_NOT_ITS_PROTOCOL) as error:
         raise EngineError(
             f"{kind} at {address} does not answer: {_text(error)}", hint="is it running, and may you use its socket?"
         ) from error
@@ -215,13 +218,18 @@ def _refusals(engine: Engine, action: str, hint: str = "") -> Iterator[None]:
         yield
     except (DockerException, OSError) as error:
         raise EngineError(f"{engine} did not {action}: {_text(error)}", hint=hint) from error
+    except _NOT_ITS_PROTOCOL as error:
+        raise EngineError(
+            f"{engine} did not {action}: it answered with something that is not the engine's protocol",
+            hint="what listens there may be another program",
+        ) from error
 
 
 @contextmanager
 def _silently() -> Iterator[None]:
     from docker.errors import DockerException  # noqa: PLC0415  # an extra
 
-    with suppress(DockerException, OSError):
+    with suppress(DockerException, OSError, *_NOT_ITS_PROTOCOL):
         yield
 
 

@@ -247,6 +247,36 @@ def test_a_refused_request_is_an_error(server: Server, engine: Engine) -> None:
     assert "\x1b" not in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("status", "answer"),
+    [
+        (500, b"{}"),
+        (500, b"[]"),
+        (404, b'"no"'),
+        (409, b'{"message": null, "x": 1}'),
+        (200, b"[]"),
+        (200, b'{"x": 1}'),
+        (200, b"null"),
+        (200, b"<html>"),
+    ],
+)
+def test_what_does_not_speak_the_protocol_is_an_error(
+    server: Server, engine: Engine, monkeypatch: pytest.MonkeyPatch, status: int, answer: bytes
+) -> None:
+    def odd(self: DockerApi) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    monkeypatch.setattr(DockerApi, "do_GET", odd)
+    with pytest.raises(EngineError):
+        load(engine, IMAGE, NAME)
+    with pytest.raises(EngineError):
+        connect("docker", [engine.address])
+
+
 def test_another_image_under_the_name_is_an_error(server: Server, engine: Engine) -> None:
     server.inspected = str(Digest.of(b"other"))
     with pytest.raises(EngineError, match="not the image that was loaded"):
