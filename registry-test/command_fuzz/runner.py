@@ -33,6 +33,7 @@ from oci_binpkg.cli.app import main
 PATIENCE = 20.0
 """Seconds that a call may take before it counts as waiting for ever."""
 MOST_OUTPUT = 4 << 20
+_MEMORY = "/dev/shm"
 _LIMITS = {
     resource.RLIMIT_CPU: (12, 14),
     resource.RLIMIT_FSIZE: (3 << 30, 3 << 30),
@@ -273,7 +274,8 @@ def _content(file: Any) -> bytes:
 @contextmanager
 def bench() -> Iterator[Bench]:
     """Give a bench in a folder of its own; afterwards its servers have ended and the folder is gone."""
-    folder = tempfile.mkdtemp(prefix="command-fuzz-")
+    # in memory where that can be: thousands of small files are made and removed
+    folder = tempfile.mkdtemp(prefix="command-fuzz-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None)
     server, port = serve(f"{folder}/place", f"{folder}/engine.sock")
     place = Place(f"{folder}/place", port)
     load_everything()
