@@ -75,16 +75,6 @@ def _is_known(scheme: str) -> bool:
     return is_known(scheme)
 
 
-def place_name(location: Location) -> str:
-    """Return how signatures name a place, without login and scheme's variants; "" for a path on this machine."""
-    if location.repository is not None:
-        return f"oci://{location.repository.host}/{location.repository.name}"
-    parts = urlsplit(location.url)
-    if not location.url or parts.scheme == "file":
-        return ""
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
 def parse_base(text: str) -> Location:
     """Parse a base image: a location with a tag or digest, or an image reference as docker takes it (`debian:12`)."""
     if re.match(r"[a-z+-]+://|oci-layout:", text):

@@ -22,7 +22,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from oci_binpkg.cache.open import LAYOUT, REGISTRY, Location, parse_location
 from oci_binpkg.cli.mirrors import CacheSettings
@@ -175,6 +175,16 @@ def address_of(location: Location) -> Address:
     if host == DOCKER_HUB and "/" not in name:
         name = f"library/{name}"
     return ("registry", host, *name.split("/"))
+
+
+def place_name(location: Location) -> str:
+    """Return how signatures name a place, in its one spelling and without a login; "" for a path on this machine."""
+    kind, *parts = address_of(location)
+    if kind in ("layout", "file"):
+        return ""
+    scheme = {"registry": "oci", "web": "https"}.get(kind, kind)
+    host, *rest = parts
+    return "/".join((f"{scheme}://{host.rpartition('@')[2]}", *(quote(part) for part in rest)))
 
 
 def _mirror(url: str) -> Address:

@@ -17,11 +17,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from oci_binpkg.cache.index_signature import IndexTrust
-from oci_binpkg.cache.open import FORMS, Location, Opener, Trust, parse_base, parse_location, place_name
+from oci_binpkg.cache.open import FORMS, Location, Opener, Trust, parse_base, parse_location
 from oci_binpkg.cache.statement import Site
 from oci_binpkg.cli.judging import CountingKeys, Judge, believed
 from oci_binpkg.cli.mirrors import ANYWHERE, CacheEndpoint, CacheSettings
 from oci_binpkg.cli.settings import Settings
+from oci_binpkg.cli.trust_policy import place_name
 from oci_binpkg.cli.waiting import patience
 from oci_binpkg.disk import foreign_writers
 from oci_binpkg.errors import EngineError, UsageError
@@ -197,7 +198,8 @@ class Wiring:
             origins = configured.origins
             addresses = [parse_location(url) for url in (configured.fetch_url, configured.push_url) if url]
         own = [name for address in addresses if (name := place_name(address))]
-        return Site(own[0] if own else "", frozenset((*own, *origins)), bool(origins), location.text, self._warn)
+        copied = [place_name(parse_location(origin)) for origin in origins]
+        return Site(own[0] if own else "", frozenset((*own, *copied)), bool(origins), location.text, self._warn)
 
     def _rule(self, location: Location) -> Rule:
         settings = self._settings

@@ -54,6 +54,11 @@ def move(source, target, place):
             attach_signature(ours, ours.resolve(place), each, pause=lambda _: None)
 
 
+def named(cache):
+    """How signatures name a registry on this machine."""
+    return cache.replace("127.0.0.1", "localhost")
+
+
 def look(cache, package="zlib"):
     return binpkg("show", package, "--from", cache, "--check-signature")
 
@@ -67,7 +72,7 @@ def test_a_package_that_was_signed_for_another_repository(cache, tree, key, tmp_
     ran("index", "rebuild", other)
     ended = look(other)
     assert ended.code == 14, ended.err
-    assert f"the signature is for {cache}, not for {other}" in ended.err
+    assert f"the signature is for {named(cache)}, not for {other}" in ended.err
     assert "origins" in ended.err
     refused = binpkg("install", "zlib", "--from", other, "--check-signature", "--store", tmp_path / "i")
     assert refused.code == 14
@@ -87,7 +92,7 @@ def test_an_index_that_was_signed_for_another_repository(cache, tree, key):
     move(cache, other, index_at(cache))
     ended = binpkg("find", "--from", other, "--check-signature")
     assert ended.code == 14, ended.err
-    assert f"the signature is for {cache}" in ended.err
+    assert f"the signature is for {named(cache)}" in ended.err
 
 
 @pytest.mark.covers("B35")

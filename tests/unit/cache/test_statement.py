@@ -9,9 +9,10 @@ import pytest
 
 from oci_binpkg.cache.gpg import Status
 from oci_binpkg.cache.keyring import Keyring
-from oci_binpkg.cache.open import parse_location, place_name
+from oci_binpkg.cache.open import parse_location
 from oci_binpkg.cache.signing import read_clearsigned, sign_clear, sign_detached, verify_any, verify_detached
 from oci_binpkg.cache.statement import PLACE_NOTATION, TAG_NOTATION, Signed, Site, Statement, stated
+from oci_binpkg.cli.trust_policy import place_name
 from oci_binpkg.errors import SignatureError
 from tests.support.gpg_keys import TEXT, Keys, gpg_keys
 
@@ -139,6 +140,11 @@ def test_a_statement_with_two_readings_or_unprintable_text_is_refused(lines):
         ("oci-layout:/srv/cache", ""),
         ("file:///srv/mirror", ""),
         ("https://mirror.example/apps/", "https://mirror.example/apps"),
+        ("http://mirror.example:80/apps", "https://mirror.example/apps"),
+        ("https://Mirror.Example:443/x/../apps/a%62", "https://mirror.example/apps/ab"),
+        ("oci://Registry.example:443/apps", "oci://registry.example/apps"),
+        ("oci+http://127.0.0.1:5000/apps", "oci://localhost:5000/apps"),
+        ("sftp://user@host.example/apps", "sftp://host.example/apps"),
         ("s3://bucket/apps", "s3://bucket/apps"),
     ],
 )
