@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from oci_binpkg.disk import read_regular, replace_file
@@ -146,7 +146,8 @@ def _read(root: str) -> Mapping[str, bytes] | None:
 
 def _line(verification: Verification) -> bytes:
     # `hash` is the first member: a line is found without being parsed
-    return json.dumps(asdict(verification), separators=(",", ":")).encode("ascii")
+    members = {name: getattr(verification, name) for name in _TYPES}
+    return json.dumps(members, separators=(",", ":")).encode("ascii")
 
 
 def _parsed(line: bytes) -> Verification | None:
