@@ -109,6 +109,7 @@ def _remarks(cache: CacheSettings) -> str:
     """Return what else is said of it; of a login no more than that there is one."""
     remarks = [] if cache.signed is None else ["signed" if cache.signed else "unsigned"]
     remarks += ["signed index"] if cache.signed_index else []
+    remarks += [f"copy of {', '.join(cache.origins)}"] if cache.origins else []
     for endpoint in (cache.fetch, cache.push):
         remarks += [f"view {endpoint.view}"] if endpoint.view else []
         remarks += [f"profile {endpoint.profile}"] if endpoint.profile else []
@@ -123,6 +124,7 @@ def _document(cache: CacheSettings) -> dict[str, Any]:
         "push": _endpoint(cache.push),
         "signed": cache.signed,
         "signed_index": cache.signed_index,
+        **({"origins": list(cache.origins)} if cache.origins else {}),
         "file": cache.origin_file,
         "merged_files": list(cache.merged_files),
     }

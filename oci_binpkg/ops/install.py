@@ -62,9 +62,9 @@ class InstallOptions:
     """How to install. `force` replaces the packages that are named; `jobs` packages are unpacked at a time.
 
     Where all caches are signed, what is there without a good signature is not built on, unless with `accept_present`;
-    `signers` returns the fingerprints of the keys that count now. `pin_newest` refuses an older signed build than the
-    one that is installed. Layers are kept in `layers`, for a push that sends them on as they came. `clock` returns
-    seconds since the epoch, `timer` seconds that only grow.
+    `signers` returns the fingerprints of the keys that count now (None: not asked). `pin_newest` refuses an older
+    signed build than the one that is installed. Layers are kept in `layers`, for a push that sends them on as they
+    came. `clock` returns seconds since the epoch, `timer` seconds that only grow.
     """
 
     force: bool = False
@@ -75,7 +75,7 @@ class InstallOptions:
     layers: LayerCache | None = None
     accept_present: bool = False
     pin_newest: bool = False
-    signers: Callable[[], frozenset[str]] = frozenset
+    signers: Callable[[], frozenset[str]] | None = None
     clock: Callable[[], float] = time.time
     timer: Callable[[], float] = time.monotonic
 

@@ -19,21 +19,23 @@ from oci_binpkg.installs.verifications import Verification, Verifications
 _SHOWN = 5
 
 
-def why_not(known: Verification | None, signers: Callable[[], frozenset[str]]) -> str:
+def why_not(known: Verification | None, signers: Callable[[], frozenset[str]] | None) -> str:
     """Return why a signed install must not build on a package that is there, "" if it may.
 
-    `signers` returns the fingerprints of the keys that count now.
+    `signers` returns the fingerprints of the keys that count now; None: those that counted then do.
     """
     if known is None:
         return ""
     if not known.is_signed:
         return f"not signed: {known.reason}"
-    if known.signer not in signers():
+    if signers is not None and known.signer not in signers():
         return f"signed by the key {known.signer}, which is revoked or not trusted any more"
     return ""
 
 
-def check_present(records: Iterable[Record], verified: Verifications, signers: Callable[[], frozenset[str]]) -> None:
+def check_present(
+    records: Iterable[Record], verified: Verifications, signers: Callable[[], frozenset[str]] | None
+) -> None:
     """Raise `SignatureError` if a signed install must not build on one of the packages that are there."""
     refused = [(record, reason) for record in records if (reason := why_not(verified.of(record), signers))]
     if not refused:
