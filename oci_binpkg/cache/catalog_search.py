@@ -18,9 +18,8 @@ from typing import Any, Final
 from oci_binpkg.cache.catalog import Catalog
 from oci_binpkg.cache.catalog_reading import Kind
 from oci_binpkg.model.constraint import Constraint, Needed
-from oci_binpkg.model.query import Query
+from oci_binpkg.model.query import Query, ordered
 from oci_binpkg.model.spec import Spec, SpecGraph
-from oci_binpkg.model.version import Version
 
 _ANY: Final = "*"
 _NEAR: Final = 3
@@ -68,8 +67,7 @@ def search(catalog: Catalog, queries: Sequence[Query], *, family: str = "", cach
     found: dict[str, Match] = {}
     for constraint in [query.constraint for query in queries] or [Constraint()]:
         found |= {match.spec.hash: match for match in reader.matches(constraint, family, cache)}
-    versions = {text: Version.parse(text) for text in {match.spec.version for match in found.values()}}
-    return sorted(found.values(), key=lambda match: (match.spec.name, versions[match.spec.version], match.spec.hash))
+    return ordered(found.values(), lambda match: match.spec)
 
 
 def near_names(catalog: Catalog, queries: Sequence[Query]) -> list[str]:

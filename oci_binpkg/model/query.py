@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from oci_binpkg.errors import AmbiguousQueryError, NoMatchError
 from oci_binpkg.model.constraint import Constraint
@@ -19,6 +19,7 @@ from oci_binpkg.model.query_syntax import parse_constraint
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.model.version import Version
 
+_Item = TypeVar("_Item")
 _SHOWN: Final = 12
 _SHORTEST_PIN: Final = 7
 
@@ -46,7 +47,7 @@ class Query:
 def select(query: Query, candidates: Iterable[Spec], graph: SpecGraph) -> list[Spec]:
     """Return the candidates that match, each once, by name, version and hash."""
     found = dict.fromkeys(spec for spec in candidates if query.matches(spec, graph))
-    return sorted(found, key=_order)
+    return ordered(found, lambda spec: spec)
 
 
 def one(
@@ -67,13 +68,17 @@ def one(
     return found[0]
 
 
-def _order(spec: Spec) -> tuple[str, Version, str]:
-    return spec.name, Version.parse(spec.version), spec.hash
+def ordered(items: Iterable[_Item], spec_of: Callable[[_Item], Spec]) -> list[_Item]:
+    """Return items in the order in which packages are listed: by name, version (1.2 before 1.10) and hash."""
+    pairs = [(spec_of(item), item) for item in items]
+    versions = {text: Version.parse(text) for text in {spec.version for spec, _ in pairs}}
+    pairs.sort(key=lambda pair: (pair[0].name, versions[pair[0].version], pair[0].hash))
+    return [item for _, item in pairs]
 
 
 def _no_match(query: Query, known: Sequence[Spec], names: Sequence[str]) -> NoMatchError:
     name = query.constraint.name
-    same_name = sorted({spec for spec in known if spec.name == name}, key=_order)
+    same_name = ordered({spec for spec in known if spec.name == name}, lambda spec: spec)
     if same_name:
         return NoMatchError(f"no {name} here matches {query.text!r}", hint=f"there is {_listed(same_name)}")
     if not names:

@@ -10,7 +10,7 @@ from oci_binpkg.cache.index_search import IndexSearch
 from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
 from oci_binpkg.cache.turns import in_turns
 from oci_binpkg.events import Observer, ignore
-from oci_binpkg.model.query import Query, select
+from oci_binpkg.model.query import Query, ordered, select
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.ops.contents import contents
 from oci_binpkg.ops.presence import proven
@@ -136,4 +136,4 @@ def _matching(candidates: Sequence[Spec], queries: Sequence[Query], graph: SpecG
 
 
 def _ordered(specs: Iterable[Spec]) -> list[Spec]:
-    return sorted(specs, key=lambda spec: (spec.name, spec.version, spec.hash))
+    return ordered(specs, lambda spec: spec)
