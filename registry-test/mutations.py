@@ -187,7 +187,7 @@ MUTATIONS = (
     Mutation(
         "trust: a key counts where it is named",
         "oci_binpkg/cli/judging.py",
-        "return found & self._named if self._named is not None else found - self._reserved",
+        "return found & named if named is not None else found - reserved",
         "return found",
         "key_that_is_trusted_for_one",
         "tests/cli/test_trust_policy.py",

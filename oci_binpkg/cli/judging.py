@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
-from oci_binpkg.errors import SignatureError
+from oci_binpkg.errors import SignatureError, UsageError
 from oci_binpkg.model.content import Digest
 
 if TYPE_CHECKING:
@@ -43,12 +43,24 @@ class CountingKeys:
 
     def fingerprints(self) -> frozenset[str]:
         """Return the fingerprints of those of our keyring that count here."""
-        found = self._keyring.fingerprints()
-        return found & self._named if self._named is not None else found - self._reserved
+        return _counting(self._keyring.fingerprints(), self._named, self._reserved)
 
     def key_ids(self) -> frozenset[str]:
         """Return how signatures may name the keys that the reader knows, also those that do not count here."""
         return self._keyring.key_ids()
+
+
+def _counting(found: frozenset[str], named: frozenset[str] | None, reserved: frozenset[str]) -> frozenset[str]:
+    return found & named if named is not None else found - reserved
+
+
+def check_counts(own: Trusted, key: str, named: frozenset[str] | None, reserved: frozenset[str], cache: str) -> None:
+    """Raise `UsageError` for a key to sign with whose signatures nobody would believe in this cache."""
+    if not _counting(own.fingerprints(), named, reserved):
+        raise UsageError(
+            f"--key {key}: signatures by that key do not count for {cache}, says [trust]",
+            hint="name the key in the keys of that cache's scope, or sign with one that is named there",
+        )
 
 
 @dataclass(frozen=True, slots=True)

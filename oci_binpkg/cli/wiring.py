@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from oci_binpkg.cache.index_signature import IndexTrust
 from oci_binpkg.cache.open import FORMS, Location, Opener, Trust, parse_base, parse_location
 from oci_binpkg.cache.statement import Site
-from oci_binpkg.cli.judging import CountingKeys, Judge, believed
+from oci_binpkg.cli.judging import CountingKeys, Judge, believed, check_counts
 from oci_binpkg.cli.mirrors import ANYWHERE, CacheEndpoint, CacheSettings
 from oci_binpkg.cli.settings import Settings
 from oci_binpkg.cli.trust_policy import place_name
@@ -218,8 +218,13 @@ class Wiring:
         # who signs vouches for all that is counted in with it, and so looks at its signatures whatever is usual there
         signs = writing and bool(flags.key)
         required = not declined and (rule.require or bool(flags.check) or signs)
-        keys: tuple[Trusted, ...] = (CountingKeys(lambda: self.keyring, rule.keys, self._settings.trust.reserved),)
-        keys += (self.keyring.own(flags.key),) if flags.key else ()
+        reserved = self._settings.trust.reserved
+        keys: tuple[Trusted, ...] = (CountingKeys(lambda: self.keyring, rule.keys, reserved),)
+        if flags.key:
+            own = self.keyring.own(flags.key)
+            if rule.keys is not None or reserved:
+                check_counts(own, flags.key, rule.keys, reserved, location.text)
+            keys += (own,)
         wanted = (flags.index or _signed_index(location)) and flags.check is not False
         prove = required and (rule.explicit or bool(flags.check) or signs)
         index = IndexTrust(keys, required or (signs and flags.check is not False), wanted, self._warn, prove)

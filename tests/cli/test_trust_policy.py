@@ -134,6 +134,19 @@ def test_a_key_that_is_trusted_for_one_cache_signs_nothing_elsewhere(tree, confi
     assert binpkg("show", "app", "--from", theirs, "--check-signature").code == 14
 
 
+def test_nothing_is_signed_with_a_key_that_does_not_count_there(tree, layout, configure, key, home, tmp_path):
+    other = home.make("bob")
+    push = ["push", layout, "--store", tree.root, "--key"]
+    for said in (f'[trust.scopes."{layout}"]', "[trust]", f'[trust.scopes."{layout}2"]'):
+        named = other if said.endswith('2"]') else key
+        configure(f'{said}\nkeys = ["{named}"]\n')
+        ended = binpkg(*push, "bob@example.org")
+        assert ended.code == 2
+        assert "--key bob@example.org: signatures by that key do not count for " in ended.err
+        assert not (tmp_path / "l").exists()
+    ran(*push, key)
+
+
 def test_the_index_is_signed_by_a_key_that_counts_for_the_cache(tree, layout, configure, key, home, tmp_path):
     other = home.make("bob")
     trust(home, other, tmp_path)
