@@ -98,7 +98,7 @@ def parse_node(node: Mapping[str, Any], version: int, what: str) -> Spec:
         arch=parse_arch(node.get("arch"), f"{what}.arch"),
         namespace=check_name(namespace, f"{what}.namespace") if namespace else "",
         parameters=_parameters(node, what),
-        dependencies=_dependencies(node, what),
+        dependencies=edges_of(node, what),
         compiler=_compiler(node, what),
         external_path=_external_path(external, f"{what}.external"),
         build_spec=_build_spec(node, f"{what}.build_spec"),
@@ -193,7 +193,8 @@ def _compiler(node: Mapping[str, Any], what: str) -> tuple[str, str] | None:
     return name, check_version(version, f"{what}.compiler.version") if version else ""
 
 
-def _dependencies(node: Mapping[str, Any], what: str) -> tuple[Dependency, ...]:
+def edges_of(node: Mapping[str, Any], what: str) -> tuple[Dependency, ...]:
+    """Return the edges of a node, in the form of whichever format they are. Raises `ContentError`."""
     at = f"{what}.dependencies"
     entries = node.get("dependencies")
     if isinstance(entries, dict):  # format 1

@@ -25,7 +25,7 @@ _OF_A_TERMINAL = re.compile(
 )
 """What progress and colours are made of; the sequences in our vocabulary are others."""
 _LEFTOVER = re.compile(r"(^|/)\.(tmp-|oci-binpkg|install|staging|new-)[^/]*$|\.tmp$|\.new$|\.part(ial)?$")
-_FRAME = re.compile(r'(?:File "[^"]*?|^  )([a-z_]+/[a-z_]+\.py)(?:", line \d+, in |:\d+ )(\S+)', re.MULTILINE)
+_FRAME = re.compile(r'(?:File "[^"]*?|^  (?:\S*/)?)([a-z_]+/[a-z_]+\.py)(?:", line \d+, in |:\d+ )(\S+)', re.MULTILINE)
 _LAST_LINE = re.compile(r"^([A-Za-z_.]+(?:Error|Exception|Exit|Interrupt|Warning)[A-Za-z_]*)", re.MULTILINE)
 
 
