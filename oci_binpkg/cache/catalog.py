@@ -72,9 +72,10 @@ class Catalog:
 
     def keep_only(self, caches: Mapping[str, str]) -> tuple[str, ...]:
         """Forget all caches but these, given as name -> URL; return the names of those that were forgotten."""
-        dropped = tuple(state.name for state in self.states().values() if caches.get(state.name) != state.url)
+        dropped = self._others(caches)
         if dropped:
             with writing(self._database, self._path, self._patience):
+                dropped = self._others(caches)  # another process may have read one of them anew since
                 for name in dropped:
                     self._database.execute(
                         "DELETE FROM holdings WHERE cache = (SELECT id FROM caches WHERE name = ?)", (name,)
@@ -85,6 +86,9 @@ class Catalog:
                     self._database.execute("DELETE FROM caches WHERE name = ?", (name,))
                 drop_orphans(self._database)
         return dropped
+
+    def _others(self, caches: Mapping[str, str]) -> tuple[str, ...]:
+        return tuple(state.name for state in self.states().values() if caches.get(state.name) != state.url)
 
     def note_unchanged(self, name: str, url: str, now: float, digest: Digest) -> None:
         """Remember that the index is still the one that was read."""

@@ -90,6 +90,7 @@ class SpackInstalls:
         self._prefix_lock = LockFile(os.path.join(folder, "prefix_lock"), patience)
         self._upstreams = tuple(SpackInstalls(each, patience=patience) for each in upstreams)
         self._create = create
+        self._version: tuple[int, ...] | None = None  # of the index that was written here last
         self._take(self._read())
 
     @property
@@ -210,6 +211,7 @@ class SpackInstalls:
 
     def reload(self) -> None:
         """Read the database again: other processes may have changed it. Raises `InstallsError`."""
+        self._version = None
         self._take(self._read())
 
     def remove(self, package_hash: str) -> None:
@@ -227,7 +229,8 @@ class SpackInstalls:
         self._make_folder()
         path = os.path.join(self._root, INDEX)
         with self._lock.exclusive():
-            self._take(self._load(path))
+            if _version_of(path) != self._version:
+                self._take(self._load(path))
             change = DatabaseChange(self, self._database.document, self._elsewhere())
             yield change
             if change.document is self._database.document:
@@ -238,7 +241,8 @@ class SpackInstalls:
             verifications.change(self._root, change.verified)
             self._write(path, data)
             verifications.change(self._root, (), change.forgotten)
-        self._take(changed)
+            self._take(changed)
+            self._version = _version_of(path)
 
     def _write(self, path: str, data: bytes) -> None:
         """Replace the index, then the verifier by which running Spack processes notice; neither if one is refused."""
@@ -341,6 +345,15 @@ class DatabaseChange:
         """Forget a package."""
         self.document = without_package(self.document, package_hash)
         self.forgotten.add(package_hash)
+
+
+def _version_of(path: str) -> tuple[int, ...]:
+    """Return what tells one state of a file from another: whoever changes the index puts a new file in its place."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ()
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def is_spack_tree(path: str) -> bool:
