@@ -22,12 +22,13 @@ _ELSEWHERE: Final = "remove it; DOCKER_CONFIG and REGISTRY_AUTH_FILE name other 
 class AuthFile:
     """A docker `config.json` or podman `auth.json`: path and JSON object as found; an absent file has no members.
 
-    `exposed` is true when other users of the machine may read the file.
+    `exposed` is true when other users of the machine may read the file, `changeable` when they may write it.
     """
 
     path: str
     document: Mapping[str, Any] = field(default_factory=dict)
     exposed: bool = False
+    changeable: bool = False
 
     def table(self, member: str) -> Mapping[str, Any]:
         """Return an object member (`auths`, `credHelpers`), empty when absent or not an object."""
@@ -61,7 +62,9 @@ def read_auth_file(path: str) -> AuthFile:
         ) from None
     if not isinstance(document, dict):
         raise LocalDiskError(f"{path} does not hold a JSON object")
-    return AuthFile(path, document, bool(mode & (stat.S_IRGRP | stat.S_IROTH)))
+    return AuthFile(
+        path, document, bool(mode & (stat.S_IRGRP | stat.S_IROTH)), bool(mode & (stat.S_IWGRP | stat.S_IWOTH))
+    )
 
 
 def change_auth_file(path: str, change: Callable[[dict[str, Any]], None], patience: Patience | None = None) -> None:

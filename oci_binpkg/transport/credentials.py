@@ -168,6 +168,8 @@ class Keychain:
             return None
         if file.exposed and file.table("auths"):
             self._warn(f"{path} holds registry logins and other users may read it: chmod 600 it")
+        if file.changeable:
+            self._warn(f"{path} says which programs keep logins and other users may change it: chmod 600 it")
         for candidate in candidates:
             found = self._from_helper(file, candidate) or _from_auths(file, candidate)
             if found is not None:

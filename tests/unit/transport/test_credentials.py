@@ -6,6 +6,7 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,28 @@ def test_broken_files_are_passed_over(tmp_path: Path, text: str) -> None:
     assert chain.find("reg.example") == Credential("u", "p")
     assert all(isinstance(event, Warned) and "config.json" in event.text for event in seen)
     assert len(seen) == (0 if text.startswith('{"auths"') else 1)
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602])
+def test_a_file_that_others_may_change_is_worth_a_warning(tmp_path: Path, mode: int) -> None:
+    path = write(tmp_path / "auth.json", {"auths": {"reg.example": auth("u", "p")}}, mode)
+    seen: list[Event] = []
+    assert Keychain(CredentialFiles(podman_auth=(path,)), observer=seen.append).find("reg.example")
+    assert [event.text for event in seen if isinstance(event, Warned)] == [
+        f"{path} says which programs keep logins and other users may change it: chmod 600 it"
+    ]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_what_is_no_file_is_passed_over_at_once(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "config.json")
+    good = write(tmp_path / "auth.json", {"auths": {"reg.example": auth("u", "p")}}, 0o600)
+    seen: list[Event] = []
+    files = CredentialFiles(str(tmp_path / "config.json"), podman_auth=(good,))
+    assert Keychain(files, observer=seen.append).find("reg.example") == Credential("u", "p")
+    assert "no logins are read from there" in seen[0].text  # type: ignore[attr-defined]
+    with pytest.raises(LocalDiskError, match=r"config\.json"):
+        Keychain(files).store("reg.example", Credential("u", "p"))
 
 
 @pytest.mark.covers("B39")
