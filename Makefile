@@ -10,7 +10,7 @@ FAST := tests -n 2
 CHECKED := oci_binpkg tests registry-test
 MINIMUM := 90
 
-.PHONY: help venv parts demo test lint unit real bench profile soak mutations coverage proxy fuzz fuzz-commands sandbox clean
+.PHONY: help venv parts demo test lint unit real bench profile soak mutations cost coverage proxy fuzz fuzz-commands sandbox clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ profile: parts ## Show where the time of each job goes
 	$(BIN)/python registry-test/bench/profiling.py
 soak: parts ## Push 2,000 packages while one request of a hundred goes wrong (`make test`: 300)
 	OCI_BINPKG_SOAK=2000 $(PYTEST) registry-test/test_load.py -k soak
+
+cost: parts ## Measure every input that was made to cost much: memory and CPU within the budget
+	$(BIN)/python registry-test/cost.py
 
 mutations: parts ## Take behaviours out one by one, and see that tests fail
 	$(BIN)/python registry-test/mutations.py

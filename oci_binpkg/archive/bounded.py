@@ -36,8 +36,8 @@ class Limits:
     ratio: int = 1000
     ratio_from: int = 100 * 1024**2
     members: int = 1_000_000
-    members_from: int = 15_000
-    member_bytes: int = 100
+    members_from: int = 10_000
+    member_bytes: int = 128
     name_bytes: int = 256 * 1024**2
     depth: int = 100
     path_bytes: int = 4096

@@ -815,5 +815,18 @@ for _name, _behaviour in SERVERS.items():
         return Asked(["inspect", "oci+http://HOST/apps"], {"OCI_BINPKG_TIMEOUT": "4", "OCI_BINPKG_RETRIES": "0"})
 
 
-SAMPLE = tuple(list(CASES)[::4])
+_ALWAYS = (
+    "a spec document of lists, show",
+    "a layer: binary_distribution of 8 million texts, install",
+    "a layer: a record of files of 12 million lists, install",
+    "a layer: a text without line ends, install",
+    "a layer: a text of mentions, install",
+    "a layer: a text in UTF-16 of mentions, install",
+    "an index: records that are no objects, update",
+    "packages.toml: a dotted key, find",
+    "spack.yaml: merges",
+    "a server: Link of blanks",
+    "a server: 100 Continue without end",
+)
+SAMPLE = tuple(dict.fromkeys((*_ALWAYS, *list(CASES)[::4])))
 """What is measured in every run of the tests; the rest is as the sample is, of the same kinds."""
