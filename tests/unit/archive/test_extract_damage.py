@@ -207,6 +207,14 @@ def test_B27_the_numbers_of_members_and_names_are_limited(place: Place) -> None:
 
 
 @pytest.mark.covers("B27")
+def test_B27_many_members_must_have_brought_bytes(place: Place) -> None:
+    many = [file(within(f"empty-{number}"), b"") for number in range(500)]
+    reason = "has [0-9]+ members in [0-9]+ bytes"
+    place.refuse_members(*many, reason=reason, limits=Limits(members_from=300, member_bytes=1000))
+    place.refuse(gz(package(*many, end=END)), reason, limits=Limits(members_from=300, member_bytes=100))
+
+
+@pytest.mark.covers("B27")
 def test_B27_directories_without_end(place: Place) -> None:
     name = within("/".join("d" * 2000))
     members = pax(record("path", name)), directory(name)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from oci_binpkg.cache.index import EMPTY, index_of, open_index
+from oci_binpkg.cache.index import EMPTY, index_of, open_index, read_index
+from oci_binpkg.cache.spool import Spool
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.spec import SpecGraph
 from oci_binpkg.model.spec_document import parse_spec_document
@@ -155,3 +156,18 @@ def test_a_damaged_index_is_refused_naming_the_place(data, text):
 def test_an_empty_graph_has_no_packages():
     assert list(EMPTY.packages()) == []
     assert EMPTY.graph == SpecGraph()
+
+
+@pytest.mark.parametrize("record", [b"1", b"{}", b'{"spec":{"name":"a"}}', b'{"spec":{"hash":"x","name":"a"}}'])
+def test_an_index_of_damaged_records_is_none(record):
+    told = []
+    data = b'{"database":{"version":"8","installs":{%b}}}'
+
+    def some(count):
+        return data % b",".join(b'"%032d":%b' % (number, record) for number in range(count))
+
+    assert len(read_index(Spool.of(some(1000)), "it", lambda *each: told.append(each)).records) == 0
+    assert len(told) == 1000
+    with pytest.raises(ContentError, match=r"^it: more than 1000 of its records are damaged") as caught:
+        read_index(Spool.of(some(30_000)), "it", lambda *each: told.append(each))
+    assert "index rebuild" in caught.value.hint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 
 import pytest
@@ -142,3 +143,13 @@ def test_a_document_is_inflated_as_it_arrives(size: int) -> None:
             list(inflated(wrong, "gzip", "it", len(data)))
     with pytest.raises(ContentError, match="more than 2000000 bytes"):
         list(inflated(pieces, "gzip", "it", 2_000_000))
+
+
+def test_a_document_grows_only_so_far() -> None:
+    blanks = gzip.compress(b" " * (40 * 1024**2), mtime=0)
+    with pytest.raises(ContentError, match=r"^it: grows more than 64-fold"):
+        decompressed(blanks, "gzip", "it", 64 * 1024**2)
+    many = json.dumps(
+        [{"name": f"package-{number}", "hash": hashlib.sha256(b"%d" % number).hexdigest()} for number in range(300_000)]
+    )
+    assert decompressed(gzip.compress(many.encode(), mtime=0), "gzip", "it", 64 * 1024**2).decode() == many
