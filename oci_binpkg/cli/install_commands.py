@@ -164,6 +164,8 @@ def _tree(settings: Settings, store: str, patience: Patience, *, create: bool = 
     path = store or settings.store
     if not path:
         raise UsageError("no install tree named", hint="use --store DIR, or set store in the configuration")
+    if any("\ud800" <= character <= "\udfff" for character in path):
+        raise UsageError(f"{path}: a path that is not UTF-8", hint="name another folder: a tree's records are JSON")
     if has_packages_file(path):
         raise UsageError(
             f"{path} is described by a packages.toml, which is written by hand",

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import json
 import os
+import pty
+import struct
+import termios
+import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 from oci_binpkg.cli.app import main
@@ -58,6 +63,39 @@ def binpkg(*arguments: object, stdin: str = "", terminal: bool = False) -> Ended
         buffer = stream.detach()
         texts.append(buffer.getvalue().decode("utf-8"))
     return Ended(code, *texts)
+
+
+def binpkg_on_terminal(*arguments: object, stdin: str = "", columns: int = 200) -> Ended:
+    """Run `oci-binpkg ARGUMENTS` with stdin, stdout and stderr on one terminal; `out` is all that it was sent."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    received: list[bytes] = []
+    reader = threading.Thread(target=_drain, args=(master, received))
+    reader.start()
+    try:
+        with open(slave, "r+b", buffering=0) as device:
+            stream = io.TextIOWrapper(io.BufferedWriter(cast("io.RawIOBase", device)), "utf-8", write_through=True)
+            with (
+                contextlib.redirect_stdout(stream),
+                contextlib.redirect_stderr(stream),
+                mock.patch("sys.stdin", _Stdin(stdin, terminal=True)),
+            ):
+                try:
+                    main([str(argument) for argument in arguments])
+                except SystemExit as ended:
+                    code = ended.code if isinstance(ended.code, int) else 1
+            stream.flush()
+            stream.detach().detach()  # type: ignore[attr-defined]
+    finally:
+        reader.join()
+        os.close(master)
+    return Ended(code, b"".join(received).decode("utf-8", "surrogateescape"), "")
+
+
+def _drain(master: int, received: list[bytes]) -> None:
+    with contextlib.suppress(OSError):  # the other end is closed
+        while data := os.read(master, 65536):
+            received.append(data)
 
 
 def unmeasured_environment() -> dict[str, str]:
