@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, Literal
 
+from oci_binpkg.disk import read_regular
 from oci_binpkg.errors import EngineError, LocalDiskError, UsageError
 from oci_binpkg.model.content import OCI_INDEX, OCI_LAYER_ZSTD, Blob, Descriptor, Digest
 from oci_binpkg.model.image import Image
@@ -30,6 +31,7 @@ DEFAULT_TIMEOUT: Final = 600.0
 _NAME: Final = "io.containerd.image.name"
 _REF_NAME: Final = "org.opencontainers.image.ref.name"
 _BLOCK: Final = 512
+_MOST_LOGINS: Final = 4 << 20
 _NOT_ITS_PROTOCOL: Final = (LookupError, TypeError, ValueError, AttributeError, struct.error)
 """What the SDK raises where an answer has another shape than it expects."""
 
@@ -194,6 +196,7 @@ def _client(kind: Kind, address: str, timeout: float) -> Any:
         raise EngineError(
             "talking to an engine needs the Python package `docker`", hint='pip install "oci-binpkg[docker]"'
         ) from None
+    _look_at_logins()
     try:
         # "auto" asks the server, which also shows that it answers
         return docker.APIClient(base_url=address, version="auto", timeout=math.ceil(timeout))
@@ -201,6 +204,21 @@ def _client(kind: Kind, address: str, timeout: float) -> Any:
         raise EngineError(
             f"{kind} at {address} does not answer: {_text(error)}", hint="is it running, and may you use its socket?"
         ) from error
+
+
+def _look_at_logins() -> None:
+    """Raise `EngineError` if the SDK would wait for its file of logins, or read it without end: it does not look."""
+    from docker.utils.config import find_config_file  # noqa: PLC0415  # an extra
+
+    path = str(find_config_file() or "")
+    if path:
+        try:
+            with suppress(PermissionError):
+                read_regular(path, _MOST_LOGINS)
+        except OSError as error:
+            raise EngineError(
+                f"{path}: {error.strerror or error}", hint="docker keeps logins there; DOCKER_CONFIG names its folder"
+            ) from None
 
 
 def _is_socket(path: str) -> bool:

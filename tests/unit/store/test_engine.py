@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import io
 import json
+import os
 import socketserver
 import tarfile
 import tempfile
@@ -156,6 +157,24 @@ def test_a_login_file_that_the_sdk_cannot_read_is_no_crash(
     (tmp_path / "config.json").write_text('{"auths": {"reg.example": "junk"}}')
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     with pytest.raises(EngineError):
+        connect("docker", [str(server.server_address)])
+
+
+@pytest.mark.parametrize("what", ["fifo", "zero", "folder", "large"])
+def test_a_login_file_that_is_none_is_not_given_to_the_sdk(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    path = tmp_path / "config.json"
+    if what == "fifo":
+        os.mkfifo(path)
+    elif what == "folder":
+        path.mkdir()
+    elif what == "large":
+        path.write_bytes(b" " * ((4 << 20) + 1))
+    else:
+        path.symlink_to("/dev/zero")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with pytest.raises(EngineError, match=r"config\.json: "):
         connect("docker", [str(server.server_address)])
 
 
