@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import time
 from dataclasses import replace
 from functools import cached_property
@@ -11,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from oci_binpkg.cli.mirrors import ANYWHERE, Access, CacheEndpoint
 from oci_binpkg.cli.settings import Settings
 from oci_binpkg.cli.waiting import patience
+from oci_binpkg.disk import kind_of
 from oci_binpkg.errors import UsageError
 from oci_binpkg.events import Observer, Warnings
 from oci_binpkg.model.reference import Repository, is_loopback
@@ -81,7 +84,7 @@ class Connections:
     def transport(self, host: str, *, plain: bool) -> TransportSettings:
         """Return how to reach `host[:port]`; `plain` allows http."""
         settings = self._settings
-        ca_file = settings.ca_file_of(host)
+        ca_file = _certificates(settings.ca_file_of(host))
         named = settings.servers.get("docker.io" if host == "registry-1.docker.io" else host, ())
         insecure = {origin.netloc for origin in named if origin.scheme == "http"}
         retry = RetryPolicy() if settings.retries is None else RetryPolicy(retries=settings.retries)
@@ -89,7 +92,7 @@ class Connections:
             timeouts=timeouts(settings.timeout),
             retry=retry,
             ca_files={host: ca_file} if ca_file else {},
-            ca_file=settings.ca_file,
+            ca_file=_certificates(settings.ca_file),
             insecure_hosts=frozenset({host, *insecure} if plain else insecure),
             internal_hosts=frozenset(origin.netloc for origin in named),
             proxies=settings.proxies,
@@ -194,5 +197,19 @@ def s3_settings(endpoint: CacheEndpoint, settings: Settings | None = None) -> S3
         connect_timeout=limits.connect,
         read_timeout=limits.idle,
         retries=retries,
-        ca_file=settings.ca_file,
+        ca_file=_certificates(settings.ca_file),
     )
+
+
+def _certificates(path: str) -> str:
+    """Return where certificates are: a file or folder. Raises `UsageError` for what OpenSSL would never have read."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return path  # what is missing is told by name when it is used
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UsageError(
+            f"{path}: is {kind_of(mode)}, not a file with certificates",
+            hint="ca_file, OCI_BINPKG_CA_FILE, REQUESTS_CA_BUNDLE or SSL_CERT_FILE names it",
+        )
+    return path

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,9 +107,13 @@ def parallel(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
         reading, writing = os.pipe()
         if not os.fork():
             os.close(reading)
-            with os.fdopen(writing, "w") as out:
-                json.dump(work(given, worker), out)
-            os._exit(0)
+            try:
+                with os.fdopen(writing, "w") as out:
+                    json.dump(work(given, worker), out)
+            except BaseException:  # noqa: BLE001 - a fault of ours, shown; the others go on
+                traceback.print_exc()
+            finally:
+                os._exit(0)
         os.close(writing)
         pipes.append(reading)
     for reading in pipes:

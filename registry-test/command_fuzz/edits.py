@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from command_fuzz.values import BY_KEY, TEXTS, encode, hostile, text_of, to_bytes
+from command_fuzz.values import BY_KEY, TEXTS, encode, hostile, mark_of, text_of, to_bytes
 
 MEMBER_EDITS = ("set", "set", "set", "set", "delete", "double", "rename", "repeat", "insert", "wrap")
 BYTE_EDITS = ("cut", "append", "flip", "replace", "insert-bytes", "bom", "utf16", "gzip", "twice", "empty", "blanks")
@@ -34,7 +34,9 @@ PAGES = (
 
 
 def places(document: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Yield the path of everything in a document."""
+    """Yield the path of everything in a document; what stands for something else is one thing."""
+    if mark_of(document):
+        return
     entries = (
         document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
     )

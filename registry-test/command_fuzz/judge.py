@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from command_fuzz.runner import Ended
 
 MIB, CPU = 256, 5.0
+_OWN = ("cachehome/oci-binpkg", "data/oci-binpkg", "data/oci-binpkg/keyring", "state/oci-binpkg", "config/oci-binpkg")
 INTERRUPTED = 130
 _UNEXPECTED = 70
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\udc80-\udc9f]")
@@ -113,7 +114,7 @@ def _costs(evidence: Evidence) -> list[Finding]:
 
 def _writes(evidence: Evidence) -> list[Finding]:
     """Look for what changed where nothing may, and for canaries that did not stay as they were."""
-    allowed = (*evidence.call["writes"], *_named(evidence))
+    allowed = (*evidence.call["writes"], *_named(evidence), *_linked(evidence))
     wrong = []
     for name in changes(evidence.before, evidence.after):
         inside = any(name == area or name.startswith(f"{area}/") or area.startswith(f"{name}/") for area in allowed)
@@ -131,6 +132,13 @@ def _named(evidence: Evidence) -> list[str]:
     paths = [os.path.join(evidence.place.root, "out", path.removeprefix("oci-layout:")) for path in paths]
     paths += [os.path.realpath(path) for path in paths]
     return [os.path.relpath(path, evidence.place.root) for path in paths]
+
+
+def _linked(evidence: Evidence) -> list[str]:
+    """Return where folders of the user's own lead that are links: who links a cache elsewhere wants it there."""
+    root = os.path.realpath(evidence.place.root)
+    own = [*evidence.call["writes"], *_OWN]
+    return [os.path.relpath(os.path.realpath(os.path.join(root, each)), root) for each in own]
 
 
 def _area(name: str) -> str:
