@@ -239,6 +239,7 @@ def test_a_command_that_is_added_is_found() -> None:
     assert "undone" in dict(commands(more))
 
 
+@pytest.mark.timeout(900)  # some hundred runs of a command
 @pytest.mark.parametrize("command", VERBS)
 def test_no_field_drives_a_terminal(stage: Stage, command: str) -> None:
     shown, bad = 0, []

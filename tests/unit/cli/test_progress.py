@@ -1,12 +1,14 @@
 """What people see on stderr: plain lines in a log, live lines on a terminal."""
 
 import io
+import json
+import re
 import sys
 
 import pytest
 
 from oci_binpkg.cli.progress import PlainProgress, progress
-from oci_binpkg.cli.terminal import cleaned
+from oci_binpkg.cli.terminal import cleaned, escaped_json
 from oci_binpkg.events import (
     BatchStarted,
     BytesPacked,
@@ -72,3 +74,35 @@ def test_a_whole_story_runs_through_either_kind(live, monkeypatch):
 
 def test_escapes_are_made_visible():
     assert cleaned("a\x1b[31mb\nc") == "a\\x1b[31mb\\x0ac"
+
+
+class _Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_no_text_of_strangers_drives_the_terminal(live, monkeypatch):
+    stderr = _Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(sys, "stderr", stderr)
+    hostile = "\x1b]0;pwned\x07\x9b5m\u202e\u2066\u2028\r\n"
+    with progress(live=live, color=False) as observer:
+        for event in (
+            BatchStarted(1, 0),
+            PackageStarted("a", hostile),
+            BytesPacked("a", 1),
+            Warned(hostile),
+            Retrying(hostile, hostile, 1.0, 2),
+            PackageFinished("a", hostile, hostile),
+        ):
+            observer(event)
+    shown = re.sub(r"\x1b\[[0-9;]*[mABK]|\x1b\[\?25[lh]|\r", "", stderr.getvalue())
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", shown)
+    assert shown.count("\\x0d\\x0a") >= 6
+
+
+def test_json_stays_json():
+    assert json.loads(escaped_json(json.dumps(["\x9b\u202e\ud800"], ensure_ascii=False))) == ["\x9b\u202e\ud800"]
+    assert escaped_json('"\x9b\u202e"') == '"\\u009b\\u202e"'
