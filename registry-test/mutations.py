@@ -281,14 +281,6 @@ MUTATIONS = (
         "tests/cli/test_cost.py",
     ),
     Mutation(
-        "cost: a record of files costs no more than its files",
-        "oci_binpkg/installs/manifest.py",
-        "(files + _SLACK) * _BYTES_PER_FILE, follow=False)\n        check_values(data, path, (files + _SLACK) * _VALUES_PER_FILE)",
-        "1 << 30, follow=False)",
-        "million and lists",
-        "tests/cli/test_cost.py",
-    ),
-    Mutation(
         "cost: mentions are paid for by the layer",
         "oci_binpkg/relocate/budget.py",
         "MENTIONS: Final = 300_000",

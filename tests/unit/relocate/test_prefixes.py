@@ -162,7 +162,7 @@ def test_a_hundred_thousand_prefixes_cost_no_more_passes_than_one(pairs: dict[st
     assert mapping.old.is_target(f"{old}/lib")
     assert not mapping.old.is_target("/usr/lib")
     assert not mapping.is_new(text, 2, old.encode())
-    assert time.process_time() - before < 5
+    assert time.process_time() - before < 20, "a pass for each prefix takes minutes"
     assert len(mapping.old.needles) <= 64
 
 
