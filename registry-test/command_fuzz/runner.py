@@ -34,6 +34,8 @@ PATIENCE = 20.0
 """Seconds that a call may take before it counts as waiting for ever."""
 MOST_OUTPUT = 4 << 20
 _MEMORY = "/dev/shm"
+_LONGEST_WORD = 100_000
+"""Bytes of a word on a command line; the kernel takes little more."""
 _LIMITS = {
     resource.RLIMIT_CPU: (12, 14),
     resource.RLIMIT_FSIZE: (3 << 30, 3 << 30),
@@ -110,7 +112,7 @@ class Bench:
 
     def _judged(self, call: dict[str, Any]) -> list[judge.Finding]:
         given = filled(call["words"], self.place.root, self.place.port)
-        words = [os.fsdecode(to_bytes(text_of(each).replace("\0", ""))) for each in given]
+        words = [os.fsdecode(to_bytes(text_of(each).replace("\0", ""))[:_LONGEST_WORD]) for each in given]
         before = snapshot(self.place.root)
         ended = self.call(words, call)
         verb = " ".join(words[:2]) if words[0] in ("index", "keys", "mirror") else words[0]

@@ -67,6 +67,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except (OSError, ValueError, RecursionError):
             return None
         for number, rule in enumerate(rules if isinstance(rules, list) else ()):
+            # an engine is trusted to answer in time
+            if isinstance(rule, dict) and isinstance(self.server, Engines) and "drip" in rule:
+                continue
             if isinstance(rule, dict) and str(rule.get("match", "?")) in self.path:
                 asked = self.server.asked[number] = self.server.asked.get(number, 0) + 1
                 if asked <= int(rule.get("times", 10**6)):
