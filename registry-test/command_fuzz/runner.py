@@ -285,12 +285,11 @@ def bench() -> Iterator[Bench]:
     try:
         yield Bench(folder, place, server, lock_machine(folder))
     finally:
-        os.kill(server, signal.SIGKILL)
-        os.waitpid(server, 0)
         subprocess.run(["gpgconf", "--homedir", f"{folder}/gpg", "--kill", "all"], check=False, capture_output=True)
         if os.path.isdir(place.root):
             place.clear()
-        shutil.rmtree(folder, ignore_errors=True)
+        os.kill(server, signal.SIGTERM)
+        os.waitpid(server, 0)
 
 
 def load_everything() -> None:

@@ -10,6 +10,8 @@ import http.server
 import json
 import os
 import re
+import shutil
+import signal
 import socket
 import socketserver
 import sys
@@ -221,7 +223,10 @@ class Engines(Servers):
 
 
 def serve(root: str, engine: str) -> tuple[int, int]:
-    """Start the servers in a process of their own; return its id and the port."""
+    """Start the servers in a process of their own; return its id and the port.
+
+    When it is ended by SIGTERM it removes the folder of the place: for those who locked the machine it is a mount.
+    """
     servers, engines = Servers(root), Engines(root, engine)
     port = int(servers.server_address[1])
     process = os.fork()
@@ -229,8 +234,10 @@ def serve(root: str, engine: str) -> tuple[int, int]:
         servers.server_close()
         engines.server_close()
         return process, port
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     threading.Thread(target=engines.serve_forever, daemon=True).start()
     try:
         servers.serve_forever()
     finally:
+        shutil.rmtree(os.path.dirname(root), ignore_errors=True)
         os._exit(0)
