@@ -46,7 +46,7 @@ from oci_binpkg.errors import ContentError, NotFoundError, TransferError, Unsupp
 from oci_binpkg.model.content import DOCKER_LAYER_GZIP, OCI_LAYER_GZIP, Blob, Descriptor, Digest
 from oci_binpkg.model.image import UNKNOWN_DIFF_ID, Layer
 from oci_binpkg.model.reference import INDEX_TAG
-from oci_binpkg.model.spec_document import SpecDocument, parse_spec_document, spec_document
+from oci_binpkg.model.spec_document import NodeReader, SpecDocument, parse_spec_document, spec_document
 from oci_binpkg.store.verifying import VerifyingReader
 from oci_binpkg.transport.objects import Objects, exists
 
@@ -91,6 +91,7 @@ class MirrorCache:
         view: str = "",
         pause: Callable[[int], None],
     ) -> None:
+        self._nodes = NodeReader()
         self._objects = objects
         self._verify = verify
         self._verifies = verifies
@@ -241,7 +242,9 @@ class MirrorCache:
         return found.data
 
     def _spec_document(self, record: BlobRecord, what: str) -> SpecDocument:
-        return parse_spec_document(self._content(record, f"{what}: the spec", MAX_SPEC_BYTES), f"{what}: the spec")
+        return parse_spec_document(
+            self._content(record, f"{what}: the spec", MAX_SPEC_BYTES), f"{what}: the spec", self._nodes
+        )
 
     def _content(self, record: BlobRecord, what: str, limit: int) -> bytes:
         try:

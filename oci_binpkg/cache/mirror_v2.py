@@ -26,7 +26,7 @@ from oci_binpkg.model.content import OCI_LAYER_GZIP, Blob, Descriptor, Digest
 from oci_binpkg.model.documents import integer_of, object_of, parse_json, text_of
 from oci_binpkg.model.image import UNKNOWN_DIFF_ID, Layer
 from oci_binpkg.model.spec import Spec
-from oci_binpkg.model.spec_document import parse_spec_document
+from oci_binpkg.model.spec_document import NodeReader, parse_spec_document
 from oci_binpkg.transport.objects import Objects
 
 FOLDER: Final = "build_cache"
@@ -57,6 +57,7 @@ class MirrorV2Cache:
         site: Site = ANY_SITE,
         observer: Observer = ignore,
     ) -> None:
+        self._nodes = NodeReader()
         self._objects = objects
         self._verify = verify
         self._verifies = verifies
@@ -211,7 +212,7 @@ class MirrorV2Cache:
         what = f"{self.name}/{path}"
         text, signed = self._verify(data, what)
         raw = parse_json(text, what, fold_case=False)
-        document = parse_spec_document(raw, what)
+        document = parse_spec_document(raw, what, self._nodes)
         if document.root.hash != package_hash:
             raise ContentError(f"{what} holds another package: {document.root.short} ({document.root.hash})")
         key = PackageKey.of(document.root)

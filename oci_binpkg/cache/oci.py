@@ -24,7 +24,7 @@ from oci_binpkg.model.documents import object_of, text_of
 from oci_binpkg.model.image import Image, Layer
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from oci_binpkg.model.reference import INDEX_TAG, hash_of_tag, is_package_tag
-from oci_binpkg.model.spec_document import parse_spec_document
+from oci_binpkg.model.spec_document import NodeReader, parse_spec_document
 from oci_binpkg.store.copy import StoredImage, blob_of, read_image
 from oci_binpkg.store.protocols import BatchesTags, Store, TakesGrowing
 from oci_binpkg.store.referrers import attach_signature, iter_signatures, signatures
@@ -79,6 +79,7 @@ class OciCache:
         trust: IndexTrust = BELIEVED,
         site: Site = ANY_SITE,
     ) -> None:
+        self._nodes = NodeReader()
         self._store = store
         self._signed = verified_store(store, verify, site) if verify is not None else None
         self._read: Store = self._signed or store
@@ -149,7 +150,7 @@ class OciCache:
         checksum = object_of(document, "binary_cache_checksum", f"{what} config")
         if text_of(checksum, "hash", f"{what} config.binary_cache_checksum") != layer.digest.hex:
             raise ContentError(f"{what}: the config names another layer than the manifest's last, {layer.digest}")
-        spec = parse_spec_document({"spec": document["spec"]}, f"{what} config")
+        spec = parse_spec_document({"spec": document["spec"]}, f"{what} config", self._nodes)
         if spec.root.hash != key.hash:
             raise ContentError(f"{what} holds another package: {spec.root.short} ({spec.root.hash})")
         signed = self._signed_for(image.descriptor, tag or key.tag, what)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Never
 
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.arch import parse_arch
 from oci_binpkg.model.documents import list_of, object_of, parse_json, text_of, texts_of
 from oci_binpkg.model.identifiers import check_hash, check_name, check_value, check_version, is_path
 from oci_binpkg.model.spec import FLAGS, NEWEST_FORMAT, Dependency, Spec, SpecGraph
-from oci_binpkg.model.spec_hash import HashState
+from oci_binpkg.model.spec_hash import HashState, measured_hash
 
 LAST_WITH_ALIASES: Final = 2
+_MOST_REMEMBERED: Final = 2048
+_LARGEST_REMEMBERED: Final = 8 * 1024
+_WORDS: Final = frozenset({"build", "link", "run", "test", "c", "cxx", "fortran", "libc"})
 _MAX_INTEGER: Final = 2**63
 _HASH_KEYS: Final = ("hash", "full_hash", "build_hash")
 _FORMS: Final = {1: 1, 2: 3, 3: 3, 4: 4, 5: 4}  # format -> oldest whose nodes can stand beside it in a document
@@ -28,9 +31,39 @@ class SpecDocument:
     graph: SpecGraph
 
 
-def parse_spec_document(document: Mapping[str, Any] | bytes, what: str) -> SpecDocument:
+class NodeReader:
+    """Parses the nodes of documents, and remembers those that have the hash they claim.
+
+    The documents of a cache share most of their nodes: a node that equals one of the same hash is that one, and is
+    neither parsed nor hashed again. Thread-safe; what is remembered is bounded.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], Spec] = {}
+
+    def read(self, node: Mapping[str, Any], version: int, what: str, where: str) -> Spec:
+        """Return the spec of a node. Raises `ContentError` as `parse_node` (at `where`) and `refuse_wrong_hash`."""
+        claimed = node.get("hash")
+        known = self._known.get((claimed, version)) if isinstance(claimed, str) else None
+        if known is not None and known.node == node:
+            return known
+        spec = parse_node(node, version, where)
+        state, size = measured_hash(node, version)
+        if state is HashState.WRONG:
+            _refuse_hash(spec, what)
+        if state is HashState.VERIFIED and size <= _LARGEST_REMEMBERED:
+            if len(self._known) >= _MOST_REMEMBERED:
+                self._known.clear()
+            self._known[spec.hash, version] = spec
+        return spec
+
+
+def parse_spec_document(
+    document: Mapping[str, Any] | bytes, what: str, nodes_of: NodeReader | None = None
+) -> SpecDocument:
     """Parse a spec document of format 1 to 5, from bytes or from an object that has its `spec` member.
 
+    `nodes_of` is the reader of other documents that this one may share nodes with.
     Raises `ContentError` with the field's path, naming a format that is newer than we know, and for a node that claims
     a hash that is not its own.
     """
@@ -44,13 +77,11 @@ def parse_spec_document(document: Mapping[str, Any] | bytes, what: str) -> SpecD
         nodes = list_of(body, "nodes", f"{what}.spec")
     entries = {str(i): node for i, node in enumerate(nodes)}
     at = f"{what}.spec.nodes"
-    specs = [parse_node(object_of(entries, i, at), version, f"{at}.{i}") for i in entries]
+    reader = nodes_of or NodeReader()
+    specs = [reader.read(object_of(entries, i, at), version, what, f"{at}.{i}") for i in entries]
     if not specs:
         raise ContentError(f"{what}: the spec document has no nodes")
-    for spec in specs:
-        refuse_wrong_hash(spec, what)
-    aliases = {spec.node[key]: spec.hash for spec in specs for key in _HASH_KEYS if isinstance(spec.node.get(key), str)}
-    graph = SpecGraph(specs if version > LAST_WITH_ALIASES else (_resolved(spec, aliases) for spec in specs))
+    graph = SpecGraph(specs if version > LAST_WITH_ALIASES else _without_aliases(specs))
     graph.closure(graph.values(), types=None)
     return SpecDocument(version, graph[specs[0].hash], graph)
 
@@ -58,7 +89,16 @@ def parse_spec_document(document: Mapping[str, Any] | bytes, what: str) -> SpecD
 def refuse_wrong_hash(spec: Spec, what: str) -> None:
     """Raise `ContentError` for a node that claims a hash that is not its own."""
     if spec.hash_state is HashState.WRONG:
-        raise ContentError(f"{what}: {spec.short} claims the hash {spec.hash}, which is not that of what it says")
+        _refuse_hash(spec, what)
+
+
+def _refuse_hash(spec: Spec, what: str) -> Never:
+    raise ContentError(f"{what}: {spec.short} claims the hash {spec.hash}, which is not that of what it says")
+
+
+def _without_aliases(specs: Sequence[Spec]) -> list[Spec]:
+    aliases = {spec.node[key]: spec.hash for spec in specs for key in _HASH_KEYS if isinstance(spec.node.get(key), str)}
+    return [_resolved(spec, aliases) for spec in specs]
 
 
 def spec_document(root: Spec, graph: SpecGraph) -> dict[str, Any]:
@@ -219,5 +259,6 @@ def _dependency(edge: Mapping[str, Any], what: str) -> Dependency:
     types = texts_of(parameters, "deptypes", what) if "deptypes" in parameters else texts_of(edge, "type", what)
     virtuals = texts_of(parameters, "virtuals", what)
     for word in (*types, *virtuals):
-        check_name(word, what)
+        if word not in _WORDS:
+            check_name(word, what)
     return Dependency(check_name(text_of(edge, "name", what), f"{what}.name"), _hash_of(edge, what), types, virtuals)

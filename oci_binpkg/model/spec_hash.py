@@ -26,6 +26,8 @@ PACKAGES_NAMESPACE: Final = "packages"
 HASH_LENGTH: Final = 32
 _OLDEST_KNOWN: Final = 3
 _SPLICED: Final = 7
+_COMPACT: Final = json.JSONEncoder(separators=(",", ":"))
+_SORTED: Final = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=False)
 
 
 class HashState(StrEnum):
@@ -38,25 +40,35 @@ class HashState(StrEnum):
 
 def judge_hash(node: Mapping[str, Any], form: int) -> HashState:
     """Compare a node of spec format `form` with the hash that it claims."""
+    return measured_hash(node, form)[0]
+
+
+def measured_hash(node: Mapping[str, Any], form: int) -> tuple[HashState, int]:
+    """Compare a node with its hash; return also the length of its JSON, 0 where no rule was applied."""
     claimed = node.get("hash")
     if not isinstance(claimed, str):
-        return HashState.UNKNOWN
+        return HashState.UNKNOWN, 0
     content = {key: value for key, value in node.items() if key != "hash"}
     if node.get("namespace") == PACKAGES_NAMESPACE and "package_hash" not in node:
-        return HashState.VERIFIED if packages_hash(content) == claimed else HashState.WRONG
-    if form >= _OLDEST_KNOWN and _spack_hash(content) == claimed:
-        return HashState.VERIFIED
-    return HashState.WRONG if _rule_is_known(node, form) else HashState.UNKNOWN
+        text = _SORTED.encode(content)
+        return (HashState.VERIFIED if _packages_hash(text) == claimed else HashState.WRONG), len(text)
+    if form >= _OLDEST_KNOWN:
+        text = _COMPACT.encode(content)
+        if _spack_hash(text, content) == claimed:
+            return HashState.VERIFIED, len(text)
+    return (HashState.WRONG if _rule_is_known(node, form) else HashState.UNKNOWN), 0
 
 
 def packages_hash(content: Mapping[str, Any]) -> str:
     """Return the hash of a package of a `packages.toml`; `content` is its node without `hash`."""
-    text = json.dumps(content, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+    return _packages_hash(_SORTED.encode(content))
+
+
+def _packages_hash(text: str) -> str:
     return _base32(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())[:HASH_LENGTH]
 
 
-def _spack_hash(content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, separators=(",", ":"))
+def _spack_hash(text: str, content: Mapping[str, Any]) -> str:
     # the hash identifies, as Spack defines it; what is downloaded is verified by SHA-256
     found = _base32(hashlib.sha1(text.encode(), usedforsecurity=False).digest())
     built_as = content.get("build_spec")

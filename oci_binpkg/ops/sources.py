@@ -38,6 +38,14 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class _Listed:
+    """A package as an index lists it, and the query that it was found for."""
+
+    spec: Spec
+    query: Query
+
+
+@dataclass(frozen=True, slots=True)
 class Resolution:
     """The packages asked for, and every spec that is known of them and their dependencies."""
 
@@ -66,29 +74,37 @@ class Sources:
         """
         if not queries:
             raise QueryError("no package named", hint="`oci-binpkg find --from CACHE` lists what there is")
-        roots: list[Spec] = []
-        graph = SpecGraph()
         with ExitStack() as stack:
-            search: IndexSearch | None = None
+            search: list[IndexSearch] = []
+            asked: list[Found | _Listed] = []
             for query in queries:
                 exact = self._look_up(query)
-                if exact is not None:
-                    roots.append(exact.entry.document.root)
-                    graph = graph | exact.entry.document.graph
-                    continue
-                search = search or stack.enter_context(IndexSearch(self.index()))
-                listed = search.one(query)
-                found = self._own(listed, query)
-                own = found.entry.document if found else None
-                roots.append(own.root if own else listed)
-                graph = graph | (own.graph if own else SpecGraph(search.graph.breadth_first(listed, None)))
-        return Resolution(tuple(dict.fromkeys(roots)), graph)
+                if exact is None and not search:
+                    search.append(stack.enter_context(IndexSearch(self.index())))
+                asked.append(exact or _Listed(search[0].one(query), query))
+            with ThreadPoolExecutor(READERS) as readers:
+                found = list(readers.map(self._own, asked))
+            roots: dict[Spec, None] = {}
+            nodes: dict[str, Spec] = {}
+            for each, own in zip(asked, found, strict=True):
+                if own is not None:
+                    roots[own.entry.document.root] = None
+                    known: Iterable[Spec] = own.entry.document.graph.values()
+                elif isinstance(each, _Listed):
+                    roots[each.spec] = None
+                    known = search[0].graph.breadth_first(each.spec, None)
+                for spec in known:
+                    nodes.setdefault(spec.hash, spec)
+        return Resolution(tuple(roots), SpecGraph(nodes.values()))
 
-    def _own(self, listed: Spec, query: Query) -> Found | None:
+    def _own(self, asked: Found | _Listed) -> Found | None:
         """Return a package as it describes itself: an index only leads to it. None if no cache has it as it is listed.
 
         Raises `ContentError` for a package that is named by its hash alone if nothing says that the hash is its own.
         """
+        if isinstance(asked, Found):
+            return asked
+        listed, query = asked.spec, asked.query
         found = next(self.candidates(listed, []), None)
         if found is None and listed.hash in self.failures:
             raise self.failures[listed.hash]

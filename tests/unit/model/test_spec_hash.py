@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from oci_binpkg.errors import ContentError
 from oci_binpkg.installs.prefixes import PrefixInstalls
-from oci_binpkg.model.spec_document import parse_node, parse_spec_document
+from oci_binpkg.model.spec_document import NodeReader, parse_node, parse_spec_document
 from oci_binpkg.model.spec_hash import HashState, judge_hash
 from tests.support.golden import GOLDEN, LAYOUT, read_blob, unpack_store
 from tests.support.made_layouts import hashed, lying, node, spack_hash, unverified
@@ -114,3 +115,40 @@ def test_where_no_rule_is_known_a_hash_counts_as_unverified(made: dict[str, Any]
     made = {**made, "hash": "z" * 32}
     assert judge_hash(made, form) is HashState.UNKNOWN
     assert parse_node(made, form, "node").hash_state is HashState.UNKNOWN
+
+
+def document_of(*nodes: dict[str, Any]) -> dict[str, Any]:
+    return {"spec": {"_meta": {"version": 5}, "nodes": list(nodes)}}
+
+
+@pytest.mark.parametrize(
+    "members", [{"version": "9"}, {"parameters": {"x": 1}}, {"unknown": None}, {"namespace": "mine"}], ids=repr
+)
+def test_a_node_that_was_seen_before_is_not_believed_under_its_hash_with_other_contents(
+    members: dict[str, Any],
+) -> None:
+    reader = NodeReader()
+    made = node()
+    first = parse_spec_document(document_of(made), "first", reader).root
+    assert parse_spec_document(document_of(dict(made)), "again", reader).root is first
+    with pytest.raises(ContentError, match="claims the hash"):
+        parse_spec_document(document_of(lying(made, **members)), "then", reader)
+    unknown = unverified(made, "z" * 32)
+    for version in ("1", "2"):
+        root = parse_spec_document(document_of({**unknown, "version": version}), "unknown", reader).root
+        assert root.version == version
+
+
+def test_what_is_remembered_of_nodes_is_bounded() -> None:
+    reader = NodeReader()
+    large = hashed({**node(), "annotations": {"original_specfile_version": 5, "x": "y" * 100_000}})
+    assert (
+        parse_spec_document(document_of(large), "a", reader).root
+        is not parse_spec_document(document_of(dict(large)), "b", reader).root
+    )
+    tracemalloc.start()
+    for number in range(5000):
+        parse_spec_document(document_of(node(version=str(number), annotations={"x": "y" * 4000})), "many", reader)
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert held < 32 * 1024 * 1024
