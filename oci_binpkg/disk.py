@@ -131,11 +131,14 @@ def read_descriptor(descriptor: int, limit: int, path: str) -> bytes:
     """Return the rest of an open file, of which `path` is for errors. Raises `TooLargeError`, `OSError`."""
     chunks = []
     left = limit + 1
-    # a file that is as large as it says needs two calls: the second one finds the end
-    size = min(max(os.fstat(descriptor).st_size + 1, 4096), _CHUNK)
-    while left and (chunk := os.read(descriptor, min(size, left))):
+    size = os.fstat(descriptor).st_size
+    if size > limit:
+        raise TooLargeError(limit, path)
+    # a file that is as large as it says is read in one piece, which nobody has to join; a second call finds its end
+    while left and (chunk := os.read(descriptor, min(max(size + 1, 4096), left))):
         chunks.append(chunk)
         left -= len(chunk)
+        size = min(size, _CHUNK)
     if not left:
         raise TooLargeError(limit, path)
     return b"".join(chunks)

@@ -40,6 +40,7 @@ _MARKER: Final = "oci-layout"
 _INDEX: Final = "index.json"
 _LOCK: Final = "index.json.lock"
 _BLOBS: Final = "blobs"
+_PIECE: Final = 256 * 1024
 _MAX_DOCUMENT: Final = 64 * 1024 * 1024
 _SETTLED_SECONDS: Final = 2.0
 """How old a file must be when it is read, so that a later change shows in its time."""
@@ -314,9 +315,14 @@ class LayoutStore:
                 if known is not None and known.version == version:
                     return known.listed
                 with _mapped("read", path):
-                    data = read_descriptor(file.fileno(), _MAX_DOCUMENT, path)
-            digest = hashlib.sha256(data).digest()
-            index = known.listed if known is not None and known.digest == digest else LayoutIndex.parse(data, path)
+                    # looked at in pieces first: a young file is looked at again and again, and seldom changes
+                    digest = _digest_of(file, path) if known is not None else b""
+                    if known is not None and known.digest == digest:
+                        index = known.listed
+                    else:
+                        file.seek(0)
+                        data = read_descriptor(file.fileno(), _MAX_DOCUMENT, path)
+                        digest, index = hashlib.sha256(data).digest(), LayoutIndex.parse(data, path)
             # a file may change twice within one tick of its clock
             settled = found.st_mtime < self._clock() - _SETTLED_SECONDS
             self._known = _Known(index, digest, version if settled else None)
@@ -396,6 +402,17 @@ def _others(path: str) -> list[str]:
 def _make_directory(path: str) -> None:
     with _mapped("create", path):
         os.makedirs(path, exist_ok=True)
+
+
+def _digest_of(file: BinaryIO, path: str) -> bytes:
+    """Return the digest of a document, read in pieces. Raises `TooLargeError`, `OSError`."""
+    digest, left = hashlib.sha256(), _MAX_DOCUMENT
+    while data := file.read(_PIECE):
+        left -= len(data)
+        if left < 0:
+            raise TooLargeError(_MAX_DOCUMENT, path)
+        digest.update(data)
+    return digest.digest()
 
 
 @contextmanager
