@@ -294,4 +294,6 @@ def recorded(root: Path) -> set[str]:
 
 def forget(*paths: Path) -> None:
     for path in paths:
+        if path.is_symlink():
+            path.unlink()
         shutil.rmtree(path, ignore_errors=True)
