@@ -15,7 +15,6 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import BinaryIO, Final
 
 from oci_binpkg.errors import ContentError, LocalDiskError
@@ -109,13 +108,7 @@ def check_regular(descriptor: int, path: str) -> os.stat_result:
 def open_file(path: str, *, follow: bool = True, buffering: int = -1) -> BinaryIO:
     """Open a regular file as `open` does. Raises `NotRegularError`, `OSError`."""
     # the file owns the descriptor from the start: with two owners an interrupt between them closes it twice
-    opener = partial(_open, follow=follow)
-    opened: BinaryIO = open(path, "rb", buffering, opener=opener)  # noqa: SIM115 - the caller closes it
-    return opened
-
-
-def _open(path: str, _flags: int, *, follow: bool) -> int:
-    return open_regular(path, follow=follow)
+    return open(path, "rb", buffering, opener=lambda name, _flags: open_regular(name, follow=follow))
 
 
 def read_regular(path: str, limit: int, *, follow: bool = True) -> bytes:

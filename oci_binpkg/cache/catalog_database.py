@@ -146,7 +146,9 @@ def in_catalog(path: str) -> Iterator[None]:
             raise DamagedCatalogError(f"{path} is damaged: {error}", hint="it is made anew from the caches") from error
         raise _disk_error(error, path) from error
     except NotRegularError as error:
-        raise LocalDiskError(f"{error.filename}: {error.strerror}", hint="remove it: the catalog is made anew from the caches") from error
+        raise LocalDiskError(
+            f"{error.filename}: {error.strerror}", hint="remove it: the catalog is made anew from the caches"
+        ) from error
     except OSError as error:
         kind = UnwritableCatalogError if error.errno in _NOT_OURS_TO_WRITE else LocalDiskError
         raise kind(f"{path}: {error.strerror}", hint=_OTHER_PLACE) from error
