@@ -89,20 +89,19 @@ def open_regular(path: str, *, follow: bool = True) -> int:
         if error.errno == errno.ELOOP and not follow:
             raise NotRegularError(stat.S_IFLNK, path) from None
         raise
+    return kept_if_regular(descriptor, path)
+
+
+def kept_if_regular(descriptor: int, path: str) -> int:
+    """Return the descriptor of a regular file; close that of anything else. Raises `NotRegularError`."""
     try:
-        check_regular(descriptor, path)
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise NotRegularError(mode, path)  # noqa: TRY301 - closed like all failures
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
-
-
-def check_regular(descriptor: int, path: str) -> os.stat_result:
-    """Return the status of an open file. Raises `NotRegularError` for what is no regular file."""
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        raise NotRegularError(status.st_mode, path)
-    return status
 
 
 def open_file(path: str, *, follow: bool = True, buffering: int = -1) -> BinaryIO:

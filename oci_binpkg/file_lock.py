@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from oci_binpkg.disk import NotRegularError, check_regular
+from oci_binpkg.disk import NotRegularError, kept_if_regular
 from oci_binpkg.errors import LocalDiskError
 
 _T = TypeVar("_T")
@@ -95,12 +95,7 @@ def open_lock(path: str, *, mode: int = _PUBLIC) -> int:
         if error.errno in found:
             raise NotRegularError(found[error.errno], path) from None
         raise
-    try:
-        check_regular(descriptor, path)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
+    return kept_if_regular(descriptor, path)
 
 
 def _flocked(descriptor: int) -> bool | None:

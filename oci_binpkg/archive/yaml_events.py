@@ -37,7 +37,7 @@ class YamlError(Exception):
 class YamlLimits:
     """How much a document may become: nodes, levels of nesting, nodes with an anchor.
 
-    `tags` false refuses lists and mappings that are said to be something else.
+    `tags` false refuses lists and mappings with a tag of another type.
     """
 
     nodes: int = MOST_VALUES

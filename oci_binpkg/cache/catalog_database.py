@@ -123,7 +123,7 @@ def replace_database(path: str, patience: Patience | None = None) -> None:
 
 
 def _check_ours(path: str) -> None:
-    """Raise `ForeignCatalogError` where others may have written, `NotRegularError` for what is no file."""
+    """Raise `ForeignCatalogError` where others may have written, `NotRegularError` for anything but a file."""
     folder = os.path.dirname(path)
     if reason := foreign_writers(folder, os.getuid()):
         raise ForeignCatalogError(f"the catalog in {folder} is not used: it {reason}", hint=_MAKE_IT_YOURS)

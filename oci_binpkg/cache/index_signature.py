@@ -50,7 +50,7 @@ class IndexTrust:
 
     `check`: one that is there must be good, by a key in one of the `keyrings`. `require`: one must be there. `warn` is
     told when an index has to be written without the signature that was asked for. `prove`: the packages that an index
-    without a signature lists are looked at before anything is said of them.
+    without a signature lists are verified before they are reported.
     """
 
     keyrings: Sequence[Trusted] = ()

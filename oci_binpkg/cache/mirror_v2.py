@@ -43,8 +43,8 @@ class MirrorV2Cache:
     """Packages below `build_cache` of a mirror. Its layers have no known diff_id; nothing can be published.
 
     `verify` unwraps spec documents and decides which to believe; with `verifies` only those that are signed, and with
-    `prove` those that the index lists are looked at before anything is said of them. `observer` is told once that the
-    layout is old.
+    `prove` those that the index lists are verified before they are reported. `observer` is told once that the layout is
+    old.
     """
 
     def __init__(

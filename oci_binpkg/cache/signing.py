@@ -115,7 +115,7 @@ def verify_any(
 
     Returns the first that is good and that `accept` does not refuse by raising `SignatureError`. `signatures` is read
     as far as needed; `signature_search.promising` says how many are tried, and in which order. Raises `SignatureError`:
-    why the best of them does not count, or that there is none. `known` as in `verify_detached`.
+    why the best of them does not count, or that nobody signed it. `known` as in `verify_detached`.
     """
     failure = SignatureError(f"{what} is not signed", hint=UNSIGNED_HINT)
     for signature in promising(data, signatures, keyring):

@@ -78,7 +78,7 @@ class Site:
     """How a cache is called in signatures.
 
     `name` is what statements made here say, "" for a path, which means something on one machine only. Signatures for
-    the `accepted` places count here, too: its other addresses, and those that it is said to be a copy of; `strict`: no
+    the `accepted` places count here, too: its other addresses, and the origins configured for a copy; `strict`: no
     others do. `shown` is how messages call the cache, and `warn` is told of signatures from elsewhere that count.
     """
 

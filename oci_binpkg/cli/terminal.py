@@ -134,7 +134,7 @@ def ask_secret(prompt: str) -> str:
 
 
 def read_line() -> str:
-    """Return the next line of standard input, "" if there is none. Raises `UsageError`."""
+    """Return the next line of standard input, "" at its end. Raises `UsageError`."""
     try:
         data: bytes = sys.stdin.buffer.readline(MAX_INPUT + 1)
         if len(data) > MAX_INPUT:
