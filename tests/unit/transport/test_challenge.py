@@ -112,7 +112,7 @@ def test_the_repository_of_scopes() -> None:
 def test_any_header_costs_little(piece: str) -> None:
     before = time.process_time()
     parse_challenges(piece * (1_000_000 // len(piece)) + "(")
-    assert time.process_time() - before < 0.3
+    assert time.process_time() - before < 2
 
 
 def test_what_follows_an_unreadable_word_is_read() -> None:

@@ -35,7 +35,7 @@ def test_the_next_page_is_found(header: str, target: str) -> None:
 def test_any_header_costs_little(piece: str) -> None:
     before = time.process_time()
     next_page("<a>;x," + piece * (1_000_000 // len(piece)) + "<")
-    assert time.process_time() - before < 0.5
+    assert time.process_time() - before < 2
 
 
 def test_a_link_beyond_the_limit_is_not_seen() -> None:
