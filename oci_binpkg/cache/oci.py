@@ -17,7 +17,6 @@ from oci_binpkg.cache.index_signature import BELIEVED, IndexSignature, IndexTrus
 from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
 from oci_binpkg.cache.spool import Spool
 from oci_binpkg.cache.statement import ANY_SITE, Signed, Signer, Site
-from oci_binpkg.cache.turns import in_turns
 from oci_binpkg.errors import ContentError, NotFoundError, SignatureError, TransferError
 from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Blob, Descriptor, Digest, Growing
 from oci_binpkg.model.documents import object_of, text_of
@@ -25,6 +24,7 @@ from oci_binpkg.model.image import Image, Layer
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from oci_binpkg.model.reference import INDEX_TAG, hash_of_tag, is_package_tag
 from oci_binpkg.model.spec_document import NodeReader, parse_spec_document
+from oci_binpkg.parallel import in_turns
 from oci_binpkg.store.copy import StoredImage, blob_of, read_image
 from oci_binpkg.store.protocols import BatchesTags, Store, TakesGrowing
 from oci_binpkg.store.referrers import attach_signature, iter_signatures, signatures

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from oci_binpkg.cache.protocol import BinaryCache, PackageKey
-from oci_binpkg.cache.turns import READERS
 from oci_binpkg.errors import ContentError, NotFoundError
 from oci_binpkg.model.spec import Spec
+from oci_binpkg.parallel import READERS
 
 
 @dataclass(frozen=True, slots=True)

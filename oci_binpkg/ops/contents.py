@@ -7,10 +7,10 @@ from typing import Final
 
 from oci_binpkg.cache.index import IndexDocument, index_of
 from oci_binpkg.cache.protocol import BinaryCache
-from oci_binpkg.cache.turns import in_turns
 from oci_binpkg.errors import ContentError, NotFoundError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.model.spec import Spec, SpecGraph
+from oci_binpkg.parallel import in_turns
 
 SHOWN_DAMAGE: Final = 20
 """So many damaged records of one index are reported; that there are more is said once."""

@@ -10,7 +10,6 @@ from oci_binpkg.cache.index import IndexDocument, index_of
 from oci_binpkg.cache.index_search import IndexSearch
 from oci_binpkg.cache.oci import OciCache, batched
 from oci_binpkg.cache.protocol import BinaryCache, PackageKey
-from oci_binpkg.cache.turns import in_turns
 from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError
 from oci_binpkg.events import BatchStarted, BytesSent, Event, Observer, PackageFinished, PackageStarted, ignore
 from oci_binpkg.model.content import Blob
@@ -22,6 +21,7 @@ from oci_binpkg.model.spec_document import SpecDocument
 from oci_binpkg.ops.contents import contents
 from oci_binpkg.ops.converting import ImageMaker
 from oci_binpkg.ops.progress import counted
+from oci_binpkg.parallel import in_turns
 from oci_binpkg.store.copy import blob_of, copy
 from oci_binpkg.store.referrers import is_list_of_referrers
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from oci_binpkg.cache.index_search import IndexSearch
 from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
-from oci_binpkg.cache.turns import in_turns
 from oci_binpkg.events import Observer, ignore
 from oci_binpkg.model.query import Query, ordered, select
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.ops.contents import contents
 from oci_binpkg.ops.presence import proven
+from oci_binpkg.parallel import in_turns
 
 if TYPE_CHECKING:
     from oci_binpkg.installs.protocol import Installs

@@ -10,10 +10,10 @@ from typing import Any
 from oci_binpkg.cache.index import EMPTY, IndexDocument, index_of
 from oci_binpkg.cache.index_signature import NOT_SIGNED, IndexSignature
 from oci_binpkg.cache.protocol import BinaryCache, Entry
-from oci_binpkg.cache.turns import in_turns
 from oci_binpkg.errors import BinpkgError, ContentError, KeyringError, NotFoundError, TransferError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.ops.contents import packages_of
+from oci_binpkg.parallel import in_turns
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.turns import in_turns
 from oci_binpkg.errors import ContentError, NotFoundError, SignatureError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.model.content import Descriptor, Digest
@@ -14,6 +13,7 @@ from oci_binpkg.model.image import MISSING_KEY
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, ImageConfig, Index, Manifest, parse_config
 from oci_binpkg.model.reference import INDEX_TAG, hash_of_tag, is_package_tag
 from oci_binpkg.ops.stacked import manifest_at, package_tags
+from oci_binpkg.parallel import in_turns
 from oci_binpkg.store.copy import blob_of
 from oci_binpkg.store.referrers import is_list_of_referrers
 

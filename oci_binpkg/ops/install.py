@@ -19,7 +19,6 @@ from typing import Any, Final
 
 from oci_binpkg.archive.layercache import LayerCache
 from oci_binpkg.cache.damage import PUSH_AGAIN
-from oci_binpkg.cache.turns import READERS
 from oci_binpkg.errors import (
     BinpkgError,
     ContentError,
@@ -40,6 +39,7 @@ from oci_binpkg.ops.receiving import keep
 from oci_binpkg.ops.relocating import Unpacked, unpack
 from oci_binpkg.ops.sources import Found, Resolution, Sources
 from oci_binpkg.ops.standing import check_present, older_than_known, verification_of, why_not
+from oci_binpkg.parallel import READERS
 
 MOST_AT_ONCE: Final = 256
 SHOWN: Final = 5

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import BinaryCache, PackageKey
-from oci_binpkg.cache.turns import in_turns
 from oci_binpkg.errors import ContentError, DeniedError, NotFoundError, SignatureError
 from oci_binpkg.events import Observer, Warned
 from oci_binpkg.model.spec import Spec, SpecGraph
+from oci_binpkg.parallel import in_turns
 from oci_binpkg.store.protocols import Store
 
 

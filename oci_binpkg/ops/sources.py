@@ -13,7 +13,6 @@ from oci_binpkg.cache.index import EMPTY, IndexDocument
 from oci_binpkg.cache.index_search import IndexSearch
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
-from oci_binpkg.cache.turns import READERS
 from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError, QueryError, UsageError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.model.constraint import Constraint
@@ -22,6 +21,7 @@ from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.ops.contents import contents
 from oci_binpkg.ops.platforms import this_platform
 from oci_binpkg.ops.stacked import package_tags, stacked
+from oci_binpkg.parallel import READERS
 from oci_binpkg.store.copy import StoredImage, read_image
 
 _EXACT: Final = re.compile(

@@ -12,13 +12,13 @@ from typing import Final
 from oci_binpkg.cache.index import IndexDocument
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import Entry, PackageKey
-from oci_binpkg.cache.turns import in_turns
 from oci_binpkg.errors import BinpkgError, ContentError, SignatureError
 from oci_binpkg.model.content import Descriptor, Digest
 from oci_binpkg.model.image import BASE_LAYER, Layer
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, ImageConfig, Index, Manifest, parse_manifest
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.model.spec_document import SpecDocument, refuse_wrong_hash
+from oci_binpkg.parallel import in_turns
 from oci_binpkg.store.copy import StoredImage, blob_of
 
 _PACKAGE: Final = re.compile(r"package /([a-z2-7]{32})", re.ASCII)
