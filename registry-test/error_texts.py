@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from oci_binpkg.cli import mirrors, settings
+from oci_binpkg.config import caches as mirrors
+from oci_binpkg.config import settings
 from oci_binpkg.errors import BinpkgError
 from tests.support.command_line import Ended
 

@@ -170,7 +170,7 @@ MUTATIONS = (
     ),
     Mutation(
         "trust: the rule of a name holds for the address",
-        "oci_binpkg/cli/trust_policy.py",
+        "oci_binpkg/config/trust_policy.py",
         "(cache.signed and cache.origin_file == path and address in _addresses(cache))",
         "False",
         "no_command and layout-address",
@@ -178,7 +178,7 @@ MUTATIONS = (
     ),
     Mutation(
         "trust: scopes decide",
-        "oci_binpkg/cli/trust_policy.py",
+        "oci_binpkg/config/trust_policy.py",
         "found = [scope for scope in self.scopes if scope.holds(address)]",
         "found: list[Scope] = []",
         "no_command and registry-scope",

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from oci_binpkg.cache.index import IndexDocument
 from oci_binpkg.cache.open import parse_location
 from oci_binpkg.cli.listing import json_list
-from oci_binpkg.cli.mirrors import CacheSettings
 from oci_binpkg.cli.progress import progress
-from oci_binpkg.cli.settings import Settings, load_settings
 from oci_binpkg.cli.terminal import print_json_text, print_lines, stderr_is_terminal
 from oci_binpkg.cli.waiting import patience
+from oci_binpkg.config.caches import CacheSettings
+from oci_binpkg.config.settings import Settings, load_settings
 from oci_binpkg.errors import NoMatchError, SignatureError, UsageError
 from oci_binpkg.model.arch import Arch
 from oci_binpkg.model.content import Digest

@@ -69,7 +69,7 @@ def _in_words(error: BaseException, *, debug: bool) -> BinpkgError:
     if hasattr(error, "format_message"):
         return _usage(error)
     from oci_binpkg.cli import crash  # noqa: PLC0415 - few commands fail so
-    from oci_binpkg.cli.settings import crash_scene  # noqa: PLC0415 - likewise
+    from oci_binpkg.config.settings import crash_scene  # noqa: PLC0415 - likewise
 
     return crash.explained(error) or crash.report(error, crash_scene(debug=debug))
 

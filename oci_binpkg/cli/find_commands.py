@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from oci_binpkg.cli import render
 from oci_binpkg.cli.running import installs_at, observed, parse_queries
-from oci_binpkg.cli.settings import load_settings
 from oci_binpkg.cli.wiring import TrustFlags
+from oci_binpkg.config.settings import load_settings
 from oci_binpkg.errors import UsageError
 from oci_binpkg.model.query import Query
 from oci_binpkg.ops.find import find_cached, find_installed

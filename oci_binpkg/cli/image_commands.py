@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from oci_binpkg.cli import render
 from oci_binpkg.cli.running import observed, pairs
-from oci_binpkg.cli.settings import load_settings
 from oci_binpkg.cli.terminal import container_streams
+from oci_binpkg.config.settings import load_settings
 from oci_binpkg.errors import UsageError
 from oci_binpkg.ops.inspect import inspect_cache, inspect_image
 

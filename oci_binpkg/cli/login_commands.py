@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from oci_binpkg.cli import render, terminal
 from oci_binpkg.cli.running import observed
-from oci_binpkg.cli.settings import load_settings
+from oci_binpkg.config.settings import load_settings
 from oci_binpkg.errors import UsageError
 from oci_binpkg.model.reference import check_host
 

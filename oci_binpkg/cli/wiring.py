@@ -20,10 +20,10 @@ from oci_binpkg.cache.index_signature import IndexTrust
 from oci_binpkg.cache.open import FORMS, Location, Opener, Trust, parse_base, parse_location
 from oci_binpkg.cache.statement import Site
 from oci_binpkg.cli.judging import CountingKeys, Judge, believed, check_counts
-from oci_binpkg.cli.mirrors import ANYWHERE, CacheEndpoint, CacheSettings
-from oci_binpkg.cli.settings import Settings
-from oci_binpkg.cli.trust_policy import place_name
 from oci_binpkg.cli.waiting import patience
+from oci_binpkg.config.caches import ANYWHERE, CacheEndpoint, CacheSettings
+from oci_binpkg.config.settings import Settings
+from oci_binpkg.config.trust_policy import place_name
 from oci_binpkg.disk import foreign_writers
 from oci_binpkg.errors import EngineError, UsageError
 from oci_binpkg.events import Observer, Warnings
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from oci_binpkg.cache.protocol import BinaryCache
     from oci_binpkg.cache.statement import Signer
     from oci_binpkg.cli.connecting import Connections
-    from oci_binpkg.cli.trust_policy import Rule
+    from oci_binpkg.config.trust_policy import Rule
     from oci_binpkg.installs.protocol import Installs
     from oci_binpkg.installs.spack import SpackInstalls
     from oci_binpkg.model.content import Digest

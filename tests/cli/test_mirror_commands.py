@@ -160,7 +160,7 @@ def test_a_link_stays_one_and_what_does_not_change_is_not_written(config, home):
 
 
 def test_writers_at_the_same_time_lose_nothing(config):
-    from oci_binpkg.cli.config_file import change_cache
+    from oci_binpkg.config.editing import change_cache
 
     def add(number):
         change_cache(str(config), f"m{number}", lambda table: table.update(url=f"oci://h/m{number}"))

@@ -12,9 +12,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oci_binpkg.cli.mirrors import SpackPlaces
-from oci_binpkg.cli.settings import load_settings
-from oci_binpkg.cli.spack_mirrors import read_spack_mirrors
+from oci_binpkg.config.caches import SpackPlaces
+from oci_binpkg.config.settings import load_settings
+from oci_binpkg.config.spack_mirrors import read_spack_mirrors
 from oci_binpkg.errors import UsageError
 
 KEYS = [

@@ -25,8 +25,8 @@ from typing import Any, Final, Literal
 from urllib.parse import quote, unquote, urlsplit
 
 from oci_binpkg.cache.open import LAYOUT, REGISTRY, Location, parse_location
-from oci_binpkg.cli.mirrors import CacheSettings
-from oci_binpkg.cli.tables import check_table
+from oci_binpkg.config.caches import CacheSettings
+from oci_binpkg.config.tables import check_table
 from oci_binpkg.errors import UsageError
 from oci_binpkg.model.reference import DOCKER_HUB, check_host, is_loopback, parse_repository
 

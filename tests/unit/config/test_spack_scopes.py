@@ -2,7 +2,7 @@
 
 import pytest
 
-from oci_binpkg.cli.settings import load_settings
+from oci_binpkg.config.settings import load_settings
 from oci_binpkg.errors import UsageError
 from tests.support.command_line import binpkg
 

@@ -12,8 +12,8 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from oci_binpkg.cache.open import parse_location
-from oci_binpkg.cli.mirrors import parse_caches
-from oci_binpkg.cli.settings import MAX_FILE_BYTES, parse_config
+from oci_binpkg.config.caches import parse_caches
+from oci_binpkg.config.settings import MAX_FILE_BYTES, parse_config
 from oci_binpkg.disk import NotRegularError, TooLargeError, read_regular, replace_file
 from oci_binpkg.errors import LocalDiskError, UsageError
 from oci_binpkg.file_lock import Patience, locked

@@ -31,9 +31,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from oci_binpkg.cli.mirrors import CacheSettings, SpackMirrors, SpackPlaces, parse_caches
-from oci_binpkg.cli.tables import MAX_BYTES, Kinds, check_table, tables
-from oci_binpkg.cli.trust_policy import TrustPolicy, parse_trust
+from oci_binpkg.config.caches import CacheSettings, SpackMirrors, SpackPlaces, parse_caches
+from oci_binpkg.config.tables import MAX_BYTES, Kinds, check_table, tables
+from oci_binpkg.config.trust_policy import TrustPolicy, parse_trust
 from oci_binpkg.disk import read_regular
 from oci_binpkg.errors import ContentError, UsageError
 from oci_binpkg.file_lock import LOCK_TIMEOUT
@@ -214,7 +214,7 @@ def _spack_mirrors(document: Mapping[str, Any], places: SpackPlaces) -> SpackMir
     named = document.get("spack_mirrors")
     if named == "" or (named is None and not any(os.path.lexists(path) for path in places.files)):
         return SpackMirrors({})
-    from oci_binpkg.cli.spack_mirrors import read_spack_mirrors  # noqa: PLC0415 - YAML takes long to import
+    from oci_binpkg.config.spack_mirrors import read_spack_mirrors  # noqa: PLC0415 - YAML takes long to import
 
     return read_spack_mirrors(places, _path(named or "", places.home))
 

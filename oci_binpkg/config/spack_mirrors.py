@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
-from oci_binpkg.cli.mirrors import (
+from oci_binpkg.config.caches import (
     Access,
     CacheEndpoint,
     CacheSettings,
@@ -24,8 +24,8 @@ from oci_binpkg.cli.mirrors import (
     check_variable,
     from_variables,
 )
-from oci_binpkg.cli.spack_scopes import Section, SpackFiles, expanded
-from oci_binpkg.cli.tables import type_name
+from oci_binpkg.config.spack_scopes import Section, SpackFiles, expanded
+from oci_binpkg.config.tables import type_name
 from oci_binpkg.errors import UsageError
 
 _TEXTS: Final = ("url", "view", "endpoint_url", "profile", "access_token", "access_token_variable")

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from oci_binpkg.cli.tables import Kinds, tables
+from oci_binpkg.config.tables import Kinds, tables
 from oci_binpkg.errors import UsageError
 from oci_binpkg.model.reference import check_view, is_loopback
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from oci_binpkg.cache.open import parse_base, parse_location
-from oci_binpkg.cli.mirrors import CacheEndpoint, CacheSettings, parse_caches
-from oci_binpkg.cli.settings import load_settings
-from oci_binpkg.cli.trust_policy import Rule, TrustPolicy, address_of, parse_trust
+from oci_binpkg.config.caches import CacheEndpoint, CacheSettings, parse_caches
+from oci_binpkg.config.settings import load_settings
+from oci_binpkg.config.trust_policy import Rule, TrustPolicy, address_of, parse_trust
 from oci_binpkg.errors import UsageError
 
 A, B, C = ("A" * 40, "B" * 40, "C" * 40)

@@ -6,9 +6,9 @@ import pwd
 import pytest
 
 from oci_binpkg.cli.connecting import Connections, fsspec_options, s3_settings
-from oci_binpkg.cli.mirrors import Access, CacheEndpoint, has_login, shown
-from oci_binpkg.cli.settings import Settings, load_settings
 from oci_binpkg.cli.wiring import ConfiguredLocation, TrustFlags, Wiring
+from oci_binpkg.config.caches import Access, CacheEndpoint, has_login, shown
+from oci_binpkg.config.settings import Settings, load_settings
 from oci_binpkg.errors import UsageError
 from oci_binpkg.events import ignore
 from oci_binpkg.transport.objects_file import FileObjects

@@ -1,0 +1,1 @@
+"""Where settings come from: our configuration, Spack's, and the environment."""
