@@ -106,7 +106,7 @@ MUTATIONS = (
     ),
     Mutation(
         "bad layer: `..` in a name is refused",
-        "oci_binpkg/archive/members.py",
+        "oci_binpkg/archive/tar_reader.py",
         "            if part in _NOT_COMPONENTS:",
         "            if False:",
         "",
@@ -114,7 +114,7 @@ MUTATIONS = (
     ),
     Mutation(
         "bad layer: what grows too much is refused",
-        "oci_binpkg/archive/bounded.py",
+        "oci_binpkg/archive/tar_input.py",
         "        if self.size > limits.ratio_from and self.size > limits.ratio * self._compressed.count:",
         "        if False:",
         "",

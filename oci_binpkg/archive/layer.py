@@ -9,10 +9,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
+from oci_binpkg.archive.binary_distribution import Distribution
 from oci_binpkg.archive.codec import Codec, Readable, Sink, decompressor
-from oci_binpkg.archive.distribution import Distribution
-from oci_binpkg.archive.growing import FOLLOWED_FROM, Follow, GrowingFile
-from oci_binpkg.archive.tarball import Classifier, TarSummary, write_tar
+from oci_binpkg.archive.growing_file import FOLLOWED_FROM, Follow, GrowingFile
+from oci_binpkg.archive.tar_writer import Classifier, TarSummary, write_tar
 from oci_binpkg.errors import ContentError, LocalDiskError
 from oci_binpkg.model.content import Descriptor, Digest
 

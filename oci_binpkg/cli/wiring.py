@@ -31,7 +31,7 @@ from oci_binpkg.file_lock import Patience
 from oci_binpkg.model.reference import check_host, is_loopback
 
 if TYPE_CHECKING:
-    from oci_binpkg.archive.layercache import LayerCache
+    from oci_binpkg.archive.layer_cache import LayerCache
     from oci_binpkg.cache.keyring import Keyring, Trusted
     from oci_binpkg.cache.oci import OciCache
     from oci_binpkg.cache.protocol import BinaryCache
@@ -265,7 +265,7 @@ class Wiring:
     @cached_property
     def layer_cache(self) -> LayerCache:
         """The layers kept on disk, in a folder that nobody else may write, or that is shared knowingly."""
-        from oci_binpkg.archive.layercache import LayerCache
+        from oci_binpkg.archive.layer_cache import LayerCache
 
         settings = self._settings
         root = settings.layer_cache

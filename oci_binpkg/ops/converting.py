@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from oci_binpkg.archive.survey import survey_layer
+from oci_binpkg.archive.extract import survey_layer
 from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
 from oci_binpkg.errors import ContentError, NotFoundError
 from oci_binpkg.model.content import OCI_LAYER_GZIP

@@ -17,7 +17,8 @@ from itertools import takewhile
 from threading import Event as Flag
 from typing import Any, Final
 
-from oci_binpkg.archive.layercache import LayerCache
+from oci_binpkg.archive.layer_cache import LayerCache
+from oci_binpkg.archive.received import keep
 from oci_binpkg.cache.damage import PUSH_AGAIN
 from oci_binpkg.errors import (
     BinpkgError,
@@ -35,7 +36,6 @@ from oci_binpkg.installs.verifications import Verifications
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.spec import Spec
 from oci_binpkg.ops.placing import Place, Staged, commit, stage, sweep
-from oci_binpkg.ops.receiving import keep
 from oci_binpkg.ops.relocating import Unpacked, unpack
 from oci_binpkg.ops.sources import Found, Resolution, Sources
 from oci_binpkg.ops.standing import check_present, older_than_known, verification_of, why_not

@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 from functools import partial
 
-from oci_binpkg.archive.cacherecord import CachedLayer, layer_key, tree_fingerprint
+from oci_binpkg.archive.binary_distribution import Distribution
 from oci_binpkg.archive.codec import Codec
-from oci_binpkg.archive.distribution import Distribution
-from oci_binpkg.archive.growing import FOLLOWED_FROM, Follow
+from oci_binpkg.archive.growing_file import FOLLOWED_FROM, Follow
 from oci_binpkg.archive.layer import PackedLayer as LayerFile
 from oci_binpkg.archive.layer import diff_id_of, pack_layer
-from oci_binpkg.archive.layercache import LayerCache
-from oci_binpkg.archive.tarball import write_tar
+from oci_binpkg.archive.layer_cache import LayerCache
+from oci_binpkg.archive.layer_record import CachedLayer, layer_key, tree_fingerprint
+from oci_binpkg.archive.received import received
+from oci_binpkg.archive.tar_writer import write_tar
 from oci_binpkg.errors import ContentError
 from oci_binpkg.events import BytesPacked, Observer, Warned, ignore
 from oci_binpkg.installs.protocol import Installs, Record
-from oci_binpkg.ops.receiving import received
 from oci_binpkg.ops.stack import PackedLayer
 from oci_binpkg.relocate.scan import Scanner
 

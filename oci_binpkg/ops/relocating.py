@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from oci_binpkg.archive.distribution import Distribution
+from oci_binpkg.archive.binary_distribution import Distribution
 from oci_binpkg.archive.extract import Extracted, extract_layer
+from oci_binpkg.archive.received import Tee
 from oci_binpkg.cache.protocol import Entry
 from oci_binpkg.errors import ContentError, InstallsError, LocalDiskError
 from oci_binpkg.installs.manifest import MANIFEST, early_hashes, manifest_of, read_manifest
@@ -19,7 +20,6 @@ from oci_binpkg.model.image import known_diff_id
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.ops.agreement import check_spec_file
 from oci_binpkg.ops.placing import Place
-from oci_binpkg.ops.receiving import Tee
 from oci_binpkg.ops.sbang import ensure_sbang
 from oci_binpkg.relocate.budget import Budget
 from oci_binpkg.relocate.prefixes import PrefixMap, mapping_for

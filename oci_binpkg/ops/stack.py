@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from oci_binpkg.archive.growing import Follow
+from oci_binpkg.archive.growing_file import Follow
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
 from oci_binpkg.errors import AuthError, CertificateError, ContentError, NotFoundError, TransferError

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oci_binpkg.archive.distribution import Distribution
+from oci_binpkg.archive.binary_distribution import Distribution
 from oci_binpkg.archive.extract import extract_layer
 from oci_binpkg.cache.armor import read_signature
 from oci_binpkg.cache.catalog_reading import read_rows

@@ -8,7 +8,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from oci_binpkg.archive.distribution import Distribution, Relocations
+from oci_binpkg.archive.binary_distribution import Distribution, Relocations
 
 names = st.one_of(
     st.text(st.characters(exclude_categories=("Cs",)), max_size=30),

@@ -11,8 +11,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oci_binpkg.archive.binary_distribution import MEMBER, Distribution
 from oci_binpkg.archive.codec import Codec
-from oci_binpkg.archive.distribution import MEMBER, Distribution
 from oci_binpkg.archive.extract import extract_layer
 from oci_binpkg.archive.layer import pack_layer
 from oci_binpkg.errors import ContentError

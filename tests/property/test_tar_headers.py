@@ -7,7 +7,7 @@ import tarfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oci_binpkg.archive.tarball import header
+from oci_binpkg.archive.tar_writer import header
 
 parts = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=40)
 plain = st.text("abcz019._-+", min_size=1, max_size=60)

@@ -12,8 +12,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oci_binpkg.archive.distribution import MEMBER, Distribution
-from oci_binpkg.archive.tarball import write_tar
+from oci_binpkg.archive.binary_distribution import MEMBER, Distribution
+from oci_binpkg.archive.tar_writer import write_tar
 from oci_binpkg.relocate.scan import Scanner
 
 DISTRIBUTION = Distribution("/r/bin/sbang", "/r", "/opt/spack", "a", {"h": "/r/a"})

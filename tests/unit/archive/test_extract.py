@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from oci_binpkg.archive import staging
+from oci_binpkg.archive import destination as staging
 from oci_binpkg.archive.codec import Codec
 from oci_binpkg.archive.extract import Extracted, extract_layer
 from oci_binpkg.archive.layer import pack_layer

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from oci_binpkg.archive.bounded import Limits
 from oci_binpkg.archive.extract import extract_layer
+from oci_binpkg.archive.tar_input import Limits
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.content import DOCKER_LAYER_GZIP, OCI_LAYER_GZIP, OCI_LAYER_TAR, OCI_LAYER_ZSTD, Digest
 from tests.support.hostile_archives import (

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from oci_binpkg.archive.bounded import Limits
+from oci_binpkg.archive.tar_input import Limits
 from oci_binpkg.errors import ContentError
 from tests.support.hostile_archives import (
     END,

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from oci_binpkg.archive.binary_distribution import Distribution
 from oci_binpkg.archive.codec import Codec
-from oci_binpkg.archive.distribution import Distribution
 from oci_binpkg.archive.layer import PackedLayer, diff_id_of, pack_layer
 from oci_binpkg.errors import ContentError, LocalDiskError, PackError
 from oci_binpkg.model.content import OCI_LAYER_GZIP
@@ -154,7 +154,7 @@ def test_memory_does_not_grow_with_the_files(codec: str, tmp_path: Path) -> None
     program = f"""
 import resource
 from oci_binpkg.archive.codec import Codec
-from oci_binpkg.archive.distribution import Distribution
+from oci_binpkg.archive.binary_distribution import Distribution
 from oci_binpkg.archive.layer import pack_layer, diff_id_of
 from oci_binpkg.relocate.scan import Scanner
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from oci_binpkg.archive.survey import survey_layer
+from oci_binpkg.archive.extract import survey_layer
 from oci_binpkg.errors import ContentError
 from tests.support import golden
 

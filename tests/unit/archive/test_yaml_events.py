@@ -8,7 +8,7 @@ import tracemalloc
 import pytest
 import yaml
 
-from oci_binpkg.archive.distribution import Distribution
+from oci_binpkg.archive.binary_distribution import Distribution
 from oci_binpkg.archive.yaml_events import YamlError, YamlLimits, read_yaml
 from oci_binpkg.errors import ContentError
 

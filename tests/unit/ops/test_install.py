@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from oci_binpkg.archive import extract, layercache
+from oci_binpkg.archive import extract
+from oci_binpkg.archive import layer_cache as layercache
+from oci_binpkg.archive import received as receiving
 from oci_binpkg.archive.codec import Codec
-from oci_binpkg.archive.layercache import LayerCache
+from oci_binpkg.archive.layer_cache import LayerCache
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import PackageKey
 from oci_binpkg.cache.statement import Signed
@@ -33,7 +35,6 @@ from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, B
 from oci_binpkg.model.image import PackageLayer, compose
 from oci_binpkg.model.manifest import Manifest
 from oci_binpkg.model.query import Query
-from oci_binpkg.ops import receiving
 from oci_binpkg.ops.image import push_image
 from oci_binpkg.ops.install import Installed, InstallOptions, install, install_resolved
 from oci_binpkg.ops.packing import LayerPacker

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from oci_binpkg.archive.codec import Codec
-from oci_binpkg.archive.layercache import LayerCache
+from oci_binpkg.archive.layer_cache import LayerCache
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.disk import PrefixPath
 from oci_binpkg.errors import BinpkgError, ContentError, InstallsError, LocalDiskError, NoMatchError

@@ -297,7 +297,7 @@ def test_an_image_dry_run(tree, cache):
 
 def test_a_layer_that_was_made_for_another_place_makes_the_image_incomplete_and_says_so(tmp_path, cache):
     from oci_binpkg.archive.codec import Codec
-    from oci_binpkg.archive.layercache import LayerCache
+    from oci_binpkg.archive.layer_cache import LayerCache
     from oci_binpkg.ops.packing import LayerPacker
 
     layers = LayerCache(str(tmp_path / "layers"), 2**30, lambda: 0.0)

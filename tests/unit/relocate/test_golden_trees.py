@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from oci_binpkg.archive.distribution import MEMBER, Distribution
+from oci_binpkg.archive.binary_distribution import MEMBER, Distribution
 from oci_binpkg.errors import RelocationError
 from oci_binpkg.relocate.prefixes import PrefixMap, mapping_for
 from oci_binpkg.relocate.report import RelocationReport

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from oci_binpkg.archive.cacherecord import CachedLayer, layer_key, tree_fingerprint
+from oci_binpkg.archive.binary_distribution import Distribution
 from oci_binpkg.archive.codec import Codec
-from oci_binpkg.archive.distribution import Distribution
 from oci_binpkg.archive.layer import PackedLayer, pack_layer
-from oci_binpkg.archive.layercache import LayerCache
+from oci_binpkg.archive.layer_cache import LayerCache
+from oci_binpkg.archive.layer_record import CachedLayer, layer_key, tree_fingerprint
 from oci_binpkg.errors import ContentError, LocalDiskError, PackError
 from oci_binpkg.model.content import OCI_LAYER_GZIP, Digest
 from oci_binpkg.relocate.scan import Scanner
@@ -334,8 +334,8 @@ def test_threads_pack_a_package_once(cache: LayerCache, packages: Packages) -> N
 
 WORKER = """
 import sys, time
-from oci_binpkg.archive.layercache import LayerCache
-from tests.unit.archive.test_layercache import Packages
+from oci_binpkg.archive.layer_cache import LayerCache
+from tests.unit.archive.test_layer_cache import Packages
 from pathlib import Path
 root = Path(sys.argv[1])
 packages = Packages(root / "prefixes")

@@ -9,9 +9,9 @@ import stat
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from oci_binpkg.archive.binary_distribution import Distribution, Relocations
 from oci_binpkg.archive.codec import Codec
-from oci_binpkg.archive.distribution import Distribution, Relocations
-from oci_binpkg.archive.tarball import TarSummary, walk
+from oci_binpkg.archive.tar_writer import TarSummary, walk
 from oci_binpkg.disk import NotRegularError, TooLargeError, read_regular
 from oci_binpkg.errors import ContentError, PackError
 from oci_binpkg.model.content import Digest

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from oci_binpkg.archive.binary_distribution import Distribution
 from oci_binpkg.archive.codec import Codec
-from oci_binpkg.archive.distribution import Distribution
-from oci_binpkg.archive.growing import GrowingFile
+from oci_binpkg.archive.growing_file import GrowingFile
 from oci_binpkg.archive.layer import pack_layer
 from oci_binpkg.errors import ContentError, PackError
 from oci_binpkg.model.content import OCI_LAYER_GZIP, Descriptor, Digest, Growing

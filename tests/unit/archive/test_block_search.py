@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oci_binpkg.archive.distribution import MEMBER, Distribution
+from oci_binpkg.archive.binary_distribution import MEMBER, Distribution
+from oci_binpkg.archive.block_search import BLOCK, BlockSearch, common_part
 from oci_binpkg.archive.extract import Extracted, extract_layer
-from oci_binpkg.archive.search import BLOCK, BlockSearch, common_part
 
 WANTED = b"/opt/x"
 

@@ -17,8 +17,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from threading import Lock
 from typing import Any, BinaryIO, Final, cast
 
-from oci_binpkg.archive.cacherecord import CachedLayer, encode_record, read_record
 from oci_binpkg.archive.layer import PackedLayer
+from oci_binpkg.archive.layer_record import CachedLayer, encode_record, read_record
 from oci_binpkg.disk import NotRegularError, open_file, private_folder
 from oci_binpkg.errors import ContentError, LocalDiskError
 from oci_binpkg.file_lock import LockTimeoutError, Patience, locked

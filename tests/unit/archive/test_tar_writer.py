@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from oci_binpkg.archive.distribution import MEMBER, Distribution
-from oci_binpkg.archive.tarball import TarSummary, walk, write_tar
+from oci_binpkg.archive.binary_distribution import MEMBER, Distribution
+from oci_binpkg.archive.tar_writer import TarSummary, walk, write_tar
 from oci_binpkg.errors import PackError
 from oci_binpkg.relocate.scan import Scanner
 from tests.support import golden

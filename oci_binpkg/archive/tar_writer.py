@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final, Protocol
 
-from oci_binpkg.archive.distribution import MEMBER, Distribution, Relocations
+from oci_binpkg.archive.binary_distribution import MEMBER, Distribution, Relocations
 from oci_binpkg.errors import PackError
 
 CHUNK: Final = 1024 * 1024

@@ -7,7 +7,7 @@ import tarfile
 import pytest
 import yaml
 
-from oci_binpkg.archive.distribution import MEMBER, Distribution, Relocations
+from oci_binpkg.archive.binary_distribution import MEMBER, Distribution, Relocations
 from oci_binpkg.errors import ContentError
 from tests.support import golden
 
@@ -107,7 +107,7 @@ def test_what_cannot_be_understood_is_refused(document: bytes, message: str) -> 
 
 
 def test_a_document_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oci_binpkg.archive.distribution.MAX_BYTES", 10)
+    monkeypatch.setattr("oci_binpkg.archive.binary_distribution.MAX_BYTES", 10)
 
     with pytest.raises(ContentError, match="at most 10"):
         Distribution.parse(made().to_bytes(), "x")

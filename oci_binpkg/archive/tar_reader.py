@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple, NoReturn
 
-from oci_binpkg.archive.bounded import BoundedInput, Limits
+from oci_binpkg.archive.tar_input import BoundedInput, Limits
 from oci_binpkg.errors import ContentError
 
 Kind = Literal["file", "directory", "symlink", "hardlink"]

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from typing import Final, NoReturn
 
-from oci_binpkg.archive.members import Member
+from oci_binpkg.archive.tar_reader import Member
 from oci_binpkg.errors import ContentError, LocalDiskError
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC

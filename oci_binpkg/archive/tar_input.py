@@ -12,9 +12,9 @@ from functools import partial
 from types import TracebackType
 from typing import Final, NoReturn, Self
 
-from oci_binpkg.archive.beside import Ahead, HashBeside
+from oci_binpkg.archive.block_search import BlockSearch
 from oci_binpkg.archive.codec import Readable, decompressed
-from oci_binpkg.archive.search import BlockSearch
+from oci_binpkg.archive.read_ahead import Ahead, HashBeside
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.content import Digest
 

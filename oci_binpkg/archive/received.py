@@ -10,11 +10,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from oci_binpkg.archive.cacherecord import CachedLayer, tree_fingerprint
-from oci_binpkg.archive.distribution import MAX_BYTES, MEMBER, Distribution, Relocations
+from oci_binpkg.archive.binary_distribution import MAX_BYTES, MEMBER, Distribution, Relocations
 from oci_binpkg.archive.layer import PackedLayer
-from oci_binpkg.archive.layercache import LayerCache
-from oci_binpkg.archive.tarball import TarSummary
+from oci_binpkg.archive.layer_cache import LayerCache
+from oci_binpkg.archive.layer_record import CachedLayer, tree_fingerprint
+from oci_binpkg.archive.tar_writer import TarSummary
 from oci_binpkg.disk import read_regular
 from oci_binpkg.errors import ContentError, LocalDiskError
 from oci_binpkg.model.image import Layer
