@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from oci_binpkg.cache.index import index_of
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import Entry, PackageKey
+from oci_binpkg.index.document import index_of
 from oci_binpkg.installs.spack import SpackInstalls
 from oci_binpkg.model.content import OCI_LAYER_GZIP, Blob, Descriptor, Digest, Platform
 from oci_binpkg.model.image import Layer, PackageLayer, PackageSpec, compose

@@ -32,8 +32,8 @@ from kills import (
     whole_layer_cache,
 )
 
-from oci_binpkg.cache.index import open_index
 from oci_binpkg.cache.oci import OciCache
+from oci_binpkg.index.document import open_index
 from oci_binpkg.model.content import Blob
 from oci_binpkg.store.layout import LayoutStore
 from tests.support.catalog_indices import hash_of, index, node

@@ -13,15 +13,15 @@ from functools import partial
 from typing import Any, Final, Never
 
 from oci_binpkg.cache.clearsign import plain
-from oci_binpkg.cache.index import MAX_INDEX_BYTES, IndexDocument, LastIndex
 from oci_binpkg.cache.index_signature import NOT_SIGNED, IndexSignature
 from oci_binpkg.cache.mirror import open_verified
 from oci_binpkg.cache.mirror_manifest import MAX_SPEC_BYTES
 from oci_binpkg.cache.protocol import Entry, PackageKey
-from oci_binpkg.cache.spool import Spool
 from oci_binpkg.cache.statement import ANY_SITE, Site, Verifier
 from oci_binpkg.errors import ContentError, NotFoundError, UnsupportedError
 from oci_binpkg.events import Observer, Warned, ignore
+from oci_binpkg.index.document import MAX_INDEX_BYTES, IndexDocument, LastIndex
+from oci_binpkg.index.spool import Spool
 from oci_binpkg.model.content import OCI_LAYER_GZIP, Blob, Descriptor, Digest
 from oci_binpkg.model.documents import integer_of, object_of, parse_json, text_of
 from oci_binpkg.model.image import UNKNOWN_DIFF_ID, Layer

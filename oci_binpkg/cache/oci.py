@@ -12,12 +12,12 @@ from functools import partial
 from typing import Final, Protocol
 
 from oci_binpkg.cache.damage import ASK_AGAIN, PUSH_AGAIN, REBUILD, hinted
-from oci_binpkg.cache.index import EMPTY, MAX_INDEX_BYTES, IndexDocument, LastIndex, index_of
 from oci_binpkg.cache.index_signature import BELIEVED, IndexSignature, IndexTrust, looked_at, unvouched
 from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
-from oci_binpkg.cache.spool import Spool
 from oci_binpkg.cache.statement import ANY_SITE, Signed, Signer, Site
 from oci_binpkg.errors import ContentError, NotFoundError, SignatureError, TransferError
+from oci_binpkg.index.document import EMPTY, MAX_INDEX_BYTES, IndexDocument, LastIndex, index_of
+from oci_binpkg.index.spool import Spool
 from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Blob, Descriptor, Digest, Growing
 from oci_binpkg.model.documents import object_of, text_of
 from oci_binpkg.model.image import Image, Layer

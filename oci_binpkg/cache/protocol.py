@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from oci_binpkg.cache.index import IndexDocument
 from oci_binpkg.cache.index_signature import IndexSignature
 from oci_binpkg.cache.statement import Signed
+from oci_binpkg.index.document import IndexDocument
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.image import Image, Layer
 from oci_binpkg.model.reference import package_tag

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from oci_binpkg.cache.index import IndexDocument
 from oci_binpkg.cache.open import parse_location
 from oci_binpkg.cli.listing import json_list
 from oci_binpkg.cli.progress import progress
@@ -20,6 +19,7 @@ from oci_binpkg.cli.waiting import patience
 from oci_binpkg.config.caches import CacheSettings
 from oci_binpkg.config.settings import Settings, load_settings
 from oci_binpkg.errors import NoMatchError, SignatureError, UsageError
+from oci_binpkg.index.document import IndexDocument
 from oci_binpkg.model.arch import Arch
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.query import Query

@@ -7,18 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from oci_binpkg.cache.catalog import CacheState, Catalog
-from oci_binpkg.cache.catalog_database import (
+from oci_binpkg.errors import BinpkgError, ContentError, NoMatchError, NotFoundError
+from oci_binpkg.events import Observer, Warned, ignore
+from oci_binpkg.file_lock import Patience
+from oci_binpkg.index.catalog import CacheState, Catalog
+from oci_binpkg.index.catalog_database import (
     DamagedCatalogError,
     ForeignCatalogError,
     UnwritableCatalogError,
     replace_database,
 )
-from oci_binpkg.cache.catalog_reading import IndexReader
-from oci_binpkg.cache.catalog_search import Match, near_names, search
-from oci_binpkg.errors import BinpkgError, ContentError, NoMatchError, NotFoundError
-from oci_binpkg.events import Observer, Warned, ignore
-from oci_binpkg.file_lock import Patience
+from oci_binpkg.index.catalog_rows import IndexReader
+from oci_binpkg.index.catalog_search import Match, near_names, search
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.spec import Spec

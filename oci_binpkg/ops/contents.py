@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from oci_binpkg.cache.index import IndexDocument, index_of
 from oci_binpkg.cache.protocol import BinaryCache
 from oci_binpkg.errors import ContentError, NotFoundError
 from oci_binpkg.events import Observer, Warned, ignore
+from oci_binpkg.index.document import IndexDocument, index_of
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.parallel import in_turns
 

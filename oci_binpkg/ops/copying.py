@@ -6,12 +6,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from typing import Any
 
-from oci_binpkg.cache.index import IndexDocument, index_of
-from oci_binpkg.cache.index_search import IndexSearch
 from oci_binpkg.cache.oci import OciCache, batched
 from oci_binpkg.cache.protocol import BinaryCache, PackageKey
 from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError
 from oci_binpkg.events import BatchStarted, BytesSent, Event, Observer, PackageFinished, PackageStarted, ignore
+from oci_binpkg.index.document import IndexDocument, index_of
+from oci_binpkg.index.search import IndexSearch
 from oci_binpkg.model.content import Blob
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES
 from oci_binpkg.model.query import Query

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from oci_binpkg.cache.index_search import IndexSearch
 from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
 from oci_binpkg.events import Observer, ignore
+from oci_binpkg.index.search import IndexSearch
 from oci_binpkg.model.query import Query, ordered, select
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.ops.contents import contents

@@ -10,11 +10,11 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from oci_binpkg.cache.index import index_of
 from oci_binpkg.cache.oci import OciCache, batched
 from oci_binpkg.cache.protocol import BinaryCache, PackageKey
 from oci_binpkg.errors import BinpkgError
 from oci_binpkg.events import BatchStarted, Observer, Warned, ignore
+from oci_binpkg.index.document import index_of
 from oci_binpkg.installs.protocol import Installs
 from oci_binpkg.ops.presence import packages_there
 from oci_binpkg.ops.report import Outcome, PackageResult, PushReport

@@ -9,12 +9,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Final
 
-from oci_binpkg.cache.index import EMPTY, IndexDocument
-from oci_binpkg.cache.index_search import IndexSearch
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
 from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError, QueryError, UsageError
 from oci_binpkg.events import Observer, Warned, ignore
+from oci_binpkg.index.document import EMPTY, IndexDocument
+from oci_binpkg.index.search import IndexSearch
 from oci_binpkg.model.constraint import Constraint
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.spec import Spec, SpecGraph

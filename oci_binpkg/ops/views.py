@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from oci_binpkg.cache.index import EMPTY, IndexDocument, index_of
-from oci_binpkg.cache.index_search import IndexSearch
 from oci_binpkg.cache.protocol import BinaryCache
 from oci_binpkg.errors import NotFoundError
 from oci_binpkg.events import Observer, ignore
+from oci_binpkg.index.document import EMPTY, IndexDocument, index_of
+from oci_binpkg.index.search import IndexSearch
 from oci_binpkg.model.query import Query
 from oci_binpkg.ops.contents import packages_of
 from oci_binpkg.ops.indexing import (

@@ -19,11 +19,11 @@ from typing import Any
 from oci_binpkg.archive.binary_distribution import Distribution
 from oci_binpkg.archive.extract import extract_layer
 from oci_binpkg.cache.armor import read_signature
-from oci_binpkg.cache.catalog_reading import read_rows
 from oci_binpkg.cache.clearsign import split
-from oci_binpkg.cache.index import open_index
 from oci_binpkg.cache.mirror_manifest import parse_mirror_manifest
 from oci_binpkg.errors import ContentError, InstallsError
+from oci_binpkg.index.catalog_rows import read_rows
+from oci_binpkg.index.document import open_index
 from oci_binpkg.installs.database import parse_database
 from oci_binpkg.model.manifest import parse_config, parse_manifest
 from oci_binpkg.model.spec_document import parse_spec_document

@@ -16,7 +16,7 @@ import pytest
 
 from oci_binpkg.cache.mirror import MirrorCache
 from oci_binpkg.cache.mirror_manifest import INDEX_TYPE, NONE, BlobRecord, MirrorManifest, blob_path, index_path
-from oci_binpkg.cache.spool import Spool
+from oci_binpkg.index.spool import Spool
 from oci_binpkg.model.content import Platform
 from oci_binpkg.model.image import PackageLayer, PackageSpec, compose
 from oci_binpkg.store.layout import LayoutStore

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oci_binpkg.cache import catalog_search
-from oci_binpkg.cache.catalog import Catalog
-from oci_binpkg.cache.index import open_index
-from oci_binpkg.cache.index_search import IndexSearch
 from oci_binpkg.errors import BinpkgError
+from oci_binpkg.index import catalog_search
+from oci_binpkg.index.catalog import Catalog
+from oci_binpkg.index.document import open_index
+from oci_binpkg.index.search import IndexSearch
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.query import Query, one, select
 from oci_binpkg.model.spec import Spec

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oci_binpkg.cache import index_scan
-from oci_binpkg.cache.index_scan import scan_index
-from oci_binpkg.cache.spool import Spool
 from oci_binpkg.errors import ContentError
+from oci_binpkg.index import scanner as index_scan
+from oci_binpkg.index.scanner import scan_index
+from oci_binpkg.index.spool import Spool
 
 HASHES = st.sampled_from(["a", "b" * 32, "c" * 32, "d1", "e" * 32])
 TEXTS = st.one_of(st.text(max_size=6), st.sampled_from(['},"cccc":{', '"', "\\", "{[", "}]}"]))

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from oci_binpkg.cache.index import IndexDocument, open_index
+from oci_binpkg.index.document import IndexDocument, open_index
 from oci_binpkg.model.content import Digest
 
 

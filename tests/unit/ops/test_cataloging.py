@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from oci_binpkg.cache.catalog import Catalog
 from oci_binpkg.errors import ContentError, LocalDiskError, NetworkError, NoMatchError, NotFoundError
 from oci_binpkg.events import Warned
+from oci_binpkg.index.catalog import Catalog
 from oci_binpkg.model.query import Query
 from oci_binpkg.ops.cataloging import FAILURE_TTL, Refresh, find_in_catalog
 from tests.support.catalog_indices import Caches, hash_of, index, node

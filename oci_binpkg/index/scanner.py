@@ -14,8 +14,8 @@ from typing import Final, NoReturn, TypeVar
 
 import msgspec
 
-from oci_binpkg.cache.spool import Spool
 from oci_binpkg.errors import ContentError
+from oci_binpkg.index.spool import Spool
 from oci_binpkg.model.documents import parse_json
 
 MAX_VALUE_BYTES: Final = 64 * 1024 * 1024

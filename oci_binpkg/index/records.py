@@ -15,14 +15,53 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from oci_binpkg.cache.index_scan import scan_index
-from oci_binpkg.cache.index_shapes import MARK, NEEDS, NOT_JSON, NOTHING, OUTLINE, PARTS, RECORD, RECORD_NEEDS, TEXT
-from oci_binpkg.cache.spool import Spool
 from oci_binpkg.errors import ContentError
+from oci_binpkg.index.scanner import scan_index
+from oci_binpkg.index.spool import Spool
 from oci_binpkg.model.documents import canonical_json, parse_json
 from oci_binpkg.model.spec import Spec
 from oci_binpkg.model.spec_document import LAST_WITH_ALIASES, parse_node
 
+
+class _Edge(msgspec.Struct, gc=False):
+    hash: str
+
+
+class _Needs(msgspec.Struct, gc=False):
+    dependencies: tuple[_Edge, ...] | None = None
+
+
+class _RecordNeeds(msgspec.Struct, gc=False):
+    spec: _Needs
+
+
+class _Named(msgspec.Struct, gc=False):
+    name: str
+    hash: str
+
+
+class _Outline(msgspec.Struct, gc=False):
+    spec: _Named
+    in_buildcache: Any = None
+
+
+class _Mark(msgspec.Struct, gc=False):
+    in_buildcache: Any = None
+
+
+class _Record(msgspec.Struct, gc=False):
+    spec: msgspec.Raw = msgspec.Raw(b"null")
+
+
+TEXT: Final = msgspec.json.Decoder(str)
+NEEDS: Final = msgspec.json.Decoder(_Needs)
+RECORD_NEEDS: Final = msgspec.json.Decoder(_RecordNeeds)
+OUTLINE: Final = msgspec.json.Decoder(_Outline)
+MARK: Final = msgspec.json.Decoder(_Mark)
+RECORD: Final = msgspec.json.Decoder(_Record)
+PARTS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+NOT_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+NOTHING: Final = msgspec.Raw(b"null")
 FORMAT_OF_VERSION: Final = {"8": 5, "7": 4, "6": 3}
 _Value = TypeVar("_Value")
 Notice = Callable[[str, ContentError], None]

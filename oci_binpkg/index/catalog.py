@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
-from oci_binpkg.cache.catalog_database import in_catalog, memory_database, open_database, writing
-from oci_binpkg.cache.catalog_reading import Kind
-from oci_binpkg.cache.catalog_writing import drop_orphans, read_kinds, replace_holdings
-from oci_binpkg.cache.index_records import Notice, Records, refuse
 from oci_binpkg.file_lock import Patience
+from oci_binpkg.index.catalog_database import in_catalog, memory_database, open_database, writing
+from oci_binpkg.index.catalog_rows import Kind
+from oci_binpkg.index.catalog_writer import drop_orphans, read_kinds, replace_holdings
+from oci_binpkg.index.records import Notice, Records, refuse
 from oci_binpkg.model.content import Digest
 
 _STATE: Final = "name, url, digest, has_index, checked, confirmed, error"

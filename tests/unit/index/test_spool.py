@@ -7,8 +7,8 @@ import tempfile
 
 import pytest
 
-from oci_binpkg.cache.spool import Spool
 from oci_binpkg.errors import LocalDiskError
+from oci_binpkg.index.spool import Spool
 from oci_binpkg.model.content import Digest
 
 DATA = os.urandom(50_000)

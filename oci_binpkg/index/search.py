@@ -13,12 +13,12 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, Final, Self
 
-from oci_binpkg.cache.catalog import Catalog
-from oci_binpkg.cache.catalog_reading import read_rows
-from oci_binpkg.cache.catalog_search import search
-from oci_binpkg.cache.index import IndexDocument
 from oci_binpkg.cache.protocol import PackageKey
 from oci_binpkg.errors import ContentError
+from oci_binpkg.index.catalog import Catalog
+from oci_binpkg.index.catalog_rows import read_rows
+from oci_binpkg.index.catalog_search import search
+from oci_binpkg.index.document import IndexDocument
 from oci_binpkg.model.constraint import Constraint
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.query import Query, one, select

@@ -12,9 +12,9 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
-from oci_binpkg.cache.catalog_reading import Edge, Kind, PackageRow, read_rows
-from oci_binpkg.cache.index_records import Notice, Records, refuse
 from oci_binpkg.errors import ContentError
+from oci_binpkg.index.catalog_rows import Edge, Kind, PackageRow, read_rows
+from oci_binpkg.index.records import Notice, Records, refuse
 from oci_binpkg.model.arch import Arch
 
 _Key = TypeVar("_Key", bound=Hashable)

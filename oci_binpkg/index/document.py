@@ -12,7 +12,8 @@ from functools import cached_property, lru_cache
 from typing import Any, Final
 
 from oci_binpkg.cache.damage import REBUILD, hinted
-from oci_binpkg.cache.index_records import (
+from oci_binpkg.errors import ContentError
+from oci_binpkg.index.records import (
     GatheredRecords,
     LayeredRecords,
     Notice,
@@ -21,8 +22,7 @@ from oci_binpkg.cache.index_records import (
     StoredRecords,
     refuse,
 )
-from oci_binpkg.cache.spool import Spool
-from oci_binpkg.errors import ContentError
+from oci_binpkg.index.spool import Spool
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.documents import canonical_json
 from oci_binpkg.model.spec import Spec, SpecGraph

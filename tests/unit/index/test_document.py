@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from oci_binpkg.cache.index import EMPTY, index_of, open_index, read_index
-from oci_binpkg.cache.spool import Spool
 from oci_binpkg.errors import ContentError
+from oci_binpkg.index.document import EMPTY, index_of, open_index, read_index
+from oci_binpkg.index.spool import Spool
 from oci_binpkg.model.spec import SpecGraph
 from oci_binpkg.model.spec_document import parse_spec_document
 

@@ -14,9 +14,9 @@ from typing import Final
 
 import msgspec
 
-from oci_binpkg.cache.index import IndexDocument
-from oci_binpkg.cache.index_records import Notice, Records, refuse
 from oci_binpkg.errors import ContentError
+from oci_binpkg.index.document import IndexDocument
+from oci_binpkg.index.records import Notice, Records, refuse
 from oci_binpkg.model.arch import Arch
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.documents import parse_json
