@@ -30,7 +30,7 @@ def open_installs(
             hint=f"move {PACKAGES_FILE} elsewhere",
         )
     if described:
-        from oci_binpkg.installs.prefixes import PrefixInstalls
+        from oci_binpkg.installs.packages_toml import PrefixInstalls
 
         return PrefixInstalls(root, spack_prefix=spack_prefix)
     if spack:

@@ -32,10 +32,10 @@ from oci_binpkg.errors import (
 from oci_binpkg.events import BatchStarted, BytesPacked, Observer, PackageFinished, PackageStarted, Warned, ignore
 from oci_binpkg.installs.protocol import Record
 from oci_binpkg.installs.spack import Addition, SpackInstalls
+from oci_binpkg.installs.transaction import Place, Staged, commit, stage, sweep
 from oci_binpkg.installs.verifications import Verifications
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.spec import Spec
-from oci_binpkg.ops.placing import Place, Staged, commit, stage, sweep
 from oci_binpkg.ops.relocating import Unpacked, unpack
 from oci_binpkg.ops.sources import Found, Resolution, Sources
 from oci_binpkg.ops.standing import check_present, older_than_known, verification_of, why_not

@@ -14,12 +14,12 @@ from oci_binpkg.archive.extract import Extracted, extract_layer
 from oci_binpkg.archive.received import Tee
 from oci_binpkg.cache.protocol import Entry
 from oci_binpkg.errors import ContentError, InstallsError, LocalDiskError
-from oci_binpkg.installs.manifest import MANIFEST, early_hashes, manifest_of, read_manifest
+from oci_binpkg.installs.install_manifest import MANIFEST, early_hashes, manifest_of, read_manifest
 from oci_binpkg.installs.spack import SpackInstalls
+from oci_binpkg.installs.transaction import Place
 from oci_binpkg.model.image import known_diff_id
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.ops.agreement import check_spec_file
-from oci_binpkg.ops.placing import Place
 from oci_binpkg.ops.sbang import ensure_sbang
 from oci_binpkg.relocate.budget import Budget
 from oci_binpkg.relocate.prefixes import PrefixMap, mapping_for

@@ -10,13 +10,13 @@ from functools import partial
 from typing import Any
 
 from oci_binpkg.errors import InstallsError, LocalDiskError, UsageError
-from oci_binpkg.installs.manifest import Finding, compare
+from oci_binpkg.installs.install_manifest import Finding, compare
 from oci_binpkg.installs.protocol import Installs, Record
 from oci_binpkg.installs.spack import SpackInstalls
+from oci_binpkg.installs.transaction import hidden
 from oci_binpkg.installs.verifications import Verification, Verifications
 from oci_binpkg.model.query import Query, one
 from oci_binpkg.model.spec import Spec
-from oci_binpkg.ops.placing import hidden
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ RARE = (
     *("yaml", "rich", "docker", "fsspec", "tomlkit", "asyncio"),
     *("oci_binpkg.cache.mirror", "oci_binpkg.cache.mirror_v2", "oci_binpkg.transport.objects"),
     *("oci_binpkg.cache.signing", "oci_binpkg.cache.keyring", "oci_binpkg.cache.gpg"),
-    *("oci_binpkg.store.engine", "oci_binpkg.ops.inspect", "oci_binpkg.installs.prefixes"),
+    *("oci_binpkg.store.engine", "oci_binpkg.ops.inspect", "oci_binpkg.installs.packages_toml"),
 )
 """What only some caches, trees or flags need, none of which are here."""
 NETWORK = ("requests", "urllib3", "tenacity", "ssl", "http", "oci_binpkg.store.registry", "oci_binpkg.transport.client")

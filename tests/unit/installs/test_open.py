@@ -6,7 +6,7 @@ import pytest
 
 from oci_binpkg.errors import InstallsError
 from oci_binpkg.installs.open import open_installs
-from oci_binpkg.installs.prefixes import PrefixInstalls
+from oci_binpkg.installs.packages_toml import PrefixInstalls
 from oci_binpkg.installs.spack import SpackInstalls
 from tests.support.spack_trees import Sketch, spack_tree
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from oci_binpkg.errors import ContentError
-from oci_binpkg.installs.prefixes import PrefixInstalls
+from oci_binpkg.installs.packages_toml import PrefixInstalls
 from oci_binpkg.model.spec_document import NodeReader, parse_node, parse_spec_document
 from oci_binpkg.model.spec_hash import HashState, judge_hash
 from tests.support.golden import GOLDEN, LAYOUT, read_blob, unpack_store

@@ -14,10 +14,10 @@ from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.disk import PrefixPath
 from oci_binpkg.errors import BinpkgError, ContentError, InstallsError, LocalDiskError, NoMatchError
 from oci_binpkg.installs.spack import Addition, SpackInstalls
+from oci_binpkg.installs.transaction import Staged, commit, hidden, stage, sweep
 from oci_binpkg.model.query import Query
 from oci_binpkg.ops.install import Installed, InstallOptions, install
 from oci_binpkg.ops.packing import LayerPacker
-from oci_binpkg.ops.placing import Staged, commit, hidden, stage, sweep
 from oci_binpkg.ops.push import PushOptions, push
 from oci_binpkg.ops.selection import select
 from oci_binpkg.ops.sources import Sources

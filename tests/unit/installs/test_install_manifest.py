@@ -7,8 +7,8 @@ import tracemalloc
 import pytest
 
 from oci_binpkg.errors import InstallsError
-from oci_binpkg.installs import manifest
-from oci_binpkg.installs.manifest import MANIFEST, compare, early_hashes, file_hash, manifest_of, read_manifest
+from oci_binpkg.installs import install_manifest as manifest
+from oci_binpkg.installs.install_manifest import MANIFEST, compare, early_hashes, file_hash, manifest_of, read_manifest
 from tests.support.golden import unpack_store
 
 
@@ -68,7 +68,7 @@ def test_a_record_made_anew_is_as_spack_makes_it(golden):
 def test_hashes_are_kept_for_files_that_did_not_change(golden, monkeypatch):
     old = read_manifest(str(golden))
     hashed = []
-    monkeypatch.setattr("oci_binpkg.installs.manifest.file_hash", lambda path: hashed.append(path) or "NEW")
+    monkeypatch.setattr("oci_binpkg.installs.install_manifest.file_hash", lambda path: hashed.append(path) or "NEW")
     made = json.loads(
         manifest_of(str(golden), "/new", known=old, known_prefix=str(golden), changed={"include/greet.h"})
     )

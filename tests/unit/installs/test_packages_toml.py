@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from oci_binpkg.errors import InstallsError
-from oci_binpkg.installs.prefixes import PrefixInstalls
+from oci_binpkg.installs.packages_toml import PrefixInstalls
 from oci_binpkg.model.query import Query, one
 from oci_binpkg.model.spec import Arch
 from oci_binpkg.model.spec_document import parse_spec_document, spec_document
