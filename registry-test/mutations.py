@@ -186,7 +186,7 @@ MUTATIONS = (
     ),
     Mutation(
         "trust: a key counts where it is named",
-        "oci_binpkg/cli/judging.py",
+        "oci_binpkg/signing/judge.py",
         "return found & named if named is not None else found - reserved",
         "return found",
         "key_that_is_trusted_for_one",

@@ -15,16 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from oci_binpkg.cache.index_signature import IndexTrust
-from oci_binpkg.cache.keyring import Keyring
 from oci_binpkg.cache.mirror import MirrorCache
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import BinaryCache
-from oci_binpkg.cache.signing import sign_detached
 from oci_binpkg.errors import SignatureError
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.reference import Repository
 from oci_binpkg.ops.indexing import check_index
+from oci_binpkg.signing.index_trust import IndexTrust
+from oci_binpkg.signing.keyring import Keyring
+from oci_binpkg.signing.sign import sign_detached
 from oci_binpkg.store.registry import RegistryStore
 from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.objects_http import HttpObjects

@@ -13,9 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import BinaryIO, Final
 
-from oci_binpkg.cache.clearsign import is_clearsigned, plain, stripped
 from oci_binpkg.cache.damage import PUSH_AGAIN, REBUILD, MissingBlobError, hinted
-from oci_binpkg.cache.index_signature import BELIEVED, IndexSignature, IndexTrust, looked_at, unvouched
 from oci_binpkg.cache.mirror_manifest import (
     GZIP,
     INDEX_TYPE,
@@ -39,7 +37,6 @@ from oci_binpkg.cache.mirror_manifest import (
     parse_mirror_manifest,
 )
 from oci_binpkg.cache.protocol import Entry, PackageKey
-from oci_binpkg.cache.statement import ANY_SITE, Signed, Signer, Site, Verifier
 from oci_binpkg.errors import ContentError, NotFoundError, TransferError, UnsupportedError, UsageError
 from oci_binpkg.index.document import EMPTY, MAX_INDEX_BYTES, IndexDocument, LastIndex
 from oci_binpkg.index.spool import Spool
@@ -47,6 +44,9 @@ from oci_binpkg.model.content import DOCKER_LAYER_GZIP, OCI_LAYER_GZIP, Blob, De
 from oci_binpkg.model.image import UNKNOWN_DIFF_ID, Layer
 from oci_binpkg.model.reference import INDEX_TAG
 from oci_binpkg.model.spec_document import NodeReader, SpecDocument, parse_spec_document, spec_document
+from oci_binpkg.signing.clearsign import is_clearsigned, plain, stripped
+from oci_binpkg.signing.index_trust import BELIEVED, IndexSignature, IndexTrust, looked_at, unvouched
+from oci_binpkg.signing.statement import ANY_SITE, Signed, Signer, Site, Verifier
 from oci_binpkg.store.verifying import VerifyingReader
 from oci_binpkg.transport.objects import Objects, exists
 

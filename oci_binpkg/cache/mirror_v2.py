@@ -12,12 +12,9 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Final, Never
 
-from oci_binpkg.cache.clearsign import plain
-from oci_binpkg.cache.index_signature import NOT_SIGNED, IndexSignature
 from oci_binpkg.cache.mirror import open_verified
 from oci_binpkg.cache.mirror_manifest import MAX_SPEC_BYTES
 from oci_binpkg.cache.protocol import Entry, PackageKey
-from oci_binpkg.cache.statement import ANY_SITE, Site, Verifier
 from oci_binpkg.errors import ContentError, NotFoundError, UnsupportedError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.index.document import MAX_INDEX_BYTES, IndexDocument, LastIndex
@@ -27,6 +24,9 @@ from oci_binpkg.model.documents import integer_of, object_of, parse_json, text_o
 from oci_binpkg.model.image import UNKNOWN_DIFF_ID, Layer
 from oci_binpkg.model.spec import Spec
 from oci_binpkg.model.spec_document import NodeReader, parse_spec_document
+from oci_binpkg.signing.clearsign import plain
+from oci_binpkg.signing.index_trust import NOT_SIGNED, IndexSignature
+from oci_binpkg.signing.statement import ANY_SITE, Site, Verifier
 from oci_binpkg.transport.objects import Objects
 
 FOLDER: Final = "build_cache"

@@ -12,9 +12,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from oci_binpkg.cache.damage import ASK_AGAIN, PUSH_AGAIN, REBUILD, hinted
-from oci_binpkg.cache.index_signature import BELIEVED, IndexSignature, IndexTrust, looked_at, unvouched
 from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
-from oci_binpkg.cache.statement import ANY_SITE, Signed, Signer, Site
 from oci_binpkg.errors import ContentError, NotFoundError, SignatureError, TransferError
 from oci_binpkg.index.document import EMPTY, MAX_INDEX_BYTES, IndexDocument, LastIndex, index_of
 from oci_binpkg.index.spool import Spool
@@ -25,6 +23,8 @@ from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manife
 from oci_binpkg.model.reference import INDEX_TAG, hash_of_tag, is_package_tag
 from oci_binpkg.model.spec_document import NodeReader, parse_spec_document
 from oci_binpkg.parallel import in_turns
+from oci_binpkg.signing.index_trust import BELIEVED, IndexSignature, IndexTrust, looked_at, unvouched
+from oci_binpkg.signing.statement import ANY_SITE, Signed, Signer, Site
 from oci_binpkg.store.copy import StoredImage, blob_of, read_image
 from oci_binpkg.store.protocols import BatchesTags, Store, TakesGrowing
 from oci_binpkg.store.referrers import attach_signature, iter_signatures, signatures

@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
-from oci_binpkg.cache.index_signature import BELIEVED, IndexTrust, missing
-from oci_binpkg.cache.statement import ANY_SITE, Site
 from oci_binpkg.errors import NotFoundError, TransferError, UnsupportedError, UsageError
 from oci_binpkg.events import Observer, ignore
 from oci_binpkg.file_lock import Patience
 from oci_binpkg.model.reference import Repository, check_tag, is_loopback, parse_image, parse_reference
+from oci_binpkg.signing.index_trust import BELIEVED, IndexTrust, missing
+from oci_binpkg.signing.statement import ANY_SITE, Site
 
 if TYPE_CHECKING:
     from oci_binpkg.cache.oci import BesideVerifier, OciCache
     from oci_binpkg.cache.protocol import BinaryCache
-    from oci_binpkg.cache.statement import Signed, Signer, Verifier
+    from oci_binpkg.signing.statement import Signed, Signer, Verifier
     from oci_binpkg.store.protocols import Store
     from oci_binpkg.transport.objects import Objects
 

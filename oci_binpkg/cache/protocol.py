@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from oci_binpkg.cache.index_signature import IndexSignature
-from oci_binpkg.cache.statement import Signed
 from oci_binpkg.index.document import IndexDocument
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.image import Image, Layer
@@ -15,6 +13,8 @@ from oci_binpkg.model.reference import package_tag
 from oci_binpkg.model.spec import Spec
 from oci_binpkg.model.spec_document import SpecDocument
 from oci_binpkg.model.spec_hash import HashState
+from oci_binpkg.signing.index_trust import IndexSignature
+from oci_binpkg.signing.statement import Signed
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from oci_binpkg.cache.keyring import MAX_KEY_BYTES, Key
 from oci_binpkg.cache.mirror_keys import publish_key, published_keys
 from oci_binpkg.cli import render
 from oci_binpkg.cli.running import observed
@@ -15,6 +14,7 @@ from oci_binpkg.config.settings import load_settings
 from oci_binpkg.disk import open_file
 from oci_binpkg.errors import LocalDiskError, NotFoundError
 from oci_binpkg.model.content import read_whole
+from oci_binpkg.signing.keyring import MAX_KEY_BYTES, Key
 
 
 def list_keys(*, json: bool) -> int:

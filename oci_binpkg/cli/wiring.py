@@ -16,10 +16,7 @@ from functools import cached_property, partial
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from oci_binpkg.cache.index_signature import IndexTrust
 from oci_binpkg.cache.open import FORMS, Location, Opener, Trust, parse_base, parse_location
-from oci_binpkg.cache.statement import Site
-from oci_binpkg.cli.judging import CountingKeys, Judge, believed, check_counts
 from oci_binpkg.cli.waiting import patience
 from oci_binpkg.config.caches import ANYWHERE, CacheEndpoint, CacheSettings
 from oci_binpkg.config.settings import Settings
@@ -29,13 +26,14 @@ from oci_binpkg.errors import EngineError, UsageError
 from oci_binpkg.events import Observer, Warnings
 from oci_binpkg.file_lock import Patience
 from oci_binpkg.model.reference import check_host, is_loopback
+from oci_binpkg.signing.index_trust import IndexTrust
+from oci_binpkg.signing.judge import CountingKeys, Judge, believed, check_counts
+from oci_binpkg.signing.statement import Site
 
 if TYPE_CHECKING:
     from oci_binpkg.archive.layer_cache import LayerCache
-    from oci_binpkg.cache.keyring import Keyring, Trusted
     from oci_binpkg.cache.oci import OciCache
     from oci_binpkg.cache.protocol import BinaryCache
-    from oci_binpkg.cache.statement import Signer
     from oci_binpkg.cli.connecting import Connections
     from oci_binpkg.config.trust_policy import Rule
     from oci_binpkg.installs.protocol import Installs
@@ -44,6 +42,8 @@ if TYPE_CHECKING:
     from oci_binpkg.ops.bases import BaseImages
     from oci_binpkg.ops.engines import Loaded
     from oci_binpkg.ops.packing import LayerPacker
+    from oci_binpkg.signing.keyring import Keyring, Trusted
+    from oci_binpkg.signing.statement import Signer
     from oci_binpkg.store.engine import Engine, Kind
     from oci_binpkg.store.protocols import Store
     from oci_binpkg.transport.objects import Objects
@@ -165,7 +165,7 @@ class Wiring:
     @cached_property
     def keyring(self) -> Keyring:
         """The keys that are trusted: our own, not the user's."""
-        from oci_binpkg.cache.keyring import Keyring
+        from oci_binpkg.signing.keyring import Keyring
 
         return Keyring(self._settings.keyring)
 
@@ -244,7 +244,7 @@ class Wiring:
         """Return what signs documents, and what makes signatures beside them; None and None without a key."""
         if not key:
             return None, None
-        from oci_binpkg.cache.signing import sign_clear, sign_detached
+        from oci_binpkg.signing.sign import sign_clear, sign_detached
 
         return partial(sign_clear, key=key, keyring=self.keyring), partial(sign_detached, key=key, keyring=self.keyring)
 

@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from oci_binpkg.cache.index_signature import NOT_SIGNED, IndexSignature
 from oci_binpkg.cache.protocol import BinaryCache, Entry
 from oci_binpkg.errors import BinpkgError, ContentError, KeyringError, NotFoundError, TransferError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.index.document import EMPTY, IndexDocument, index_of
 from oci_binpkg.ops.contents import packages_of
 from oci_binpkg.parallel import in_turns
+from oci_binpkg.signing.index_trust import NOT_SIGNED, IndexSignature
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,6 @@ from typing import Any
 
 from oci_binpkg.archive.binary_distribution import Distribution
 from oci_binpkg.archive.extract import extract_layer
-from oci_binpkg.cache.armor import read_signature
-from oci_binpkg.cache.clearsign import split
 from oci_binpkg.cache.mirror_manifest import parse_mirror_manifest
 from oci_binpkg.errors import ContentError, InstallsError
 from oci_binpkg.index.catalog_rows import read_rows
@@ -31,6 +29,8 @@ from oci_binpkg.relocate.codesign import parse_signature
 from oci_binpkg.relocate.files import left_in_binary, relocate_binary
 from oci_binpkg.relocate.macho import relocate_macho, remaining_in_macho
 from oci_binpkg.relocate.prefixes import PrefixMap
+from oci_binpkg.signing.armor import read_signature
+from oci_binpkg.signing.clearsign import split
 from oci_binpkg.transport.failures import parse_error_body
 from tests.support import elf_files as elf
 from tests.support import hostile_archives as tars

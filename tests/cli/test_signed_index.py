@@ -209,7 +209,7 @@ def test_an_old_index_in_place_of_a_newer_one_hides_packages_and_nothing_else(si
 
 
 def test_spack_finds_the_index_in_the_signed_manifest(tmp_path, tree, home):
-    from tests.unit.cache.test_signing import SPACKS_READER
+    from tests.unit.signing.test_sign import SPACKS_READER
 
     mirror = f"file://{tmp_path}/m"
     assert push(mirror, tree, key=home.make("alice")).code == 0

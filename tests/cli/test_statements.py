@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from oci_binpkg.cache.statement import PLACE_NOTATION, TAG_NOTATION
+from oci_binpkg.signing.statement import PLACE_NOTATION, TAG_NOTATION
 from oci_binpkg.store.copy import copy
 from oci_binpkg.store.referrers import attach_signature, signatures
 from tests.support.command_line import binpkg

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from oci_binpkg.cache.clearsign import check_text, split
 from oci_binpkg.errors import SignatureError
+from oci_binpkg.signing.clearsign import check_text, split
 from tests.support.golden import GOLDEN
 
 GREET = next(GOLDEN.glob("v3-signed/v3/manifests/spec/greet/greet-2.0-*.json")).read_bytes()

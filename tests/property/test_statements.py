@@ -7,10 +7,10 @@ import base64
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oci_binpkg.cache.armor import read_signature
-from oci_binpkg.cache.gpg import Status
-from oci_binpkg.cache.statement import PLACE_NOTATION, TAG_NOTATION, Signed, Site, Statement, stated
 from oci_binpkg.errors import SignatureError
+from oci_binpkg.signing.armor import read_signature
+from oci_binpkg.signing.gpg import Status
+from oci_binpkg.signing.statement import PLACE_NOTATION, TAG_NOTATION, Signed, Site, Statement, stated
 
 HEAD = bytes([4, 0, 22, 10])  # version 4, over bytes, EdDSA, SHA-512
 subpackets = st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=40)), max_size=6)

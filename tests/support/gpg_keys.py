@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from oci_binpkg.cache.gpg import Outcome, Run
+from oci_binpkg.signing.gpg import Outcome, Run
 
 BORN = "20200101T000000"
 """When keys are made that have expired since; gpg's clock runs on from there while it makes one."""

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from oci_binpkg.cache.clearsign import is_clearsigned, split
 from oci_binpkg.model.content import OCI_MANIFEST, Blob, Descriptor, Digest
 from oci_binpkg.model.reference import INDEX_TAG, Repository
+from oci_binpkg.signing.clearsign import is_clearsigned, split
 from oci_binpkg.store.copy import blob_of
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.protocols import Store

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from oci_binpkg.cache.clearsign import is_clearsigned, split
+from oci_binpkg.signing.clearsign import is_clearsigned, split
 from oci_binpkg.store.referrers import attach_signature
 from tests.support.command_line import binpkg
 from tests.support.fake_registry import FakeRegistry, Profile

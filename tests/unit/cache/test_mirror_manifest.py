@@ -8,7 +8,6 @@ import json
 
 import pytest
 
-from oci_binpkg.cache.clearsign import unsigned
 from oci_binpkg.cache.mirror_manifest import (
     LAYOUT_BYTES,
     LAYOUT_PATH,
@@ -26,6 +25,7 @@ from oci_binpkg.cache.mirror_manifest import (
 from oci_binpkg.cache.protocol import PackageKey
 from oci_binpkg.errors import ContentError, SignatureError
 from oci_binpkg.model.content import Digest
+from oci_binpkg.signing.clearsign import unsigned
 from tests.support.golden import GOLDEN
 from tests.support.mirrors import golden_manifests
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from oci_binpkg.cache.clearsign import plain
 from oci_binpkg.cache.mirror import MirrorCache
 from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
 from oci_binpkg.cache.open import Opener, Trust, parse_base, parse_location
 from oci_binpkg.errors import SignatureError, UsageError
 from oci_binpkg.model.content import Platform
 from oci_binpkg.model.reference import Repository
+from oci_binpkg.signing.clearsign import plain
 from oci_binpkg.store.copy import copy, read_image
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.memory import MemoryStore

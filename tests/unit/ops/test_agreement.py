@@ -7,12 +7,12 @@ import os
 
 import pytest
 
-from oci_binpkg.cache.clearsign import stripped
 from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.spec_document import parse_spec_document
 from oci_binpkg.ops.agreement import MAX_BYTES, SPEC_FILE, check_spec_file
+from oci_binpkg.signing.clearsign import stripped
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.memory import MemoryStore
 from oci_binpkg.transport.objects_file import FileObjects

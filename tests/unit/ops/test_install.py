@@ -18,7 +18,6 @@ from oci_binpkg.archive.codec import Codec
 from oci_binpkg.archive.layer_cache import LayerCache
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import PackageKey
-from oci_binpkg.cache.statement import Signed
 from oci_binpkg.errors import (
     BinpkgError,
     ContentError,
@@ -43,6 +42,7 @@ from oci_binpkg.ops.push import PushOptions, push
 from oci_binpkg.ops.selection import select
 from oci_binpkg.ops.sources import Sources
 from oci_binpkg.ops.upkeep import uninstall, verify_store
+from oci_binpkg.signing.statement import Signed
 from oci_binpkg.store.copy import read_image
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.memory import MemoryStore

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.statement import Signed
 from oci_binpkg.errors import SignatureError
 from oci_binpkg.events import PackageStarted, Warned
 from oci_binpkg.installs.spack import SpackInstalls
+from oci_binpkg.signing.statement import Signed
 from oci_binpkg.store.memory import MemoryStore
 from tests.support.spack_trees import Sketch, spack_tree
 from tests.unit.ops.test_install import SKETCHES, cache, installed, outcomes, pushed, target, tree

@@ -12,8 +12,8 @@ import re
 import unicodedata
 from typing import Final
 
-from oci_binpkg.cache.armor import BEGIN_SIGNATURE, MAX_SIGNATURE_BYTES, read_signature
 from oci_binpkg.errors import SignatureError
+from oci_binpkg.signing.armor import BEGIN_SIGNATURE, MAX_SIGNATURE_BYTES, read_signature
 
 MAX_DOCUMENT_BYTES: Final = 64 * 1024 * 1024
 MAX_LINE_BYTES: Final = 19_000

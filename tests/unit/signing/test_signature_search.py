@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from oci_binpkg.cache.armor import read_signature
-from oci_binpkg.cache.gpg import Outcome, run_program
-from oci_binpkg.cache.keyring import Keyring
-from oci_binpkg.cache.signing import verify_any
 from oci_binpkg.errors import SignatureError
 from oci_binpkg.model.content import Blob
+from oci_binpkg.signing.armor import read_signature
+from oci_binpkg.signing.gpg import Outcome, run_program
+from oci_binpkg.signing.keyring import Keyring
+from oci_binpkg.signing.sign import verify_any
 from oci_binpkg.store.memory import MemoryStore
 from oci_binpkg.store.referrers import SIGNATURE_ARTIFACT, attach, attach_signature, iter_signatures, signatures
 from tests.support.gpg_keys import Keys, gpg_keys

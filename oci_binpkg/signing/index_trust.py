@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from oci_binpkg.errors import SignatureError, UsageError
 
 if TYPE_CHECKING:
-    from oci_binpkg.cache.keyring import Trusted
-    from oci_binpkg.cache.statement import Signed
+    from oci_binpkg.signing.keyring import Trusted
+    from oci_binpkg.signing.statement import Signed
 
 _T = TypeVar("_T")
 _REBUILD: Final = "`oci-binpkg index rebuild CACHE --key KEY` makes the index anew from the packages"
@@ -64,8 +64,8 @@ class IndexTrust:
 
         Raises `SignatureError` if it must not be believed, also where `accept` raises it of a good signature.
         """
-        from oci_binpkg.cache.clearsign import is_clearsigned, split  # noqa: PLC0415 - as in `judged`
-        from oci_binpkg.cache.signing import read_clearsigned  # noqa: PLC0415
+        from oci_binpkg.signing.clearsign import is_clearsigned, split  # noqa: PLC0415 - as in `judged`
+        from oci_binpkg.signing.sign import read_clearsigned  # noqa: PLC0415
 
         if not is_clearsigned(data):
             if self.require:
@@ -92,7 +92,7 @@ class IndexTrust:
             if self.require:
                 raise missing(what)
             return ""
-        from oci_binpkg.cache.signing import verify_any  # noqa: PLC0415 - most indices are not signed
+        from oci_binpkg.signing.sign import verify_any  # noqa: PLC0415 - most indices are not signed
 
         return self._first(lambda keyring: verify_any(data, signatures, what, keyring, accept=accept), what).signer
 

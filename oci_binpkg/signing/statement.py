@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 from oci_binpkg.errors import SignatureError
 
 if TYPE_CHECKING:
-    from oci_binpkg.cache.gpg import Status
+    from oci_binpkg.signing.gpg import Status
 
 TAG_NOTATION: Final = "package@oci-binpkg.io"
 PLACE_NOTATION: Final = "place@oci-binpkg.io"

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from oci_binpkg.cache.armor import BINARY_CLASS, SignatureFacts, read_signature
-from oci_binpkg.cache.gpg import Status, statuses, verifying, workplace, written
-from oci_binpkg.cache.keyring import Trusted
 from oci_binpkg.errors import SignatureError
+from oci_binpkg.signing.armor import BINARY_CLASS, SignatureFacts, read_signature
+from oci_binpkg.signing.gpg import Status, statuses, verifying, workplace, written
+from oci_binpkg.signing.keyring import Trusted
 
 MOST_LOOKED_AT: Final = 100_000
 """So many signatures are looked at."""

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from oci_binpkg.cache.gpg import Gpg, Run, run_program, words
 from oci_binpkg.disk import NotRegularError, foreign_writers, open_regular, private_folder
 from oci_binpkg.errors import ContentError, KeyringError, LocalDiskError, NotFoundError, UsageError
+from oci_binpkg.signing.gpg import Gpg, Run, run_program, words
 
 MAX_KEY_BYTES: Final = 1024 * 1024
 _FINGERPRINT: Final = re.compile(r"(?:[0-9A-F]{40}|[0-9A-F]{64})", re.ASCII)

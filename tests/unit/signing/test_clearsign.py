@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from oci_binpkg.cache.armor import read_signature
-from oci_binpkg.cache.clearsign import check_text, is_clearsigned, split
 from oci_binpkg.errors import ContentError, SignatureError
+from oci_binpkg.signing.armor import read_signature
+from oci_binpkg.signing.clearsign import check_text, is_clearsigned, split
 from tests.support.golden import GOLDEN
 
 DOCUMENTS = sorted(

@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 
-from oci_binpkg.cache.gpg import Gpg, Outcome, statuses, words
-from oci_binpkg.cache.keyring import Keyring, parse_fingerprint
 from oci_binpkg.errors import ContentError, KeyringError, LocalDiskError, NotFoundError, UsageError
+from oci_binpkg.signing.gpg import Gpg, Outcome, statuses, words
+from oci_binpkg.signing.keyring import Keyring, parse_fingerprint
 from tests.support.gpg_keys import gpg_home, gpg_keys, recorded
 
 __all__ = ["gpg_keys"]  # a fixture

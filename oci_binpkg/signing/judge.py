@@ -14,9 +14,9 @@ from oci_binpkg.errors import SignatureError, UsageError
 from oci_binpkg.model.content import Digest
 
 if TYPE_CHECKING:
-    from oci_binpkg.cache.gpg import Gpg
-    from oci_binpkg.cache.keyring import Keyring, Trusted
-    from oci_binpkg.cache.statement import Signed
+    from oci_binpkg.signing.gpg import Gpg
+    from oci_binpkg.signing.keyring import Keyring, Trusted
+    from oci_binpkg.signing.statement import Signed
 
 _T = TypeVar("_T")
 
@@ -75,7 +75,7 @@ class Judge:
 
     def opened(self, data: bytes, what: str) -> tuple[bytes, Signed | None]:
         """Return the document inside a clear-signed one, and who signed it. Raises `SignatureError`."""
-        from oci_binpkg.cache.signing import read_clearsigned  # noqa: PLC0415 - see above
+        from oci_binpkg.signing.sign import read_clearsigned  # noqa: PLC0415 - see above
 
         return self._first(lambda keyring: read_clearsigned(data, what, keyring, known=self._known(data)))
 
@@ -83,7 +83,7 @@ class Judge:
         self, data: bytes, signatures: Iterable[bytes], what: str, *, accept: Callable[[Signed], object]
     ) -> Signed:
         """Return a good signature of a manifest that `accept` does not refuse. Raises `SignatureError`."""
-        from oci_binpkg.cache.signing import verify_any  # noqa: PLC0415 - see above
+        from oci_binpkg.signing.sign import verify_any  # noqa: PLC0415 - see above
 
         # one keyring reads only as many of them as it has to
         listed = signatures if len(self.keyrings) == 1 else list(signatures)
@@ -108,6 +108,6 @@ class Judge:
 
 def believed(data: bytes, what: str) -> tuple[bytes, None]:
     """Return a document whatever its signature says."""
-    from oci_binpkg.cache.clearsign import stripped  # noqa: PLC0415 - see above
+    from oci_binpkg.signing.clearsign import stripped  # noqa: PLC0415 - see above
 
     return stripped(data, what)

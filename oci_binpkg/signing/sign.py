@@ -12,13 +12,13 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-from oci_binpkg.cache.armor import BINARY_CLASS, STRONG_HASHES, read_signature
-from oci_binpkg.cache.clearsign import UNSIGNED_HINT, check_text, split
-from oci_binpkg.cache.gpg import Outcome, Status, statuses, verifying, words, workplace, written
-from oci_binpkg.cache.keyring import Keyring, Trusted, check_key_name
-from oci_binpkg.cache.signature_search import promising
-from oci_binpkg.cache.statement import NOTHING_SAID, Signed, Statement, stated
 from oci_binpkg.errors import KeyringError, LocalDiskError, SignatureError
+from oci_binpkg.signing.armor import BINARY_CLASS, STRONG_HASHES, read_signature
+from oci_binpkg.signing.clearsign import UNSIGNED_HINT, check_text, split
+from oci_binpkg.signing.gpg import Outcome, Status, statuses, verifying, words, workplace, written
+from oci_binpkg.signing.keyring import Keyring, Trusted, check_key_name
+from oci_binpkg.signing.signature_search import promising
+from oci_binpkg.signing.statement import NOTHING_SAID, Signed, Statement, stated
 
 _DIGEST: Final = ("--digest-algo", "SHA512", "--no-emit-version", "--no-comments")
 _TEXT_CLASS: Final = 1

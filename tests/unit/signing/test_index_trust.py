@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from oci_binpkg.cache.index_signature import IndexSignature, IndexTrust
-from oci_binpkg.cache.keyring import Keyring
 from oci_binpkg.cache.mirror import MirrorCache
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import BinaryCache
-from oci_binpkg.cache.signing import sign_clear, sign_detached
 from oci_binpkg.errors import KeyringError, NotFoundError, SignatureError, UsageError
 from oci_binpkg.model.content import Descriptor
+from oci_binpkg.signing.index_trust import IndexSignature, IndexTrust
+from oci_binpkg.signing.keyring import Keyring
+from oci_binpkg.signing.sign import sign_clear, sign_detached
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.memory import MemoryStore
 from oci_binpkg.store.referrers import signatures

@@ -7,13 +7,13 @@ import re
 
 import pytest
 
-from oci_binpkg.cache.gpg import Status
-from oci_binpkg.cache.keyring import Keyring
 from oci_binpkg.cache.open import parse_location
-from oci_binpkg.cache.signing import read_clearsigned, sign_clear, sign_detached, verify_any, verify_detached
-from oci_binpkg.cache.statement import PLACE_NOTATION, TAG_NOTATION, Signed, Site, Statement, stated
 from oci_binpkg.config.trust_policy import place_name
 from oci_binpkg.errors import SignatureError
+from oci_binpkg.signing.gpg import Status
+from oci_binpkg.signing.keyring import Keyring
+from oci_binpkg.signing.sign import read_clearsigned, sign_clear, sign_detached, verify_any, verify_detached
+from oci_binpkg.signing.statement import PLACE_NOTATION, TAG_NOTATION, Signed, Site, Statement, stated
 from tests.support.gpg_keys import TEXT, Keys, gpg_keys
 
 __all__ = ["gpg_keys"]  # a fixture

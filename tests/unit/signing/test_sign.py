@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from oci_binpkg.cache.clearsign import split
-from oci_binpkg.cache.gpg import Outcome, run_program
-from oci_binpkg.cache.keyring import Keyring
-from oci_binpkg.cache.signing import (
+from oci_binpkg.errors import KeyringError, LocalDiskError, SignatureError, UsageError
+from oci_binpkg.signing.clearsign import split
+from oci_binpkg.signing.gpg import Outcome, run_program
+from oci_binpkg.signing.keyring import Keyring
+from oci_binpkg.signing.sign import (
     sign_clear,
     sign_detached,
     verify_any,
     verify_clearsigned,
     verify_detached,
 )
-from oci_binpkg.errors import KeyringError, LocalDiskError, SignatureError, UsageError
 from tests.support.golden import GOLDEN
 from tests.support.gpg_keys import TEXT, Keys, gpg_home, gpg_keys, recorded
 

@@ -1,0 +1,1 @@
+"""OpenPGP signatures: forms, keyrings, and what is asked of them."""
