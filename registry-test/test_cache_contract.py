@@ -21,13 +21,13 @@ from oci_binpkg.cache.protocol import BinaryCache
 from oci_binpkg.errors import SignatureError
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.reference import Repository
+from oci_binpkg.objects.http import HttpObjects
 from oci_binpkg.ops.indexing import check_index
 from oci_binpkg.signing.index_trust import IndexTrust
 from oci_binpkg.signing.keyring import Keyring
 from oci_binpkg.signing.sign import sign_detached
 from oci_binpkg.store.registry import RegistryStore
 from oci_binpkg.transport.client import RegistryHttpClient
-from oci_binpkg.transport.objects_http import HttpObjects
 from oci_binpkg.transport.retry import RetryPolicy
 from oci_binpkg.transport.settings import TransportSettings
 from tests.contract.test_cache_contract import *  # noqa: F403 - the same tests, with the fixture below

@@ -44,11 +44,11 @@ from oci_binpkg.model.content import DOCKER_LAYER_GZIP, OCI_LAYER_GZIP, Blob, De
 from oci_binpkg.model.image import UNKNOWN_DIFF_ID, Layer
 from oci_binpkg.model.reference import INDEX_TAG
 from oci_binpkg.model.spec_document import NodeReader, SpecDocument, parse_spec_document, spec_document
+from oci_binpkg.objects.protocol import Objects, exists
 from oci_binpkg.signing.clearsign import is_clearsigned, plain, stripped
 from oci_binpkg.signing.index_trust import BELIEVED, IndexSignature, IndexTrust, looked_at, unvouched
 from oci_binpkg.signing.statement import ANY_SITE, Signed, Signer, Site, Verifier
 from oci_binpkg.store.verifying import VerifyingReader
-from oci_binpkg.transport.objects import Objects, exists
 
 MERGE_ROUNDS: Final = 20
 _ARCHIVE_FORMAT: Final = 2

@@ -13,7 +13,7 @@ from oci_binpkg.cache.mirror_manifest import BlobRecord, MirrorManifest, parse_m
 from oci_binpkg.errors import ContentError, NotFoundError
 from oci_binpkg.model.content import Digest, verify
 from oci_binpkg.model.documents import object_of, parse_json
-from oci_binpkg.transport.objects import Objects
+from oci_binpkg.objects.protocol import Objects
 
 _FOLDER: Final = "v3/manifests/key"
 _KEY_TYPE: Final = "application/pgp-keys"

@@ -24,10 +24,10 @@ from oci_binpkg.model.documents import integer_of, object_of, parse_json, text_o
 from oci_binpkg.model.image import UNKNOWN_DIFF_ID, Layer
 from oci_binpkg.model.spec import Spec
 from oci_binpkg.model.spec_document import NodeReader, parse_spec_document
+from oci_binpkg.objects.protocol import Objects
 from oci_binpkg.signing.clearsign import plain
 from oci_binpkg.signing.index_trust import NOT_SIGNED, IndexSignature
 from oci_binpkg.signing.statement import ANY_SITE, Site, Verifier
-from oci_binpkg.transport.objects import Objects
 
 FOLDER: Final = "build_cache"
 _INDEX: Final = f"{FOLDER}/index.json"

@@ -22,9 +22,9 @@ from oci_binpkg.signing.statement import ANY_SITE, Site
 if TYPE_CHECKING:
     from oci_binpkg.cache.oci import BesideVerifier, OciCache
     from oci_binpkg.cache.protocol import BinaryCache
+    from oci_binpkg.objects.protocol import Objects
     from oci_binpkg.signing.statement import Signed, Signer, Verifier
     from oci_binpkg.store.protocols import Store
-    from oci_binpkg.transport.objects import Objects
 
 LAYOUT: Final = "oci-layout:"
 LAYOUT_FILE: Final = "v3/layout.json"
@@ -70,7 +70,7 @@ def parse_location(text: str) -> Location:
 
 
 def _is_known(scheme: str) -> bool:
-    from oci_binpkg.transport.objects_fsspec import is_known
+    from oci_binpkg.objects.fsspec import is_known
 
     return is_known(scheme)
 
@@ -242,7 +242,7 @@ class Opener:
 def _is_old(objects: Objects) -> bool:
     """Tell whether a mirror has layout 2 and not 3. What is empty or new has layout 3."""
     from oci_binpkg.cache.mirror_manifest import index_path
-    from oci_binpkg.transport.objects import exists
+    from oci_binpkg.objects.protocol import exists
 
     if exists(objects, LAYOUT_FILE) or exists(objects, index_path()):
         return False

@@ -27,8 +27,8 @@ from oci_binpkg.transport.retry import RetryPolicy
 from oci_binpkg.transport.settings import Timeouts, TransportSettings
 
 if TYPE_CHECKING:
-    from oci_binpkg.transport.objects import Objects
-    from oci_binpkg.transport.objects_s3 import S3Settings
+    from oci_binpkg.objects.protocol import Objects
+    from oci_binpkg.objects.s3 import S3Settings
 
 _LOGINS: Final = {
     **dict.fromkeys(("sftp", "ssh", "ftp", "smb"), ("username", "password")),
@@ -61,19 +61,19 @@ class Connections:
         """Open the files of a mirror at a `file://`, `http(s)://` or `s3://` URL, or one that fsspec knows."""
         parts = urlsplit(url)
         if parts.scheme == "file":
-            from oci_binpkg.transport.objects_file import FileObjects
+            from oci_binpkg.objects.directory import FileObjects
 
             waiting = patience(self._settings.lock_timeout, self._observer)
             return FileObjects(unquote(parts.path), patience=waiting)
         if parts.scheme == "s3":
-            from oci_binpkg.transport.objects_s3 import open_s3
+            from oci_binpkg.objects.s3 import open_s3
 
             return open_s3(url, s3_settings(endpoint, self._settings))
         if parts.scheme not in ("http", "https"):
-            from oci_binpkg.transport.objects_fsspec import open_fsspec
+            from oci_binpkg.objects.fsspec import open_fsspec
 
             return open_fsspec(url, fsspec_options(parts.scheme, endpoint))
-        from oci_binpkg.transport.objects_http import HttpObjects
+        from oci_binpkg.objects.http import HttpObjects
 
         access = endpoint.access
         if parts.scheme == "http" and not is_loopback(parts.netloc):
@@ -181,7 +181,7 @@ def fsspec_options(scheme: str, endpoint: CacheEndpoint) -> dict[str, str]:
 
 def s3_settings(endpoint: CacheEndpoint, settings: Settings | None = None) -> S3Settings:
     """Return how to reach a bucket: as configured for the cache, what is left out as the AWS tools have it."""
-    from oci_binpkg.transport.objects_s3 import S3Settings
+    from oci_binpkg.objects.s3 import S3Settings
 
     settings = settings or Settings()
     limits = timeouts(settings.timeout)

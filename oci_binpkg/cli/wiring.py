@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from oci_binpkg.installs.protocol import Installs
     from oci_binpkg.installs.spack import SpackInstalls
     from oci_binpkg.model.content import Digest
+    from oci_binpkg.objects.protocol import Objects
     from oci_binpkg.ops.bases import BaseImages
     from oci_binpkg.ops.engines import Loaded
     from oci_binpkg.ops.packing import LayerPacker
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from oci_binpkg.signing.statement import Signer
     from oci_binpkg.store.engine import Engine, Kind
     from oci_binpkg.store.protocols import Store
-    from oci_binpkg.transport.objects import Objects
 
 DEFAULT_COMPRESSION: Final = "gzip"
 _KINDS: Final[tuple[Kind, ...]] = ("docker", "podman")

@@ -19,9 +19,9 @@ from oci_binpkg.cache.mirror_manifest import INDEX_TYPE, NONE, BlobRecord, Mirro
 from oci_binpkg.index.spool import Spool
 from oci_binpkg.model.content import Platform
 from oci_binpkg.model.image import PackageLayer, PackageSpec, compose
+from oci_binpkg.objects.directory import FileObjects
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.layout_index import REF_NAME
-from oci_binpkg.transport.objects_file import FileObjects
 from tests.support.mirrors import made_up
 from tests.support.stores import layer_of
 

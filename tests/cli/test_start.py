@@ -26,7 +26,7 @@ COMMANDS = {
 }
 RARE = (
     *("yaml", "rich", "docker", "fsspec", "tomlkit", "asyncio"),
-    *("oci_binpkg.cache.mirror", "oci_binpkg.cache.mirror_v2", "oci_binpkg.transport.objects"),
+    *("oci_binpkg.cache.mirror", "oci_binpkg.cache.mirror_v2", "oci_binpkg.objects.protocol"),
     *("oci_binpkg.signing.sign", "oci_binpkg.signing.keyring", "oci_binpkg.signing.gpg"),
     *("oci_binpkg.store.engine", "oci_binpkg.ops.inspect", "oci_binpkg.installs.packages_toml"),
 )

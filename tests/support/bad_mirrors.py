@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from oci_binpkg.transport.objects_s3 import S3Objects, S3Settings, open_s3
+from oci_binpkg.objects.s3 import S3Objects, S3Settings, open_s3
 from tests.support.fake_registry import Repo
 from tests.support.golden import GOLDEN
 from tests.support.mirrors import MirrorServer, s3_server

@@ -24,13 +24,13 @@ from oci_binpkg.index.document import IndexDocument, index_of
 from oci_binpkg.model.content import Digest, Platform
 from oci_binpkg.model.image import Layer, PackageLayer, PackageSpec, compose
 from oci_binpkg.model.spec_document import parse_spec_document
+from oci_binpkg.objects.directory import FileObjects
+from oci_binpkg.objects.fsspec import FsspecObjects, open_fsspec
+from oci_binpkg.objects.http import HttpObjects
+from oci_binpkg.objects.s3 import S3Objects, S3Settings, open_s3
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.memory import MemoryStore
 from oci_binpkg.transport.client import RegistryHttpClient
-from oci_binpkg.transport.objects_file import FileObjects
-from oci_binpkg.transport.objects_fsspec import FsspecObjects, open_fsspec
-from oci_binpkg.transport.objects_http import HttpObjects
-from oci_binpkg.transport.objects_s3 import S3Objects, S3Settings, open_s3
 from tests.support.golden import GOLDEN
 from tests.support.stores import layer_of
 

@@ -21,11 +21,11 @@ from oci_binpkg.index.document import index_of
 from oci_binpkg.model.content import OCI_LAYER_ZSTD, Blob, Descriptor, Digest
 from oci_binpkg.model.image import UNKNOWN_DIFF_ID, Layer, known_diff_id
 from oci_binpkg.model.spec_document import parse_spec_document
+from oci_binpkg.objects.directory import FileObjects
 from oci_binpkg.signing.clearsign import stripped
 from oci_binpkg.signing.keyring import Keyring
 from oci_binpkg.signing.sign import read_clearsigned
 from oci_binpkg.signing.statement import NOTHING_SAID, Statement
-from oci_binpkg.transport.objects_file import FileObjects
 from tests.support import golden
 from tests.support.golden import GOLDEN
 from tests.support.mirrors import (

@@ -14,8 +14,8 @@ from oci_binpkg.errors import ContentError, NotFoundError, SignatureError, Unsup
 from oci_binpkg.events import Event, Warned
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.image import known_diff_id
+from oci_binpkg.objects.directory import FileObjects
 from oci_binpkg.signing.clearsign import plain, stripped
-from oci_binpkg.transport.objects_file import FileObjects
 from tests.support.golden import GOLDEN
 from tests.support.mirrors import MirrorServer, index_for, layer_bytes, made_up
 

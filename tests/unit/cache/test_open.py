@@ -8,11 +8,11 @@ from oci_binpkg.cache.open import Opener, Trust, parse_base, parse_location
 from oci_binpkg.errors import SignatureError, UsageError
 from oci_binpkg.model.content import Platform
 from oci_binpkg.model.reference import Repository
+from oci_binpkg.objects.directory import FileObjects
 from oci_binpkg.signing.clearsign import plain
 from oci_binpkg.store.copy import copy, read_image
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.memory import MemoryStore
-from oci_binpkg.transport.objects_file import FileObjects
 from tests.support.golden import GOLDEN
 from tests.support.stores import index_of, put_image, small_image
 

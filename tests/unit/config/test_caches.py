@@ -11,7 +11,7 @@ from oci_binpkg.config.caches import Access, CacheEndpoint, has_login, shown
 from oci_binpkg.config.settings import Settings, load_settings
 from oci_binpkg.errors import UsageError
 from oci_binpkg.events import ignore
-from oci_binpkg.transport.objects_file import FileObjects
+from oci_binpkg.objects.directory import FileObjects
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from oci_binpkg.index.catalog_search import near_names, search
 from oci_binpkg.index.document import open_index
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.query import Query
+from oci_binpkg.objects.directory import FileObjects
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.memory import MemoryStore
-from oci_binpkg.transport.objects_file import FileObjects
 from tests.support.catalog_indices import hash_of, index, node
 from tests.support.golden import FIXTURES, LAYOUT
 

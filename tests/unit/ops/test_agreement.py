@@ -11,11 +11,11 @@ from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.spec_document import parse_spec_document
+from oci_binpkg.objects.directory import FileObjects
 from oci_binpkg.ops.agreement import MAX_BYTES, SPEC_FILE, check_spec_file
 from oci_binpkg.signing.clearsign import stripped
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.memory import MemoryStore
-from oci_binpkg.transport.objects_file import FileObjects
 from tests.support.golden import GOLDEN
 from tests.support.mirrors import file_mirror
 from tests.unit.ops.test_install import cache, installed, outcomes, pushed, target, tree

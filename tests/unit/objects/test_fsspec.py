@@ -14,8 +14,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from oci_binpkg.errors import ContentError, DeniedError, NetworkError, NotFoundError, UsageError
 from oci_binpkg.model.content import Blob
-from oci_binpkg.transport.objects import exists
-from oci_binpkg.transport.objects_fsspec import FsspecObjects, is_known, open_fsspec
+from oci_binpkg.objects.fsspec import FsspecObjects, is_known, open_fsspec
+from oci_binpkg.objects.protocol import exists
 
 LARGE = bytes(range(256)) * 20_000
 

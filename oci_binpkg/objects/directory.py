@@ -25,7 +25,7 @@ from oci_binpkg.disk import (
 from oci_binpkg.errors import ContentError, LocalDiskError, NotFoundError
 from oci_binpkg.file_lock import Patience, locked
 from oci_binpkg.model.content import Blob
-from oci_binpkg.transport.objects import MAX_DOCUMENT_BYTES, Object, checked_path, chunks
+from oci_binpkg.objects.protocol import MAX_DOCUMENT_BYTES, Object, checked_path, chunks
 
 _HIDDEN: Final = "."
 _LOCK_SUFFIX: Final = ".lock"

@@ -13,8 +13,8 @@ import pytest
 
 from oci_binpkg.errors import ContentError, LocalDiskError, NotFoundError
 from oci_binpkg.model.content import Blob
-from oci_binpkg.transport.objects import chunks, exists
-from oci_binpkg.transport.objects_file import FileObjects
+from oci_binpkg.objects.directory import FileObjects
+from oci_binpkg.objects.protocol import chunks, exists
 
 
 @pytest.fixture

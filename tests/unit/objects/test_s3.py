@@ -18,8 +18,8 @@ from oci_binpkg.errors import (
     UsageError,
 )
 from oci_binpkg.model.content import Blob
-from oci_binpkg.transport.objects import exists
-from oci_binpkg.transport.objects_s3 import S3Objects, S3Settings, open_s3
+from oci_binpkg.objects.protocol import exists
+from oci_binpkg.objects.s3 import S3Objects, S3Settings, open_s3
 from tests.support.mirrors import s3_objects, s3_server
 
 LARGE = bytes(range(256)) * 50_000

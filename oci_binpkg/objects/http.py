@@ -23,9 +23,9 @@ from oci_binpkg.errors import (
     UnsupportedError,
 )
 from oci_binpkg.model.content import Blob, read_whole
+from oci_binpkg.objects.protocol import MAX_DOCUMENT_BYTES, Object, checked_path
 from oci_binpkg.transport.addresses import redact_url
 from oci_binpkg.transport.http import HttpClient, Request, Response
-from oci_binpkg.transport.objects import MAX_DOCUMENT_BYTES, Object, checked_path
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

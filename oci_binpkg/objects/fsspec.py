@@ -21,8 +21,8 @@ from oci_binpkg.errors import (
     UsageError,
 )
 from oci_binpkg.model.content import Blob, read_whole
+from oci_binpkg.objects.protocol import MAX_DOCUMENT_BYTES, Object, checked_path, chunks
 from oci_binpkg.transport.addresses import redact_url
-from oci_binpkg.transport.objects import MAX_DOCUMENT_BYTES, Object, checked_path, chunks
 
 _TEMPORARY: Final = ".tmp-"
 _PACKAGES: Final[Mapping[str, str]] = {
