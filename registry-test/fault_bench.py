@@ -17,8 +17,8 @@ from proxy.tokens import TokenPolicy, Tokens
 from oci_binpkg.events import Event, Warned
 from oci_binpkg.model.content import Blob, Descriptor
 from oci_binpkg.model.reference import Repository, parse_repository
-from oci_binpkg.store.distribution import ACCEPT, RegistrySettings
-from oci_binpkg.store.registry import RegistryStore
+from oci_binpkg.store.registry.api import ACCEPT, RegistrySettings
+from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.credentials import Credential, FixedCredential
 from oci_binpkg.transport.http import Request

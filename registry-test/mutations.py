@@ -57,14 +57,14 @@ MUTATIONS = (
     ),
     Mutation(
         "F16: bytes of another digest are refused",
-        "oci_binpkg/store/download.py",
+        "oci_binpkg/store/registry/download.py",
         "if hasher.hexdigest() != digest.hex:",
         "if False:",
         "F16",
     ),
     Mutation(
         "F18: a part that is not the one asked for is not spliced in",
-        "oci_binpkg/store/download.py",
+        "oci_binpkg/store/registry/download.py",
         "return not multipart and match is not None and [int(n) for n in match.groups()] == [first, last, last + 1]",
         "return True",
         "F18",
@@ -85,14 +85,14 @@ MUTATIONS = (
     ),
     Mutation(
         "F35: a blob whose answer was lost is looked for before it is sent again",
-        "oci_binpkg/store/upload.py",
+        "oci_binpkg/store/registry/upload.py",
         "            if self._is_seen(descriptor, where_blind=False):\n                return True\n",
         "",
         "F35",
     ),
     Mutation(
         "F41: uploads go to no origin that is not allowed",
-        "oci_binpkg/store/distribution.py",
+        "oci_binpkg/store/registry/api.py",
         "if origin is None or (origin != origin_of(self.api) and str(origin) not in self.settings.upload_origins):",
         "if origin is None:",
         "F41",

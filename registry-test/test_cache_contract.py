@@ -26,7 +26,7 @@ from oci_binpkg.ops.indexing import check_index
 from oci_binpkg.signing.index_trust import IndexTrust
 from oci_binpkg.signing.keyring import Keyring
 from oci_binpkg.signing.sign import sign_detached
-from oci_binpkg.store.registry import RegistryStore
+from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.retry import RetryPolicy
 from oci_binpkg.transport.settings import TransportSettings

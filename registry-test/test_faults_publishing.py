@@ -14,7 +14,7 @@ from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.errors import ContentError, DeniedError, UnsupportedError
 from oci_binpkg.model.content import Blob
 from oci_binpkg.model.reference import Repository
-from oci_binpkg.store.registry import RegistryStore
+from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.gate import GateLimits, HostGates
 from tests.support.command_line import binpkg

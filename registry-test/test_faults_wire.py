@@ -12,7 +12,7 @@ from fault_bench import BLOB, COMMIT, MANIFEST, Action, Answer, FaultBench, dige
 from proxy.server import FaultProxy
 
 from oci_binpkg.errors import BinpkgError, CertificateError, NetworkError, RateLimitedError, ServerError
-from oci_binpkg.store.distribution import ACCEPT
+from oci_binpkg.store.registry.api import ACCEPT
 from oci_binpkg.transport.http import Request
 from oci_binpkg.transport.retry import RetryPolicy
 from oci_binpkg.transport.settings import Timeouts

@@ -28,7 +28,7 @@ from oci_binpkg.model.spec_document import parse_spec_document
 from oci_binpkg.ops.upkeep import verify_store
 from oci_binpkg.store.copy import copy
 from oci_binpkg.store.layout import LayoutStore
-from oci_binpkg.store.registry import RegistryStore
+from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.transport.client import RegistryHttpClient
 from tests.support.command_line import Ended, binpkg, unmeasured_environment
 from tests.support.real.debian_packages import Corpus

@@ -22,7 +22,7 @@ from fault_bench import USER, Action, Answer, Asked, FaultBench, Rule, fetch, im
 from oci_binpkg.events import Event, Retrying
 from oci_binpkg.model.content import Blob
 from oci_binpkg.model.reference import Repository
-from oci_binpkg.store.registry import RegistryStore
+from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.credentials import FixedCredential
 from oci_binpkg.transport.gate import GateLimits, HostGates

@@ -25,8 +25,8 @@ from proxy.rules import Action, Answer, Asked, Rule
 
 from oci_binpkg.errors import TransferError, UnsupportedError
 from oci_binpkg.model.reference import Repository
-from oci_binpkg.store.distribution import RegistrySettings
-from oci_binpkg.store.registry import RegistryStore
+from oci_binpkg.store.registry.api import RegistrySettings
+from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.credentials import Credential, FixedCredential
 from tests.support.command_line import Ended, binpkg

@@ -24,7 +24,7 @@ from proxy.quirks import COMMIT, MANIFEST
 from proxy.rules import Action, Answer, Asked, Rule, refusal
 from proxy.server import FaultProxy
 
-from oci_binpkg.store import upload
+from oci_binpkg.store.registry import upload
 from tests.support.command_line import Ended, binpkg
 from tests.support.golden import GOLDEN
 from tests.support.gpg_keys import Home, gpg_home

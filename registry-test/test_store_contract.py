@@ -11,7 +11,7 @@ import pytest
 from oci_binpkg.errors import BinpkgError
 from oci_binpkg.model.content import Blob, Digest
 from oci_binpkg.model.reference import Repository
-from oci_binpkg.store.registry import RegistryStore
+from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.retry import RetryPolicy
 from oci_binpkg.transport.settings import TransportSettings

@@ -17,8 +17,8 @@ from oci_binpkg.disk import kind_of
 from oci_binpkg.errors import UsageError
 from oci_binpkg.events import Observer, Warnings
 from oci_binpkg.model.reference import Repository, is_loopback
-from oci_binpkg.store.distribution import RegistrySettings
-from oci_binpkg.store.registry import RegistryStore
+from oci_binpkg.store.registry.api import RegistrySettings
+from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.transport.auth import TokenCache
 from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.credentials import Credential, CredentialFiles, Keychain

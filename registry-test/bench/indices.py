@@ -21,7 +21,7 @@ from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, B
 from oci_binpkg.model.manifest import Manifest
 from oci_binpkg.model.reference import INDEX_TAG, Repository
 from oci_binpkg.store.layout import LayoutStore
-from oci_binpkg.store.registry import RegistryStore
+from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.transport.client import RegistryHttpClient
 from tests.support.mirrors import made_up, patient
 from tests.support.real.registry import RealRegistry

@@ -175,7 +175,7 @@ def opened(url: str, name: str) -> Iterator[Any]:
     """Give a cache that knows nothing yet, like a new process."""
     from oci_binpkg.cache.oci import OciCache
     from oci_binpkg.model.reference import Repository
-    from oci_binpkg.store.registry import RegistryStore
+    from oci_binpkg.store.registry.repository import RegistryStore
     from oci_binpkg.transport.client import RegistryHttpClient
 
     with RegistryHttpClient(url) as client:

@@ -31,7 +31,15 @@ RARE = (
     *("oci_binpkg.store.engine", "oci_binpkg.ops.inspect", "oci_binpkg.installs.packages_toml"),
 )
 """What only some caches, trees or flags need, none of which are here."""
-NETWORK = ("requests", "urllib3", "tenacity", "ssl", "http", "oci_binpkg.store.registry", "oci_binpkg.transport.client")
+NETWORK = (
+    "requests",
+    "urllib3",
+    "tenacity",
+    "ssl",
+    "http",
+    "oci_binpkg.store.registry.repository",
+    "oci_binpkg.transport.client",
+)
 NEEDED_BY_SOME = {
     "oci_binpkg.relocate": {"push", "install", "install-image"},
     "oci_binpkg.archive": {"push", "install", "install-image"},

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from oci_binpkg.errors import BinpkgError, ContentError
 from oci_binpkg.model.content import OCI_INDEX, OCI_LAYER_GZIP, Blob
 from oci_binpkg.model.reference import parse_repository
-from oci_binpkg.store.distribution import DEFAULTS, origin_of
-from oci_binpkg.store.registry import RegistryStore
+from oci_binpkg.store.registry.api import DEFAULTS, origin_of
+from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.transport.http import Request
 
 HOST = "https://reg.example"

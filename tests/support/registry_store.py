@@ -9,8 +9,8 @@ from oci_binpkg.events import Event, Warned
 from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Blob, Descriptor, Digest
 from oci_binpkg.model.manifest import Manifest
 from oci_binpkg.model.reference import Repository, parse_repository
-from oci_binpkg.store.distribution import DEFAULTS, RegistrySettings
-from oci_binpkg.store.registry import RegistryStore
+from oci_binpkg.store.registry.api import DEFAULTS, RegistrySettings
+from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.transport.http import HttpClient
 from tests.support.fake_registry import FakeRegistry
 

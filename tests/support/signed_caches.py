@@ -18,7 +18,7 @@ from oci_binpkg.store.copy import blob_of
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.protocols import Store
 from oci_binpkg.store.referrers import attach_signature
-from oci_binpkg.store.registry import RegistryStore
+from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.transport.client import RegistryHttpClient
 from tests.support.command_line import binpkg
 from tests.support.fake_registry import FakeRegistry, Profile

@@ -17,7 +17,7 @@ from oci_binpkg.ops.packing import LayerPacker
 from oci_binpkg.ops.push import PushOptions, push
 from oci_binpkg.ops.report import PackageResult, PushReport
 from oci_binpkg.ops.selection import select
-from oci_binpkg.store.registry import RegistryStore
+from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.transport.client import RegistryHttpClient
 from tests.support.fake_registry import Answer, FakeRegistry
 from tests.support.spack_trees import Sketch, spack_tree

@@ -27,8 +27,8 @@ from oci_binpkg.store.referrers import (
     referrers,
     signatures,
 )
-from oci_binpkg.store.referrers_api import ask_registry
-from oci_binpkg.store.registry import RegistryStore
+from oci_binpkg.store.registry.referrers import ask_registry
+from oci_binpkg.store.registry.repository import RegistryStore
 from tests.support.fake_registry import Answer
 from tests.support.registry_store import Bench
 from tests.support.stores import STORE_FACTORIES, put_image, small_image

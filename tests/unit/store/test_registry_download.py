@@ -6,7 +6,7 @@ import pytest
 
 from oci_binpkg.errors import ContentError, NetworkError, NotFoundError, ServerError
 from oci_binpkg.model.content import Blob, Descriptor, Digest
-from oci_binpkg.store.distribution import DEFAULTS
+from oci_binpkg.store.registry.api import DEFAULTS
 from tests.support.fake_registry import CLOSE, RESET, Answer, Exchange
 from tests.support.registry_store import KIB, Bench, fetch, layer, placed
 

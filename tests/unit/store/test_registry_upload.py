@@ -21,7 +21,7 @@ from oci_binpkg.errors import (
 )
 from oci_binpkg.events import BytesSent, Retrying
 from oci_binpkg.model.content import Blob
-from oci_binpkg.store.distribution import DEFAULTS
+from oci_binpkg.store.registry.api import DEFAULTS
 from tests.support.fake_registry import CLOSE, RESET, Answer, Basic, Exchange
 from tests.support.registry_store import KIB, Bench, content, layer, placed
 

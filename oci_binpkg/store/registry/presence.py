@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Final
 
 from oci_binpkg.model.content import Descriptor, Digest
-from oci_binpkg.store.distribution import ACCEPT, Remote, content_length, contradicts
+from oci_binpkg.store.registry.api import ACCEPT, Remote, content_length, contradicts
 from oci_binpkg.transport.http import Response
 
 NO_HEAD: Final = frozenset({401, 403, 405, 501})

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from oci_binpkg.errors import ContentError, NetworkError, ServerError
 from oci_binpkg.model.content import Descriptor
-from oci_binpkg.store.distribution import Remote, content_length
+from oci_binpkg.store.registry.api import Remote, content_length
 from oci_binpkg.transport.http import Response
 
 if TYPE_CHECKING:

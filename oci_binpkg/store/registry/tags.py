@@ -8,7 +8,7 @@ from http import HTTPStatus
 from oci_binpkg.errors import ServerError, UsageError
 from oci_binpkg.model.documents import all_text, list_of, parse_json
 from oci_binpkg.model.reference import check_tag
-from oci_binpkg.store.distribution import Remote, origin_of, resolved, with_query
+from oci_binpkg.store.registry.api import Remote, origin_of, resolved, with_query
 from oci_binpkg.transport.http import Response
 from oci_binpkg.transport.links import next_page
 

@@ -12,7 +12,7 @@ from typing import BinaryIO, Final
 from oci_binpkg.errors import BinpkgError, LocalDiskError, NetworkError, RateLimitedError, ServerError, TransferError
 from oci_binpkg.events import BytesSent, Observer
 from oci_binpkg.model.content import Blob, Descriptor
-from oci_binpkg.store.distribution import PUSH, Refusal, Remote
+from oci_binpkg.store.registry.api import PUSH, Refusal, Remote
 from oci_binpkg.store.verifying import VerifyingReader
 from oci_binpkg.transport.http import Response
 

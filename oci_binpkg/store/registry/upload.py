@@ -21,9 +21,18 @@ from oci_binpkg.errors import (
     TransferError,
 )
 from oci_binpkg.model.content import Blob, Descriptor, Growing
-from oci_binpkg.store.distribution import PUSH, Refusal, Remote, with_query
-from oci_binpkg.store.presence import Presence
-from oci_binpkg.store.sending import BINARY, JUDGED, AttemptError, Chunks, SentBody, Session, TooLargeError, judged
+from oci_binpkg.store.registry.api import PUSH, Refusal, Remote, with_query
+from oci_binpkg.store.registry.presence import Presence
+from oci_binpkg.store.registry.upload_session import (
+    BINARY,
+    JUDGED,
+    AttemptError,
+    Chunks,
+    SentBody,
+    Session,
+    TooLargeError,
+    judged,
+)
 from oci_binpkg.transport.http import Response
 
 

@@ -22,14 +22,13 @@ from oci_binpkg.errors import (
 from oci_binpkg.events import Observer, ignore
 from oci_binpkg.model.content import Blob, Descriptor, Digest, Growing
 from oci_binpkg.model.reference import Repository, check_tag
-from oci_binpkg.store.distribution import DEFAULTS, PUSH, RegistrySettings, Remote
-from oci_binpkg.store.download import CHUNK, Download, DownloadStream
-from oci_binpkg.store.listing import list_tags
-from oci_binpkg.store.manifests import ManifestReader, digest_of
-from oci_binpkg.store.presence import Presence
-from oci_binpkg.store.publish import ManifestPusher, check_manifest
-from oci_binpkg.store.referrers_api import ask_registry
-from oci_binpkg.store.upload import Uploader
+from oci_binpkg.store.registry.api import DEFAULTS, PUSH, RegistrySettings, Remote
+from oci_binpkg.store.registry.download import CHUNK, Download, DownloadStream
+from oci_binpkg.store.registry.manifests import ManifestPusher, ManifestReader, check_manifest, digest_of
+from oci_binpkg.store.registry.presence import Presence
+from oci_binpkg.store.registry.referrers import ask_registry
+from oci_binpkg.store.registry.tags import list_tags
+from oci_binpkg.store.registry.upload import Uploader
 from oci_binpkg.transport.http import HttpClient
 
 _NO_DELETE: Final = frozenset({400, 401, 405, 501})

@@ -11,7 +11,7 @@ from typing import Final
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.content import OCI_INDEX, Descriptor, Digest
 from oci_binpkg.model.manifest import parse_listed
-from oci_binpkg.store.distribution import Remote, origin_of, resolved, with_query
+from oci_binpkg.store.registry.api import Remote, origin_of, resolved, with_query
 from oci_binpkg.transport.links import next_page
 
 _UNSUPPORTED: Final = frozenset({400, 404, 405, 406, 501})

@@ -1,0 +1,1 @@
+"""The client of the distribution API, named by its nouns."""
