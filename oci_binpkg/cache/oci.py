@@ -25,8 +25,8 @@ from oci_binpkg.model.spec_document import NodeReader, parse_spec_document
 from oci_binpkg.parallel import in_turns
 from oci_binpkg.signing.index_trust import BELIEVED, IndexSignature, IndexTrust, looked_at, unvouched
 from oci_binpkg.signing.statement import ANY_SITE, Signed, Signer, Site
-from oci_binpkg.store.copy import StoredImage, blob_of, read_image
-from oci_binpkg.store.protocols import BatchesTags, Store, TakesGrowing
+from oci_binpkg.store.images import StoredImage, blob_of, read_image
+from oci_binpkg.store.protocol import BatchesTags, Store, TakesGrowing
 from oci_binpkg.store.referrers import attach_signature, iter_signatures, signatures
 from oci_binpkg.store.verified import VerifiedStore
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from oci_binpkg.cache.protocol import BinaryCache
     from oci_binpkg.objects.protocol import Objects
     from oci_binpkg.signing.statement import Signed, Signer, Verifier
-    from oci_binpkg.store.protocols import Store
+    from oci_binpkg.store.protocol import Store
 
 LAYOUT: Final = "oci-layout:"
 LAYOUT_FILE: Final = "v3/layout.json"

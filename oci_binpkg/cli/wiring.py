@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from oci_binpkg.signing.keyring import Keyring, Trusted
     from oci_binpkg.signing.statement import Signer
     from oci_binpkg.store.engine import Engine, Kind
-    from oci_binpkg.store.protocols import Store
+    from oci_binpkg.store.protocol import Store
 
 DEFAULT_COMPRESSION: Final = "gzip"
 _KINDS: Final[tuple[Kind, ...]] = ("docker", "podman")

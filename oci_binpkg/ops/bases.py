@@ -7,8 +7,8 @@ from threading import Lock
 from oci_binpkg.errors import BaseImageError, ContentError, NotFoundError, PlatformError, SignatureError
 from oci_binpkg.model.content import Platform
 from oci_binpkg.model.image import BaseImage, Layer
-from oci_binpkg.store.copy import blob_of, read_image
-from oci_binpkg.store.protocols import Store
+from oci_binpkg.store.images import blob_of, read_image
+from oci_binpkg.store.protocol import Store
 
 
 class BaseImages:

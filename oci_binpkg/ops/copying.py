@@ -20,9 +20,10 @@ from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.model.spec_document import SpecDocument
 from oci_binpkg.ops.contents import contents
 from oci_binpkg.ops.converting import ImageMaker
-from oci_binpkg.ops.progress import counted
 from oci_binpkg.parallel import in_turns
-from oci_binpkg.store.copy import blob_of, copy
+from oci_binpkg.store.copy import copy
+from oci_binpkg.store.counting import counted
+from oci_binpkg.store.images import blob_of
 from oci_binpkg.store.referrers import is_list_of_referrers
 
 

@@ -9,9 +9,9 @@ from typing import BinaryIO
 
 from oci_binpkg.errors import NotFoundError, UsageError
 from oci_binpkg.ops.platforms import this_platform
-from oci_binpkg.store.copy import image_of, read_image
 from oci_binpkg.store.engine import Engine, has_image, load, run
-from oci_binpkg.store.protocols import Store
+from oci_binpkg.store.images import image_of, read_image
+from oci_binpkg.store.protocol import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, ImageConfig, Index, Ma
 from oci_binpkg.model.reference import INDEX_TAG, hash_of_tag, is_package_tag
 from oci_binpkg.ops.stacked import manifest_at, package_tags
 from oci_binpkg.parallel import in_turns
-from oci_binpkg.store.copy import blob_of
+from oci_binpkg.store.images import blob_of
 from oci_binpkg.store.referrers import is_list_of_referrers
 
 _UNSIGNED: Final = "unsigned"

@@ -10,7 +10,7 @@ from oci_binpkg.errors import ContentError, DeniedError, NotFoundError, Signatur
 from oci_binpkg.events import Observer, Warned
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.parallel import in_turns
-from oci_binpkg.store.protocols import Store
+from oci_binpkg.store.protocol import Store
 
 
 def packages_there(

@@ -22,7 +22,7 @@ from oci_binpkg.ops.contents import contents
 from oci_binpkg.ops.platforms import this_platform
 from oci_binpkg.ops.stacked import package_tags, stacked
 from oci_binpkg.parallel import READERS
-from oci_binpkg.store.copy import StoredImage, read_image
+from oci_binpkg.store.images import StoredImage, read_image
 
 _EXACT: Final = re.compile(
     r"(?:[\w.-]+\.)?(?P<name>[\w-]+)@=?(?P<version>[^\s/%+~^@:,]+)/(?P<hash>[a-z2-7]{32})", re.ASCII

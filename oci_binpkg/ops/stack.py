@@ -29,8 +29,8 @@ from oci_binpkg.model.spec import Spec
 from oci_binpkg.model.spec_document import SpecDocument, spec_document
 from oci_binpkg.ops.environment import environment_changes, is_place_of
 from oci_binpkg.ops.platforms import platform_of
-from oci_binpkg.ops.progress import counted, counted_growing
 from oci_binpkg.ops.report import PackageResult
+from oci_binpkg.store.counting import counted, counted_growing
 
 AHEAD: Final = 2
 """So many layers are sent at a time while they are made: a host takes four uploads, and small ones should not wait."""

@@ -19,7 +19,7 @@ from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, ImageConfig, Index, Ma
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.model.spec_document import SpecDocument, refuse_wrong_hash
 from oci_binpkg.parallel import in_turns
-from oci_binpkg.store.copy import StoredImage, blob_of
+from oci_binpkg.store.images import StoredImage, blob_of
 
 _PACKAGE: Final = re.compile(r"package /([a-z2-7]{32})", re.ASCII)
 _WORTH_A_PACKAGE: Final = 64 * 1024

@@ -24,8 +24,8 @@ from oci_binpkg.model.manifest import (
     parse_listed,
     parse_manifest,
 )
-from oci_binpkg.store.copy import blob_of
-from oci_binpkg.store.protocols import Store
+from oci_binpkg.store.images import blob_of
+from oci_binpkg.store.protocol import Store
 
 SIGNATURE_ARTIFACT: Final = "application/vnd.oci-binpkg.signature.v1"
 PGP_SIGNATURE: Final = "application/pgp-signature"

@@ -14,8 +14,8 @@ from typing import BinaryIO, Final, Generic, TypeVar
 
 from oci_binpkg.model.content import Blob, Descriptor, Digest
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, Index, parse_manifest
-from oci_binpkg.store.copy import blob_of
-from oci_binpkg.store.protocols import Store
+from oci_binpkg.store.images import blob_of
+from oci_binpkg.store.protocol import Store
 from oci_binpkg.store.referrers import iter_signatures
 
 _T = TypeVar("_T")

@@ -6,7 +6,7 @@ import pytest
 
 from oci_binpkg.model.content import OCI_CONFIG, Blob
 from oci_binpkg.model.manifest import parse_descriptor
-from oci_binpkg.store.copy import blob_of
+from oci_binpkg.store.images import blob_of
 from tests.support.command_line import binpkg
 from tests.support.gpg_keys import BORN, PAST
 from tests.support.signed_caches import (

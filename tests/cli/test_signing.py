@@ -8,7 +8,7 @@ import pytest
 
 from oci_binpkg.model.content import OCI_INDEX, OCI_MANIFEST, Blob, Descriptor, Digest
 from oci_binpkg.model.manifest import Index, parse_manifest
-from oci_binpkg.store.copy import blob_of
+from oci_binpkg.store.images import blob_of
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.referrers import SIGNATURE_ARTIFACT, fallback_tag
 from tests.support.command_line import binpkg
@@ -72,7 +72,7 @@ def test_other_content_under_a_signed_tag_is_refused(home, tree, tmp_path):
     store = LayoutStore(f"{tmp_path}/cache")
     tags = {tag.split("-")[0]: tag for tag in store.tags() if tag.endswith(".spack")}
     from oci_binpkg.model.content import OCI_MANIFEST, Blob
-    from oci_binpkg.store.copy import blob_of
+    from oci_binpkg.store.images import blob_of
 
     manifest = json.loads(blob_of(store, store.resolve(tags["app"])).read())
     manifest["annotations"] = {"changed": "by somebody"}

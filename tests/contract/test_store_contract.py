@@ -13,7 +13,7 @@ import pytest
 
 from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError
 from oci_binpkg.model.content import Blob, Descriptor, Digest
-from oci_binpkg.store.protocols import Store
+from oci_binpkg.store.protocol import Store
 from tests.support.stores import STORE_FACTORIES, StoreCase, index_of, put_image, small_image
 
 

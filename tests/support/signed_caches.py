@@ -14,9 +14,9 @@ import pytest
 from oci_binpkg.model.content import OCI_MANIFEST, Blob, Descriptor, Digest
 from oci_binpkg.model.reference import INDEX_TAG, Repository
 from oci_binpkg.signing.clearsign import is_clearsigned, split
-from oci_binpkg.store.copy import blob_of
+from oci_binpkg.store.images import blob_of
 from oci_binpkg.store.layout import LayoutStore
-from oci_binpkg.store.protocols import Store
+from oci_binpkg.store.protocol import Store
 from oci_binpkg.store.referrers import attach_signature
 from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.transport.client import RegistryHttpClient

@@ -10,7 +10,8 @@ from oci_binpkg.model.content import Platform
 from oci_binpkg.model.reference import Repository
 from oci_binpkg.objects.directory import FileObjects
 from oci_binpkg.signing.clearsign import plain
-from oci_binpkg.store.copy import copy, read_image
+from oci_binpkg.store.copy import copy
+from oci_binpkg.store.images import read_image
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.memory import MemoryStore
 from tests.support.golden import GOLDEN

@@ -43,7 +43,7 @@ from oci_binpkg.ops.selection import select
 from oci_binpkg.ops.sources import Sources
 from oci_binpkg.ops.upkeep import uninstall, verify_store
 from oci_binpkg.signing.statement import Signed
-from oci_binpkg.store.copy import read_image
+from oci_binpkg.store.images import read_image
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.memory import MemoryStore
 from tests.support.golden import GOLDEN

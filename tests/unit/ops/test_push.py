@@ -14,7 +14,7 @@ from oci_binpkg.ops.image import push_image
 from oci_binpkg.ops.push import PushOptions, push
 from oci_binpkg.ops.report import Outcome
 from oci_binpkg.ops.selection import Only, select
-from oci_binpkg.store.copy import read_image
+from oci_binpkg.store.images import read_image
 from oci_binpkg.store.memory import MemoryStore
 from tests.support.packing import TextPacker
 from tests.support.spack_trees import Sketch, spack_tree
@@ -201,7 +201,7 @@ def cache_image(tree):
     other = OciCache(MemoryStore(), pause=lambda _: None)
     pushed(tree, other, "other")
     image = read_image(other.store, PackageKey.of(tree.spec("other")).tag)
-    from oci_binpkg.store.copy import image_of
+    from oci_binpkg.store.images import image_of
 
     return image_of(other.store, image)
 

@@ -29,7 +29,8 @@ from oci_binpkg.model.content import (
 )
 from oci_binpkg.model.manifest import Index, Manifest
 from oci_binpkg.store import copy as copy_module
-from oci_binpkg.store.copy import blob_of, copy, image_of, read_image
+from oci_binpkg.store.copy import copy
+from oci_binpkg.store.images import blob_of, image_of, read_image
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.memory import MemoryStore
 from tests.support.stores import image_of_layers, index_of, layer_of, put_image, small_image

@@ -21,7 +21,7 @@ from oci_binpkg.model.content import OCI_INDEX, OCI_MANIFEST, Blob, Descriptor, 
 from oci_binpkg.store import layout as layout_module
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.layout_index import REF_NAME, LayoutIndex
-from oci_binpkg.store.protocols import Store
+from oci_binpkg.store.protocol import Store
 from tests.support.stores import put_image, small_image
 
 GOLDEN = Path(__file__).parents[3] / "fixtures" / "golden" / "oci-layout"

@@ -12,9 +12,9 @@ import pytest
 from oci_binpkg.errors import ContentError, NotFoundError, ServerError, TransferError
 from oci_binpkg.model.content import OCI_CONFIG, OCI_EMPTY, OCI_INDEX, OCI_MANIFEST, Blob, Descriptor, Digest
 from oci_binpkg.model.manifest import Index, Manifest, parse_manifest
-from oci_binpkg.store.copy import blob_of
+from oci_binpkg.store.images import blob_of
 from oci_binpkg.store.memory import MemoryStore
-from oci_binpkg.store.protocols import Store
+from oci_binpkg.store.protocol import Store
 from oci_binpkg.store.referrers import (
     MERGE_ROUNDS,
     PGP_SIGNATURE,

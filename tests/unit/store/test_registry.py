@@ -19,7 +19,7 @@ from oci_binpkg.errors import (
 from oci_binpkg.model.content import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Blob, Descriptor
 from oci_binpkg.model.manifest import Index
 from oci_binpkg.model.reference import Repository
-from oci_binpkg.store.protocols import Store
+from oci_binpkg.store.protocol import Store
 from oci_binpkg.store.registry.api import DEFAULTS, Refusal, Remote
 from oci_binpkg.store.registry.repository import RegistryStore
 from tests.support.fake_registry import CLOSE, RESET, Answer, Basic, Exchange

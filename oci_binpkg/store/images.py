@@ -1,0 +1,94 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from oci_binpkg.errors import ContentError, NotFoundError, PlatformError
+from oci_binpkg.model.content import Blob, Descriptor, Platform
+from oci_binpkg.model.image import Image, Layer
+from oci_binpkg.model.manifest import (
+    MAX_MANIFEST_BYTES,
+    ImageConfig,
+    Index,
+    Manifest,
+    parse_config,
+    parse_manifest,
+)
+from oci_binpkg.store.protocol import Store
+
+MAX_DEPTH: Final = 3
+
+
+MAX_CONFIG_BYTES: Final = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """An image for one platform as a store holds it: parsed, and the exact bytes."""
+
+    descriptor: Descriptor
+    manifest: Manifest
+    config: ImageConfig
+    manifest_bytes: bytes
+    config_bytes: bytes
+
+
+def blob_of(store: Store, descriptor: Descriptor) -> Blob:
+    """Return content of a store as a blob; it is opened (and verified) when it is needed, again and again."""
+    return Blob(descriptor, lambda: store.open(descriptor), store.address)
+
+
+def read_image(store: Store, reference: str, platform: Platform | None = None) -> StoredImage:
+    """Read manifest and configuration of an image, from an index the one for `platform`.
+
+    Raises `NotFoundError`; `PlatformError` if the image is for another platform, or an index is met without one;
+    `ContentError` if it is no image, or if the configuration does not describe as many layers as the manifest lists.
+    """
+    descriptor = store.resolve(reference)
+    for _ in range(MAX_DEPTH + 1):
+        data, manifest = _read_manifest(store, descriptor)
+        if isinstance(manifest, Manifest):
+            return _with_config(store, descriptor, manifest, data, platform)
+        if platform is None:
+            raise PlatformError(f"{store.name}: {reference} is an index over platforms", hint="name a platform")
+        descriptor = manifest.select(platform)
+    raise ContentError(f"{store.name}: {reference} is an index nested more than {MAX_DEPTH} deep")
+
+
+def image_of(store: Store, stored: StoredImage) -> Image:
+    """Return a stored image with layers that can be opened."""
+    return Image(
+        Blob.from_bytes(stored.manifest_bytes, stored.descriptor.media_type),
+        Blob.from_bytes(stored.config_bytes, stored.manifest.config.media_type),
+        tuple(
+            Layer(blob_of(store, descriptor), diff_id)
+            for descriptor, diff_id in zip(stored.manifest.layers, stored.config.diff_ids, strict=True)
+        ),
+    )
+
+
+def _with_config(
+    store: Store, descriptor: Descriptor, manifest: Manifest, data: bytes, platform: Platform | None
+) -> StoredImage:
+    what = f"{store.name}: the configuration {manifest.config.digest}"
+    try:
+        raw = blob_of(store, manifest.config).read(MAX_CONFIG_BYTES)
+    except NotFoundError as error:
+        # a manifest without its blobs is damage, not absence
+        raise ContentError(f"{what} is not there: {error.message}") from None
+    config = parse_config(raw, what)
+    if len(config.diff_ids) != len(manifest.layers):
+        raise ContentError(f"{what} describes {len(config.diff_ids)} layers, the manifest {len(manifest.layers)}")
+    if platform is not None and not config.platform.fits(platform):
+        raise PlatformError(
+            f"{store.name}: the image {descriptor.digest} is for {config.platform}, not for {platform}",
+            hint="choose another image or tag",
+        )
+    return StoredImage(descriptor, manifest, config, data, raw)
+
+
+def _read_manifest(store: Store, descriptor: Descriptor) -> tuple[bytes, Manifest | Index]:
+    data = blob_of(store, descriptor).read(MAX_MANIFEST_BYTES)
+    return data, parse_manifest(data, f"{store.name}: {descriptor.digest}", media_type=descriptor.media_type)
