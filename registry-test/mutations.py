@@ -138,7 +138,7 @@ MUTATIONS = (
     ),
     Mutation(
         "trust: an unsigned package does not count as there",
-        "oci_binpkg/ops/presence.py",
+        "oci_binpkg/ops/contents.py",
         "    if not cache.proves_listing:\n        return listed\n",
         "    if True:\n        return listed\n",
         "no_command and layout-name",
@@ -146,7 +146,7 @@ MUTATIONS = (
     ),
     Mutation(
         "trust: find tells what is signed",
-        "oci_binpkg/ops/presence.py",
+        "oci_binpkg/ops/contents.py",
         "    if not cache.proves_listing or _is_signed(cache):",
         "    if True:",
         "no_command and mirror-name",

@@ -22,7 +22,7 @@ from oci_binpkg.errors import SignatureError
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.reference import Repository
 from oci_binpkg.objects.http import HttpObjects
-from oci_binpkg.ops.indexing import check_index
+from oci_binpkg.ops.index import check_index
 from oci_binpkg.signing.index_trust import IndexTrust
 from oci_binpkg.signing.keyring import Keyring
 from oci_binpkg.signing.sign import sign_detached

@@ -22,7 +22,7 @@ def copy(
     source: str, target: str, queries: Sequence[str], *, json: bool, verify: bool | None, key: str, unsigned: bool
 ) -> int:
     """Copy packages between caches; return the exit code."""
-    from oci_binpkg.ops.copying import copy_cache
+    from oci_binpkg.ops.copy import copy_cache
 
     settings = load_settings()
     parsed = parse_queries(queries)
@@ -53,7 +53,7 @@ def check(
     verify: bool | None,
 ) -> int:
     """Tell what caches lack; return 1 if they lack anything."""
-    from oci_binpkg.ops.checking import check as check_packages
+    from oci_binpkg.ops.check import check as check_packages
 
     settings = load_settings()
     parsed = parse_queries(queries)

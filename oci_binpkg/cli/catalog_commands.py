@@ -23,7 +23,7 @@ from oci_binpkg.index.document import IndexDocument
 from oci_binpkg.model.arch import Arch
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.query import Query
-from oci_binpkg.ops.cataloging import DEFAULT_TTL, CatalogMatch, Refresh, find_in_catalog
+from oci_binpkg.ops.search import DEFAULT_TTL, CatalogMatch, Refresh, find_in_catalog
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from oci_binpkg.cli.wiring import TrustFlags, Wiring
 from oci_binpkg.config.settings import load_settings
 from oci_binpkg.errors import ContentError, UsageError
 from oci_binpkg.model.reference import check_view
-from oci_binpkg.ops.indexing import IndexReport, check_index, rebuild_index, update_index
+from oci_binpkg.ops.index import IndexReport, check_index, rebuild_index, update_index
 
 if TYPE_CHECKING:
     from oci_binpkg.cache.protocol import BinaryCache
@@ -37,7 +37,7 @@ def write(
             raise UsageError("a QUERY chooses what a view holds, and no view is named", hint="add --view NAME")
         wiring.index_is_settled(cache_text, flags)
         if views:
-            from oci_binpkg.ops.views import rebuild_views, update_views
+            from oci_binpkg.ops.index import rebuild_views, update_views
 
             whole, named = _opened(wiring, cache_text, views, flags, writing=True)
             change_views = update_views if action == "update" else rebuild_views
@@ -57,7 +57,7 @@ def check(cache_text: str, views: Sequence[str], *, check: bool | None, json: bo
     with observed(settings, json) as wiring:
         views = views or _configured(wiring, cache_text, writing=False)
         if views:
-            from oci_binpkg.ops.views import check_views
+            from oci_binpkg.ops.index import check_views
 
             whole, named = _opened(wiring, cache_text, views, flags, writing=False)
             reports = check_views(whole, named)

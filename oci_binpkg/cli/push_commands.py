@@ -18,10 +18,10 @@ from oci_binpkg.events import Warned
 from oci_binpkg.model.image import Runtime
 from oci_binpkg.model.reference import check_tag
 from oci_binpkg.model.spec import Spec
-from oci_binpkg.ops.presence import counted_there
+from oci_binpkg.ops.contents import counted_there
 from oci_binpkg.ops.push import PushOptions
 from oci_binpkg.ops.push import push as push_packages
-from oci_binpkg.ops.report import Outcome, PackageResult, PushReport
+from oci_binpkg.ops.push_report import Outcome, PackageResult, PushReport
 from oci_binpkg.ops.selection import Only, select
 from oci_binpkg.ops.stack import no_base
 

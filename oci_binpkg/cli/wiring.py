@@ -40,12 +40,11 @@ if TYPE_CHECKING:
     from oci_binpkg.installs.spack import SpackInstalls
     from oci_binpkg.model.content import Digest
     from oci_binpkg.objects.protocol import Objects
-    from oci_binpkg.ops.bases import BaseImages
-    from oci_binpkg.ops.engines import Loaded
-    from oci_binpkg.ops.packing import LayerPacker
+    from oci_binpkg.ops.base_images import BaseImages
+    from oci_binpkg.ops.engines import Engine, Kind, Loaded
+    from oci_binpkg.ops.layer_packer import LayerPacker
     from oci_binpkg.signing.keyring import Keyring, Trusted
     from oci_binpkg.signing.statement import Signer
-    from oci_binpkg.store.engine import Engine, Kind
     from oci_binpkg.store.protocol import Store
 
 DEFAULT_COMPRESSION: Final = "gzip"
@@ -251,7 +250,7 @@ class Wiring:
     def packer(self, installs: Installs, compression: str) -> LayerPacker:
         """Return what makes layers of the packages of a tree."""
         from oci_binpkg.archive.codec import Codec
-        from oci_binpkg.ops.packing import LayerPacker
+        from oci_binpkg.ops.layer_packer import LayerPacker
 
         settings = self._settings
         return LayerPacker(
@@ -304,7 +303,7 @@ class Wiring:
 
     def base_images(self, text: str) -> BaseImages:
         """Return the base images under a reference."""
-        from oci_binpkg.ops.bases import BaseImages
+        from oci_binpkg.ops.base_images import BaseImages
 
         location = parse_base(text)
         trust = self._trust(location, TrustFlags())
@@ -373,7 +372,7 @@ class Wiring:
         return self._opener(location).store(location, self._trust(location, TrustFlags(check))), location.reference
 
     def _engine(self, wanted: str) -> Engine:
-        from oci_binpkg.store.engine import connect
+        from oci_binpkg.ops.engines import connect
 
         if wanted and wanted not in _KINDS:
             raise UsageError(f"--engine {wanted!r}: docker or podman is expected")

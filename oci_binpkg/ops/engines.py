@@ -2,16 +2,329 @@
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import re
-from collections.abc import Mapping, Sequence
+import stat
+import struct
+import tarfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO, Final, Literal
 
-from oci_binpkg.errors import NotFoundError, UsageError
+from oci_binpkg.disk import read_regular
+from oci_binpkg.errors import EngineError, LocalDiskError, NotFoundError, UsageError
+from oci_binpkg.model.content import OCI_INDEX, OCI_LAYER_ZSTD, Blob, Descriptor, Digest
+from oci_binpkg.model.image import Image
+from oci_binpkg.model.reference import parse_image
 from oci_binpkg.ops.platforms import this_platform
-from oci_binpkg.store.engine import Engine, has_image, load, run
 from oci_binpkg.store.images import image_of, read_image
 from oci_binpkg.store.protocol import Store
+from oci_binpkg.store.verifying import verified_chunks
+
+Kind = Literal["docker", "podman"]
+DEFAULT_TIMEOUT: Final = 600.0
+_NAME: Final = "io.containerd.image.name"
+_REF_NAME: Final = "org.opencontainers.image.ref.name"
+_BLOCK: Final = 512
+_MOST_LOGINS: Final = 4 << 20
+_NOT_ITS_PROTOCOL: Final = (LookupError, TypeError, ValueError, AttributeError, struct.error)
+"""What the SDK raises where an answer has another shape than it expects."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A running engine: its kind, the address it was reached at, and the client (`docker.APIClient`)."""
+
+    kind: Kind
+    address: str
+    client: Any
+
+    def __str__(self) -> str:
+        return f"{self.kind} at {self.address}"
+
+
+def socket_candidates(kind: Kind, *, host: str = "", runtime_dir: str = "") -> tuple[str, ...]:
+    """Return where an engine may listen, best first: what `host` names, the user's own socket, the system's.
+
+    `host` is `DOCKER_HOST` or `CONTAINER_HOST` (`unix:///path`, `tcp://host:port`), `runtime_dir` is `XDG_RUNTIME_DIR`.
+    """
+    if host:
+        return (host,)
+    if kind == "docker":
+        system, own = "/var/run/docker.sock", "docker.sock"
+    else:
+        system, own = "/run/podman/podman.sock", "podman/podman.sock"
+    return tuple(f"unix://{path}" for path in ([f"{runtime_dir}/{own}"] if runtime_dir else []) + [system])
+
+
+def connect(kind: Kind, candidates: Sequence[str], *, timeout: float = DEFAULT_TIMEOUT) -> Engine:
+    """Connect to the first of `candidates` (`unix:///path`, a path, or `tcp://host:port`) where something listens.
+
+    `timeout` (seconds) bounds the wait for each answer. Raises `EngineError` naming what was tried.
+    """
+    addresses = [f"unix://{c}" if c.startswith("/") else c for c in candidates]
+    for address in addresses:
+        if not address.startswith("unix://") or _is_socket(address.removeprefix("unix://")):
+            return Engine(kind, address, _client(kind, address, timeout))
+    raise EngineError(
+        f"no {kind} engine: no socket at {', '.join(a.removeprefix('unix://') for a in addresses) or 'any place'}",
+        hint="start the engine (`systemctl --user start podman.socket` for Podman), or name its socket",
+    )
+
+
+def has_image(engine: Engine, name: str, config: Digest) -> str:
+    """Return the id of the image called `name` if it is the one with this configuration, else ""."""
+    from docker.errors import NotFound  # noqa: PLC0415  # an extra
+
+    with _refusals(engine, f"look up {name}"):
+        try:
+            found = _full_id(str(engine.client.inspect_image(str(parse_image(name)))["Id"]))
+        except NotFound:
+            return ""
+    return found if found == str(config) else ""
+
+
+def load(engine: Engine, image: Image, name: str) -> str:
+    """Load an image under `name` (`repository[:tag]`) and return its id in the engine (`sha256:...`).
+
+    Layers are streamed and verified on the way. Raises `UsageError` for a name with a digest, `EngineError` if the
+    engine refuses the image or holds another one afterwards, and whatever reading the layers raises.
+    """
+    reference = parse_image(name)
+    if reference.digest:
+        raise UsageError(f"{name[:200]!r}: an image is loaded under a tag, not under a digest")
+    tagged = str(reference)
+    hint = _loading_hint(image)
+    with _refusals(engine, f"load {tagged}", hint):
+        for event in engine.client.load_image(_archive(image, tagged)):
+            _raise_reported(engine, event, tagged, hint)
+        found = _full_id(str(engine.client.inspect_image(tagged)["Id"]))
+    config, manifest = str(image.config.descriptor.digest), str(image.manifest.descriptor.digest)
+    # the containerd image store of newer Docker names images by manifest
+    if found not in (config, manifest):
+        raise EngineError(f"{engine} holds {found} as {tagged}, not the image that was loaded: {config}", hint=hint)
+    return found
+
+
+def run(
+    engine: Engine,
+    image: str,
+    command: Sequence[str] = (),
+    *,
+    stdout: BinaryIO,
+    stderr: BinaryIO,
+    environment: Mapping[str, str] | None = None,
+    network: str = "",
+    limits: Mapping[str, int] | None = None,
+    timeout: float | None = None,
+) -> int:
+    """Run a container of `image` (name or id), copy its output as it comes, remove it, and return its exit code.
+
+    `network` is an engine's network mode (`none`, `host`, ...); "" means the engine's default, or `none` if the engine
+    has no network. `limits` are resource limits (`{"nofile": 1024}`). Raises `EngineError`, also after `timeout`
+    seconds.
+    """
+    client = engine.client
+    with _refusals(engine, f"run {image}"):
+        host = client.create_host_config(
+            network_mode=network or _default_network(engine),
+            ulimits=[{"Name": name, "Soft": value, "Hard": value} for name, value in (limits or {}).items()],
+        )
+        created = client.create_container(
+            image, list(command) or None, environment=dict(environment or {}), host_config=host
+        )
+        identifier = str(created["Id"])
+        try:
+            return _follow(engine, identifier, stdout, stderr, timeout)
+        finally:
+            with _silently():
+                client.remove_container(identifier, v=True, force=True)
+
+
+def _follow(engine: Engine, container: str, stdout: BinaryIO, stderr: BinaryIO, timeout: float | None) -> int:
+    client = engine.client
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        with _silently():
+            client.kill(container)
+
+    timer = threading.Timer(timeout or 0, expire)
+    output = client.attach(container, stdout=True, stderr=True, stream=True, logs=False, demux=True)
+    try:
+        client.start(container)
+        if timeout is not None:
+            timer.start()
+        for out, err in output:
+            _forward(stdout, out)
+            _forward(stderr, err)
+        result = client.wait(container)
+    finally:
+        timer.cancel()
+        output.close()
+    if expired.is_set():
+        raise EngineError(f"{engine}: the container did not end within {timeout} seconds and was killed")
+    return int(result["StatusCode"])
+
+
+def _forward(target: BinaryIO, data: bytes | None) -> None:
+    try:
+        if data:
+            target.write(data)
+            target.flush()
+    except OSError as error:
+        raise LocalDiskError(f"cannot pass on the container's output: {error.strerror or error}") from error
+
+
+def _default_network(engine: Engine) -> str | None:
+    # dockerd --bridge=none has no default network and then cannot start a container
+    if engine.kind == "docker" and not engine.client.networks(names=["bridge"]):
+        return "none"
+    return None
+
+
+def _client(kind: Kind, address: str, timeout: float) -> Any:
+    try:
+        import docker  # noqa: PLC0415  # an extra: needed by those who use an engine only
+    except ImportError:
+        raise EngineError(
+            "talking to an engine needs the Python package `docker`", hint='pip install "oci-binpkg[docker]"'
+        ) from None
+    _look_at_logins()
+    try:
+        # "auto" asks the server, which also shows that it answers
+        return docker.APIClient(base_url=address, version="auto", timeout=math.ceil(timeout))
+    except (docker.errors.DockerException, OSError, *_NOT_ITS_PROTOCOL) as error:
+        raise EngineError(
+            f"{kind} at {address} does not answer: {_text(error)}", hint="is it running, and may you use its socket?"
+        ) from error
+
+
+def _look_at_logins() -> None:
+    """Raise `EngineError` if the SDK would wait for its file of logins, or read it without end: it does not look."""
+    from docker.utils.config import find_config_file  # noqa: PLC0415  # an extra
+
+    path = str(find_config_file() or "")
+    if path:
+        try:
+            with suppress(PermissionError):
+                read_regular(path, _MOST_LOGINS)
+        except OSError as error:
+            raise EngineError(
+                f"{path}: {error.strerror or error}", hint="docker keeps logins there; DOCKER_CONFIG names its folder"
+            ) from None
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+@contextmanager
+def _refusals(engine: Engine, action: str, hint: str = "") -> Iterator[None]:
+    from docker.errors import DockerException  # noqa: PLC0415  # an extra
+
+    try:
+        yield
+    except (DockerException, OSError) as error:
+        raise EngineError(f"{engine} did not {action}: {_text(error)}", hint=hint) from error
+    except _NOT_ITS_PROTOCOL as error:
+        raise EngineError(
+            f"{engine} did not {action}: it answered with something that is not the engine's protocol",
+            hint="what listens there may be another program",
+        ) from error
+
+
+@contextmanager
+def _silently() -> Iterator[None]:
+    from docker.errors import DockerException  # noqa: PLC0415  # an extra
+
+    with suppress(DockerException, OSError, *_NOT_ITS_PROTOCOL):
+        yield
+
+
+def _raise_reported(engine: Engine, event: Any, name: str, hint: str) -> None:
+    # the engines answer 200 and report errors inside the stream; the SDK raises nothing
+    if not isinstance(event, dict):
+        raise EngineError(f"{engine}: an unexpected answer to loading {name}: {_printable(str(event))}")
+    detail = event.get("errorDetail")
+    message = event.get("error") or (detail.get("message") if isinstance(detail, dict) else detail)
+    if message:
+        raise EngineError(f"{engine} refused {name}: {_printable(str(message))}", hint=hint)
+
+
+def _loading_hint(image: Image) -> str:
+    if any(layer.blob.descriptor.media_type == OCI_LAYER_ZSTD for layer in image.layers):
+        return "the image has zstd layers, which Docker reads from version 23 on; use gzip layers or a newer engine"
+    return ""
+
+
+def _full_id(identifier: str) -> str:
+    return identifier if identifier.startswith("sha256:") else f"sha256:{identifier}"
+
+
+def _text(error: Exception) -> str:
+    return _printable(str(getattr(error, "explanation", None) or error))
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text).strip()[:300]
+
+
+def _archive(image: Image, tagged: str) -> Iterator[bytes]:
+    """Yield the bytes of a tar that engines load. Same image and name, same bytes."""
+    blobs = {blob.descriptor.digest: blob for blob in (image.manifest, image.config, *(la.blob for la in image.layers))}
+    for directory in ("blobs", *sorted({f"blobs/{digest.algorithm}" for digest in blobs})):
+        yield _header(directory, 0, tarfile.DIRTYPE)
+    for digest, blob in blobs.items():
+        yield from _member(_path(digest), blob)
+    documents = {
+        "oci-layout": {"imageLayoutVersion": "1.0.0"},
+        "index.json": _layout_index(image.manifest.descriptor, tagged),
+        "manifest.json": _docker_manifest(image, tagged),
+    }
+    for path, document in documents.items():
+        yield from _member(path, Blob.from_bytes(json.dumps(document, separators=(",", ":")).encode()))
+    yield bytes(2 * _BLOCK)
+
+
+def _layout_index(manifest: Descriptor, tagged: str) -> dict[str, Any]:
+    names = {_NAME: tagged, _REF_NAME: tagged.rpartition(":")[2]}
+    entry = Descriptor(manifest.media_type, manifest.digest, manifest.size, annotations=names)
+    return {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry.to_json()]}
+
+
+def _docker_manifest(image: Image, tagged: str) -> list[dict[str, Any]]:
+    layers = [_path(layer.blob.descriptor.digest) for layer in image.layers]
+    return [{"Config": _path(image.config.descriptor.digest), "RepoTags": [tagged], "Layers": layers}]
+
+
+def _path(digest: Digest) -> str:
+    return f"blobs/{digest.algorithm}/{digest.hex}"
+
+
+def _member(path: str, blob: Blob) -> Iterator[bytes]:
+    size = blob.descriptor.size
+    yield _header(path, size, tarfile.REGTYPE)
+    yield from verified_chunks(blob, f"packing {path} for the engine")
+    if size % _BLOCK:
+        yield bytes(_BLOCK - size % _BLOCK)
+
+
+def _header(path: str, size: int, kind: bytes) -> bytes:
+    info = tarfile.TarInfo(path)
+    info.type = kind
+    info.size = size
+    info.mode = 0o755 if kind == tarfile.DIRTYPE else 0o644
+    # GNU: a layer may be larger than the 8 GiB that ustar can say
+    return info.tobuf(tarfile.GNU_FORMAT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,7 @@ from oci_binpkg.events import Observer, ignore
 from oci_binpkg.index.search import IndexSearch
 from oci_binpkg.model.query import Query, ordered, select
 from oci_binpkg.model.spec import Spec, SpecGraph
-from oci_binpkg.ops.contents import contents
-from oci_binpkg.ops.presence import proven
+from oci_binpkg.ops.contents import contents, proven
 from oci_binpkg.parallel import in_turns
 
 if TYPE_CHECKING:

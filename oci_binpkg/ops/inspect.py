@@ -12,7 +12,7 @@ from oci_binpkg.model.content import Descriptor, Digest
 from oci_binpkg.model.image import MISSING_KEY
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, ImageConfig, Index, Manifest, parse_config
 from oci_binpkg.model.reference import INDEX_TAG, hash_of_tag, is_package_tag
-from oci_binpkg.ops.stacked import manifest_at, package_tags
+from oci_binpkg.ops.image_packages import manifest_at, package_tags
 from oci_binpkg.parallel import in_turns
 from oci_binpkg.store.images import blob_of
 from oci_binpkg.store.referrers import is_list_of_referrers

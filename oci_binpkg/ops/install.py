@@ -36,9 +36,9 @@ from oci_binpkg.installs.transaction import Place, Staged, commit, stage, sweep
 from oci_binpkg.installs.verifications import Verifications
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.spec import Spec
-from oci_binpkg.ops.relocating import Unpacked, unpack
 from oci_binpkg.ops.sources import Found, Resolution, Sources
 from oci_binpkg.ops.standing import check_present, older_than_known, verification_of, why_not
+from oci_binpkg.ops.unpack import Unpacked, unpack
 from oci_binpkg.parallel import READERS
 
 MOST_AT_ONCE: Final = 256

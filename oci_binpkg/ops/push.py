@@ -16,12 +16,12 @@ from oci_binpkg.errors import BinpkgError
 from oci_binpkg.events import BatchStarted, Observer, Warned, ignore
 from oci_binpkg.index.document import index_of
 from oci_binpkg.installs.protocol import Installs
-from oci_binpkg.ops.presence import packages_there
-from oci_binpkg.ops.report import Outcome, PackageResult, PushReport
+from oci_binpkg.ops.contents import packages_there
+from oci_binpkg.ops.image import tag_image
+from oci_binpkg.ops.push_report import Outcome, PackageResult, PushReport
 from oci_binpkg.ops.schedule import Schedule
 from oci_binpkg.ops.selection import Selection
 from oci_binpkg.ops.stack import BaseImages, Packer, Stack, no_base, require_base
-from oci_binpkg.ops.tagging import tag_image
 
 
 @dataclass(frozen=True, slots=True)

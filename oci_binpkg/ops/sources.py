@@ -19,8 +19,8 @@ from oci_binpkg.model.constraint import Constraint
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.ops.contents import contents
+from oci_binpkg.ops.image_packages import package_tags, stacked
 from oci_binpkg.ops.platforms import this_platform
-from oci_binpkg.ops.stacked import package_tags, stacked
 from oci_binpkg.parallel import READERS
 from oci_binpkg.store.images import StoredImage, read_image
 

@@ -29,7 +29,7 @@ from oci_binpkg.model.spec import Spec
 from oci_binpkg.model.spec_document import SpecDocument, spec_document
 from oci_binpkg.ops.environment import environment_changes, is_place_of
 from oci_binpkg.ops.platforms import platform_of
-from oci_binpkg.ops.report import PackageResult
+from oci_binpkg.ops.push_report import PackageResult
 from oci_binpkg.store.counting import counted, counted_growing
 
 AHEAD: Final = 2

@@ -28,7 +28,7 @@ RARE = (
     *("yaml", "rich", "docker", "fsspec", "tomlkit", "asyncio"),
     *("oci_binpkg.cache.mirror", "oci_binpkg.cache.mirror_v2", "oci_binpkg.objects.protocol"),
     *("oci_binpkg.signing.sign", "oci_binpkg.signing.keyring", "oci_binpkg.signing.gpg"),
-    *("oci_binpkg.store.engine", "oci_binpkg.ops.inspect", "oci_binpkg.installs.packages_toml"),
+    *("oci_binpkg.ops.engines", "oci_binpkg.ops.inspect", "oci_binpkg.installs.packages_toml"),
 )
 """What only some caches, trees or flags need, none of which are here."""
 NETWORK = (

@@ -36,7 +36,7 @@ from oci_binpkg.model.manifest import Manifest
 from oci_binpkg.model.query import Query
 from oci_binpkg.ops.image import push_image
 from oci_binpkg.ops.install import Installed, InstallOptions, install, install_resolved
-from oci_binpkg.ops.packing import LayerPacker
+from oci_binpkg.ops.layer_packer import LayerPacker
 from oci_binpkg.ops.platforms import this_platform
 from oci_binpkg.ops.push import PushOptions, push
 from oci_binpkg.ops.selection import select

@@ -12,7 +12,7 @@ from oci_binpkg.model.image import MISSING_KEY
 from oci_binpkg.model.query import Query
 from oci_binpkg.ops.image import push_image
 from oci_binpkg.ops.push import PushOptions, push
-from oci_binpkg.ops.report import Outcome
+from oci_binpkg.ops.push_report import Outcome
 from oci_binpkg.ops.selection import Only, select
 from oci_binpkg.store.images import read_image
 from oci_binpkg.store.memory import MemoryStore
@@ -298,7 +298,7 @@ def test_an_image_dry_run(tree, cache):
 def test_a_layer_that_was_made_for_another_place_makes_the_image_incomplete_and_says_so(tmp_path, cache):
     from oci_binpkg.archive.codec import Codec
     from oci_binpkg.archive.layer_cache import LayerCache
-    from oci_binpkg.ops.packing import LayerPacker
+    from oci_binpkg.ops.layer_packer import LayerPacker
 
     layers = LayerCache(str(tmp_path / "layers"), 2**30, lambda: 0.0)
     here, there = (spack_tree(tmp_path / name / "store", SKETCHES) for name in ("here", "there"))

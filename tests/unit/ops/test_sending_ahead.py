@@ -13,9 +13,9 @@ from oci_binpkg.archive.layer_cache import LayerCache
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.events import BytesSent
 from oci_binpkg.model.reference import parse_repository
-from oci_binpkg.ops.packing import LayerPacker
+from oci_binpkg.ops.layer_packer import LayerPacker
 from oci_binpkg.ops.push import PushOptions, push
-from oci_binpkg.ops.report import PackageResult, PushReport
+from oci_binpkg.ops.push_report import PackageResult, PushReport
 from oci_binpkg.ops.selection import select
 from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.transport.client import RegistryHttpClient

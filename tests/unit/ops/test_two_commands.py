@@ -19,7 +19,7 @@ from oci_binpkg.installs.spack import SpackInstalls
 from oci_binpkg.installs.transaction import sweep
 from oci_binpkg.model.query import Query
 from oci_binpkg.ops.install import Installed, InstallOptions, install
-from oci_binpkg.ops.packing import LayerPacker
+from oci_binpkg.ops.layer_packer import LayerPacker
 from oci_binpkg.ops.push import PushOptions, push
 from oci_binpkg.ops.selection import select
 from oci_binpkg.ops.sources import Sources

@@ -22,7 +22,7 @@ import pytest
 from oci_binpkg.errors import ContentError, EngineError, LocalDiskError, UsageError
 from oci_binpkg.model.content import OCI_LAYER_ZSTD, Blob, Digest
 from oci_binpkg.model.image import Image, Layer
-from oci_binpkg.store.engine import Engine, connect, has_image, load, run, socket_candidates
+from oci_binpkg.ops.engines import Engine, connect, has_image, load, run, socket_candidates
 from tests.support.stores import image_of_layers, layer_of, small_image
 
 IMAGE = small_image()

@@ -12,7 +12,7 @@ from oci_binpkg.errors import ContentError, LocalDiskError, NetworkError, NoMatc
 from oci_binpkg.events import Warned
 from oci_binpkg.index.catalog import Catalog
 from oci_binpkg.model.query import Query
-from oci_binpkg.ops.cataloging import FAILURE_TTL, Refresh, find_in_catalog
+from oci_binpkg.ops.search import FAILURE_TTL, Refresh, find_in_catalog
 from tests.support.catalog_indices import Caches, hash_of, index, node
 
 GREETLIB = node("greetlib", "1.3.0")
