@@ -20,10 +20,10 @@ from oci_binpkg.installs.transaction import Place
 from oci_binpkg.model.image import known_diff_id
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.ops.agreement import check_spec_file
-from oci_binpkg.ops.sbang import ensure_sbang
 from oci_binpkg.relocate.budget import Budget
 from oci_binpkg.relocate.prefixes import PrefixMap, mapping_for
 from oci_binpkg.relocate.report import RelocationReport
+from oci_binpkg.relocate.sbang import ensure_sbang
 from oci_binpkg.relocate.tree import relocate_tree
 
 _HEAD = 4096

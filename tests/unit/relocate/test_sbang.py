@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from oci_binpkg.errors import LocalDiskError
-from oci_binpkg.ops.sbang import ensure_sbang
+from oci_binpkg.relocate.sbang import ensure_sbang
 
 
 @pytest.fixture
