@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import Entry, PackageKey
+from oci_binpkg.cache.protocol import Entry
 from oci_binpkg.index.document import index_of
 from oci_binpkg.installs.spack import SpackInstalls
 from oci_binpkg.model.content import OCI_LAYER_GZIP, Blob, Descriptor, Digest, Platform
 from oci_binpkg.model.image import Layer, PackageLayer, PackageSpec, compose
-from oci_binpkg.model.reference import Repository
+from oci_binpkg.model.reference import PackageKey, Repository
 from oci_binpkg.model.spec_document import parse_spec_document
 from oci_binpkg.ops.upkeep import verify_store
 from oci_binpkg.store.copy import copy

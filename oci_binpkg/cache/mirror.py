@@ -36,13 +36,13 @@ from oci_binpkg.cache.mirror_manifest import (
     package_path,
     parse_mirror_manifest,
 )
-from oci_binpkg.cache.protocol import Entry, PackageKey
+from oci_binpkg.cache.protocol import Entry
 from oci_binpkg.errors import ContentError, NotFoundError, TransferError, UnsupportedError, UsageError
 from oci_binpkg.index.document import EMPTY, MAX_INDEX_BYTES, IndexDocument, LastIndex
 from oci_binpkg.index.spool import Spool
 from oci_binpkg.model.content import DOCKER_LAYER_GZIP, OCI_LAYER_GZIP, Blob, Descriptor, Digest
 from oci_binpkg.model.image import UNKNOWN_DIFF_ID, Layer
-from oci_binpkg.model.reference import INDEX_TAG
+from oci_binpkg.model.reference import INDEX_TAG, PackageKey
 from oci_binpkg.model.spec_document import NodeReader, SpecDocument, parse_spec_document, spec_document
 from oci_binpkg.objects.protocol import Objects, exists
 from oci_binpkg.signing.clearsign import is_clearsigned, plain, stripped

@@ -15,11 +15,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from oci_binpkg.cache.protocol import PackageKey
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.content import Descriptor, Digest
 from oci_binpkg.model.documents import integer_of, list_of, parse_json, text_of
-from oci_binpkg.model.reference import check_view
+from oci_binpkg.model.reference import PackageKey, check_view
 
 LAYOUT_PATH: Final = "v3/layout.json"
 LAYOUT_BYTES: Final = b'{"signing": "gpg"}'

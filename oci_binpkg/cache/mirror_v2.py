@@ -14,7 +14,7 @@ from typing import Any, Final, Never
 
 from oci_binpkg.cache.mirror import open_verified
 from oci_binpkg.cache.mirror_manifest import MAX_SPEC_BYTES
-from oci_binpkg.cache.protocol import Entry, PackageKey
+from oci_binpkg.cache.protocol import Entry
 from oci_binpkg.errors import ContentError, NotFoundError, UnsupportedError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.index.document import MAX_INDEX_BYTES, IndexDocument, LastIndex
@@ -22,6 +22,7 @@ from oci_binpkg.index.spool import Spool
 from oci_binpkg.model.content import OCI_LAYER_GZIP, Blob, Descriptor, Digest
 from oci_binpkg.model.documents import integer_of, object_of, parse_json, text_of
 from oci_binpkg.model.image import UNKNOWN_DIFF_ID, Layer
+from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.spec import Spec
 from oci_binpkg.model.spec_document import NodeReader, parse_spec_document
 from oci_binpkg.objects.protocol import Objects

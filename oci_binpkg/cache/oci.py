@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from oci_binpkg.cache.damage import ASK_AGAIN, PUSH_AGAIN, REBUILD, hinted
-from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
+from oci_binpkg.cache.protocol import BinaryCache, Entry
 from oci_binpkg.errors import ContentError, NotFoundError, SignatureError, TransferError
 from oci_binpkg.index.document import EMPTY, MAX_INDEX_BYTES, IndexDocument, LastIndex, index_of
 from oci_binpkg.index.spool import Spool
@@ -20,7 +20,7 @@ from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, B
 from oci_binpkg.model.documents import object_of, text_of
 from oci_binpkg.model.image import Image, Layer
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
-from oci_binpkg.model.reference import INDEX_TAG, hash_of_tag, is_package_tag
+from oci_binpkg.model.reference import INDEX_TAG, PackageKey, hash_of_tag, is_package_tag
 from oci_binpkg.model.spec_document import NodeReader, parse_spec_document
 from oci_binpkg.parallel import in_turns
 from oci_binpkg.signing.index_trust import BELIEVED, IndexSignature, IndexTrust, looked_at, unvouched

@@ -9,31 +9,11 @@ from typing import Protocol
 from oci_binpkg.index.document import IndexDocument
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.image import Image, Layer
-from oci_binpkg.model.reference import package_tag
-from oci_binpkg.model.spec import Spec
+from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.spec_document import SpecDocument
 from oci_binpkg.model.spec_hash import HashState
 from oci_binpkg.signing.index_trust import IndexSignature
 from oci_binpkg.signing.statement import Signed
-
-
-@dataclass(frozen=True, slots=True)
-class PackageKey:
-    """What a package is looked up by; the hash alone identifies it, name and version say where it lies."""
-
-    name: str
-    version: str
-    hash: str
-
-    @classmethod
-    def of(cls, spec: Spec) -> PackageKey:
-        """Return the key of a spec."""
-        return cls(spec.name, spec.version, spec.hash)
-
-    @property
-    def tag(self) -> str:
-        """The package's tag in a registry."""
-        return package_tag(self.name, self.version, self.hash)
 
 
 @dataclass(frozen=True, slots=True)

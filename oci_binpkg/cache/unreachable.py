@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Never
 
-from oci_binpkg.cache.protocol import Entry, PackageKey
+from oci_binpkg.cache.protocol import Entry
 from oci_binpkg.errors import TransferError
 from oci_binpkg.index.document import IndexDocument
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.image import Layer
+from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.signing.index_trust import IndexSignature
 
 

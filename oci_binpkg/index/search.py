@@ -13,7 +13,6 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, Final, Self
 
-from oci_binpkg.cache.protocol import PackageKey
 from oci_binpkg.errors import ContentError
 from oci_binpkg.index.catalog import Catalog
 from oci_binpkg.index.catalog_rows import read_rows
@@ -22,6 +21,7 @@ from oci_binpkg.index.document import IndexDocument
 from oci_binpkg.model.constraint import Constraint
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.query import Query, one, select
+from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.spec import RUNTIME, Dependency, Spec, SpecGraph
 
 _ANY: Final = ("", "*")

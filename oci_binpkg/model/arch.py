@@ -5,11 +5,13 @@ Source of the target names: archspec. Images use the names of Go's GOARCH (OCI i
 
 from __future__ import annotations
 
+import platform as host
 import re
 from dataclasses import dataclass
 from typing import Final
 
 from oci_binpkg.errors import ContentError
+from oci_binpkg.model.content import Platform
 from oci_binpkg.model.documents import all_text, list_of, text_of
 from oci_binpkg.model.identifiers import check_name
 
@@ -86,3 +88,8 @@ def _target(target: object, what: str) -> tuple[str, tuple[str, ...]]:
     if not isinstance(target, str):
         raise ContentError(f"{what}: text or an object is expected")
     return target, ()
+
+
+def this_platform() -> Platform:
+    """Return the platform of containers on this machine (engines run Linux containers, also on a Mac)."""
+    return Platform("linux", Arch("linux", "", host.machine().lower()).go_architecture)

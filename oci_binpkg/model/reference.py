@@ -11,6 +11,7 @@ from typing import Final
 
 from oci_binpkg.errors import ContentError, UsageError
 from oci_binpkg.model.content import Digest
+from oci_binpkg.model.spec import Spec
 
 _COMPONENT: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY: Final = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
@@ -185,3 +186,22 @@ def is_package_tag(tag: str) -> bool:
 def hash_of_tag(tag: str) -> str:
     """Return the package hash that a package's tag ends with."""
     return tag.removesuffix(PACKAGE_SUFFIX).rpartition("-")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class PackageKey:
+    """What a package is looked up by; the hash alone identifies it, name and version say where it lies."""
+
+    name: str
+    version: str
+    hash: str
+
+    @classmethod
+    def of(cls, spec: Spec) -> PackageKey:
+        """Return the key of a spec."""
+        return cls(spec.name, spec.version, spec.hash)
+
+    @property
+    def tag(self) -> str:
+        """The package's tag in a registry."""
+        return package_tag(self.name, self.version, self.hash)

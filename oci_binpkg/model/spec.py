@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.arch import Arch
+from oci_binpkg.model.content import Platform
 from oci_binpkg.model.spec_hash import HashState, judge_hash
 from oci_binpkg.model.version import Version
 
@@ -262,3 +263,9 @@ class SpecGraph(Mapping[str, Spec]):
         cycle = [key, *reversed(keys[keys.index(key) :])]
         names = " -> ".join(self._specs[each].short for each in cycle[:20])
         raise ContentError(f"packages depend on each other in a circle: {names}")
+
+
+def platform_of(spec: Spec) -> Platform:
+    """Return the container platform of a package."""
+    system = "linux" if spec.arch.platform in ("linux", "cray", "") else spec.arch.platform
+    return Platform(system, spec.arch.go_architecture)

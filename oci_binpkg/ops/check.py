@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from oci_binpkg.cache.protocol import BinaryCache, PackageKey
+from oci_binpkg.cache.protocol import BinaryCache
 from oci_binpkg.errors import ContentError, NotFoundError
+from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.spec import Spec
 from oci_binpkg.parallel import READERS
 

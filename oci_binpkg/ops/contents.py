@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import BinaryCache, PackageKey
+from oci_binpkg.cache.protocol import BinaryCache
 from oci_binpkg.errors import ContentError, DeniedError, NotFoundError, SignatureError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.index.document import IndexDocument, index_of
+from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.parallel import in_turns
 from oci_binpkg.store.protocol import Store

@@ -8,7 +8,7 @@ from typing import Any
 
 from oci_binpkg.archive.extract import survey_layer
 from oci_binpkg.cache.oci import OciCache, batched
-from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
+from oci_binpkg.cache.protocol import BinaryCache, Entry
 from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError
 from oci_binpkg.events import BatchStarted, BytesSent, Event, Observer, PackageFinished, PackageStarted, ignore
 from oci_binpkg.index.document import IndexDocument, index_of
@@ -17,12 +17,11 @@ from oci_binpkg.model.content import OCI_LAYER_GZIP, Blob
 from oci_binpkg.model.image import Image, Layer, PackageLayer, PackageSpec, Prepend, compose
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES
 from oci_binpkg.model.query import Query
-from oci_binpkg.model.reference import INDEX_TAG, hash_of_tag, is_package_tag
-from oci_binpkg.model.spec import Spec, SpecGraph
+from oci_binpkg.model.reference import INDEX_TAG, PackageKey, hash_of_tag, is_package_tag
+from oci_binpkg.model.spec import Spec, SpecGraph, platform_of
 from oci_binpkg.model.spec_document import SpecDocument, spec_document
 from oci_binpkg.ops.contents import contents
 from oci_binpkg.ops.environment import FOLDERS, is_place_of
-from oci_binpkg.ops.platforms import platform_of
 from oci_binpkg.parallel import in_turns
 from oci_binpkg.store.copy import copy
 from oci_binpkg.store.counting import counted

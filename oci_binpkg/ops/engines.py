@@ -17,10 +17,10 @@ from typing import Any, BinaryIO, Final, Literal
 
 from oci_binpkg.disk import read_regular
 from oci_binpkg.errors import EngineError, LocalDiskError, NotFoundError, UsageError
+from oci_binpkg.model.arch import this_platform
 from oci_binpkg.model.content import OCI_INDEX, OCI_LAYER_ZSTD, Blob, Descriptor, Digest
 from oci_binpkg.model.image import Image
 from oci_binpkg.model.reference import parse_image
-from oci_binpkg.ops.platforms import this_platform
 from oci_binpkg.store.images import image_of, read_image
 from oci_binpkg.store.protocol import Store
 from oci_binpkg.store.verifying import verified_chunks

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
+from oci_binpkg.cache.protocol import BinaryCache, Entry
 from oci_binpkg.events import Observer, ignore
 from oci_binpkg.index.search import IndexSearch
 from oci_binpkg.model.query import Query, ordered, select
+from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.ops.contents import contents, proven
 from oci_binpkg.parallel import in_turns

@@ -12,9 +12,8 @@ from oci_binpkg.model.content import OCI_INDEX, Blob, Descriptor, Platform
 from oci_binpkg.model.image import Image, Runtime
 from oci_binpkg.model.manifest import Index
 from oci_binpkg.model.reference import check_tag
-from oci_binpkg.model.spec import Spec
+from oci_binpkg.model.spec import Spec, platform_of
 from oci_binpkg.ops.contents import packages_there
-from oci_binpkg.ops.platforms import platform_of
 from oci_binpkg.ops.push_report import Outcome, PackageResult, PushReport, TaggedImage
 from oci_binpkg.ops.schedule import Schedule
 from oci_binpkg.ops.selection import Selection

@@ -10,12 +10,13 @@ import re
 from typing import Final
 
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import Entry, PackageKey
+from oci_binpkg.cache.protocol import Entry
 from oci_binpkg.errors import BinpkgError, ContentError, SignatureError
 from oci_binpkg.index.document import IndexDocument
 from oci_binpkg.model.content import Descriptor, Digest
 from oci_binpkg.model.image import BASE_LAYER, Layer
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, ImageConfig, Index, Manifest, parse_manifest
+from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.model.spec_document import SpecDocument, refuse_wrong_hash
 from oci_binpkg.parallel import in_turns

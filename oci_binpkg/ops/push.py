@@ -11,11 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from oci_binpkg.cache.oci import OciCache, batched
-from oci_binpkg.cache.protocol import BinaryCache, PackageKey
+from oci_binpkg.cache.protocol import BinaryCache
 from oci_binpkg.errors import BinpkgError
 from oci_binpkg.events import BatchStarted, Observer, Warned, ignore
 from oci_binpkg.index.document import index_of
 from oci_binpkg.installs.protocol import Installs
+from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.ops.contents import packages_there
 from oci_binpkg.ops.image import tag_image
 from oci_binpkg.ops.push_report import Outcome, PackageResult, PushReport

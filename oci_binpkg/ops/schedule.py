@@ -9,10 +9,10 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final
 
-from oci_binpkg.cache.protocol import PackageKey
 from oci_binpkg.errors import BinpkgError, scarce_resource
 from oci_binpkg.installs.protocol import Record
 from oci_binpkg.model.content import Digest
+from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.ops.push_report import Outcome, PackageResult
 from oci_binpkg.ops.stack import PackedLayer, Stack
 from oci_binpkg.transport.addresses import redact_text

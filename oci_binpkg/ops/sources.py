@@ -10,17 +10,18 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
+from oci_binpkg.cache.protocol import BinaryCache, Entry
 from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError, QueryError, UsageError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.index.document import EMPTY, IndexDocument
 from oci_binpkg.index.search import IndexSearch
+from oci_binpkg.model.arch import this_platform
 from oci_binpkg.model.constraint import Constraint
 from oci_binpkg.model.query import Query
+from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.ops.contents import contents
 from oci_binpkg.ops.image_packages import package_tags, stacked
-from oci_binpkg.ops.platforms import this_platform
 from oci_binpkg.parallel import READERS
 from oci_binpkg.store.images import StoredImage, read_image
 

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from oci_binpkg.archive.growing_file import Follow
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
+from oci_binpkg.cache.protocol import BinaryCache, Entry
 from oci_binpkg.errors import AuthError, CertificateError, ContentError, NotFoundError, TransferError
 from oci_binpkg.events import Observer, PackageFinished, PackageStarted, Warned
 from oci_binpkg.installs.protocol import Installs, Record
@@ -25,10 +25,10 @@ from oci_binpkg.model.image import (
     Runtime,
     compose,
 )
-from oci_binpkg.model.spec import Spec
+from oci_binpkg.model.reference import PackageKey
+from oci_binpkg.model.spec import Spec, platform_of
 from oci_binpkg.model.spec_document import SpecDocument, spec_document
 from oci_binpkg.ops.environment import environment_changes, is_place_of
-from oci_binpkg.ops.platforms import platform_of
 from oci_binpkg.ops.push_report import PackageResult
 from oci_binpkg.store.counting import counted, counted_growing
 

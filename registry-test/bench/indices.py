@@ -15,11 +15,10 @@ from typing import Final
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import PackageKey
 from oci_binpkg.index.document import open_index
 from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Blob
 from oci_binpkg.model.manifest import Manifest
-from oci_binpkg.model.reference import INDEX_TAG, Repository
+from oci_binpkg.model.reference import INDEX_TAG, PackageKey, Repository
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.transport.client import RegistryHttpClient

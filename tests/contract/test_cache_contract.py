@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from oci_binpkg.cache.protocol import BinaryCache, PackageKey
+from oci_binpkg.cache.protocol import BinaryCache
 from oci_binpkg.errors import ContentError, NotFoundError
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.image import known_diff_id
+from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.signing.index_trust import IndexSignature
 from tests.support.mirrors import CACHE_FACTORIES, CacheCase, index_for, layer_bytes, made_up, package_hash
 

@@ -19,10 +19,11 @@ from typing import Any, Self
 from oci_binpkg.cache.mirror import MirrorCache
 from oci_binpkg.cache.mirror_manifest import blob_path
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import BinaryCache, Entry, PackageKey
+from oci_binpkg.cache.protocol import BinaryCache, Entry
 from oci_binpkg.index.document import IndexDocument, index_of
 from oci_binpkg.model.content import Digest, Platform
 from oci_binpkg.model.image import Layer, PackageLayer, PackageSpec, compose
+from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.spec_document import parse_spec_document
 from oci_binpkg.objects.directory import FileObjects
 from oci_binpkg.objects.fsspec import FsspecObjects, open_fsspec

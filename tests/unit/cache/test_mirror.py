@@ -15,11 +15,12 @@ from oci_binpkg.cache.mirror import MERGE_ROUNDS, MirrorCache
 from oci_binpkg.cache.mirror_keys import published_keys
 from oci_binpkg.cache.mirror_manifest import INDEX_TYPE, blob_path, index_path, package_path
 from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
-from oci_binpkg.cache.protocol import Entry, PackageKey
+from oci_binpkg.cache.protocol import Entry
 from oci_binpkg.errors import ContentError, NetworkError, NotFoundError, SignatureError, TransferError, UsageError
 from oci_binpkg.index.document import index_of
 from oci_binpkg.model.content import OCI_LAYER_ZSTD, Blob, Descriptor, Digest
 from oci_binpkg.model.image import UNKNOWN_DIFF_ID, Layer, known_diff_id
+from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.spec_document import parse_spec_document
 from oci_binpkg.objects.directory import FileObjects
 from oci_binpkg.signing.clearsign import stripped

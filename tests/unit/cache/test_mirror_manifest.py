@@ -22,9 +22,9 @@ from oci_binpkg.cache.mirror_manifest import (
     package_path,
     parse_mirror_manifest,
 )
-from oci_binpkg.cache.protocol import PackageKey
 from oci_binpkg.errors import ContentError, SignatureError
 from oci_binpkg.model.content import Digest
+from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.signing.clearsign import unsigned
 from tests.support.golden import GOLDEN
 from tests.support.mirrors import golden_manifests

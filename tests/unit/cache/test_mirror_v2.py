@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
-from oci_binpkg.cache.protocol import PackageKey
 from oci_binpkg.errors import ContentError, NotFoundError, SignatureError, UnsupportedError
 from oci_binpkg.events import Event, Warned
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.image import known_diff_id
+from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.objects.directory import FileObjects
 from oci_binpkg.signing.clearsign import plain, stripped
 from tests.support.golden import GOLDEN

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import Entry, PackageKey
+from oci_binpkg.cache.protocol import Entry
 from oci_binpkg.errors import ContentError, NotFoundError, TransferError
 from oci_binpkg.index.document import index_of
 from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Blob, Digest, Platform
 from oci_binpkg.model.image import Layer, PackageLayer, PackageSpec, compose
 from oci_binpkg.model.manifest import Manifest
+from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.spec_document import parse_spec_document
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.memory import MemoryStore

@@ -6,12 +6,12 @@ import pytest
 
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.errors import BaseImageError, EngineError, NotFoundError, PlatformError, UsageError
+from oci_binpkg.model.arch import this_platform
 from oci_binpkg.model.content import OCI_INDEX, OCI_LAYER_GZIP, Blob, Descriptor, Digest, Platform
 from oci_binpkg.model.image import Layer, PackageLayer, compose
 from oci_binpkg.model.manifest import Index
 from oci_binpkg.ops.base_images import BaseImages
 from oci_binpkg.ops.engines import Engine, engine_name, load_image, run_image
-from oci_binpkg.ops.platforms import this_platform
 from oci_binpkg.store.memory import MemoryStore
 
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")

@@ -17,7 +17,6 @@ from oci_binpkg.archive import received as receiving
 from oci_binpkg.archive.codec import Codec
 from oci_binpkg.archive.layer_cache import LayerCache
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import PackageKey
 from oci_binpkg.errors import (
     BinpkgError,
     ContentError,
@@ -30,14 +29,15 @@ from oci_binpkg.errors import (
 )
 from oci_binpkg.events import BytesPacked, Warned
 from oci_binpkg.installs.spack import SpackInstalls
+from oci_binpkg.model.arch import this_platform
 from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Blob
 from oci_binpkg.model.image import PackageLayer, compose
 from oci_binpkg.model.manifest import Manifest
 from oci_binpkg.model.query import Query
+from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.ops.image import push_image
 from oci_binpkg.ops.install import Installed, InstallOptions, install, install_resolved
 from oci_binpkg.ops.layer_packer import LayerPacker
-from oci_binpkg.ops.platforms import this_platform
 from oci_binpkg.ops.push import PushOptions, push
 from oci_binpkg.ops.selection import select
 from oci_binpkg.ops.sources import Sources

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import PackageKey
 from oci_binpkg.errors import DeniedError, NetworkError, NoMatchError, PackError
 from oci_binpkg.events import BytesSent, PackageFinished, Warned
 from oci_binpkg.model.image import MISSING_KEY
 from oci_binpkg.model.query import Query
+from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.ops.image import push_image
 from oci_binpkg.ops.push import PushOptions, push
 from oci_binpkg.ops.push_report import Outcome
