@@ -9,7 +9,8 @@ Every message says what was attempted and on which thing; `hint` is the one next
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 _SCARCE: Final = {
@@ -238,3 +239,27 @@ def scarce_resource(error: BaseException) -> ResourceError | None:
     if number is None:
         return None
     return ResourceError(_SCARCE[number], hint="raise the limits (`ulimit -a` shows them), or use a smaller --jobs")
+
+
+class DamagedError(ContentError):
+    """Content that has not the size or digest it was promised with."""
+
+
+PUSH_AGAIN: Final = "push the package again, or leave this cache out"
+REBUILD: Final = "`oci-binpkg index rebuild` writes a new index, where this cache is written"
+ASK_AGAIN: Final = "try again: the answer may have been cut off on the way"
+
+
+class MissingBlobError(ContentError):
+    """A manifest names a blob that is not there: damage, not absence."""
+
+
+@contextmanager
+def hinted(hint: str) -> Iterator[None]:
+    """Say what to do about damage, unless the error has it already from somebody who knows more."""
+    try:
+        yield
+    except ContentError as error:
+        if not error.hint or isinstance(error, DamagedError):
+            error.hint = hint
+        raise

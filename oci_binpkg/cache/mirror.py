@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import BinaryIO, Final
 
-from oci_binpkg.cache.damage import PUSH_AGAIN, REBUILD, MissingBlobError, hinted
 from oci_binpkg.cache.mirror_manifest import (
     GZIP,
     INDEX_TYPE,
@@ -37,7 +36,17 @@ from oci_binpkg.cache.mirror_manifest import (
     parse_mirror_manifest,
 )
 from oci_binpkg.cache.protocol import Entry
-from oci_binpkg.errors import ContentError, NotFoundError, TransferError, UnsupportedError, UsageError
+from oci_binpkg.errors import (
+    PUSH_AGAIN,
+    REBUILD,
+    ContentError,
+    MissingBlobError,
+    NotFoundError,
+    TransferError,
+    UnsupportedError,
+    UsageError,
+    hinted,
+)
 from oci_binpkg.index.document import EMPTY, MAX_INDEX_BYTES, IndexDocument, LastIndex
 from oci_binpkg.index.spool import Spool
 from oci_binpkg.model.content import DOCKER_LAYER_GZIP, OCI_LAYER_GZIP, Blob, Descriptor, Digest

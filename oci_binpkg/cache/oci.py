@@ -11,9 +11,17 @@ from dataclasses import replace
 from functools import partial
 from typing import Final, Protocol
 
-from oci_binpkg.cache.damage import ASK_AGAIN, PUSH_AGAIN, REBUILD, hinted
 from oci_binpkg.cache.protocol import BinaryCache, Entry
-from oci_binpkg.errors import ContentError, NotFoundError, SignatureError, TransferError
+from oci_binpkg.errors import (
+    ASK_AGAIN,
+    PUSH_AGAIN,
+    REBUILD,
+    ContentError,
+    NotFoundError,
+    SignatureError,
+    TransferError,
+    hinted,
+)
 from oci_binpkg.index.document import EMPTY, MAX_INDEX_BYTES, IndexDocument, LastIndex, index_of
 from oci_binpkg.index.spool import Spool
 from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Blob, Descriptor, Digest, Growing

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, Final
 
-from oci_binpkg.cache.damage import REBUILD, hinted
-from oci_binpkg.errors import ContentError
+from oci_binpkg.errors import REBUILD, ContentError, hinted
 from oci_binpkg.index.records import (
     GatheredRecords,
     LayeredRecords,

@@ -19,8 +19,8 @@ from typing import Any, Final
 
 from oci_binpkg.archive.layer_cache import LayerCache
 from oci_binpkg.archive.received import keep
-from oci_binpkg.cache.damage import PUSH_AGAIN
 from oci_binpkg.errors import (
+    PUSH_AGAIN,
     BinpkgError,
     ContentError,
     InstallsError,

@@ -10,14 +10,10 @@ import io
 from collections.abc import Generator
 from typing import BinaryIO, Never
 
-from oci_binpkg.errors import ContentError, LocalDiskError
+from oci_binpkg.errors import DamagedError, LocalDiskError
 from oci_binpkg.model.content import Blob, Descriptor
 
 _CHUNK = 1024 * 1024
-
-
-class DamagedError(ContentError):
-    """Content that has not the size or digest it was promised with."""
 
 
 class VerifyingReader(io.BufferedIOBase, BinaryIO):
