@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Never
 from urllib.parse import unquote, urlsplit
 
+from oci_binpkg.cache.protocol import Entry
 from oci_binpkg.errors import NotFoundError, TransferError, UnsupportedError, UsageError
 from oci_binpkg.events import Observer, ignore
 from oci_binpkg.file_lock import Patience
-from oci_binpkg.model.reference import Repository, check_tag, is_loopback, parse_image, parse_reference
-from oci_binpkg.signing.index_trust import BELIEVED, IndexTrust, missing
+from oci_binpkg.index.document import IndexDocument
+from oci_binpkg.model.content import Digest
+from oci_binpkg.model.image import Layer
+from oci_binpkg.model.reference import PackageKey, Repository, check_tag, is_loopback, parse_image, parse_reference
+from oci_binpkg.signing.index_trust import BELIEVED, IndexSignature, IndexTrust, missing
 from oci_binpkg.signing.statement import ANY_SITE, Site
 
 if TYPE_CHECKING:
@@ -25,6 +29,52 @@ if TYPE_CHECKING:
     from oci_binpkg.objects.protocol import Objects
     from oci_binpkg.signing.statement import Signed, Signer, Verifier
     from oci_binpkg.store.protocol import Store
+
+
+@dataclass(frozen=True, slots=True)
+class UnreachableCache:
+    """Whatever is asked of it raises the error that it was opened with; nothing is asked twice."""
+
+    name: str
+    error: TransferError
+    verifies: bool = False
+    proves_listing: bool = False
+
+    def hashes(self) -> Mapping[str, str]:
+        """Raise the error."""
+        self._fail()
+
+    def find(self, key: PackageKey) -> Entry:  # noqa: ARG002
+        """Raise the error."""
+        self._fail()
+
+    def entry(self, locator: str) -> Entry:  # noqa: ARG002
+        """Raise the error."""
+        self._fail()
+
+    def upload(self, layer: Layer) -> bool:  # noqa: ARG002
+        """Raise the error."""
+        self._fail()
+
+    def publish(self, entry: Entry) -> Digest:  # noqa: ARG002
+        """Raise the error."""
+        self._fail()
+
+    def index_signature(self) -> IndexSignature:
+        """Raise the error."""
+        self._fail()
+
+    def read_index(self, known: Digest | None = None) -> IndexDocument | None:  # noqa: ARG002
+        """Raise the error."""
+        self._fail()
+
+    def merge_index(self, added: IndexDocument, *, replace: bool = False) -> bool:  # noqa: ARG002
+        """Raise the error."""
+        self._fail()
+
+    def _fail(self) -> Never:
+        raise self.error
+
 
 LAYOUT: Final = "oci-layout:"
 LAYOUT_FILE: Final = "v3/layout.json"
@@ -206,7 +256,6 @@ class Opener:
     def _mirror(self, location: Location, trust: Trust, *, writing: bool) -> BinaryCache:
         from oci_binpkg.cache.mirror import MirrorCache
         from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
-        from oci_binpkg.cache.unreachable import UnreachableCache
 
         objects = self.objects(location.url)
         try:
