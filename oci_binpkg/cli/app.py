@@ -85,7 +85,7 @@ def push(
       oci-binpkg push oci-layout:cache greet@2.0 --store ~/spack/opt --base-image debian:12
     """
     from oci_binpkg.cli import push_commands
-    from oci_binpkg.cli.wiring import TrustFlags
+    from oci_binpkg.client import TrustFlags
 
     raise typer.Exit(
         push_commands.push(
@@ -139,7 +139,7 @@ def image(
       oci-binpkg image oci-layout:cache python --store ~/spack/opt --tag py --base-image debian:12 --entrypoint python3
     """
     from oci_binpkg.cli import push_commands
-    from oci_binpkg.cli.wiring import TrustFlags
+    from oci_binpkg.client import TrustFlags
 
     runtime = push_commands.RuntimeFlags(entrypoint, cmd, env or [], label or [], user, workdir)
     flags = push_commands.PushFlags(

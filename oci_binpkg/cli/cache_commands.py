@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from oci_binpkg.cli import render
 from oci_binpkg.cli.running import installs_at, observed, parse_queries
 from oci_binpkg.cli.terminal import flush_results, tell
-from oci_binpkg.cli.wiring import TrustFlags
+from oci_binpkg.client import TrustFlags
 from oci_binpkg.config.settings import load_settings
 from oci_binpkg.disk import disk_errors, replace_file
 from oci_binpkg.errors import UsageError

@@ -15,9 +15,8 @@ from oci_binpkg.cache.open import parse_location
 from oci_binpkg.cli.listing import json_list
 from oci_binpkg.cli.progress import progress
 from oci_binpkg.cli.terminal import print_json_text, print_lines, stderr_is_terminal
-from oci_binpkg.cli.waiting import patience
 from oci_binpkg.config.caches import CacheSettings
-from oci_binpkg.config.settings import Settings, load_settings
+from oci_binpkg.config.settings import Settings, load_settings, patience
 from oci_binpkg.errors import NoMatchError, SignatureError, UsageError
 from oci_binpkg.index.document import IndexDocument
 from oci_binpkg.model.arch import Arch
@@ -81,7 +80,7 @@ def _search(settings: Settings, queries: Sequence[str], flags: CatalogFlags, onl
         refused: list[SignatureError] = []
 
         def read(name: str, known: Digest | None) -> IndexDocument | None:
-            from oci_binpkg.cli.wiring import Wiring
+            from oci_binpkg.client import Wiring
 
             try:
                 return Wiring(settings, observer).searched(name).read_index(known)

@@ -15,11 +15,11 @@ import re
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
 from oci_binpkg import __version__
 from oci_binpkg.cli import terminal
+from oci_binpkg.config.settings import Scene
 from oci_binpkg.errors import BinpkgError, InternalError, LocalDiskError, UsageError, scarce_resource
 
 _SECRET_NAME: Final = re.compile(r"TOKEN|SECRET|PASS|CREDENTIAL|_KEY|AUTH", re.IGNORECASE)
@@ -44,15 +44,6 @@ _DISK: Final = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT, errno.ENOTDIR}
     | {errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EEXIST, errno.ESTALE, errno.EILSEQ}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """Where crash files go, the environment whose secrets they must not hold, and whether the user wants to see it."""
-
-    folder: str
-    environment: Mapping[str, str]
-    debug: bool
 
 
 def explained(error: BaseException) -> BinpkgError | None:

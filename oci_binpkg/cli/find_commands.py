@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from oci_binpkg.cli import render
 from oci_binpkg.cli.running import installs_at, observed, parse_queries
-from oci_binpkg.cli.wiring import TrustFlags
+from oci_binpkg.client import TrustFlags
 from oci_binpkg.config.settings import load_settings
 from oci_binpkg.errors import UsageError
 from oci_binpkg.model.query import Query

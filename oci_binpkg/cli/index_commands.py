@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from oci_binpkg.cli import render
 from oci_binpkg.cli.running import observed, parse_queries
-from oci_binpkg.cli.wiring import TrustFlags, Wiring
+from oci_binpkg.client import TrustFlags, Wiring
 from oci_binpkg.config.settings import load_settings
 from oci_binpkg.errors import ContentError, UsageError
 from oci_binpkg.model.reference import check_view

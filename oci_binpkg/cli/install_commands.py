@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from oci_binpkg.cli import render
 from oci_binpkg.cli.running import observed, parse_queries
 from oci_binpkg.cli.terminal import flush_results, tell
-from oci_binpkg.cli.wiring import TrustFlags, Wiring
+from oci_binpkg.client import TrustFlags, Wiring
 from oci_binpkg.config.settings import Settings, load_settings
 from oci_binpkg.errors import ContentError, UsageError
 from oci_binpkg.file_lock import Patience

@@ -8,10 +8,9 @@ from typing import Any
 from oci_binpkg.cli import render
 from oci_binpkg.cli.progress import PlainProgress
 from oci_binpkg.cli.terminal import tell
-from oci_binpkg.cli.waiting import patience
 from oci_binpkg.config.caches import CacheEndpoint, CacheSettings, check_name, shown
 from oci_binpkg.config.editing import change_cache
-from oci_binpkg.config.settings import config_path, load_lock_timeout, load_settings
+from oci_binpkg.config.settings import config_path, load_lock_timeout, load_settings, patience
 from oci_binpkg.errors import UsageError
 from oci_binpkg.file_lock import Patience
 

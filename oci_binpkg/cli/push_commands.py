@@ -11,7 +11,7 @@ from oci_binpkg.cli import render
 from oci_binpkg.cli.render import size_text
 from oci_binpkg.cli.running import installs_at, observed, pairs, parse_queries
 from oci_binpkg.cli.terminal import flush_results, tell
-from oci_binpkg.cli.wiring import TrustFlags, Wiring
+from oci_binpkg.client import TrustFlags, Wiring
 from oci_binpkg.config.settings import load_settings
 from oci_binpkg.errors import UsageError
 from oci_binpkg.events import Warned

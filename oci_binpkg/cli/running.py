@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from oci_binpkg.cli.progress import progress
 from oci_binpkg.cli.terminal import stderr_is_terminal
-from oci_binpkg.cli.wiring import Wiring
+from oci_binpkg.client import Wiring
 from oci_binpkg.config.settings import Settings
 from oci_binpkg.errors import UsageError
 from oci_binpkg.model.query import Query

@@ -31,17 +31,24 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from oci_binpkg.config.caches import CacheSettings, SpackMirrors, SpackPlaces, parse_caches
+from oci_binpkg.config.caches import (
+    CacheSettings,
+    SpackMirrors,
+    SpackPlaces,
+    parse_caches,
+)
 from oci_binpkg.config.tables import MAX_BYTES, Kinds, check_table, tables
 from oci_binpkg.config.trust_policy import TrustPolicy, parse_trust
 from oci_binpkg.disk import read_regular
 from oci_binpkg.errors import ContentError, UsageError
-from oci_binpkg.file_lock import LOCK_TIMEOUT
+from oci_binpkg.events import Observer, Warned
+from oci_binpkg.file_lock import LOCK_TIMEOUT, Patience
 from oci_binpkg.model.toml_documents import parse_toml
 
 if TYPE_CHECKING:
-    from oci_binpkg.cli.crash import Scene
     from oci_binpkg.transport.addresses import Origin
+if TYPE_CHECKING:
+    pass
 
 GIB: Final = 1024**3
 DEFAULT_LAYER_CACHE: Final = 20 * GIB
@@ -155,6 +162,15 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Where crash files go, the environment whose secrets they must not hold, and whether the user wants to see it."""
+
+    folder: str
+    environment: Mapping[str, str]
+    debug: bool
+
+
 def config_path(environment: Mapping[str, str] | None = None) -> str:
     """Return the path of the configuration file, whether it exists or not."""
     env = os.environ if environment is None else environment
@@ -164,8 +180,6 @@ def config_path(environment: Mapping[str, str] | None = None) -> str:
 
 def crash_scene(environment: Mapping[str, str] | None = None, *, debug: bool = False) -> Scene:
     """Return what is needed to write down an unexpected exception. `OCI_BINPKG_DEBUG=1` is the same as `debug`."""
-    from oci_binpkg.cli.crash import Scene  # noqa: PLC0415 - few commands fail so
-
     env = os.environ if environment is None else environment
     state = env.get("XDG_STATE_HOME") or f"{_home(env)}/.local/state"
     return Scene(f"{state}/oci-binpkg", env, debug or env.get("OCI_BINPKG_DEBUG", "") not in {"", "0"})
@@ -301,3 +315,8 @@ def _sockets(env: Mapping[str, str], runtime: str) -> dict[str, tuple[str, ...]]
         podman.append(f"unix://{runtime}/podman/podman.sock")
     podman.append("unix:///run/podman/podman.sock")
     return {"docker": tuple(docker), "podman": tuple(podman)}
+
+
+def patience(timeout: float, observer: Observer) -> Patience:
+    """Return a patience of so many seconds that tells what it waits for."""
+    return Patience(timeout, tell=lambda path: observer(Warned(f"waiting for another process that holds {path}")))

@@ -11,7 +11,6 @@ from oci_binpkg.cache.protocol import BinaryCache, Entry
 from oci_binpkg.errors import BinpkgError, ContentError, KeyringError, NotFoundError, TransferError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.index.document import EMPTY, IndexDocument, index_of
-from oci_binpkg.index.search import IndexSearch
 from oci_binpkg.model.query import Query
 from oci_binpkg.ops.contents import packages_of
 from oci_binpkg.parallel import in_turns
@@ -251,6 +250,8 @@ def _chosen(index: IndexDocument, tags: Mapping[str, str], queries: Sequence[Que
     """
     if not queries:
         return list(tags)
+    from oci_binpkg.index.search import IndexSearch  # noqa: PLC0415 - it needs sqlite, most indices have no views
+
     with IndexSearch(index) as search:
         roots: dict[str, None] = {}
         for query in queries:

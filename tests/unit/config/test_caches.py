@@ -5,10 +5,10 @@ import pwd
 
 import pytest
 
-from oci_binpkg.cli.connecting import Connections, fsspec_options, s3_settings
-from oci_binpkg.cli.wiring import ConfiguredLocation, TrustFlags, Wiring
+from oci_binpkg.client import ConfiguredLocation, TrustFlags, Wiring
 from oci_binpkg.config.caches import Access, CacheEndpoint, has_login, shown
 from oci_binpkg.config.settings import Settings, load_settings
+from oci_binpkg.connections import Connections, fsspec_options, s3_settings
 from oci_binpkg.errors import UsageError
 from oci_binpkg.events import ignore
 from oci_binpkg.objects.directory import FileObjects

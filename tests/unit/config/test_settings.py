@@ -2,10 +2,10 @@
 
 import pytest
 
-from oci_binpkg.cli.connecting import Connections, s3_settings
 from oci_binpkg.cli.terminal import stderr_is_terminal
 from oci_binpkg.config.caches import CacheEndpoint
 from oci_binpkg.config.settings import GIB, load_settings
+from oci_binpkg.connections import Connections, s3_settings
 from oci_binpkg.errors import UsageError
 from oci_binpkg.events import ignore
 from oci_binpkg.model.reference import parse_repository

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from oci_binpkg.cli.progress import PlainProgress
-from oci_binpkg.cli.waiting import patience
-from oci_binpkg.config.settings import load_lock_timeout, load_settings
+from oci_binpkg.config.settings import load_lock_timeout, load_settings, patience
 from oci_binpkg.events import Event, Warned
 from oci_binpkg.file_lock import LockTimeoutError, Patience, locked
 

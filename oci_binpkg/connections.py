@@ -10,9 +10,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
-from oci_binpkg.cli.waiting import patience
 from oci_binpkg.config.caches import ANYWHERE, Access, CacheEndpoint
-from oci_binpkg.config.settings import Settings
+from oci_binpkg.config.settings import Settings, patience
 from oci_binpkg.disk import kind_of
 from oci_binpkg.errors import UsageError
 from oci_binpkg.events import Observer, Warnings

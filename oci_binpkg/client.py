@@ -17,9 +17,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from oci_binpkg.cache.open import FORMS, Location, Opener, Trust, parse_base, parse_location
-from oci_binpkg.cli.waiting import patience
 from oci_binpkg.config.caches import ANYWHERE, CacheEndpoint, CacheSettings
-from oci_binpkg.config.settings import Settings
+from oci_binpkg.config.settings import Settings, patience
 from oci_binpkg.config.trust_policy import place_name
 from oci_binpkg.disk import foreign_writers
 from oci_binpkg.errors import EngineError, UsageError
@@ -34,8 +33,8 @@ if TYPE_CHECKING:
     from oci_binpkg.archive.layer_cache import LayerCache
     from oci_binpkg.cache.oci import OciCache
     from oci_binpkg.cache.protocol import BinaryCache
-    from oci_binpkg.cli.connecting import Connections
     from oci_binpkg.config.trust_policy import Rule
+    from oci_binpkg.connections import Connections
     from oci_binpkg.installs.protocol import Installs
     from oci_binpkg.installs.spack import SpackInstalls
     from oci_binpkg.model.content import Digest
@@ -389,7 +388,7 @@ class Wiring:
 
     @cached_property
     def _connections(self) -> Connections:
-        from oci_binpkg.cli.connecting import Connections
+        from oci_binpkg.connections import Connections
 
         return Connections(self._settings, self.observer)
 
