@@ -10,6 +10,9 @@ FAST := tests -n 2
 CHECKED := oci_binpkg tests registry-test
 MINIMUM := 90
 
+# The tests start the command some hundred times: without its byte code each start would compile all of it.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help venv parts demo test lint unit real bench profile soak mutations cost coverage proxy fuzz fuzz-commands sandbox clean
 
 help: ## List the targets

@@ -13,7 +13,7 @@ import error_texts
 import pytest
 from fault_bench import FaultBench
 
-from tests.support.isolation import isolated_home, isolated_session
+from tests.support.isolation import homes, isolated_home, isolated_session
 from tests.support.real import base_images, debian_packages, golden_store
 from tests.support.real.certificates import Authority, make_authority
 from tests.support.real.components import RealParts, cache_directory, command_path, must_be_complete
@@ -23,7 +23,7 @@ from tests.support.real.registry import RealRegistry, RegistryOptions, real_regi
 from tests.support.real.token_server import TokenServer, token_server
 from tests.support.self_signed import Certificates
 
-__all__ = ["isolated_home", "isolated_session"]
+__all__ = ["homes", "isolated_home", "isolated_session"]
 
 USERS = {"alice": "correct horse"}
 PARTS = pytest.StashKey[RealParts]()

@@ -7,9 +7,9 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support.isolation import isolated_home, isolated_session
+from tests.support.isolation import homes, isolated_home, isolated_session
 
-__all__ = ["isolated_home", "isolated_session"]
+__all__ = ["homes", "isolated_home", "isolated_session"]
 
 # Shared machines are slow at times, so no deadline. In CI the examples are derived from the test itself: a failure
 # there is the same failure everywhere.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -56,6 +57,7 @@ class Bench:
         return [event.text for event in self.events if isinstance(event, Warned)]
 
 
+@functools.cache
 def content(size: int, seed: int = 1) -> bytes:
     """Return `size` bytes without a short period, so that no shift of them looks alike."""
     block = b"".join(
