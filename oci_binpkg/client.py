@@ -1,319 +1,875 @@
-"""Puts the parts together for a command: the only place that knows them all.
+"""The front door: every verb of the command line as a method that takes text and returns a value.
 
-A part is imported when it is made. No command needs all of them, and what speaks to registries alone takes longer to
-import than a command on an image layout takes to run.
+A part is imported when a verb needs it. No verb needs all of them, and what speaks to registries alone takes longer to
+import than a look into an image layout takes to run.
 """
 
 from __future__ import annotations
 
 import os
-import random
-import re
+import shlex
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import cached_property
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, BinaryIO, Final
+from types import TracebackType
+from typing import TYPE_CHECKING, BinaryIO, Final, Literal, Self, Unpack
 
-from oci_binpkg.cache.open import FORMS, Location, Opener, Trust, parse_base, parse_location
-from oci_binpkg.config.caches import ANYWHERE, CacheEndpoint, CacheSettings
-from oci_binpkg.config.settings import Settings, patience
-from oci_binpkg.config.trust_policy import place_name
+from oci_binpkg.cache_opener import CacheOpener, TrustFlags
+from oci_binpkg.config.caches import CacheKeys, CacheSettings
+from oci_binpkg.config.settings import Settings, config_path, load_lock_timeout, load_settings, patience
 from oci_binpkg.disk import foreign_writers
-from oci_binpkg.errors import EngineError, UsageError
-from oci_binpkg.events import Observer, Warnings
+from oci_binpkg.errors import EngineError, NoMatchError, NotFoundError, SignatureError, UsageError
+from oci_binpkg.events import Observer, Warnings, ignore
 from oci_binpkg.file_lock import Patience
-from oci_binpkg.model.reference import check_host, is_loopback
-from oci_binpkg.signing.index_trust import IndexTrust
-from oci_binpkg.signing.judge import CountingKeys, Judge, believed, check_counts
-from oci_binpkg.signing.statement import Site
+from oci_binpkg.model.arch import this_platform
+from oci_binpkg.model.query import Query
+from oci_binpkg.model.reference import Reference, Repository, check_host, check_tag, check_view, is_loopback
 
 if TYPE_CHECKING:
     from oci_binpkg.archive.layer_cache import LayerCache
-    from oci_binpkg.cache.oci import OciCache
     from oci_binpkg.cache.protocol import BinaryCache
-    from oci_binpkg.config.trust_policy import Rule
     from oci_binpkg.connections import Connections
+    from oci_binpkg.index.document import IndexDocument
     from oci_binpkg.installs.protocol import Installs
     from oci_binpkg.installs.spack import SpackInstalls
     from oci_binpkg.model.content import Digest
-    from oci_binpkg.objects.protocol import Objects
-    from oci_binpkg.ops.base_images import BaseImages
+    from oci_binpkg.model.image import Runtime
+    from oci_binpkg.model.spec import Spec
+    from oci_binpkg.ops.check import Rebuilds
+    from oci_binpkg.ops.copy import CopyReport
+    from oci_binpkg.ops.download import Downloaded
     from oci_binpkg.ops.engines import Engine, Kind, Loaded
+    from oci_binpkg.ops.find import Found, Shown
+    from oci_binpkg.ops.index import IndexReport
+    from oci_binpkg.ops.inspect import CacheInfo, ImageInfo
+    from oci_binpkg.ops.install import InstallReport
     from oci_binpkg.ops.layer_packer import LayerPacker
-    from oci_binpkg.signing.keyring import Keyring, Trusted
-    from oci_binpkg.signing.statement import Signer
-    from oci_binpkg.store.protocol import Store
+    from oci_binpkg.ops.push_report import PushReport
+    from oci_binpkg.ops.save_specs import SavedSpec
+    from oci_binpkg.ops.search import CatalogMatch
+    from oci_binpkg.ops.selection import Only
+    from oci_binpkg.ops.stack import BaseImages
+    from oci_binpkg.ops.upkeep import Verified
+    from oci_binpkg.signing.keyring import Key
+    from oci_binpkg.transport.credentials import Credential
+
+__all__ = ["Client", "TrustFlags", "Wiring"]
 
 DEFAULT_COMPRESSION: Final = "gzip"
 _KINDS: Final[tuple[Kind, ...]] = ("docker", "podman")
 
+StrPath = str | os.PathLike[str]
+CacheLike = str | Repository | Reference
+"""A cache, or an image in one: as on the command line, or a value. A repository is that of a registry."""
+Queries = str | Query | Iterable[str | Query]
+"""One query or several, as text or as values; none at all is `()`."""
 
-@dataclass(frozen=True, slots=True)
-class TrustFlags:
-    """What the flags say of signatures: the key to sign with, or that nothing is signed, and whether they are checked.
 
-    `check` None is what the configuration says of the cache, else what is usual for its kind. With `index` a signed
-    index is asked for.
+class Client:
+    """Opens caches, install trees, engines and the layer cache, and does what the command line does.
+
+    `config` is the path of a configuration file or settings; without it the user's own configuration and the
+    environment are read when they are first needed. `observer` hears events, from any thread. `layer_cache` is the
+    folder of packed layers, in place of the configured one. `credentials` are logins by host, which go before what
+    docker and podman keep. `clock` returns seconds since the epoch.
+
+    A CACHE is an address (`oci://HOST/NAME`, `oci-layout:PATH`, a mirror's URL) or a configured name. Methods raise
+    subclasses of `BinpkgError`; what failed for single packages stands in their reports. A context manager: `close`
+    removes what was made for this client alone.
     """
 
-    check: bool | None = None
-    key: str = ""
-    unsigned: bool = False
-    index: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ConfiguredLocation(Location):
-    """Where a cache with a name is, for reading or for writing."""
-
-    configured: CacheSettings = field(default_factory=lambda: CacheSettings("", ANYWHERE, ANYWHERE))
-    endpoint: CacheEndpoint = ANYWHERE
-
-
-class Wiring:
-    """The parts of one run of the command line, made when they are needed."""
-
-    def __init__(self, settings: Settings, observer: Observer) -> None:
-        self._settings = settings
-        self.observer = observer
+    def __init__(
+        self,
+        *,
+        config: StrPath | Settings | None = None,
+        observer: Observer = ignore,
+        layer_cache: StrPath | None = None,
+        credentials: Mapping[str, Credential] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config
+        self._observer = observer
         self._warn = Warnings(observer)
-        self._installs: SpackInstalls | None = None
+        self._layer_cache_folder = os.fspath(layer_cache) if layer_cache is not None else ""
+        self._credentials = credentials or {}
+        self._clock = clock
+        self._closing = ExitStack()
 
-    def location(self, text: str, *, writing: bool = False) -> Location:
-        """Return where a CACHE or CACHE:TAG is; a configured name stands for its address to read or to write."""
-        name, colon, tag = text.partition(":")
-        named = not tag.startswith("//") and name != "oci-layout"
-        configured = self._settings.caches.get(name) if named else None
-        if named:
-            for remark in self._settings.remarks:
-                self._warn(remark)
-        if configured is None:
-            if named and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
-                known = ", ".join(sorted(self._settings.caches)) or "none"
-                raise UsageError(f"no cache named {name!r}", hint=f"configured names: {known}; or write {FORMS}")
-            return parse_location(text)
-        endpoint = configured.endpoint(writing=writing)
-        if endpoint.access.unset:
-            self._warn(f"{configured.unset_text(endpoint)}; it is read without a login")
-        try:
-            at = parse_location(endpoint.url + colon + tag)
-        except UsageError as error:
-            raise UsageError(f"{configured.origin_file}: {name}: {error.message}", hint=error.hint) from None
-        return ConfiguredLocation(
-            at.text, at.repository, at.path, at.reference, at.url, endpoint.view, configured, endpoint
-        )
+    def __enter__(self) -> Self:
+        return self
 
-    def cache(
-        self, text: str, flags: TrustFlags | None = None, *, writing: bool = False, view: str | None = None
-    ) -> BinaryCache:
-        """Open a cache of any kind; `view` is the part whose index is meant ("": all), None the configured one."""
-        location = self._whole(text, writing=writing)
-        location = location if view is None else replace(location, view=view)
-        trust = self._trust(location, flags or TrustFlags(), writing=writing)
-        return self._opener(location).cache(location, trust, writing=writing)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
-    def searched(self, text: str) -> BinaryCache:
-        """Open a cache whose index is believed without its packages being looked at.
-
-        So the index itself has to be signed where somebody said that the cache has to be.
-        """
-        return self.cache(text, TrustFlags(index=self.rule(text).require and self.rule(text).explicit))
-
-    def target(self, text: str, flags: TrustFlags) -> BinaryCache:
-        """Open a cache to write to. Raises `UsageError` if it is a signed one and nothing is said of signing."""
-        cache = self.cache(text, flags, writing=True)
-        self._signing_is_settled(text, flags, usual=_is_mirror(cache, self.location(text, writing=True)))
-        return cache
-
-    def images(self, text: str, flags: TrustFlags) -> OciCache:
-        """Open a cache to write images to, and packages. Raises as `target`."""
-        location = self._whole(text, writing=True)
-        cache = self._opener(location).images(location, self._trust(location, flags, writing=True))
-        self._signing_is_settled(text, flags, usual=False)
-        return cache
-
-    def rule(self, text: str, *, writing: bool = False) -> Rule:
-        """Return what the configuration asks of a cache."""
-        return self._rule(self.location(text, writing=writing))
-
-    def index_is_settled(self, text: str, flags: TrustFlags) -> None:
-        """Raise `UsageError` if an index that has to be signed is about to be written without a key."""
-        location = self.location(text, writing=True)
-        if not flags.key and flags.check is not False and (flags.index or _signed_index(location)):
-            raise UsageError(f"the index of {text} has to be signed", hint="add --key KEY to sign it")
-
-    def _signing_is_settled(self, text: str, flags: TrustFlags, *, usual: bool) -> None:
-        rule = self._rule(self.location(text, writing=True))
-        if rule.require and (usual or rule.explicit) and not flags.key and not flags.unsigned:
-            raise UsageError(f"{text} holds packages that are signed", hint="add --key KEY to sign them, or --unsigned")
-
-    def images_at(self, location: Location, check: bool | None = None) -> OciCache:
-        """Open the cache at a location to read images, which must be one that keeps them."""
-        return self._opener(location).images(location, self._trust(location, TrustFlags(check)))
-
-    def objects(self, text: str, *, writing: bool = False) -> Objects:
-        """Open the files of a mirror. Raises `UsageError` for another kind of cache."""
-        location = self._whole(text, writing=writing)
-        if not location.url:
-            raise UsageError(f"{text} is no mirror: only mirrors publish keys", hint="name one by its URL")
-        return self._opener(location).objects(location.url)
+    def close(self) -> None:
+        """Remove what was made for this client alone."""
+        self._closing.close()
 
     @cached_property
-    def keyring(self) -> Keyring:
-        """The keys that are trusted: our own, not the user's."""
-        from oci_binpkg.signing.keyring import Keyring
+    def settings(self) -> Settings:
+        """What is configured. Raises `UsageError` naming file and key."""
+        if isinstance(self._config, Settings):
+            return self._config
+        return load_settings(file=self._config_file)
 
-        return Keyring(self._settings.keyring)
+    # Build and share
 
-    def installing_into(self, installs: SpackInstalls) -> None:
-        """Let what this tree remembers count: a signature that was verified for it stays good when its key expires."""
-        self._installs = installs
+    def push(
+        self,
+        cache: CacheLike,
+        store: StrPath | None = None,
+        queries: Queries = (),
+        *,
+        base_image: str = "",
+        tag: str = "",
+        only: Only | str | None = None,
+        force: bool = False,
+        update_index: bool = False,
+        skip_present_in: CacheLike | Iterable[CacheLike] = (),
+        compression: str = "",
+        jobs: int = 0,
+        key: str = "",
+        unsigned: bool = False,
+        dry_run: bool = False,
+    ) -> PushReport:
+        """Push packages of a tree and what they need; without a query all that was installed explicitly.
 
-    def _was_verified(self, manifest: Digest, signer: str) -> bool:
-        installs = self._installs
-        return installs is not None and installs.verifications.vouch(installs.records(), str(manifest), signer)
-
-    def signers(self) -> frozenset[str]:
-        """Return the fingerprints of the keys that are trusted now, for whatever cache."""
-        return self.keyring.fingerprints()
-
-    def _whole(self, text: str, *, writing: bool) -> Location:
-        location = self.location(text, writing=writing)
-        if location.reference:
-            raise UsageError(
-                f"{text} names an image, a cache is expected", hint="leave out what follows the last colon"
-            )
-        return location
-
-    def _site(self, location: Location) -> Site:
-        """Return how a cache is called in signatures: one with a name by the address that it is read from."""
-        origins: tuple[str, ...] = ()
-        addresses = [location]
-        if isinstance(location, ConfiguredLocation):
-            configured = location.configured
-            origins = configured.origins
-            addresses = [parse_location(url) for url in (configured.fetch_url, configured.push_url) if url]
-        own = [name for address in addresses if (name := place_name(address))]
-        copied = [place_name(parse_location(origin)) for origin in origins]
-        return Site(own[0] if own else "", frozenset((*own, *copied)), bool(origins), location.text, self._warn)
-
-    def _rule(self, location: Location) -> Rule:
-        settings = self._settings
-        name = location.configured.name if isinstance(location, ConfiguredLocation) else ""
-        return settings.trust.rule(location, name, settings.caches)
-
-    def _trust(self, location: Location, flags: TrustFlags, *, writing: bool = False) -> Trust:
-        """Return what is asked of signatures at a location: what the configuration says, and what the flags add.
-
-        Raises `UsageError` for a flag that takes back what `[trust]` asks for.
+        What is in the cache already is skipped. `tag` also tags one image of all packages named; `only` is `package`
+        or `dependencies`. `jobs` packages are packed at a time, 0 as configured.
         """
-        rule = self._rule(location)
-        declined = flags.check is False or flags.unsigned
-        if declined and rule.firm:
-            raise _not_taken_back(location, flags, rule)
-        # who signs vouches for all that is counted in with it, and so looks at its signatures whatever is usual there
-        signs = writing and bool(flags.key)
-        required = not declined and (rule.require or bool(flags.check) or signs)
-        reserved = self._settings.trust.reserved
-        keys: tuple[Trusted, ...] = (CountingKeys(lambda: self.keyring, rule.keys, reserved),)
-        if flags.key:
-            own = self.keyring.own(flags.key)
-            if rule.keys is not None or reserved:
-                check_counts(own, flags.key, rule.keys, reserved, location.text)
-            keys += (own,)
-        wanted = (flags.index or _signed_index(location)) and flags.check is not False
-        prove = required and (rule.explicit or bool(flags.check) or signs)
-        index = IndexTrust(keys, required or (signs and flags.check is not False), wanted, self._warn, prove)
-        judge = Judge(keys, self._was_verified)
-        return Trust(
-            required,
-            judge.opened if required else believed,
-            judge.judged,
-            *self._signers(flags.key),
-            mirror_index=index,
-            image_index=index,
-            site=self._site(location),
-            ours=lambda signed: not flags.key or signed.signer in self.keyring.own(flags.key).fingerprints(),
+        from oci_binpkg.ops.contents import hashes_there
+        from oci_binpkg.ops.push import PushOptions
+        from oci_binpkg.ops.push import push as push_packages
+        from oci_binpkg.ops.selection import select
+
+        chosen = _only(only)
+        text, flags, parsed = _text(cache), TrustFlags(key=key, unsigned=unsigned), _parsed(queries)
+        if tag:
+            check_tag(tag)
+        installs = self._installs(store)
+        if update_index:
+            self._opener.index_is_settled(text, flags)
+        target = self._opener.images(text, flags) if tag else self._opener.target(text, flags)
+        packer = self._packer(installs, compression)
+        base = self._base_images(base_image)
+        selection = select(installs, parsed, chosen)
+        wanted = [record.spec for record in selection.wanted]
+        others = [self._opener.cache(text) for text in _texts(skip_present_in)]
+        elsewhere = frozenset[str]().union(*(hashes_there(other, wanted, self._observer) for other in others))
+        options = PushOptions(force, update_index, dry_run, tag, self._jobs(jobs), elsewhere=elsewhere)
+        return push_packages(installs, selection, target, packer, base=base, options=options, observer=self._observer)
+
+    def image(
+        self,
+        cache: CacheLike,
+        store: StrPath | None = None,
+        queries: Queries = (),
+        *,
+        tag: str,
+        base_image: str = "",
+        entrypoint: str | Sequence[str] | None = None,
+        cmd: str | Sequence[str] | None = None,
+        env: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        label: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        user: str = "",
+        workdir: str = "",
+        compression: str = "",
+        jobs: int = 0,
+        key: str = "",
+        unsigned: bool = False,
+        dry_run: bool = False,
+    ) -> PushReport:
+        """Push one image of several packages and all they need, under a tag.
+
+        `entrypoint` and `cmd` are lists of words, or one text as in a shell.
+        """
+        from oci_binpkg.model.image import Runtime
+        from oci_binpkg.ops.image import push_image
+        from oci_binpkg.ops.selection import select
+
+        runtime = Runtime(
+            _words(entrypoint, "entrypoint"), _words(cmd, "cmd"), tuple(_pairs(env)), dict(_pairs(label)), user, workdir
+        )
+        _check_runtime(runtime)
+        check_tag(tag)
+        parsed = _parsed(queries)
+        installs = self._installs(store)
+        return push_image(
+            installs,
+            select(installs, parsed),
+            self._opener.images(_text(cache), TrustFlags(key=key, unsigned=unsigned)),
+            self._packer(installs, compression),
+            tag,
+            base=self._base_images(base_image),
+            runtime=runtime,
+            jobs=self._jobs(jobs),
+            dry_run=dry_run,
+            observer=self._observer,
         )
 
-    def _signers(self, key: str) -> tuple[Signer | None, Signer | None]:
-        """Return what signs documents, and what makes signatures beside them; None and None without a key."""
-        if not key:
-            return None, None
-        from oci_binpkg.signing.sign import sign_clear, sign_detached
+    def copy(
+        self,
+        source: CacheLike,
+        target: CacheLike,
+        queries: Queries = (),
+        *,
+        check_signature: bool | None = None,
+        key: str = "",
+        unsigned: bool = False,
+    ) -> CopyReport:
+        """Copy a cache, or the packages that match a query with what they link to or run, to another."""
+        from oci_binpkg.ops.copy import copy_cache
 
-        return partial(sign_clear, key=key, keyring=self.keyring), partial(sign_detached, key=key, keyring=self.keyring)
+        parsed, flags = _parsed(queries), TrustFlags(None, key, unsigned)
+        self._opener.index_is_settled(_text(target), TrustFlags(key=key))
+        opened = self._opener.target(_text(target), flags)
+        read = self._opener.cache(_text(source), TrustFlags(check_signature))
+        return copy_cache(read, opened, parsed, observer=self._observer)
 
-    def packer(self, installs: Installs, compression: str) -> LayerPacker:
-        """Return what makes layers of the packages of a tree."""
+    # Get and run
+
+    def install(
+        self,
+        caches: CacheLike | Iterable[CacheLike],
+        queries: Queries,
+        *,
+        root: StrPath | None = None,
+        force: bool = False,
+        allow_missing: bool = False,
+        allow_stale: bool = False,
+        jobs: int = 0,
+        dry_run: bool = False,
+        check_signature: bool | None = None,
+        accept_present: bool = False,
+        pin_newest: bool = False,
+    ) -> InstallReport:
+        """Install packages and all they link to or run into the tree at `root`, from the first cache that has each."""
+        from oci_binpkg.ops.install import InstallOptions
+        from oci_binpkg.ops.install import install as install_packages
+        from oci_binpkg.ops.sources import Sources
+
+        parsed = _parsed(queries)
+        installs = self._tree(root)
+        opener, flags = self._opener.installing_into(installs), TrustFlags(check_signature)
+        sources = Sources([opener.cache(text, flags) for text in _texts(caches)], self._observer)
+        options = InstallOptions(
+            *(force, allow_missing, allow_stale, dry_run, self._jobs(jobs)),
+            layers=self._layer_cache,
+            accept_present=accept_present,
+            pin_newest=pin_newest,
+            signers=opener.signers,
+            clock=self._clock,
+        )
+        return install_packages(installs, sources, parsed, options, self._observer)
+
+    def install_image(
+        self,
+        image: CacheLike,
+        *,
+        root: StrPath | None = None,
+        allow_missing: bool = False,
+        allow_stale: bool = False,
+        jobs: int = 0,
+        check_signature: bool | None = None,
+        accept_present: bool = False,
+    ) -> InstallReport:
+        """Install all packages of an image into the tree at `root`; its layers must be packages of the same cache."""
+        from oci_binpkg.ops.install import InstallOptions, install_resolved
+        from oci_binpkg.ops.sources import Sources
+
+        location = self._opener.image_location(_text(image))
+        installs = self._tree(root)
+        opener = self._opener.installing_into(installs)
+        sources = Sources([opener.images_at(location, check_signature)], self._observer)
+        options = InstallOptions(
+            *(False, allow_missing, allow_stale, False, self._jobs(jobs)),
+            layers=self._layer_cache,
+            accept_present=accept_present,
+            signers=opener.signers,
+            clock=self._clock,
+        )
+        return install_resolved(installs, sources, sources.resolve_image(location.reference), options, self._observer)
+
+    def uninstall(self, root: StrPath | None, queries: Queries, *, dependents: bool = False) -> list[Spec]:
+        """Remove packages from a tree, with `dependents` also what needs them; return what was removed."""
+        from oci_binpkg.ops.upkeep import uninstall as uninstall_packages
+
+        parsed = _parsed(queries)
+        return uninstall_packages(self._tree(root, create=False), parsed, dependents=dependents)
+
+    def download(
+        self,
+        caches: CacheLike | Iterable[CacheLike],
+        queries: Queries,
+        destination: StrPath = ".",
+        *,
+        check_signature: bool | None = None,
+    ) -> list[Downloaded]:
+        """Write the spec and the archive of packages into a folder. Each query must mean exactly one package."""
+        from oci_binpkg.ops.download import download as download_packages
+        from oci_binpkg.ops.sources import Sources
+
+        parsed, flags = _parsed(queries), TrustFlags(check_signature)
+        sources = Sources([self._opener.cache(text, flags) for text in _texts(caches)], self._observer)
+        return download_packages(sources, parsed, os.fspath(destination))
+
+    def load(self, image: CacheLike, *, engine: str = "", check_signature: bool | None = None) -> Loaded:
+        """Load an image into Docker or Podman; `engine` is `docker`, `podman` or "" for the first that answers."""
+        from oci_binpkg.ops.engines import load_image
+
+        store, reference = self._opener.image(_text(image), check_signature)
+        return load_image(self._engine(engine), store, reference)
+
+    def run(
+        self,
+        image: CacheLike,
+        command: Sequence[str] = (),
+        *,
+        engine: str = "",
+        network: str = "",
+        ulimit: Mapping[str, int] | None = None,
+        check_signature: bool | None = None,
+        stdout: BinaryIO | None = None,
+        stderr: BinaryIO | None = None,
+    ) -> int:
+        """Run a command in an image; return its exit code. What it writes is dropped where no file is given."""
+        from oci_binpkg.ops.engines import run_image
+
+        store, reference = self._opener.image(_text(image), check_signature)
+        with open(os.devnull, "wb") as nothing:
+            return run_image(
+                self._engine(engine),
+                store,
+                reference,
+                command,
+                stdout=stdout or nothing,
+                stderr=stderr or nothing,
+                network=network,
+                limits=ulimit,
+            )
+
+    # Look
+
+    def find(
+        self,
+        queries: Queries = (),
+        *,
+        store: StrPath | None = None,
+        cache: CacheLike | None = None,
+        check_signature: bool | None = None,
+    ) -> list[Found]:
+        """Return the packages of a cache, or else of a tree, that match any query (all, without one).
+
+        Versions are in order. Without a cache and a tree, the configured tree is looked at; see also `search`.
+        """
+        from oci_binpkg.ops.find import find_cached, find_installed
+
+        parsed = _parsed(queries)
+        if store and cache:
+            raise UsageError("a cache or a tree is searched, not both", hint="ask one place at a time")
+        if cache:
+            return find_cached(self._opener.cache(_text(cache), TrustFlags(check_signature)), parsed, self._observer)
+        return find_installed(self._installs(store), parsed)
+
+    def search(
+        self,
+        queries: Queries = (),
+        *,
+        cache: str = "",
+        ttl: float | None = None,
+        offline: bool = False,
+        all_arch: bool = False,
+    ) -> list[CatalogMatch]:
+        """Return the packages of all configured caches that match any query (all, without one).
+
+        The indices are kept in a catalog and read again when they are older than `ttl` seconds, never with `offline`.
+        `cache` is the name of the only one to look at. Packages for other machines count with `all_arch`.
+        """
+        from oci_binpkg.ops.search import DEFAULT_TTL, Refresh, find_in_catalog
+
+        settings, parsed = self.settings, _parsed(queries)
+        caches = {name: self._opener.identity(each) for name, each in settings.caches.items() if each.fetch.url}
+        if not caches:
+            hint = 'write [caches.NAME] with url = "..." into the configuration'
+            raise UsageError("no caches are configured", hint=hint)
+        if cache:
+            self._configured(cache).endpoint(writing=False)  # a cache that is only written has no index here
+        refused: list[SignatureError] = []
+
+        def read(name: str, known: Digest | None) -> IndexDocument | None:
+            try:
+                return self._opener.searched(name).read_index(known)
+            except SignatureError as error:
+                refused.append(error)
+                raise
+
+        wait = DEFAULT_TTL if ttl is None else ttl
+        refresh = Refresh(
+            settings.catalog, caches, read, self._clock, wait, offline, cache, self._observer, self._patience
+        )
+        try:
+            found = find_in_catalog(refresh, parsed, family="" if all_arch else this_platform().architecture)
+        except NoMatchError as error:
+            raise (refused[0] if refused else error) from None
+        if refused and not found:
+            raise refused[0]
+        return found
+
+    def show(self, query: str | Query, *, cache: CacheLike, check_signature: bool | None = None) -> Shown:
+        """Return one package of a cache with all that is known of it. The query must mean exactly one."""
+        from oci_binpkg.ops.find import show as show_package
+
+        (parsed,) = _parsed(query)
+        return show_package(self._opener.cache(_text(cache), TrustFlags(check_signature)), parsed, self._observer)
+
+    def inspect(self, cache_or_image: CacheLike, *, check_signature: bool | None = None) -> CacheInfo | list[ImageInfo]:
+        """Return what a cache is made of, or (with a tag or digest) an image: one value for each platform."""
+        from oci_binpkg.ops.inspect import inspect_cache, inspect_image
+
+        location = self._opener.location(_text(cache_or_image))
+        opened = self._opener.images_at(location, check_signature)
+        if location.reference:
+            return inspect_image(opened, location.reference)
+        return inspect_cache(opened, self._observer)
+
+    def check(
+        self,
+        caches: CacheLike | Iterable[CacheLike],
+        store: StrPath | None = None,
+        queries: Queries = (),
+        *,
+        thorough: bool = False,
+        check_signature: bool | None = None,
+    ) -> list[Rebuilds]:
+        """Return the packages of a tree that each cache lacks; `thorough` also looks at each package's content."""
+        from oci_binpkg.ops.check import check as check_packages
+        from oci_binpkg.ops.save_specs import specs_in
+
+        parsed, flags = _parsed(queries), TrustFlags(check_signature)
+        specs = specs_in(self._installs(store), parsed, present=True)
+        texts = _texts(caches)
+        return [check_packages(self._opener.cache(text, flags), text, specs, thorough=thorough) for text in texts]
+
+    def save_specs(
+        self,
+        queries: Queries,
+        destination: StrPath = ".",
+        *,
+        store: StrPath | None = None,
+        cache: CacheLike | None = None,
+        check_signature: bool | None = None,
+    ) -> list[SavedSpec]:
+        """Write the spec documents of packages of a cache, or else of a tree, into a folder."""
+        from oci_binpkg.ops.find import documents
+        from oci_binpkg.ops.save_specs import save_specs, specs_in
+
+        parsed = _parsed(queries)
+        if store and cache:
+            raise UsageError("a cache or a tree is searched, not both", hint="ask one place at a time")
+        if cache:
+            opened = self._opener.cache(_text(cache), TrustFlags(check_signature))
+            return save_specs(documents(opened, parsed, self._observer), os.fspath(destination))
+        installs = self._installs(store)
+        return save_specs(((spec, installs.graph) for spec in specs_in(installs, parsed)), os.fspath(destination))
+
+    # Keep in order
+
+    def index_update(
+        self,
+        cache: CacheLike,
+        queries: Queries = (),
+        *,
+        view: str | Iterable[str] = (),
+        check_signature: bool | None = None,
+        key: str = "",
+    ) -> list[IndexReport]:
+        """Enter the packages that the index lacks; return one report, or one for each view.
+
+        With `view`, the packages that match a query (all, without one) are entered in the indices of these parts of a
+        mirror.
+        """
+        return self._write_index("update", cache, queries, view, TrustFlags(check_signature, key))
+
+    def index_rebuild(
+        self,
+        cache: CacheLike,
+        queries: Queries = (),
+        *,
+        view: str | Iterable[str] = (),
+        check_signature: bool | None = None,
+        key: str = "",
+    ) -> list[IndexReport]:
+        """Read every package and write the index, or the views, anew; otherwise as `index_update`."""
+        return self._write_index("rebuild", cache, queries, view, TrustFlags(check_signature, key))
+
+    def index_check(
+        self, cache: CacheLike, *, view: str | Iterable[str] = (), check_signature: bool | None = None
+    ) -> list[IndexReport]:
+        """Compare the index, or each view, with what is there."""
+        from oci_binpkg.ops.index import check_index, check_views
+
+        # nothing but the index is read here: that is what has to be signed
+        flags, text = TrustFlags(check_signature, index=check_signature is True), _text(cache)
+        views = self._views(text, view, writing=False)
+        if views:
+            return check_views(*self._opened_views(text, views, flags, writing=False))
+        return [check_index(self._opener.cache(text, flags))]
+
+    def verify_store(self, root: StrPath, queries: Queries = ()) -> list[Verified]:
+        """Compare the files of a tree (of the packages that match a query, if there is one) with its records."""
+        from oci_binpkg.installs.open import open_installs
+        from oci_binpkg.ops.upkeep import verify_store as verify_packages
+
+        return verify_packages(open_installs(os.fspath(root)), _parsed(queries))
+
+    # Set up
+
+    def login(self, host: str, username: str, password: str, *, plain_http: bool = False) -> str:
+        """Check a login at a registry and keep it where docker and podman keep theirs; return that file."""
+        from oci_binpkg.transport.credentials import Credential
+        from oci_binpkg.transport.probe import check_login, plain_http_on_loopback
+
+        check_host(host)
+        credential, connections = Credential(username, password), self._connections()
+        plain = plain_http or (is_loopback(host) and plain_http_on_loopback(host))
+        scheme = "http" if plain else "https"
+        check_login(f"{scheme}://{host}", credential, settings=connections.transport(host, plain=plain))
+        connections.keychain.store(host, credential)
+        return connections.files.writable
+
+    def logout(self, host: str) -> str:
+        """Forget a login; return the file that it was in, "" if there was none."""
+        check_host(host)
+        connections = self._connections()
+        if connections.keychain.find(host) is None:
+            return ""
+        connections.keychain.erase(host)
+        return connections.files.writable
+
+    def keys_list(self) -> list[Key]:
+        """Return the keys that are trusted."""
+        return self._opener.keyring.keys()
+
+    def keys_fetch(self, mirror: str) -> list[Key]:
+        """Return the keys that a mirror publishes; none of them is trusted by that."""
+        from oci_binpkg.cache.mirror_keys import published_keys
+
+        found = published_keys(self._opener.objects(mirror))
+        if not found:
+            raise NotFoundError(f"{mirror} publishes no keys", hint="ask its owner for the key file")
+        return [key for name, data in found.items() for key in self._opener.keyring.inspect(data, f"the key {name}")]
+
+    def keys_trust(self, source: StrPath, *, mirror: str = "") -> tuple[str, ...]:
+        """Trust the keys of a file, or the key of a mirror with this fingerprint; return the fingerprints."""
+        from oci_binpkg.cache.mirror_keys import published_keys
+        from oci_binpkg.signing.keyring import read_key_file
+
+        source, keyring = os.fspath(source), self._opener.keyring
+        if not mirror:
+            return keyring.trust(read_key_file(source), source)
+        wanted = source.upper().replace(" ", "").removeprefix("0X")
+        for name, data in published_keys(self._opener.objects(mirror)).items():
+            if [key.fingerprint for key in keyring.inspect(data, f"the key {name}")] == [wanted]:
+                return keyring.trust(data, source)
+        raise NotFoundError(f"{mirror} publishes no key {source}", hint=f"`oci-binpkg keys fetch {mirror}`")
+
+    def keys_untrust(self, fingerprint: str) -> None:
+        """Trust a key no longer."""
+        self._opener.keyring.untrust(fingerprint)
+
+    def keys_publish(self, mirror: str, *, key: str) -> str:
+        """Publish the public half of one of the user's keys on a mirror; return its fingerprint."""
+        from oci_binpkg.cache.mirror_keys import publish_key
+
+        data = self._opener.keyring.export_signer(key)
+        (found,) = self._opener.keyring.inspect(data, f"the key {key}")
+        publish_key(self._opener.objects(mirror, writing=True), found.fingerprint, data)
+        return found.fingerprint
+
+    def mirror_add(self, name: str, **keys: Unpack[CacheKeys]) -> str:
+        """Give a cache a name in the configuration file, which is returned. `keys` are those of `[caches.NAME]`."""
+        from oci_binpkg.config.editing import add_cache
+
+        add_cache(self._config_path, name, keys, self._editing_patience())
+        return self._config_path
+
+    def mirror_set(self, name: str, **keys: Unpack[CacheKeys]) -> str:
+        """Change what is configured for a name: None leaves a key as it is, "" removes it. Returns the file."""
+        from oci_binpkg.config.editing import set_cache
+
+        set_cache(self._config_path, name, keys, self._editing_patience())
+        return self._config_path
+
+    def mirror_remove(self, name: str) -> str:
+        """Forget a name; the cache itself stays as it is. Returns the configuration file."""
+        from oci_binpkg.config.editing import remove_cache
+
+        remove_cache(self._config_path, name, self._editing_patience())
+        return self._config_path
+
+    def mirror_list(self) -> list[CacheSettings]:
+        """Return the caches that have names, also those in Spack's configuration, in the order of their names."""
+        for remark in self.settings.remarks:
+            self._warn(remark)
+        return [cache for _, cache in sorted(self.settings.caches.items())]
+
+    # What the verbs are made of
+
+    @cached_property
+    def _opener(self) -> CacheOpener:
+        return CacheOpener(self.settings, self._observer, self._connections)
+
+    @cached_property
+    def _connected(self) -> Connections:
+        from oci_binpkg.connections import Connections
+
+        return Connections(self.settings, self._observer, self._credentials)
+
+    def _connections(self) -> Connections:
+        return self._connected
+
+    @cached_property
+    def _patience(self) -> Patience:
+        return patience(self.settings.lock_timeout, self._observer)
+
+    @property
+    def _config_file(self) -> str:
+        return "" if self._config is None or isinstance(self._config, Settings) else os.fspath(self._config)
+
+    @property
+    def _config_path(self) -> str:
+        if isinstance(self._config, Settings):
+            return self._config.config_file
+        return self._config_file or config_path()
+
+    def _editing_patience(self) -> Patience:
+        """Return the patience with other writers of the configuration file, of which nothing else is looked at."""
+        if isinstance(self._config, Settings):
+            return self._patience
+        return patience(load_lock_timeout(file=self._config_file), self._observer)
+
+    def _configured(self, name: str) -> CacheSettings:
+        found = self.settings.caches.get(name)
+        if found is None:
+            known = ", ".join(sorted(self.settings.caches)) or "none"
+            raise UsageError(f"no cache named {name!r}", hint=f"configured names: {known}")
+        return found
+
+    def _jobs(self, wanted: int) -> int:
+        return wanted or self.settings.jobs or os.cpu_count() or 1
+
+    def _installs(self, store: StrPath | None) -> Installs:
+        """Open the install tree that is named, or the configured one. Raises `UsageError`, `InstallsError`."""
+        from oci_binpkg.installs.open import open_installs
+
+        return open_installs(self._tree_path(store), spack_prefix=self.settings.spack_prefix)
+
+    def _tree_path(self, store: StrPath | None) -> str:
+        path = os.fspath(store or "") or self.settings.store
+        if not path:
+            raise UsageError("no install tree named", hint="use --store DIR, or set store in the configuration")
+        return path
+
+    def _tree(self, root: StrPath | None, *, create: bool = True) -> SpackInstalls:
+        """Open a tree that packages are installed into or removed from."""
+        from oci_binpkg.installs.protocol import has_packages_file
+        from oci_binpkg.installs.spack import SpackInstalls
+
+        path = self._tree_path(root)
+        if _has_no_text(path):
+            raise UsageError(f"{path}: a path that is not UTF-8", hint="name another folder: a tree's records are JSON")
+        if has_packages_file(path):
+            raise UsageError(
+                f"{path} is described by a packages.toml, which is written by hand",
+                hint="install into another folder: a tree of its own is made there",
+            )
+        return SpackInstalls(path, spack_prefix=self.settings.spack_prefix, patience=self._patience, create=create)
+
+    def _packer(self, installs: Installs, compression: str) -> LayerPacker:
         from oci_binpkg.archive.codec import Codec
         from oci_binpkg.ops.layer_packer import LayerPacker
 
-        settings = self._settings
         return LayerPacker(
             installs,
-            self.layer_cache,
-            Codec.parse(compression or settings.compression or DEFAULT_COMPRESSION),
+            self._layer_cache,
+            Codec.parse(compression or self.settings.compression or DEFAULT_COMPRESSION),
             threads=os.cpu_count() or 1,
-            observer=self.observer,
+            observer=self._observer,
         )
 
     @cached_property
-    def layer_cache(self) -> LayerCache:
+    def _layer_cache(self) -> LayerCache:
         """The layers kept on disk, in a folder that nobody else may write, or that is shared knowingly."""
         from oci_binpkg.archive.layer_cache import LayerCache
 
-        settings = self._settings
-        root = settings.layer_cache
+        settings = self.settings
+        root = self._layer_cache_folder or settings.layer_cache
         foreign = foreign_writers(root, os.getuid())
         if foreign and not settings.shared:
             self._warn(
                 f"the layer cache {root} is not used: it {foreign}; "
                 "make it yours alone (chown, chmod go-w), name another (layer_cache.path), or set shared = true"
             )
-            root = self._instead_of_cache.name
+            root = self._closing.enter_context(TemporaryDirectory(prefix="oci-binpkg-layers-"))
         return LayerCache(
             root,
             settings.layer_cache_size,
-            clock=time.time,
-            patience=self.patience,
+            clock=self._clock,
+            patience=self._patience,
             shared=bool(foreign) and settings.shared,
         )
 
-    @cached_property
-    def _instead_of_cache(self) -> TemporaryDirectory[str]:
-        return TemporaryDirectory(prefix="oci-binpkg-layers-")
+    def _base_images(self, text: str) -> BaseImages:
+        from oci_binpkg.ops.stack import no_base
 
-    def close(self) -> None:
-        """Remove what was made for this run alone."""
-        if "_instead_of_cache" in self.__dict__:
-            self._instead_of_cache.cleanup()
+        return self._opener.base_images(text) if text else no_base
 
-    @cached_property
-    def patience(self) -> Patience:
-        """How long to wait for locks; the user is told what for."""
-        return patience(self._settings.lock_timeout, self.observer)
+    def _write_index(
+        self,
+        action: Literal["update", "rebuild"],
+        cache: CacheLike,
+        queries: Queries,
+        view: str | Iterable[str],
+        flags: TrustFlags,
+    ) -> list[IndexReport]:
+        from oci_binpkg.ops.index import rebuild_index, rebuild_views, update_index, update_views
 
-    def jobs(self, wanted: int) -> int:
-        """Return how many packages are packed at a time: as asked, as configured, else one for each core."""
-        return wanted or self._settings.jobs or os.cpu_count() or 1
+        parsed, text = _parsed(queries), _text(cache)
+        views = self._views(text, view, writing=True)
+        if parsed and not views:
+            raise UsageError("a QUERY chooses what a view holds, and no view is named", hint="add --view NAME")
+        self._opener.index_is_settled(text, flags)
+        if views:
+            change_views = update_views if action == "update" else rebuild_views
+            return change_views(*self._opened_views(text, views, flags, writing=True), parsed, self._observer)
+        change = update_index if action == "update" else rebuild_index
+        return [change(self._opener.cache(text, flags, writing=True), self._observer)]
 
-    def base_images(self, text: str) -> BaseImages:
-        """Return the base images under a reference."""
-        from oci_binpkg.ops.base_images import BaseImages
+    def _views(self, text: str, named: str | Iterable[str], *, writing: bool) -> Sequence[str]:
+        """Return the views that are named, or else the one that a mirror's name stands for, if it does."""
+        if views := [named] if isinstance(named, str) else list(named):
+            return views
+        location = self._opener.location(text, writing=writing)
+        return [location.view] if location.url and location.view else []
 
-        location = parse_base(text)
-        trust = self._trust(location, TrustFlags())
-        return BaseImages(self._opener(location).store(location, trust), location.reference)
+    def _opened_views(
+        self, text: str, views: Sequence[str], flags: TrustFlags, *, writing: bool
+    ) -> tuple[BinaryCache, dict[str, BinaryCache]]:
+        """Open a mirror, and again for each view. Raises `UsageError` for a cache that has none."""
+        from oci_binpkg.cache.mirror import MirrorCache
+
+        names = [check_view(view) for view in dict.fromkeys(views)]
+        whole = self._opener.cache(text, flags, writing=writing, view="")
+        if not isinstance(whole, MirrorCache):
+            raise UsageError(f"{text} has no views: only mirrors of layout 3 do", hint="leave out --view")
+        return whole, {name: self._opener.cache(text, flags, writing=writing, view=name) for name in names}
+
+    def _engine(self, wanted: str) -> Engine:
+        from oci_binpkg.ops.engines import connect
+
+        if wanted and wanted not in _KINDS:
+            raise UsageError(f"--engine {wanted!r}: docker or podman is expected")
+        failures = []
+        for kind in _KINDS:
+            if wanted in ("", kind):
+                try:
+                    return connect(kind, self.settings.engine_sockets[kind])
+                except EngineError as error:
+                    failures.append(error)
+        if len(failures) == 1:
+            raise failures[0]
+        raise EngineError("; ".join(error.message for error in failures), hint=failures[-1].hint)
+
+
+def _text(cache: CacheLike) -> str:
+    if isinstance(cache, str):
+        return cache
+    repository = cache.repository if isinstance(cache, Reference) else cache
+    return f"{'oci+http' if repository.scheme == 'http' else 'oci'}://{cache}"
+
+
+def _texts(caches: CacheLike | Iterable[CacheLike]) -> list[str]:
+    return [_text(each) for each in ([caches] if isinstance(caches, str | Repository | Reference) else caches)]
+
+
+def _parsed(queries: Queries) -> list[Query]:
+    """Return the queries. Raises `QueryError`."""
+    several = [queries] if isinstance(queries, str | Query) else queries
+    return [each if isinstance(each, Query) else Query.parse(each) for each in several]
+
+
+def _only(value: Only | str | None) -> Only | None:
+    from oci_binpkg.ops.selection import Only
+
+    if not value:
+        return None
+    try:
+        return Only(value)
+    except ValueError:
+        raise UsageError(f"only={value!r}: package or dependencies is expected") from None
+
+
+def _words(value: str | Sequence[str] | None, what: str) -> tuple[str, ...] | None:
+    if value is None or value == "":
+        return None
+    try:
+        return tuple(shlex.split(value)) if isinstance(value, str) else tuple(value)
+    except ValueError as error:
+        raise UsageError(f"{what} {value!r}: {error}") from None
+
+
+def _pairs(values: Mapping[str, str] | Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
+    return values.items() if isinstance(values, Mapping) else values
+
+
+def _check_runtime(runtime: Runtime) -> None:
+    """Raise `UsageError` for what an image configuration, which is JSON, cannot hold."""
+    texts = {
+        "entrypoint": runtime.entrypoint or (),
+        "cmd": runtime.cmd or (),
+        "env": [text for pair in runtime.env for text in pair],
+        "label": [text for pair in runtime.labels.items() for text in pair],
+        "user": (runtime.user,),
+        "workdir": (runtime.workdir,),
+    }
+    for name, given in texts.items():
+        if any(_has_no_text(text) for text in given):
+            raise UsageError(f"{name}: a text that is not UTF-8", hint="image configurations are JSON: write UTF-8")
+
+
+def _has_no_text(value: str) -> bool:
+    """Tell whether a string holds half surrogates, which stand for bytes that are not UTF-8."""
+    return any("\ud800" <= character <= "\udfff" for character in value)
+
+
+class Wiring(CacheOpener):
+    """The parts of one run of the command line, made when they are needed."""
+
+    def __init__(self, settings: Settings, observer: Observer) -> None:
+        self._client = Client(config=settings, observer=observer)
+        super().__init__(settings, observer, self._client._connections)  # noqa: SLF001
+        self.packer = self._client._packer  # noqa: SLF001
+        self.jobs = self._client._jobs  # noqa: SLF001
+        self.login, self.logout = self._client.login, self._client.logout
+        self.close = self._client.close
+
+    @property
+    def layer_cache(self) -> LayerCache:
+        """The layers kept on disk."""
+        return self._client._layer_cache  # noqa: SLF001
+
+    def installing_into(self, installs: SpackInstalls) -> CacheOpener:
+        """Let what this tree remembers count."""
+        self._installs = installs
+        return self
 
     def load(self, image: str, engine: str, check: bool | None = None) -> Loaded:
         """Load an image into an engine."""
-        from oci_binpkg.ops.engines import load_image
-
-        store, reference = self._image(image, check)
-        return load_image(self._engine(engine), store, reference)
+        return self._client.load(image, engine=engine, check_signature=check)
 
     def run(
         self,
@@ -328,109 +884,13 @@ class Wiring:
         stderr: BinaryIO,
     ) -> int:
         """Run a command in an image; return its exit code."""
-        from oci_binpkg.ops.engines import run_image
-
-        store, reference = self._image(image, check)
-        return run_image(
-            self._engine(engine),
-            store,
-            reference,
+        return self._client.run(
+            image,
             command,
+            engine=engine,
+            network=network,
+            ulimit=limits,
+            check_signature=check,
             stdout=stdout,
             stderr=stderr,
-            network=network,
-            limits=limits,
         )
-
-    def login(self, host: str, username: str, password: str, *, plain_http: bool) -> str:
-        """Check a login and keep it; return the file it is kept in."""
-        from oci_binpkg.transport.credentials import Credential
-        from oci_binpkg.transport.probe import check_login, plain_http_on_loopback
-
-        credential = Credential(username, password)
-        plain = plain_http or (is_loopback(host) and plain_http_on_loopback(host))
-        scheme = "http" if plain else "https"
-        check_login(
-            f"{scheme}://{check_host(host)}", credential, settings=self._connections.transport(host, plain=plain)
-        )
-        self._connections.keychain.store(host, credential)
-        return self._connections.files.writable
-
-    def logout(self, host: str) -> str:
-        """Forget a login; return the file it was in, "" if there was none."""
-        if self._connections.keychain.find(host) is None:
-            return ""
-        self._connections.keychain.erase(host)
-        return self._connections.files.writable
-
-    def _image(self, text: str, check: bool | None) -> tuple[Store, str]:
-        """Return the store that an image is in, as it may be read there, and the image's tag or digest."""
-        location = self.location(text)
-        if not location.reference:
-            raise UsageError(f"{text} names no image: a tag is missing", hint=f"`oci-binpkg inspect {text}` lists them")
-        return self._opener(location).store(location, self._trust(location, TrustFlags(check))), location.reference
-
-    def _engine(self, wanted: str) -> Engine:
-        from oci_binpkg.ops.engines import connect
-
-        if wanted and wanted not in _KINDS:
-            raise UsageError(f"--engine {wanted!r}: docker or podman is expected")
-        failures = []
-        for kind in _KINDS:
-            if wanted in ("", kind):
-                try:
-                    return connect(kind, self._settings.engine_sockets[kind])
-                except EngineError as error:
-                    failures.append(error)
-        if len(failures) == 1:
-            raise failures[0]
-        raise EngineError("; ".join(error.message for error in failures), hint=failures[-1].hint)
-
-    @cached_property
-    def _connections(self) -> Connections:
-        from oci_binpkg.connections import Connections
-
-        return Connections(self._settings, self.observer)
-
-    def _opener(self, location: Location) -> Opener:
-        endpoint = location.endpoint if isinstance(location, ConfiguredLocation) else ANYWHERE
-        return Opener(
-            lambda repository: self._connections.registry(repository, endpoint),
-            _speaks_plain_http,
-            lambda url: self._connections.objects(url, endpoint),
-            _pause,
-            self.observer,
-            self.patience,
-        )
-
-
-def _is_mirror(cache: BinaryCache, location: Location) -> bool:
-    """Tell whether packages are written one by one to a mirror, where they are usually signed."""
-    if not location.url:
-        return False
-    from oci_binpkg.cache.mirror import MirrorCache
-
-    return isinstance(cache, MirrorCache)
-
-
-def _signed_index(location: Location) -> bool:
-    return isinstance(location, ConfiguredLocation) and location.configured.signed_index
-
-
-def _not_taken_back(location: Location, flags: TrustFlags, rule: Rule) -> UsageError:
-    flag = "--unsigned" if flags.unsigned else "--no-check-signature"
-    return UsageError(
-        f"{flag}: {location.text} has to be signed, says {rule.where}",
-        hint='leave the flag out, or give that cache a scope of its own there with rule = "accept-unsigned"',
-    )
-
-
-def _speaks_plain_http(host: str) -> bool:
-    from oci_binpkg.transport.probe import plain_http_on_loopback
-
-    return plain_http_on_loopback(host)
-
-
-def _pause(_turn: int) -> None:
-    """Wait a random moment, so that writers of one index get out of step."""
-    time.sleep(random.uniform(0.2, 2.0))  # noqa: S311 - spreads writers

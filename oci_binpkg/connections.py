@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
@@ -37,10 +38,13 @@ _LOGINS: Final = {
 
 
 class Connections:
-    """Everything that leads elsewhere, for one run of the command line."""
+    """Everything that leads elsewhere. `credentials` are logins by host, which go before what is in files."""
 
-    def __init__(self, settings: Settings, observer: Observer) -> None:
+    def __init__(
+        self, settings: Settings, observer: Observer, credentials: Mapping[str, Credential] | None = None
+    ) -> None:
         self._settings = settings
+        self._credentials = credentials or {}
         self._observer = observer
         self._clients: dict[tuple[str, Access], RegistryHttpClient] = {}
         self._warn = Warnings(observer)
@@ -119,14 +123,14 @@ class Connections:
     def keychain(self) -> Keychain:
         """The logins."""
         waiting = patience(self._settings.lock_timeout, self._observer)
-        return Keychain(self.files, observer=self._observer, patience=waiting)
+        return Keychain(self.files, explicit=self._credentials, observer=self._observer, patience=waiting)
 
     def _keychain_with(self, host: str, access: Access) -> Keychain:
         if not access.is_known:
             return self.keychain
         login = access.key_id and access.secret
         credential = Credential(access.key_id, access.secret) if login else Credential(registry_token=access.token)
-        return Keychain(self.files, explicit={host: credential}, observer=self._observer)
+        return Keychain(self.files, explicit={**self._credentials, host: credential}, observer=self._observer)
 
     def _client(self, origin: str, access: Access) -> RegistryHttpClient:
         key = (origin, access)

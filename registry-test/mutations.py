@@ -162,7 +162,7 @@ MUTATIONS = (
     ),
     Mutation(
         "trust: search believes signed indices alone",
-        "oci_binpkg/client.py",
+        "oci_binpkg/cache_opener.py",
         "TrustFlags(index=self.rule(text).require and self.rule(text).explicit)",
         "TrustFlags()",
         "no_command and registry-name",
@@ -194,7 +194,7 @@ MUTATIONS = (
     ),
     Mutation(
         "trust: no flag takes back what the section asks for",
-        "oci_binpkg/client.py",
+        "oci_binpkg/cache_opener.py",
         "if declined and rule.firm:",
         "if False:",
         "takes_back and show",

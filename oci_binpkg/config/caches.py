@@ -23,7 +23,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 from urllib.parse import urlsplit
 
 from oci_binpkg.config.tables import Kinds, tables
@@ -45,6 +45,26 @@ KEYS: Final[Mapping[str, Kinds]] = {
     "access_key_secret_variable": (str,),
     "access_token_variable": (str,),
 }
+
+
+class CacheKeys(TypedDict, total=False):
+    """The keys of `[caches.NAME]` as keyword arguments; see the module's text. None leaves a key out, or as it is."""
+
+    url: str | None
+    fetch: str | None
+    push: str | None
+    signed: bool | None
+    signed_index: bool | None
+    insecure: bool | None
+    origins: Sequence[str] | None
+    view: str | None
+    endpoint_url: str | None
+    profile: str | None
+    access_key_id_variable: str | None
+    access_key_secret_variable: str | None
+    access_token_variable: str | None
+
+
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _USERS: Final = frozenset({"sftp", "ssh", "ftp", "smb", "abfs", "abfss"})
 """Where what stands before the @ says which account or container, and is no secret."""

@@ -12,8 +12,8 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from oci_binpkg.cache.open import parse_location
-from oci_binpkg.config.caches import parse_caches
-from oci_binpkg.config.settings import MAX_FILE_BYTES, parse_config
+from oci_binpkg.config.caches import check_name, parse_caches
+from oci_binpkg.config.settings import MAX_FILE_BYTES, load_settings, parse_config
 from oci_binpkg.disk import NotRegularError, TooLargeError, read_regular, replace_file
 from oci_binpkg.errors import LocalDiskError, UsageError
 from oci_binpkg.file_lock import Patience, locked
@@ -42,6 +42,57 @@ def change_cache(path: str, name: str, change: Change, patience: Patience | None
         ) from error
     except OSError as error:
         raise LocalDiskError(f"{path} cannot be changed: {error.strerror}") from error
+
+
+def add_cache(path: str, name: str, values: Mapping[str, Any], patience: Patience | None = None) -> None:
+    """Give a cache a name. `values` are its keys; None and "" are left out. Raises as `change_cache`."""
+    check_name(name, path)
+
+    def add(table: dict[str, Any]) -> None:
+        if table:
+            raise UsageError(f"{path}: there is a cache {name} already", hint=f"`oci-binpkg mirror set {name}`")
+        table.update({key: value for key, value in values.items() if value not in (None, "")})
+
+    change_cache(path, name, add, patience)
+
+
+def set_cache(path: str, name: str, values: Mapping[str, Any], patience: Patience | None = None) -> None:
+    """Change keys of a cache: None leaves one as it is, "" removes it. Raises as `change_cache`."""
+    given = {key: value for key, value in values.items() if value is not None}
+    if not given:
+        raise UsageError(f"nothing is said of what to change of {name}", hint="try `oci-binpkg mirror set -h`")
+
+    def edit(table: dict[str, Any]) -> None:
+        if not table:
+            raise _unknown(name, path)
+        table.update(given)
+        for key in [key for key, value in table.items() if value == ""]:
+            del table[key]
+        if not table:
+            raise UsageError(f"{name} would be left without an address", hint=f"`oci-binpkg mirror remove {name}`")
+
+    change_cache(path, name, edit, patience)
+
+
+def remove_cache(path: str, name: str, patience: Patience | None = None) -> None:
+    """Forget a name; the cache itself is not touched. Raises as `change_cache`."""
+
+    def edit(table: dict[str, Any]) -> None:
+        if not table:
+            raise _unknown(name, path)
+        table.clear()
+
+    change_cache(path, name, edit, patience)
+
+
+def _unknown(name: str, path: str) -> UsageError:
+    found = load_settings(file=path if os.path.lexists(path) else "").caches.get(name)
+    if found is None:
+        return UsageError(f"{path}: no cache is named {name!r}", hint="`oci-binpkg mirror list` shows their names")
+    return UsageError(
+        f"{name} comes from {found.origin_file}, which is Spack's",
+        hint=f"change it there, or `oci-binpkg mirror add {name} URL` to have one of your own in its place",
+    )
 
 
 def _changed(old: bytes, path: str, name: str, change: Change) -> bytes:

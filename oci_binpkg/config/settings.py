@@ -117,9 +117,12 @@ class Settings:
         return next((path for path in candidates if os.path.isfile(path)), self.ca_file)
 
 
-def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """Read the configuration file and the environment. Raises `UsageError` naming file, key and what is allowed."""
-    env = os.environ if environment is None else environment
+def load_settings(environment: Mapping[str, str] | None = None, *, file: str = "") -> Settings:
+    """Read the configuration file and the environment. Raises `UsageError` naming file, key and what is allowed.
+
+    `file` is read in place of the user's own configuration file.
+    """
+    env = _environment(environment, file)
     home = _home(env)
     path = config_path(env)
     document = parse_config(_read(path, required=bool(env.get("OCI_BINPKG_CONFIG"))), path)
@@ -173,7 +176,7 @@ class Scene:
 
 def config_path(environment: Mapping[str, str] | None = None) -> str:
     """Return the path of the configuration file, whether it exists or not."""
-    env = os.environ if environment is None else environment
+    env = _environment(environment)
     folder = env.get("XDG_CONFIG_HOME") or f"{_home(env)}/.config"
     return env.get("OCI_BINPKG_CONFIG") or f"{folder}/oci-binpkg/config.toml"
 
@@ -195,11 +198,16 @@ def parse_config(data: bytes, path: str) -> dict[str, Any]:
     return document
 
 
-def load_lock_timeout(environment: Mapping[str, str] | None = None) -> float:
+def load_lock_timeout(environment: Mapping[str, str] | None = None, *, file: str = "") -> float:
     """Return how many seconds to wait for a lock; nothing else of the configuration is looked at."""
-    env = os.environ if environment is None else environment
+    env = _environment(environment, file)
     path = config_path(env)
     return _seconds("lock_timeout", env, parse_config(_read(path, required=False), path), path) or LOCK_TIMEOUT
+
+
+def _environment(given: Mapping[str, str] | None, file: str = "") -> Mapping[str, str]:
+    env = os.environ if given is None else given
+    return {**env, "OCI_BINPKG_CONFIG": file} if file else env
 
 
 def _home(env: Mapping[str, str]) -> str:

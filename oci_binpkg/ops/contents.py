@@ -109,6 +109,14 @@ def counted_there(
     return {spec.hash: place for (place, spec), good in zip(places.items(), found, strict=True) if good}
 
 
+def hashes_there(cache: BinaryCache, specs: Iterable[Spec], observer: Observer) -> frozenset[str]:
+    """Return the hashes of the packages that a cache has, of `specs` at least; an empty cache is reported."""
+    hashes = cache.hashes()
+    if not hashes:
+        observer(Warned(f"{cache.name} holds no packages: it is empty or does not exist"))
+    return frozenset(counted_there(cache, specs, hashes, observer))
+
+
 def proven(cache: BinaryCache, specs: Sequence[Spec], observer: Observer) -> list[Spec]:
     """Return the packages that an index lists, as far as something may be said of them.
 

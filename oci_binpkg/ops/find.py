@@ -34,6 +34,21 @@ class Found:
     prefix: str = ""
     verification: Verification | None = None
 
+    @property
+    def name(self) -> str:
+        """The package's name."""
+        return self.spec.name
+
+    @property
+    def version(self) -> str:
+        """The package's version."""
+        return str(self.spec.version)
+
+    @property
+    def hash(self) -> str:
+        """The package's 32-character hash."""
+        return self.spec.hash
+
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
         spec = self.spec

@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from oci_binpkg.disk import NotRegularError, foreign_writers, open_regular, private_folder
+from oci_binpkg.disk import NotRegularError, foreign_writers, open_file, open_regular, private_folder
 from oci_binpkg.errors import ContentError, KeyringError, LocalDiskError, NotFoundError, UsageError
+from oci_binpkg.model.content import read_whole
 from oci_binpkg.signing.gpg import Gpg, Run, run_program, words
 
 MAX_KEY_BYTES: Final = 1024 * 1024
@@ -256,6 +257,16 @@ class OwnKeys:
             "--with-colons", "--list-secret-keys", "--", self.key, task=f"find the key {self.key!r}", agent=True
         )
         return list(_parsed(listing, trusted=True))
+
+
+def read_key_file(path: str) -> bytes:
+    """Return the bytes of a key file, at most one more than a key file may have. Raises `LocalDiskError`."""
+    try:
+        # what a shell gives for `<(...)` or `-` is no regular file: /dev/fd/63, /dev/stdin
+        with open(path, "rb") if path.startswith("/dev/") else open_file(os.path.expanduser(path)) as file:
+            return read_whole(file, MAX_KEY_BYTES + 1)
+    except OSError as error:
+        raise LocalDiskError(f"{path}: {error.strerror}", hint="name a key file, or add --from MIRROR") from None
 
 
 def names_of(keys: Iterable[Key]) -> frozenset[str]:

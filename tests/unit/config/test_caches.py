@@ -5,7 +5,7 @@ import pwd
 
 import pytest
 
-from oci_binpkg.client import ConfiguredLocation, TrustFlags, Wiring
+from oci_binpkg.cache_opener import CacheOpener, ConfiguredLocation, TrustFlags
 from oci_binpkg.config.caches import Access, CacheEndpoint, has_login, shown
 from oci_binpkg.config.settings import Settings, load_settings
 from oci_binpkg.connections import Connections, fsspec_options, s3_settings
@@ -345,7 +345,7 @@ def test_a_url_is_shown_without_its_login():
 
 
 def wiring(home, events=None, **env):
-    return Wiring(load_settings({"HOME": str(home), **env}), events.append if events is not None else ignore)
+    return CacheOpener(load_settings({"HOME": str(home), **env}), events.append if events is not None else ignore)
 
 
 def test_a_name_stands_for_where_it_is_read_or_written(home):

@@ -1,0 +1,334 @@
+"""From the text of a CACHE to a cache that is open: names, connections, and what is asked of signatures there.
+
+A part is imported when it is made. No verb needs all of them, and what speaks to registries alone takes longer to
+import than a look into an image layout takes to run.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
+
+from oci_binpkg.cache.open import FORMS, Location, Opener, Trust, parse_base, parse_location
+from oci_binpkg.config.caches import ANYWHERE, CacheEndpoint, CacheSettings
+from oci_binpkg.config.settings import Settings, patience
+from oci_binpkg.config.trust_policy import place_name
+from oci_binpkg.errors import UsageError
+from oci_binpkg.events import Observer, Warnings
+from oci_binpkg.file_lock import Patience
+from oci_binpkg.signing.index_trust import IndexTrust
+from oci_binpkg.signing.judge import CountingKeys, Judge, believed, check_counts
+from oci_binpkg.signing.statement import Site
+
+if TYPE_CHECKING:
+    from oci_binpkg.cache.oci import OciCache
+    from oci_binpkg.cache.protocol import BinaryCache
+    from oci_binpkg.config.trust_policy import Rule
+    from oci_binpkg.connections import Connections
+    from oci_binpkg.installs.spack import SpackInstalls
+    from oci_binpkg.model.content import Digest
+    from oci_binpkg.objects.protocol import Objects
+    from oci_binpkg.ops.base_images import BaseImages
+    from oci_binpkg.signing.keyring import Keyring, Trusted
+    from oci_binpkg.signing.statement import Signer
+    from oci_binpkg.store.protocol import Store
+
+
+@dataclass(frozen=True, slots=True)
+class TrustFlags:
+    """What the flags say of signatures: the key to sign with, or that nothing is signed, and whether they are checked.
+
+    `check` None is what the configuration says of the cache, else what is usual for its kind. With `index` a signed
+    index is asked for.
+    """
+
+    check: bool | None = None
+    key: str = ""
+    unsigned: bool = False
+    index: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ConfiguredLocation(Location):
+    """Where a cache with a name is, for reading or for writing."""
+
+    configured: CacheSettings = field(default_factory=lambda: CacheSettings("", ANYWHERE, ANYWHERE))
+    endpoint: CacheEndpoint = ANYWHERE
+
+
+class CacheOpener:
+    """Opens caches by name or address, each held to what the configuration and the caller ask of signatures there."""
+
+    def __init__(
+        self, settings: Settings, observer: Observer, connections: Callable[[], Connections] | None = None
+    ) -> None:
+        self._settings = settings
+        self.observer = observer
+        self._warn = Warnings(observer)
+        self._installs: SpackInstalls | None = None
+        self._connect = connections
+
+    def location(self, text: str, *, writing: bool = False) -> Location:
+        """Return where a CACHE or CACHE:TAG is; a configured name stands for its address to read or to write."""
+        name, colon, tag = text.partition(":")
+        named = not tag.startswith("//") and name != "oci-layout"
+        configured = self._settings.caches.get(name) if named else None
+        if named:
+            for remark in self._settings.remarks:
+                self._warn(remark)
+        if configured is None:
+            if named and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+                known = ", ".join(sorted(self._settings.caches)) or "none"
+                raise UsageError(f"no cache named {name!r}", hint=f"configured names: {known}; or write {FORMS}")
+            return parse_location(text)
+        endpoint = configured.endpoint(writing=writing)
+        if endpoint.access.unset:
+            self._warn(f"{configured.unset_text(endpoint)}; it is read without a login")
+        try:
+            at = parse_location(endpoint.url + colon + tag)
+        except UsageError as error:
+            raise UsageError(f"{configured.origin_file}: {name}: {error.message}", hint=error.hint) from None
+        return ConfiguredLocation(
+            at.text, at.repository, at.path, at.reference, at.url, endpoint.view, configured, endpoint
+        )
+
+    def image_location(self, text: str) -> Location:
+        """Return where an image is. Raises `UsageError` without a tag or digest."""
+        location = self.location(text)
+        if not location.reference:
+            raise UsageError(f"{text} names no image: a tag is missing", hint=f"`oci-binpkg inspect {text}` lists them")
+        return location
+
+    def identity(self, cache: CacheSettings) -> str:
+        """Return what makes a cache another one to the catalog: its address, the part of it, and whether it is signed.
+
+        What an index without a signature said is not told any more once the index has to be signed.
+        """
+        words = [cache.fetch.url, cache.fetch.view]
+        try:
+            rule = self._settings.trust.rule(parse_location(cache.fetch.url), cache.name, self._settings.caches)
+        except UsageError:
+            return " ".join(words).strip()  # it cannot be read either, which is told
+        return " ".join([*words, "signed" if rule.require and rule.explicit else ""]).strip()
+
+    def cache(
+        self, text: str, flags: TrustFlags | None = None, *, writing: bool = False, view: str | None = None
+    ) -> BinaryCache:
+        """Open a cache of any kind; `view` is the part whose index is meant ("": all), None the configured one."""
+        location = self._whole(text, writing=writing)
+        location = location if view is None else replace(location, view=view)
+        trust = self._trust(location, flags or TrustFlags(), writing=writing)
+        return self._opener(location).cache(location, trust, writing=writing)
+
+    def searched(self, text: str) -> BinaryCache:
+        """Open a cache whose index is believed without its packages being looked at.
+
+        So the index itself has to be signed where somebody said that the cache has to be.
+        """
+        return self.cache(text, TrustFlags(index=self.rule(text).require and self.rule(text).explicit))
+
+    def target(self, text: str, flags: TrustFlags) -> BinaryCache:
+        """Open a cache to write to. Raises `UsageError` if it is a signed one and nothing is said of signing."""
+        cache = self.cache(text, flags, writing=True)
+        self._signing_is_settled(text, flags, usual=_is_mirror(cache, self.location(text, writing=True)))
+        return cache
+
+    def images(self, text: str, flags: TrustFlags) -> OciCache:
+        """Open a cache to write images to, and packages. Raises as `target`."""
+        location = self._whole(text, writing=True)
+        cache = self._opener(location).images(location, self._trust(location, flags, writing=True))
+        self._signing_is_settled(text, flags, usual=False)
+        return cache
+
+    def rule(self, text: str, *, writing: bool = False) -> Rule:
+        """Return what the configuration asks of a cache."""
+        return self._rule(self.location(text, writing=writing))
+
+    def index_is_settled(self, text: str, flags: TrustFlags) -> None:
+        """Raise `UsageError` if an index that has to be signed is about to be written without a key."""
+        location = self.location(text, writing=True)
+        if not flags.key and flags.check is not False and (flags.index or _signed_index(location)):
+            raise UsageError(f"the index of {text} has to be signed", hint="add --key KEY to sign it")
+
+    def _signing_is_settled(self, text: str, flags: TrustFlags, *, usual: bool) -> None:
+        rule = self._rule(self.location(text, writing=True))
+        if rule.require and (usual or rule.explicit) and not flags.key and not flags.unsigned:
+            raise UsageError(f"{text} holds packages that are signed", hint="add --key KEY to sign them, or --unsigned")
+
+    def images_at(self, location: Location, check: bool | None = None) -> OciCache:
+        """Open the cache at a location to read images, which must be one that keeps them."""
+        return self._opener(location).images(location, self._trust(location, TrustFlags(check)))
+
+    def objects(self, text: str, *, writing: bool = False) -> Objects:
+        """Open the files of a mirror. Raises `UsageError` for another kind of cache."""
+        location = self._whole(text, writing=writing)
+        if not location.url:
+            raise UsageError(f"{text} is no mirror: only mirrors publish keys", hint="name one by its URL")
+        return self._opener(location).objects(location.url)
+
+    @cached_property
+    def keyring(self) -> Keyring:
+        """The keys that are trusted: our own, not the user's."""
+        from oci_binpkg.signing.keyring import Keyring
+
+        return Keyring(self._settings.keyring)
+
+    def installing_into(self, installs: SpackInstalls) -> CacheOpener:
+        """Return an opener to which what this tree remembers counts.
+
+        A signature that was verified for the tree stays good there when its key expires.
+        """
+        opener = copy.copy(self)
+        opener._installs = installs  # noqa: SLF001 - a copy of this object
+        return opener
+
+    def _was_verified(self, manifest: Digest, signer: str) -> bool:
+        installs = self._installs
+        return installs is not None and installs.verifications.vouch(installs.records(), str(manifest), signer)
+
+    def signers(self) -> frozenset[str]:
+        """Return the fingerprints of the keys that are trusted now, for whatever cache."""
+        return self.keyring.fingerprints()
+
+    def _whole(self, text: str, *, writing: bool) -> Location:
+        location = self.location(text, writing=writing)
+        if location.reference:
+            raise UsageError(
+                f"{text} names an image, a cache is expected", hint="leave out what follows the last colon"
+            )
+        return location
+
+    def _site(self, location: Location) -> Site:
+        """Return how a cache is called in signatures: one with a name by the address that it is read from."""
+        origins: tuple[str, ...] = ()
+        addresses = [location]
+        if isinstance(location, ConfiguredLocation):
+            configured = location.configured
+            origins = configured.origins
+            addresses = [parse_location(url) for url in (configured.fetch_url, configured.push_url) if url]
+        own = [name for address in addresses if (name := place_name(address))]
+        copied = [place_name(parse_location(origin)) for origin in origins]
+        return Site(own[0] if own else "", frozenset((*own, *copied)), bool(origins), location.text, self._warn)
+
+    def _rule(self, location: Location) -> Rule:
+        settings = self._settings
+        name = location.configured.name if isinstance(location, ConfiguredLocation) else ""
+        return settings.trust.rule(location, name, settings.caches)
+
+    def _trust(self, location: Location, flags: TrustFlags, *, writing: bool = False) -> Trust:
+        """Return what is asked of signatures at a location: what the configuration says, and what the flags add.
+
+        Raises `UsageError` for a flag that takes back what `[trust]` asks for.
+        """
+        rule = self._rule(location)
+        declined = flags.check is False or flags.unsigned
+        if declined and rule.firm:
+            raise _not_taken_back(location, flags, rule)
+        # who signs vouches for all that is counted in with it, and so looks at its signatures whatever is usual there
+        signs = writing and bool(flags.key)
+        required = not declined and (rule.require or bool(flags.check) or signs)
+        reserved = self._settings.trust.reserved
+        keys: tuple[Trusted, ...] = (CountingKeys(lambda: self.keyring, rule.keys, reserved),)
+        if flags.key:
+            own = self.keyring.own(flags.key)
+            if rule.keys is not None or reserved:
+                check_counts(own, flags.key, rule.keys, reserved, location.text)
+            keys += (own,)
+        wanted = (flags.index or _signed_index(location)) and flags.check is not False
+        prove = required and (rule.explicit or bool(flags.check) or signs)
+        index = IndexTrust(keys, required or (signs and flags.check is not False), wanted, self._warn, prove)
+        judge = Judge(keys, self._was_verified)
+        return Trust(
+            required,
+            judge.opened if required else believed,
+            judge.judged,
+            *self._signers(flags.key),
+            mirror_index=index,
+            image_index=index,
+            site=self._site(location),
+            ours=lambda signed: not flags.key or signed.signer in self.keyring.own(flags.key).fingerprints(),
+        )
+
+    def _signers(self, key: str) -> tuple[Signer | None, Signer | None]:
+        """Return what signs documents, and what makes signatures beside them; None and None without a key."""
+        if not key:
+            return None, None
+        from oci_binpkg.signing.sign import sign_clear, sign_detached
+
+        return partial(sign_clear, key=key, keyring=self.keyring), partial(sign_detached, key=key, keyring=self.keyring)
+
+    def base_images(self, text: str) -> BaseImages:
+        """Return the base images under a reference."""
+        from oci_binpkg.ops.base_images import BaseImages
+
+        location = parse_base(text)
+        trust = self._trust(location, TrustFlags())
+        return BaseImages(self._opener(location).store(location, trust), location.reference)
+
+    def image(self, text: str, check: bool | None = None) -> tuple[Store, str]:
+        """Return the store that an image is in, as it may be read there, and the image's tag or digest."""
+        location = self.image_location(text)
+        return self._opener(location).store(location, self._trust(location, TrustFlags(check))), location.reference
+
+    @cached_property
+    def patience(self) -> Patience:
+        """How long to wait for locks; the observer hears what for."""
+        return patience(self._settings.lock_timeout, self.observer)
+
+    @cached_property
+    def connections(self) -> Connections:
+        """What leads to registries and mirrors."""
+        if self._connect is not None:
+            return self._connect()
+        from oci_binpkg.connections import Connections
+
+        return Connections(self._settings, self.observer)
+
+    def _opener(self, location: Location) -> Opener:
+        endpoint = location.endpoint if isinstance(location, ConfiguredLocation) else ANYWHERE
+        return Opener(
+            lambda repository: self.connections.registry(repository, endpoint),
+            _speaks_plain_http,
+            lambda url: self.connections.objects(url, endpoint),
+            _pause,
+            self.observer,
+            self.patience,
+        )
+
+
+def _is_mirror(cache: BinaryCache, location: Location) -> bool:
+    """Tell whether packages are written one by one to a mirror, where they are usually signed."""
+    if not location.url:
+        return False
+    from oci_binpkg.cache.mirror import MirrorCache
+
+    return isinstance(cache, MirrorCache)
+
+
+def _signed_index(location: Location) -> bool:
+    return isinstance(location, ConfiguredLocation) and location.configured.signed_index
+
+
+def _not_taken_back(location: Location, flags: TrustFlags, rule: Rule) -> UsageError:
+    flag = "--unsigned" if flags.unsigned else "--no-check-signature"
+    return UsageError(
+        f"{flag}: {location.text} has to be signed, says {rule.where}",
+        hint='leave the flag out, or give that cache a scope of its own there with rule = "accept-unsigned"',
+    )
+
+
+def _speaks_plain_http(host: str) -> bool:
+    from oci_binpkg.transport.probe import plain_http_on_loopback
+
+    return plain_http_on_loopback(host)
+
+
+def _pause(_turn: int) -> None:
+    """Wait a random moment, so that writers of one index get out of step."""
+    time.sleep(random.uniform(0.2, 2.0))  # noqa: S311 - spreads writers

@@ -1,0 +1,57 @@
+"""Write the specs of packages, so that a pipeline can hand exact packages on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from oci_binpkg.disk import disk_errors, replace_file
+from oci_binpkg.installs.protocol import Installs
+from oci_binpkg.model.query import Query, select
+from oci_binpkg.model.spec import Spec, SpecGraph
+from oci_binpkg.model.spec_document import spec_document
+
+
+@dataclass(frozen=True, slots=True)
+class SavedSpec:
+    """The spec document of one package: where it was written, and the query that means exactly this package."""
+
+    spec: Spec
+    path: str
+
+    @property
+    def query(self) -> str:
+        """A query that needs no index."""
+        return f"{self.spec.name}@={self.spec.version}/{self.spec.hash}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return {"query": self.query, "file": self.path}
+
+
+def save_specs(specs: Iterable[tuple[Spec, SpecGraph]], folder: str) -> list[SavedSpec]:
+    """Write `NAME-VERSION-HASH.spec.json` of each spec, with the specs around it. Raises `LocalDiskError`."""
+    return [_save(spec, graph, folder) for spec, graph in specs]
+
+
+def specs_in(installs: Installs, queries: Sequence[Query], *, present: bool = False) -> list[Spec]:
+    """Return the specs of a tree that match the queries (all, without one), externals left out.
+
+    With `present` those whose prefix is gone are left out, too.
+    """
+    specs = [r.spec for r in installs.records() if not r.spec.is_external and (r.is_present or not present)]
+    if not queries:
+        return specs
+    return list(dict.fromkeys(spec for query in queries for spec in select(query, specs, installs.graph)))
+
+
+def _save(spec: Spec, graph: SpecGraph, folder: str) -> SavedSpec:
+    path = os.path.join(folder, f"{spec.name}-{spec.version}-{spec.hash}.spec.json".replace("/", "_"))
+    text = json.dumps(spec_document(spec, graph), separators=(",", ":"))
+    with disk_errors(path, "written"):
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    replace_file(path, text.encode(), sync=False)  # there may be thousands of them
+    return SavedSpec(spec, path)
