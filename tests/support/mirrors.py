@@ -185,8 +185,15 @@ class _Server(ThreadingHTTPServer):
 
 @cache
 def s3_server() -> str:
-    """The address of an S3 server that ends with this process; starting one takes half a second."""
+    """The address of an S3 server that ends with this process; starting one takes half a second.
+
+    From then on all clients share what they read of the service's description, which takes longer than their requests.
+    """
+    import botocore.session
+    from botocore.loaders import create_loader
     from moto.server import ThreadedMotoServer
+
+    setattr(botocore.session, "create_loader", cache(create_loader))  # noqa: B010 - its stubs do not know the name
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
