@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from oci_binpkg.ops.check import Rebuilds
     from oci_binpkg.ops.copy import CopyReport
     from oci_binpkg.ops.download import Downloaded
-    from oci_binpkg.ops.engines import Engine, Kind, Loaded
-    from oci_binpkg.ops.find import Found, Shown
+    from oci_binpkg.ops.engines import ContainerEngine, Kind, Loaded
+    from oci_binpkg.ops.find import FoundPackage, Shown
     from oci_binpkg.ops.index import IndexReport
     from oci_binpkg.ops.inspect import CacheInfo, ImageInfo
     from oci_binpkg.ops.install import InstallReport
@@ -361,7 +361,7 @@ class Client:
         store: StrPath | None = None,
         cache: CacheLike | None = None,
         check_signature: bool | None = None,
-    ) -> list[Found]:
+    ) -> list[FoundPackage]:
         """Return the packages of a cache, or else of a tree, that match any query (all, without one).
 
         Versions are in order. Without a cache and a tree, the configured tree is looked at; see also `search`.
@@ -768,7 +768,7 @@ class Client:
             raise UsageError(f"{text} has no views: only mirrors of layout 3 do", hint="leave out --view")
         return whole, {name: self._opener.cache(text, flags, writing=writing, view=name) for name in names}
 
-    def _engine(self, wanted: str) -> Engine:
+    def _engine(self, wanted: str) -> ContainerEngine:
         from oci_binpkg.ops.engines import connect
 
         if wanted and wanted not in _KINDS:

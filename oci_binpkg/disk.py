@@ -60,7 +60,7 @@ class NotRegularError(OSError):
             super().__init__(errno.EINVAL, f"is {kind_of(mode)}, not a regular file", path)
 
 
-class TooLargeError(OSError):
+class FileTooLargeError(OSError):
     """A file holds more bytes than its reader takes."""
 
     def __init__(self, limit: int, path: str) -> None:
@@ -113,7 +113,7 @@ def open_file(path: str, *, follow: bool = True, buffering: int = -1) -> BinaryI
 def read_regular(path: str, limit: int, *, follow: bool = True) -> bytes:
     """Return what a regular file holds; memory is taken for what is there, whatever `limit` is.
 
-    Raises `NotRegularError`, `TooLargeError` above `limit` bytes, `OSError`.
+    Raises `NotRegularError`, `FileTooLargeError` above `limit` bytes, `OSError`.
     """
     descriptor = open_regular(path, follow=follow)
     try:
@@ -123,19 +123,19 @@ def read_regular(path: str, limit: int, *, follow: bool = True) -> bytes:
 
 
 def read_descriptor(descriptor: int, limit: int, path: str) -> bytes:
-    """Return the rest of an open file, of which `path` is for errors. Raises `TooLargeError`, `OSError`."""
+    """Return the rest of an open file, of which `path` is for errors. Raises `FileTooLargeError`, `OSError`."""
     chunks = []
     left = limit + 1
     size = os.fstat(descriptor).st_size
     if size > limit:
-        raise TooLargeError(limit, path)
+        raise FileTooLargeError(limit, path)
     # a file that is as large as it says is read in one piece, which nobody has to join; a second call finds its end
     while left and (chunk := os.read(descriptor, min(max(size + 1, 4096), left))):
         chunks.append(chunk)
         left -= len(chunk)
         size = min(size, _CHUNK)
     if not left:
-        raise TooLargeError(limit, path)
+        raise FileTooLargeError(limit, path)
     return b"".join(chunks)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import Entry
+from oci_binpkg.cache.protocol import CacheEntry
 from oci_binpkg.index.document import index_of
 from oci_binpkg.installs.spack import SpackInstalls
 from oci_binpkg.model.content import OCI_LAYER_GZIP, Blob, Descriptor, Digest, Platform
@@ -170,7 +170,7 @@ def fill_from_mirror(mirror: Path, store: LayoutStore) -> None:
             Platform("linux", "amd64"),
             spec=PackageSpec(json.loads(text)["spec"], root.describe()),
         )
-        cache.publish(Entry(PackageKey.of(root), document, layer, image))
+        cache.publish(CacheEntry(PackageKey.of(root), document, layer, image))
         documents.append((root, document.graph))
     cache.merge_index(index_of(documents))
 

@@ -94,6 +94,15 @@ def test_no_two_modules_have_one_name() -> None:
     assert sorted(twins) == sorted(TWINS), twins
 
 
+def test_no_two_modules_have_a_class_of_one_name() -> None:
+    """A name stands for one thing, whether or not a leading underscore makes it private."""
+    found: dict[str, list[str]] = {}
+    for module, node in nodes():
+        if isinstance(node, ast.ClassDef):
+            found.setdefault(node.name.lstrip("_"), []).append(where(module, node))
+    assert {name: places for name, places in found.items() if len(places) > 1} == {}
+
+
 def imported_by() -> dict[Path, set[Path]]:
     """Return the modules of the package that import each one."""
     importers: dict[Path, set[Path]] = {module: set() for module in MODULES}

@@ -120,7 +120,7 @@ class Codec:
         return Compressor(_Gzip(sink, _deflate(self.level), threads))
 
 
-class _Engine(Protocol):
+class _BlockCompressor(Protocol):
     """Compresses blocks of the size `BLOCK`, and at the end a rest that is smaller and may be empty."""
 
     def write(self, block: _Block) -> None: ...
@@ -140,7 +140,7 @@ class Compressor:
     What the sink raises is raised from `write` or from leaving the context.
     """
 
-    def __init__(self, engine: _Engine) -> None:
+    def __init__(self, engine: _BlockCompressor) -> None:
         self._engine = engine
         self._pieces: list[bytes | bytearray] = []
         self._block: bytearray | None = None
@@ -301,7 +301,7 @@ def decompressor(stream: Readable, what: str, *, media_type: str = "", several_f
     only if `several_frames`. `stream` is not closed.
     """
     chunks = decompressed(stream, what, media_type=media_type, several_frames=several_frames)
-    return cast("BinaryIO", io.BufferedReader(_Chunks(chunks), _PIECE))
+    return cast("BinaryIO", io.BufferedReader(_ChunkStream(chunks), _PIECE))
 
 
 def decompressed(stream: Readable, what: str, *, media_type: str = "", several_frames: bool = False) -> Iterator[bytes]:
@@ -320,7 +320,7 @@ def decompressed(stream: Readable, what: str, *, media_type: str = "", several_f
     return chunks
 
 
-class _Chunks(io.RawIOBase):
+class _ChunkStream(io.RawIOBase):
     """A readable stream made of chunks as they come."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:

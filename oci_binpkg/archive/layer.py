@@ -21,7 +21,7 @@ MAX_UNCOMPRESSED: Final = 2**50
 
 
 @dataclass(frozen=True, slots=True)
-class PackedLayer:
+class LayerFile:
     """A layer in the file `path`: digest and size of its bytes, and of the tar it holds."""
 
     path: str
@@ -44,7 +44,7 @@ def pack_layer(
     on_bytes: Callable[[int], None] | None = None,
     follow: Follow | None = None,
     followed_from: int = FOLLOWED_FROM,
-) -> PackedLayer:
+) -> LayerFile:
     """Pack the tree at `prefix` into the new file `path`; see `write_tar` for the other parameters.
 
     Once the file has `followed_from` bytes, `follow` is told, so that it can be sent while it grows.
@@ -68,7 +68,7 @@ def pack_layer(
                 on_bytes=on_bytes,
             )
         file.finish(Descriptor(codec.media_type("oci"), compressed.digest, compressed.size))
-    return PackedLayer(path, compressed.digest, compressed.size, tar.digest, tar.size, summary)
+    return LayerFile(path, compressed.digest, compressed.size, tar.digest, tar.size, summary)
 
 
 def diff_id_of(stream: Readable, what: str, *, media_type: str = "", limit: int = MAX_UNCOMPRESSED) -> Digest:

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from threading import Lock
 from typing import Any, BinaryIO, Final, cast
 
-from oci_binpkg.archive.layer import PackedLayer
+from oci_binpkg.archive.layer import LayerFile
 from oci_binpkg.archive.layer_record import CachedLayer, encode_record, read_record
 from oci_binpkg.disk import NotRegularError, open_file, private_folder
 from oci_binpkg.errors import ContentError, LocalDiskError
@@ -29,7 +29,7 @@ _CHUNK: Final = 1024 * 1024
 _STALE: Final = 24 * 3600.0
 _HINT: Final = "free some space, or choose another place for the layer cache"
 
-Producer = Callable[[str], PackedLayer]
+Producer = Callable[[str], LayerFile]
 """Packs a layer into the new file whose path it is given."""
 
 
@@ -184,7 +184,7 @@ class LayerCache:
         with file:
             yield file
 
-    def _keep(self, key: str, fingerprint: str, packed: PackedLayer) -> CachedLayer:
+    def _keep(self, key: str, fingerprint: str, packed: LayerFile) -> CachedLayer:
         cached = CachedLayer(key, packed.digest, packed.size, packed.diff_id, packed.uncompressed_size, packed.summary)
         blob = self._blob_path(cached.digest)
         with _disk(self._root):

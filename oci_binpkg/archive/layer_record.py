@@ -12,7 +12,7 @@ from typing import Any, Final
 from oci_binpkg.archive.binary_distribution import Distribution, Relocations
 from oci_binpkg.archive.codec import Codec
 from oci_binpkg.archive.tar_writer import TarSummary, walk
-from oci_binpkg.disk import NotRegularError, TooLargeError, read_regular
+from oci_binpkg.disk import FileTooLargeError, NotRegularError, read_regular
 from oci_binpkg.errors import ContentError, PackError
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.documents import all_text, integer_of, list_of, object_of, parse_json, text_of
@@ -83,7 +83,7 @@ def read_record(path: str) -> tuple[str, CachedLayer]:
     """Read a record: the fingerprint of the tree, and the layer. Raises `ContentError` for anything else."""
     try:
         return _parse_record(parse_json(read_regular(path, _MAX_BYTES, follow=False), path), path)
-    except (NotRegularError, TooLargeError) as error:
+    except (NotRegularError, FileTooLargeError) as error:
         raise ContentError(f"{path}: {error.strerror}") from None
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from oci_binpkg.archive.binary_distribution import MAX_BYTES, MEMBER, Distribution, Relocations
-from oci_binpkg.archive.layer import PackedLayer
+from oci_binpkg.archive.layer import LayerFile
 from oci_binpkg.archive.layer_cache import LayerCache
 from oci_binpkg.archive.layer_record import CachedLayer, tree_fingerprint
 from oci_binpkg.archive.tar_writer import TarSummary
@@ -96,7 +96,7 @@ def keep(cache: LayerCache, layer: Layer, path: str, extracted: Extracted, *, pa
     relocations = Relocations(lists.relocate_binaries, lists.relocate_links, lists.relocate_textfiles)
     summary = TarSummary(extracted.members, len(extracted.files), extracted.bytes, (), relocations)
 
-    def produce(new: str) -> PackedLayer:
+    def produce(new: str) -> LayerFile:
         try:
             shutil.move(path, new)
         except OSError as error:
@@ -105,7 +105,7 @@ def keep(cache: LayerCache, layer: Layer, path: str, extracted: Extracted, *, pa
                 hint="free some space, or choose another place for the layer cache",
             ) from error
         size, digest = descriptor.size, descriptor.digest
-        return PackedLayer(new, digest, size, extracted.diff_id, extracted.uncompressed_size, summary)
+        return LayerFile(new, digest, size, extracted.diff_id, extracted.uncompressed_size, summary)
 
     compression = "zstd" if descriptor.media_type.endswith("zstd") else "gzip"
     kept, _ = cache.build(_key(package_hash, prefix, compression), tree_fingerprint(prefix), produce)

@@ -78,10 +78,10 @@ def read_members(source: BoundedInput, limits: Limits, what: str) -> Iterator[Me
 
     Raises `ContentError` naming `what` and the member.
     """
-    return iter(_Reader(source, limits, what))
+    return iter(_MemberReader(source, limits, what))
 
 
-class _Reader:
+class _MemberReader:
     def __init__(self, source: BoundedInput, limits: Limits, what: str) -> None:
         self._source = source
         self._limits = limits

@@ -35,7 +35,7 @@ from oci_binpkg.cache.mirror_manifest import (
     package_path,
     parse_mirror_manifest,
 )
-from oci_binpkg.cache.protocol import Entry
+from oci_binpkg.cache.protocol import CacheEntry
 from oci_binpkg.errors import (
     PUSH_AGAIN,
     REBUILD,
@@ -153,11 +153,11 @@ class MirrorCache:
                 hint="check the address; `oci-binpkg index rebuild` writes an index, where the mirror is written",
             ) from None
 
-    def find(self, key: PackageKey) -> Entry:
+    def find(self, key: PackageKey) -> CacheEntry:
         """Return a package: its spec document and layer. Manifest and spec are read, the layer is not."""
         return self._entry_at(package_path(key), key.hash)
 
-    def entry(self, locator: str) -> Entry:
+    def entry(self, locator: str) -> CacheEntry:
         """Return the package whose manifest lies at a path, which names its hash."""
         return self._entry_at(locator, hash_of_path(locator) or "")
 
@@ -170,7 +170,7 @@ class MirrorCache:
             )
         return self._put(layer.blob)
 
-    def publish(self, entry: Entry) -> Digest:
+    def publish(self, entry: CacheEntry) -> Digest:
         """Publish a package: layer, spec document, and last its manifest, which alone makes it visible."""
         self._lay_out()
         self.upload(entry.layer)
@@ -223,7 +223,7 @@ class MirrorCache:
         self._objects.remove(package_path(key))
         self._change_index(change)
 
-    def _entry_at(self, path: str, package_hash: str) -> Entry:
+    def _entry_at(self, path: str, package_hash: str) -> CacheEntry:
         what = f"{self.name}/{path}"
         data = self._document(path)
         with hinted(PUSH_AGAIN):
@@ -239,7 +239,7 @@ class MirrorCache:
             if layer.compression != GZIP:
                 raise ContentError(f"{what}: the archive is not compressed with gzip")
         blob = self._blob(layer, OCI_LAYER_GZIP)
-        return Entry(key, document, Layer(blob, UNKNOWN_DIFF_ID), manifest=Digest.of(data), signed=signed)
+        return CacheEntry(key, document, Layer(blob, UNKNOWN_DIFF_ID), manifest=Digest.of(data), signed=signed)
 
     def _indexed_hashes(self) -> dict[str, str]:
         index = self.read_index()

@@ -14,7 +14,7 @@ from typing import Any, Final, Never
 
 from oci_binpkg.cache.mirror import open_verified
 from oci_binpkg.cache.mirror_manifest import MAX_SPEC_BYTES
-from oci_binpkg.cache.protocol import Entry
+from oci_binpkg.cache.protocol import CacheEntry
 from oci_binpkg.errors import ContentError, NotFoundError, UnsupportedError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.index.document import MAX_INDEX_BYTES, IndexDocument, LastIndex
@@ -96,7 +96,7 @@ class MirrorV2Cache:
             assert index is not None  # no digest was named
             return {spec.hash: f"{FOLDER}/{stem}.spec.json" for spec in index.packages() if (stem := _stem_of(spec))}
 
-    def find(self, key: PackageKey) -> Entry:
+    def find(self, key: PackageKey) -> CacheEntry:
         """Return a package. Its path needs architecture and compiler, which the index or a listing tells.
 
         Raises `NotFoundError`, `ContentError`; `UnsupportedError` if there is neither an index nor a listing.
@@ -118,7 +118,7 @@ class MirrorV2Cache:
             raise self._absent(key)
         return self._entry_at(_stem_of_path(path), key.hash)
 
-    def entry(self, locator: str) -> Entry:
+    def entry(self, locator: str) -> CacheEntry:
         """Return the package whose spec document lies at a path, which names its hash."""
         self._warn()
         stem = _stem_of_path(locator)
@@ -128,7 +128,7 @@ class MirrorV2Cache:
         """Raise `UnsupportedError`."""
         self._refuse()
 
-    def publish(self, entry: Entry) -> Digest:  # noqa: ARG002
+    def publish(self, entry: CacheEntry) -> Digest:  # noqa: ARG002
         """Raise `UnsupportedError`."""
         self._refuse()
 
@@ -208,7 +208,7 @@ class MirrorV2Cache:
                 self._listed = {_stem_of_path(path).rpartition("-")[2]: path for path in ordered}
             return self._listed
 
-    def _entry_at(self, stem: str, package_hash: str) -> Entry:
+    def _entry_at(self, stem: str, package_hash: str) -> CacheEntry:
         path, data = self._spec_file(stem)
         what = f"{self.name}/{path}"
         text, signed = self._verify(data, what)
@@ -220,7 +220,7 @@ class MirrorV2Cache:
         if signed is not None:
             self._site.check(signed, key.tag, what)
         layer = self._layer(raw, document.root, stem, what)
-        return Entry(key, document, layer, manifest=Digest.of(data), signed=signed)
+        return CacheEntry(key, document, layer, manifest=Digest.of(data), signed=signed)
 
     def _spec_file(self, stem: str) -> tuple[str, bytes]:
         for suffix in _SUFFIXES:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final, Protocol
 
-from oci_binpkg.cache.protocol import BinaryCache, Entry
+from oci_binpkg.cache.protocol import BinaryCache, CacheEntry
 from oci_binpkg.errors import (
     ASK_AGAIN,
     PUSH_AGAIN,
@@ -130,19 +130,19 @@ class OciCache:
         with hinted(ASK_AGAIN):
             return {hash_of_tag(tag): tag for tag in self._store.tags() if is_package_tag(tag)}
 
-    def find(self, key: PackageKey) -> Entry:
+    def find(self, key: PackageKey) -> CacheEntry:
         """Return a package: its spec document and layer. Two requests, nothing downloaded but manifest and config."""
         with hinted(PUSH_AGAIN):
             return self._entry_of(self._image(key.tag), key)
 
-    def entry(self, locator: str, manifest: Digest | None = None) -> Entry:
+    def entry(self, locator: str, manifest: Digest | None = None) -> CacheEntry:
         """Return the package under a tag, whose hash must be the tag's; `manifest` if it was resolved already."""
         with hinted(PUSH_AGAIN):
             image = self._image(str(manifest) if manifest else locator)
             found = self._entry_of(image, PackageKey("", "", hash_of_tag(locator)), tag=locator)
         return replace(found, key=PackageKey.of(found.document.root))
 
-    def _entry_of(self, image: StoredImage, key: PackageKey, *, tag: str = "") -> Entry:
+    def _entry_of(self, image: StoredImage, key: PackageKey, *, tag: str = "") -> CacheEntry:
         """Return the package that a stored image is. Raises `ContentError` if it is none, or another than `key`."""
         what = f"{self.name}:{tag or key.tag}"
         document = image.config.document
@@ -163,7 +163,7 @@ class OciCache:
             raise ContentError(f"{what} holds another package: {spec.root.short} ({spec.root.hash})")
         signed = self._signed_for(image.descriptor, tag or key.tag, what)
         made = Layer(blob_of(self._store, layer), image.config.diff_ids[-1])
-        return Entry(
+        return CacheEntry(
             key,
             spec,
             made,
@@ -202,7 +202,7 @@ class OciCache:
         """Send a layer while it is being made; tells whether it arrived. None where that saves nothing."""
         return self._store.put_growing if isinstance(self._store, TakesGrowing) else None
 
-    def publish(self, entry: Entry) -> Digest:
+    def publish(self, entry: CacheEntry) -> Digest:
         """Publish the entry's image under the package's tag."""
         if entry.image is None:
             raise ValueError("a package in an OCI cache is an image")
@@ -310,7 +310,7 @@ class OciCache:
     def _read_packages(self, tags: Iterable[str], unusable: set[str]) -> IndexDocument:
         """Read packages by their tags; tags that are no sound packages join `unusable`."""
 
-        def read(tag: str) -> Entry | None:
+        def read(tag: str) -> CacheEntry | None:
             try:
                 return self.entry(tag)
             except (NotFoundError, ContentError):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Never
 from urllib.parse import unquote, urlsplit
 
-from oci_binpkg.cache.protocol import Entry
+from oci_binpkg.cache.protocol import CacheEntry
 from oci_binpkg.errors import NotFoundError, TransferError, UnsupportedError, UsageError
 from oci_binpkg.events import Observer, ignore
 from oci_binpkg.file_lock import Patience
@@ -44,11 +44,11 @@ class UnreachableCache:
         """Raise the error."""
         self._fail()
 
-    def find(self, key: PackageKey) -> Entry:  # noqa: ARG002
+    def find(self, key: PackageKey) -> CacheEntry:  # noqa: ARG002
         """Raise the error."""
         self._fail()
 
-    def entry(self, locator: str) -> Entry:  # noqa: ARG002
+    def entry(self, locator: str) -> CacheEntry:  # noqa: ARG002
         """Raise the error."""
         self._fail()
 
@@ -56,7 +56,7 @@ class UnreachableCache:
         """Raise the error."""
         self._fail()
 
-    def publish(self, entry: Entry) -> Digest:  # noqa: ARG002
+    def publish(self, entry: CacheEntry) -> Digest:  # noqa: ARG002
         """Raise the error."""
         self._fail()
 

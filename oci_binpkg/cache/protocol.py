@@ -17,7 +17,7 @@ from oci_binpkg.signing.statement import Signed
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CacheEntry:
     """One package in a cache: its spec document, its layer, and the image that carries it where caches keep images.
 
     `prefix` is where the layer has the package, "" if the cache does not tell without the layer being read. `manifest`
@@ -78,11 +78,11 @@ class BinaryCache(IndexSource, Protocol):
         """Return the hashes of all packages, each with its tag or path. One listing, nothing else read."""
         ...
 
-    def find(self, key: PackageKey) -> Entry:
+    def find(self, key: PackageKey) -> CacheEntry:
         """Return a package. Raises `NotFoundError`, or `ContentError` if what is there is not that package."""
         ...
 
-    def entry(self, locator: str) -> Entry:
+    def entry(self, locator: str) -> CacheEntry:
         """Return the package at a tag or path that `hashes` gave. Raises like `find`."""
         ...
 
@@ -90,7 +90,7 @@ class BinaryCache(IndexSource, Protocol):
         """Store a layer ahead of publishing it. Returns whether bytes were sent."""
         ...
 
-    def publish(self, entry: Entry) -> Digest:
+    def publish(self, entry: CacheEntry) -> Digest:
         """Make a package visible, everything it needs first. Returns the digest of its manifest."""
         ...
 

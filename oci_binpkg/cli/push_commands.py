@@ -21,7 +21,7 @@ from oci_binpkg.model.spec import Spec
 from oci_binpkg.ops.contents import counted_there
 from oci_binpkg.ops.push import PushOptions
 from oci_binpkg.ops.push import push as push_packages
-from oci_binpkg.ops.push_report import Outcome, PackageResult, PushReport
+from oci_binpkg.ops.push_report import PackageResult, PushOutcome, PushReport
 from oci_binpkg.ops.selection import Only, select
 from oci_binpkg.ops.stack import no_base
 
@@ -141,7 +141,7 @@ def _finish(report: PushReport, *, json: bool) -> int:
 
 def _print_push(report: PushReport) -> None:
     """Print what became of each package (stdout)."""
-    render.print_table([_pushed(result) for result in report.packages if result.outcome is not Outcome.SKIPPED])
+    render.print_table([_pushed(result) for result in report.packages if result.outcome is not PushOutcome.SKIPPED])
     if image := report.image:
         mark = f"  (incomplete: lacks {', '.join(image.missing)})" if image.missing else ""
         render.print_lines(
@@ -151,16 +151,16 @@ def _print_push(report: PushReport) -> None:
 
 def _push_summary(report: PushReport) -> str:
     """Return the closing line: what was pushed, skipped and failed, what moved and what was saved."""
-    count = {outcome: len(report.by(outcome)) for outcome in Outcome}
-    parts = [f"{count[Outcome.PUSHED]} pushed", f"{count[Outcome.SKIPPED]} skipped (already there)"]
-    if count[Outcome.PLANNED]:
-        parts = [f"{count[Outcome.PLANNED]} would be pushed", f"{count[Outcome.SKIPPED]} are there already"]
-    parts += [f"{count[Outcome.FAILED]} failed"] if count[Outcome.FAILED] else []
-    parts += [f"{count[Outcome.ELSEWHERE]} left out (elsewhere)"] if count[Outcome.ELSEWHERE] else []
-    parts += [f"{count[Outcome.GONE]} left out (prefix gone)"] if count[Outcome.GONE] else []
+    count = {outcome: len(report.by(outcome)) for outcome in PushOutcome}
+    parts = [f"{count[PushOutcome.PUSHED]} pushed", f"{count[PushOutcome.SKIPPED]} skipped (already there)"]
+    if count[PushOutcome.PLANNED]:
+        parts = [f"{count[PushOutcome.PLANNED]} would be pushed", f"{count[PushOutcome.SKIPPED]} are there already"]
+    parts += [f"{count[PushOutcome.FAILED]} failed"] if count[PushOutcome.FAILED] else []
+    parts += [f"{count[PushOutcome.ELSEWHERE]} left out (elsewhere)"] if count[PushOutcome.ELSEWHERE] else []
+    parts += [f"{count[PushOutcome.GONE]} left out (prefix gone)"] if count[PushOutcome.GONE] else []
     text = f"{report.cache}: {', '.join(parts)}"
-    if count[Outcome.PUSHED]:
-        reused = sum(1 for result in report.by(Outcome.PUSHED) if result.reused)
+    if count[PushOutcome.PUSHED]:
+        reused = sum(1 for result in report.by(PushOutcome.PUSHED) if result.reused)
         text += f"; {size_text(report.bytes_sent)} sent, {size_text(report.bytes_saved)} were there already"
         text += f", {reused} not compressed again" if reused else ""
     return text + ("; index updated" if report.index_written else "")
@@ -168,7 +168,7 @@ def _push_summary(report: PushReport) -> str:
 
 def _hints(report: PushReport) -> list[str]:
     """Return what to do next about the failures, each once."""
-    return list(dict.fromkeys(r.error.hint for r in report.by(Outcome.FAILED) if r.error and r.error.hint))
+    return list(dict.fromkeys(r.error.hint for r in report.by(PushOutcome.FAILED) if r.error and r.error.hint))
 
 
 def _pushed(result: PackageResult) -> tuple[str, str, str, str]:

@@ -11,7 +11,7 @@ from oci_binpkg.cli.listing import json_list
 from oci_binpkg.cli.terminal import print_json_text, print_lines
 
 if TYPE_CHECKING:
-    from oci_binpkg.ops.find import Found, Shown
+    from oci_binpkg.ops.find import FoundPackage, Shown
     from oci_binpkg.ops.inspect import CacheInfo, ImageInfo
 
 __all__ = [
@@ -59,7 +59,7 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
     )
 
 
-def print_found(found: Sequence[Found]) -> None:
+def print_found(found: Sequence[FoundPackage]) -> None:
     """Print packages, one a line: hash, name and version, state, the rest of the spec."""
     # a table without having all of it
     hashes = max((len(f.spec.hash[:7]) for f in found), default=0)
@@ -72,7 +72,7 @@ def print_found(found: Sequence[Found]) -> None:
     )
 
 
-def print_long(found: Sequence[Found]) -> None:
+def print_long(found: Sequence[FoundPackage]) -> None:
     """Print packages of a tree with what was verified of them, under a header."""
     rows = [("hash", "package", "state", "signed by", "signed on", "spec hash", "from")]
     for each in found:

@@ -14,7 +14,7 @@ from tomlkit.exceptions import TOMLKitError
 from oci_binpkg.cache.open import parse_location
 from oci_binpkg.config.caches import check_name, parse_caches
 from oci_binpkg.config.settings import MAX_FILE_BYTES, load_settings, parse_config
-from oci_binpkg.disk import NotRegularError, TooLargeError, read_regular, replace_file
+from oci_binpkg.disk import FileTooLargeError, NotRegularError, read_regular, replace_file
 from oci_binpkg.errors import LocalDiskError, UsageError
 from oci_binpkg.file_lock import Patience, locked
 
@@ -36,7 +36,7 @@ def change_cache(path: str, name: str, change: Change, patience: Patience | None
             new = _changed(old or b"", path, name, change)
             if new != old:
                 replace_file(target, new, mode=_SECRET_MODE if old is None else None)
-    except (NotRegularError, TooLargeError) as error:
+    except (NotRegularError, FileTooLargeError) as error:
         raise LocalDiskError(
             f"{error.filename}: {error.strerror}", hint="remove it, or set OCI_BINPKG_CONFIG"
         ) from error

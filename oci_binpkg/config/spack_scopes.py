@@ -33,7 +33,7 @@ _URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://")
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class MirrorsSection:
     """What one file says of mirrors: name -> entry. `overrides`: what lower files say does not count (`mirrors::`)."""
 
     path: str
@@ -73,7 +73,7 @@ class SpackFiles:
     """Reads Spack's files. `sections` has what they say, the highest first; `remarks` what is not read, and why."""
 
     places: SpackPlaces
-    sections: list[Section] = field(default_factory=list)
+    sections: list[MirrorsSection] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
 
@@ -106,7 +106,7 @@ class SpackFiles:
         overrides = "mirrors:" in document
         entries = self._mapping(document.get("mirrors:" if overrides else "mirrors"), f"{path}: mirrors")
         if entries or overrides:
-            self.sections.append(Section(path, entries, overrides))
+            self.sections.append(MirrorsSection(path, entries, overrides))
         for entry in self._includes(document, path):
             self._include(entry, path, depth + 1)
         return True

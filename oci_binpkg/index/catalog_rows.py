@@ -60,17 +60,17 @@ class _EdgeParameters(msgspec.Struct, gc=False):
     virtuals: tuple[str, ...] | None = None
 
 
-class _Edge(msgspec.Struct, gc=False):
+class _RowDependency(msgspec.Struct, gc=False):
     name: str
     hash: str
     parameters: _EdgeParameters | None = None
 
 
-class _Annotations(msgspec.Struct, gc=False):
+class _SpecAnnotations(msgspec.Struct, gc=False):
     compiler: msgspec.Raw = msgspec.Raw()
 
 
-class _Node(msgspec.Struct, gc=False):
+class _RowNode(msgspec.Struct, gc=False):
     name: str
     version: str
     arch: msgspec.Raw
@@ -78,20 +78,20 @@ class _Node(msgspec.Struct, gc=False):
     namespace: str | None = None
     parameters: msgspec.Raw = msgspec.Raw()
     compiler: msgspec.Raw = msgspec.Raw()
-    annotations: _Annotations | None = None
-    dependencies: tuple[_Edge, ...] | None = None
+    annotations: _SpecAnnotations | None = None
+    dependencies: tuple[_RowDependency, ...] | None = None
 
 
-_NODE: Final = msgspec.json.Decoder(_Node)
+_NODE: Final = msgspec.json.Decoder(_RowNode)
 _PLAIN: Final = _EdgeParameters()
 
 
 def read_rows(records: Records, wanted: Iterable[str], notice: Notice = refuse) -> Iterator[PackageRow]:
     """Yield the rows of these hashes, in their order; a record that cannot be read goes to `notice` instead."""
-    readers: dict[int, _NodeReader] = {}
+    readers: dict[int, _RowReader] = {}
     for package_hash in wanted:
         node = records.node(package_hash)
-        reader = readers.get(node.form) or readers.setdefault(node.form, _NodeReader(node.form))
+        reader = readers.get(node.form) or readers.setdefault(node.form, _RowReader(node.form))
         try:
             row = reader.read(node.text, node.record)
             if row.hash != package_hash:
@@ -103,7 +103,7 @@ def read_rows(records: Records, wanted: Iterable[str], notice: Notice = refuse) 
 
 
 @dataclass(slots=True)
-class _NodeReader:
+class _RowReader:
     """Reads nodes of one spec format, remembering what was parsed of those before."""
 
     form: int

@@ -63,7 +63,7 @@ def search(catalog: Catalog, queries: Sequence[Query], *, family: str = "", cach
 
     `family` is the only architecture to look at, as image manifests name it, `cache` the only cache; "" is all.
     """
-    reader = _Reader(catalog)
+    reader = _MatchReader(catalog)
     found: dict[str, Match] = {}
     for constraint in [query.constraint for query in queries] or [Constraint()]:
         found |= {match.spec.hash: match for match in reader.matches(constraint, family, cache)}
@@ -85,7 +85,7 @@ def near_names(catalog: Catalog, queries: Sequence[Query]) -> list[str]:
     return list(near)[: 2 * _NEAR]
 
 
-class _Reader:
+class _MatchReader:
     """Reads packages that fit a constraint. What was parsed once is kept for the next."""
 
     def __init__(self, catalog: Catalog) -> None:

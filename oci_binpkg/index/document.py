@@ -14,9 +14,9 @@ from typing import Any, Final
 from oci_binpkg.errors import REBUILD, ContentError, hinted
 from oci_binpkg.index.records import (
     GatheredRecords,
+    IndexRecord,
     LayeredRecords,
     Notice,
-    Record,
     Records,
     StoredRecords,
     refuse,
@@ -201,7 +201,7 @@ def read_index(text: Spool, what: str, notice: Notice = refuse) -> IndexDocument
     return IndexDocument(records.version, records, None, records.extra)
 
 
-def _record_bytes(package_hash: str, record: Record, count: int) -> bytes:
+def _record_bytes(package_hash: str, record: IndexRecord, count: int) -> bytes:
     mark, rest = b"true" if record.in_cache else b"false", _members(record.raw, after=b",")
     # nobody has looked whether a key that stands in somebody's index needs escapes
     plain = package_hash.isascii() and package_hash.isalnum()

@@ -23,12 +23,12 @@ from oci_binpkg.model.spec import Spec
 from oci_binpkg.model.spec_document import LAST_WITH_ALIASES, parse_node
 
 
-class _Edge(msgspec.Struct, gc=False):
+class _DependencyHash(msgspec.Struct, gc=False):
     hash: str
 
 
 class _Needs(msgspec.Struct, gc=False):
-    dependencies: tuple[_Edge, ...] | None = None
+    dependencies: tuple[_DependencyHash, ...] | None = None
 
 
 class _RecordNeeds(msgspec.Struct, gc=False):
@@ -49,7 +49,7 @@ class _Mark(msgspec.Struct, gc=False):
     in_buildcache: Any = None
 
 
-class _Record(msgspec.Struct, gc=False):
+class _RecordSpec(msgspec.Struct, gc=False):
     spec: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -58,7 +58,7 @@ NEEDS: Final = msgspec.json.Decoder(_Needs)
 RECORD_NEEDS: Final = msgspec.json.Decoder(_RecordNeeds)
 OUTLINE: Final = msgspec.json.Decoder(_Outline)
 MARK: Final = msgspec.json.Decoder(_Mark)
-RECORD: Final = msgspec.json.Decoder(_Record)
+RECORD: Final = msgspec.json.Decoder(_RecordSpec)
 PARTS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 NOT_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 NOTHING: Final = msgspec.Raw(b"null")
@@ -74,7 +74,7 @@ def refuse(package_hash: str, error: ContentError) -> None:
     raise error
 
 
-class Record(Protocol):
+class IndexRecord(Protocol):
     """A package in an index. Written again, what was read of it stands there as it was, unknown members included."""
 
     @property
@@ -101,7 +101,7 @@ class Record(Protocol):
         """Return its node as it is written."""
         ...
 
-    def marked(self, *, in_cache: bool) -> Record:
+    def marked(self, *, in_cache: bool) -> IndexRecord:
         """Return the record with another mark."""
         ...
 
@@ -111,7 +111,7 @@ MOST_DAMAGED: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class IndexRecord:
+class ParsedRecord:
     """A record with its spec: that of a package of the oldest formats, whose edges its document alone explains."""
 
     spec: Spec
@@ -127,12 +127,12 @@ class IndexRecord:
         """Return its node as it is written."""
         return canonical_json(self.spec.node)
 
-    def marked(self, *, in_cache: bool) -> IndexRecord:
+    def marked(self, *, in_cache: bool) -> ParsedRecord:
         """Return the record with another mark."""
         return replace(self, in_cache=in_cache)
 
 
-class Node(NamedTuple):
+class NodeText(NamedTuple):
     """The text of a node, its spec format, and how errors call the record that it is in."""
 
     text: bytes | msgspec.Raw
@@ -144,7 +144,7 @@ class Node(NamedTuple):
 class OpenedRecord:
     """A record whose node is not parsed: it is written again as it stands."""
 
-    node: Node
+    node: NodeText
     in_cache: bool
     raw: Mapping[str, Any]
 
@@ -172,7 +172,7 @@ class OpenedRecord:
         return replace(self, in_cache=in_cache)
 
 
-class Records(Mapping[str, Record]):
+class Records(Mapping[str, IndexRecord]):
     """Records by hash, in their order; what can be said without reading each of them is."""
 
     @abstractmethod
@@ -184,7 +184,7 @@ class Records(Mapping[str, Record]):
         """Return the name of a package. Raises `KeyError`."""
 
     @abstractmethod
-    def node(self, package_hash: str) -> Node:
+    def node(self, package_hash: str) -> NodeText:
         """Return the node of a package as it stands. Raises `KeyError`."""
 
     def needs(self) -> Iterator[str]:
@@ -252,17 +252,17 @@ class GatheredRecords(_NumberedRecords):
         if spec.format_version <= LAST_WITH_ALIASES:
             self._aliased[spec.hash] = spec  # its edges are not what its node says
 
-    def __getitem__(self, package_hash: str) -> Record:
+    def __getitem__(self, package_hash: str) -> IndexRecord:
         mark = self.in_cache(package_hash)
         if package_hash in self._aliased:
-            return IndexRecord(self._aliased[package_hash], mark)
+            return ParsedRecord(self._aliased[package_hash], mark)
         return OpenedRecord(self.node(package_hash), mark, {})
 
-    def node(self, package_hash: str) -> Node:
+    def node(self, package_hash: str) -> NodeText:
         """Return the node of a package."""
         number = self._numbers[package_hash]
         text = self._text.read(self._starts[number], self._sizes[number])
-        return Node(text, self._forms[number], f"the package {package_hash}")
+        return NodeText(text, self._forms[number], f"the package {package_hash}")
 
 
 class StoredRecords(_NumberedRecords):
@@ -302,15 +302,15 @@ class StoredRecords(_NumberedRecords):
     def __getitem__(self, package_hash: str) -> OpenedRecord:
         where = self._where(package_hash)
         parts = _decoded(PARTS, self._record(self._numbers[package_hash]), where)
-        node = Node(parts.pop("spec", NOTHING), self._form, where)
+        node = NodeText(parts.pop("spec", NOTHING), self._form, where)
         in_cache = bytes(parts.pop("in_buildcache", NOTHING)) == b"true"
         parts.pop("ref_count", None)
         return OpenedRecord(node, in_cache, _values(parts, where) if parts else {})
 
-    def node(self, package_hash: str) -> Node:
+    def node(self, package_hash: str) -> NodeText:
         """Return the node of a package as it stands."""
         record = RECORD.decode(self._record(self._numbers[package_hash]))
-        return Node(record.spec, self._form, self._where(package_hash))
+        return NodeText(record.spec, self._form, self._where(package_hash))
 
     def needs(self) -> Iterator[str]:
         """Iterate over the hashes that records name as dependencies."""
@@ -382,7 +382,7 @@ class LayeredRecords(Records):
         self._marks |= marks or {}
         self._new = sum(each not in base for each in added)
 
-    def __getitem__(self, package_hash: str) -> Record:
+    def __getitem__(self, package_hash: str) -> IndexRecord:
         if package_hash not in self._base:
             return self._added[package_hash]
         record, mark = self._base[package_hash], self._marks.get(package_hash)
@@ -414,7 +414,7 @@ class LayeredRecords(Records):
         """Return the name of a package."""
         return self._layer(package_hash).name(package_hash)
 
-    def node(self, package_hash: str) -> Node:
+    def node(self, package_hash: str) -> NodeText:
         """Return the node of a package as it stands."""
         return self._layer(package_hash).node(package_hash)
 
@@ -436,7 +436,7 @@ def _values(members: Mapping[str, bytes | msgspec.Raw], where: str) -> dict[str,
     return parse_json(b"{%b}" % text, where, fold_case=False) if text else {}
 
 
-def _needs_or_none(record: Record) -> Iterable[str]:
+def _needs_or_none(record: IndexRecord) -> Iterable[str]:
     """Return what a record needs; one that cannot be read says nothing, and is written again as it stands."""
     try:
         return record.needs

@@ -46,10 +46,10 @@ def scan_index(text: Spool, what: str, found: Found, member: Member) -> None:
 
     `installs` is given to `member`, too: as an empty object, or as what stands in its place.
     """
-    _Scanner(text, what).scan(found, member)
+    _IndexScanner(text, what).scan(found, member)
 
 
-class _Scanner:
+class _IndexScanner:
     """A place in the text, and the piece around it: `_at` is a place in `_piece`, which begins at `_start`."""
 
     def __init__(self, text: Spool, what: str) -> None:

@@ -78,7 +78,7 @@ class Spool:
 
     @contextmanager
     def _open(self) -> Iterator[BinaryIO]:
-        with io.BufferedReader(_Reader(self), _CHUNK) as stream:
+        with io.BufferedReader(_SpoolReader(self), _CHUNK) as stream:
             yield cast("BinaryIO", stream)
 
     def _to_file(self) -> BinaryIO:
@@ -91,7 +91,7 @@ class Spool:
         return file
 
 
-class _Reader(io.RawIOBase):
+class _SpoolReader(io.RawIOBase):
     """A spool from its start."""
 
     def __init__(self, spool: Spool) -> None:

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from oci_binpkg.errors import ContentError, InstallsError
-from oci_binpkg.installs.protocol import Record
+from oci_binpkg.installs.protocol import InstallRecord
 from oci_binpkg.model.documents import object_of, parse_json
 from oci_binpkg.model.spec import Dependency, Spec, SpecGraph
 from oci_binpkg.model.spec_document import edges_of, parse_node
@@ -32,14 +32,14 @@ class Database:
 
     version: str
     document: Mapping[str, Any]
-    records: Mapping[str, Record]
+    records: Mapping[str, InstallRecord]
 
     @property
     def graph(self) -> SpecGraph:
         """The specs of all records."""
         return SpecGraph(record.spec for record in self.records.values())
 
-    def entangled(self, record: Record) -> str:
+    def entangled(self, record: InstallRecord) -> str:
         """Return the short name of another installed package whose prefix is, holds or lies in that of `record`."""
         own = record.spec.hash
         path = record.prefix
@@ -51,15 +51,15 @@ class Database:
         return inside.spec.short if inside is not None else ""
 
     @cached_property
-    def _by_prefix(self) -> Mapping[str, list[Record]]:
-        found: dict[str, list[Record]] = {}
+    def _by_prefix(self) -> Mapping[str, list[InstallRecord]]:
+        found: dict[str, list[InstallRecord]] = {}
         for record in self.records.values():
             if record.installed and not record.spec.is_external:
                 found.setdefault(record.prefix, []).append(record)
         return found
 
     @cached_property
-    def _inside(self) -> Mapping[str, Record]:
+    def _inside(self) -> Mapping[str, InstallRecord]:
         """A package below each directory that holds any."""
         return {outer: records[0] for prefix, records in self._by_prefix.items() for outer in _around(prefix)}
 
@@ -108,7 +108,7 @@ def _version(database: Mapping[str, Any], what: str) -> str:
     )
 
 
-def _record(key: str, raw: object, form: int, what: str) -> Record:
+def _record(key: str, raw: object, form: int, what: str) -> InstallRecord:
     if not isinstance(raw, dict):
         raise ContentError(f"{what}: a record is an object")
     node = object_of(raw, "spec", what)
@@ -116,7 +116,7 @@ def _record(key: str, raw: object, form: int, what: str) -> Record:
     if spec.hash != key:
         raise ContentError(f"{what}: the record holds the spec of {spec.hash}")
     path = raw.get("path")
-    return Record(
+    return InstallRecord(
         spec=spec,
         prefix=path if isinstance(path, str) and path != "None" else spec.external_path,
         installed=raw.get("installed") is True,

@@ -39,7 +39,7 @@ _RECORDED: Final = msgspec.json.Decoder(dict[str, dict[str, str | int | float | 
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Difference:
     """One difference between a prefix and its record: the path relative to the prefix, and what is wrong with it."""
 
     path: str
@@ -109,20 +109,20 @@ def early_hashes(
             readers.shutdown(cancel_futures=True)
 
 
-def compare(prefix: str) -> Iterator[Finding]:
+def compare(prefix: str) -> Iterator[Difference]:
     """Yield how the files of a prefix differ from its record. Raises `InstallsError` if it has none."""
     recorded = dict(read_manifest(prefix))
     for relative, path, status in _walk(prefix):
         name = os.path.join(prefix, relative) if relative else prefix
         entry = recorded.pop(name, None)
         if entry is None:
-            yield Finding(relative, "is not recorded")
+            yield Difference(relative, "is not recorded")
         elif problem := _difference(path, status, entry):
-            yield Finding(relative, problem)
+            yield Difference(relative, problem)
     for name in recorded:
         relative = os.path.relpath(name, prefix) if name.startswith(f"{prefix}/") else name
         if relative not in _UNLISTED:
-            yield Finding(relative, "is missing")
+            yield Difference(relative, "is missing")
 
 
 def file_hash(path: str) -> str:

@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from oci_binpkg.disk import read_regular
 from oci_binpkg.errors import ContentError, InstallsError
-from oci_binpkg.installs.protocol import PACKAGES_FILE, Record
+from oci_binpkg.installs.protocol import PACKAGES_FILE, InstallRecord
 from oci_binpkg.model.spec import FLAGS, RUNTIME, Spec, SpecGraph
 from oci_binpkg.model.spec_document import parse_node
 from oci_binpkg.model.spec_hash import PACKAGES_NAMESPACE, packages_hash
@@ -46,7 +46,7 @@ _RESERVED: Final = frozenset({"name", "version", "os", "target", "platform", "ar
 
 
 @dataclass(frozen=True, slots=True)
-class _Edge:
+class _WrittenDependency:
     """A dependency as written, and the part of the file it stands in."""
 
     text: str
@@ -65,7 +65,7 @@ class _Table:
     explicit: bool
     arch: Mapping[str, str]
     variants: Mapping[str, Any]
-    edges: tuple[_Edge, ...]
+    edges: tuple[_WrittenDependency, ...]
 
 
 class PrefixInstalls:
@@ -99,11 +99,11 @@ class PrefixInstalls:
         """The specs of all packages."""
         return self._graph
 
-    def records(self) -> tuple[Record, ...]:
+    def records(self) -> tuple[InstallRecord, ...]:
         """Return all packages in the order of the file."""
         return tuple(self._records.values())
 
-    def record(self, package_hash: str) -> Record | None:
+    def record(self, package_hash: str) -> InstallRecord | None:
         """Return the record of a hash."""
         return self._records.get(package_hash)
 
@@ -208,7 +208,7 @@ def _variants(table: Mapping[str, Any], where: str) -> dict[str, Any]:
     return dict(table)
 
 
-def _edge(edge: object, where: str) -> _Edge:
+def _edge(edge: object, where: str) -> _WrittenDependency:
     table = {"name": edge} if isinstance(edge, str) else _table(edge, where)
     _known_keys(table, _EDGE_KEYS, where)
     text = _text(table, "name", where)
@@ -218,7 +218,7 @@ def _edge(edge: object, where: str) -> _Edge:
     match = _EDGE.fullmatch(text)
     if match is None or not (match["name"] or match["hash"]):
         raise InstallsError(f"{where}: {text!r} names no package", hint="write NAME, NAME@VERSION or NAME/HASH")
-    return _Edge(text, tuple(each for each in _TYPES if each in types), where)
+    return _WrittenDependency(text, tuple(each for each in _TYPES if each in types), where)
 
 
 def _table(value: object, where: str) -> Mapping[str, Any]:
@@ -244,7 +244,7 @@ def _text(table: Mapping[str, Any], key: str, where: str, pattern: re.Pattern[st
     return value
 
 
-def _build(tables: list[_Table]) -> list[Record]:
+def _build(tables: list[_Table]) -> list[InstallRecord]:
     """Turn tables into records: each package as soon as all it depends on has its hash."""
     _refuse_same_prefix(tables)
     built: dict[int, Spec] = {}
@@ -262,10 +262,10 @@ def _build(tables: list[_Table]) -> list[Record]:
     for table in tables:
         for edge in table.edges:
             _only(_matching(edge, tables, built), edge, tables, built)
-    return [Record(built[i], table.prefix, explicit=table.explicit) for i, table in enumerate(tables)]
+    return [InstallRecord(built[i], table.prefix, explicit=table.explicit) for i, table in enumerate(tables)]
 
 
-def _matching(edge: _Edge, tables: list[_Table], built: Mapping[int, Spec]) -> list[int]:
+def _matching(edge: _WrittenDependency, tables: list[_Table], built: Mapping[int, Spec]) -> list[int]:
     """Return the numbers of the tables that an edge can mean; those without a hash yet do not match a hash."""
     match = _EDGE.fullmatch(edge.text)
     assert match is not None
@@ -278,7 +278,7 @@ def _matching(edge: _Edge, tables: list[_Table], built: Mapping[int, Spec]) -> l
     ]
 
 
-def _only(found: list[int], edge: _Edge, tables: list[_Table], built: Mapping[int, Spec]) -> int:
+def _only(found: list[int], edge: _WrittenDependency, tables: list[_Table], built: Mapping[int, Spec]) -> int:
     if len(found) == 1:
         return found[0]
     if not found:
@@ -290,7 +290,9 @@ def _only(found: list[int], edge: _Edge, tables: list[_Table], built: Mapping[in
     )
 
 
-def _targets(table: _Table, tables: list[_Table], built: Mapping[int, Spec]) -> list[tuple[Spec, _Edge]] | None:
+def _targets(
+    table: _Table, tables: list[_Table], built: Mapping[int, Spec]
+) -> list[tuple[Spec, _WrittenDependency]] | None:
     """Return what a table's edges lead to, or None while any of it has no hash yet or is not clear."""
     targets = []
     for edge in table.edges:
@@ -301,7 +303,7 @@ def _targets(table: _Table, tables: list[_Table], built: Mapping[int, Spec]) -> 
     return targets
 
 
-def _spec(table: _Table, targets: Iterable[tuple[Spec, _Edge]]) -> Spec:
+def _spec(table: _Table, targets: Iterable[tuple[Spec, _WrittenDependency]]) -> Spec:
     flags = {name: table.variants.get(name, []) for name in FLAGS}
     node: dict[str, Any] = {
         "name": table.name,

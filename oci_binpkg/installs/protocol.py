@@ -29,7 +29,7 @@ def check_root(path: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class InstallRecord:
     """One package of a tree.
 
     `prefix` is absolute, or empty where the tree names none; `installed` is what the tree says, `is_present` what the
@@ -69,10 +69,10 @@ class Installs(Protocol):
     def graph(self) -> SpecGraph:
         """All specs, externals and upstream ones included."""
 
-    def records(self) -> tuple[Record, ...]:
+    def records(self) -> tuple[InstallRecord, ...]:
         """Return all records in the order of the tree, also of packages whose prefix is gone."""
 
-    def record(self, package_hash: str) -> Record | None:
+    def record(self, package_hash: str) -> InstallRecord | None:
         """Return the record of a hash."""
 
     def prefix_for(self, spec: Spec) -> str:

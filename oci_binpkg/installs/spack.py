@@ -16,10 +16,10 @@ from typing import Any, Final
 
 from oci_binpkg.disk import (
     NOT_REGULAR_HINT,
+    FileTooLargeError,
     NotRegularError,
     PrefixPath,
     Root,
-    TooLargeError,
     disk_errors,
     kind_of,
     read_regular,
@@ -37,7 +37,7 @@ from oci_binpkg.installs.database import (
     without_package,
 )
 from oci_binpkg.installs.locking import LockFile, prefix_lock_offset
-from oci_binpkg.installs.protocol import Record, check_root
+from oci_binpkg.installs.protocol import InstallRecord, check_root
 from oci_binpkg.installs.verifications import Verification, Verifications
 from oci_binpkg.model.spec import Spec, SpecGraph
 
@@ -118,11 +118,11 @@ class SpackInstalls:
         """The version of the database."""
         return self._database.version
 
-    def records(self) -> tuple[Record, ...]:
+    def records(self) -> tuple[InstallRecord, ...]:
         """Return the records of this tree, then those that only upstreams have."""
         return tuple(self._records.values())
 
-    def record(self, package_hash: str) -> Record | None:
+    def record(self, package_hash: str) -> InstallRecord | None:
         """Return the record of a hash, of this tree or else of an upstream."""
         return self._records.get(package_hash)
 
@@ -150,7 +150,7 @@ class SpackInstalls:
         path = self.path_of(own) if own is not None else None
         return path or self._projected(spec)
 
-    def path_of(self, record: Record) -> PrefixPath | None:
+    def path_of(self, record: InstallRecord) -> PrefixPath | None:
         """Return the prefix of a package of this very tree, None for one that is not below its root.
 
         Raises `InstallsError` if the prefix of another package is the same, or lies around or inside of it.
@@ -163,11 +163,11 @@ class SpackInstalls:
             )
         return path
 
-    def holds(self, record: Record) -> bool:
+    def holds(self, record: InstallRecord) -> bool:
         """Tell whether a package is installed below the root of this very tree."""
         return record.installed and self._own_path(record) is not None
 
-    def check_prefix(self, record: Record) -> None:
+    def check_prefix(self, record: InstallRecord) -> None:
         """Raise `InstallsError` if a package of this tree is recorded elsewhere; `LocalDiskError` behind a link."""
         if record.spec.is_external or record.spec.hash not in self._database.records:
             return
@@ -178,7 +178,7 @@ class SpackInstalls:
         if found is not None and not stat.S_ISDIR(found.st_mode):
             raise InstallsError(f"the prefix is {kind_of(found.st_mode)}, not a directory")
 
-    def _own_path(self, record: Record) -> PrefixPath | None:
+    def _own_path(self, record: InstallRecord) -> PrefixPath | None:
         if record.spec.is_external or record.spec.hash not in self._database.records:
             return None
         try:
@@ -267,7 +267,7 @@ class SpackInstalls:
             if self._create:
                 return parse_database(encode_database(empty_document()), path)
             raise InstallsError(f"{self._root}: not a Spack install tree", hint=tree_hint(self._root)) from None
-        except (NotRegularError, TooLargeError) as error:
+        except (NotRegularError, FileTooLargeError) as error:
             raise InstallsError(f"{path}: cannot be read: {error.strerror}", hint=NOT_REGULAR_HINT) from error
         except OSError as error:
             raise InstallsError(f"{path}: cannot be read: {error.strerror}") from error

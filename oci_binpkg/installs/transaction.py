@@ -17,7 +17,7 @@ from typing import Final
 from oci_binpkg.disk import PrefixPath, disk_errors, exchange, remove_tree
 from oci_binpkg.errors import BinpkgError, InstallsError, LocalDiskError, SignatureError
 from oci_binpkg.installs.locking import prefix_lock_offset
-from oci_binpkg.installs.protocol import Record
+from oci_binpkg.installs.protocol import InstallRecord
 from oci_binpkg.installs.spack import Addition, DatabaseChange, SpackInstalls
 from oci_binpkg.installs.verifications import Verifications
 from oci_binpkg.model.spec import Spec
@@ -98,7 +98,7 @@ def _locked_directory(name: str, parent: int) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Staged:
+class StagedPackage:
     """A package that is ready to be put in place: what to record of it, and whether it may replace another.
 
     It is not put in place unless the packages with the hashes `needs` are installed at that moment. `refuses` says of
@@ -109,10 +109,10 @@ class Staged:
     addition: Addition
     replace: bool
     needs: Collection[str] = ()
-    refuses: Callable[[Record, Verifications], str] = lambda _record, _known: ""
+    refuses: Callable[[InstallRecord, Verifications], str] = lambda _record, _known: ""
 
 
-def commit(staged: Sequence[Staged], installs: SpackInstalls) -> tuple[list[bool], BinpkgError | None]:
+def commit(staged: Sequence[StagedPackage], installs: SpackInstalls) -> tuple[list[bool], BinpkgError | None]:
     """Put packages in place, dependencies first, and record them in one change of the database.
 
     Returns, for as many as were dealt with, whether each was put there (False: another process did so in the meantime),
@@ -176,7 +176,7 @@ def _parent_of(path: PrefixPath, held: ExitStack) -> int | None:
 
 
 def _put(
-    staged: Staged, installs: SpackInstalls, change: DatabaseChange, verified: Callable[[], Verifications]
+    staged: StagedPackage, installs: SpackInstalls, change: DatabaseChange, verified: Callable[[], Verifications]
 ) -> bool:
     place = staged.place
     record = installs.record(place.spec.hash)
@@ -194,7 +194,7 @@ def _put(
 
 
 def _check_needs(
-    staged: Staged, installs: SpackInstalls, change: DatabaseChange, verified: Callable[[], Verifications]
+    staged: StagedPackage, installs: SpackInstalls, change: DatabaseChange, verified: Callable[[], Verifications]
 ) -> None:
     fresh = {each.hash for each in change.verified}
     for package_hash in staged.needs:

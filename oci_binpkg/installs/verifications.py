@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from oci_binpkg.disk import read_regular, replace_file
-from oci_binpkg.installs.protocol import Record
+from oci_binpkg.installs.protocol import InstallRecord
 
 FILE: Final = ".spack-db/oci-binpkg-verified.jsonl"
 MAX_BYTES: Final = 256 * 1024 * 1024
@@ -90,7 +90,7 @@ class Verifications:
     def __init__(self, root: str) -> None:
         self._lines = _read(root)
 
-    def of(self, record: Record) -> Verification | None:
+    def of(self, record: InstallRecord) -> Verification | None:
         """Return what was verified of a package, None if it is its owner's own."""
         package_hash = record.spec.hash
         if self._lines is None:
@@ -107,7 +107,7 @@ class Verifications:
             return None
         return replace(found, signer="", signed_at=0, reason=_UNFINISHED)
 
-    def vouch(self, records: Iterable[Record], manifest: str, signer: str) -> bool:
+    def vouch(self, records: Iterable[InstallRecord], manifest: str, signer: str) -> bool:
         """Tell whether one of the packages came from a manifest with a signature by a key that was good then."""
         found = (self.of(record) for record in records)
         return any(one is not None and one.manifest == manifest and one.signer == signer for one in found)

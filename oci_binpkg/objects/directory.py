@@ -15,8 +15,8 @@ from typing import BinaryIO, Final
 
 from oci_binpkg.disk import (
     NOT_REGULAR_HINT,
+    FileTooLargeError,
     NotRegularError,
-    TooLargeError,
     open_file,
     read_descriptor,
     remove_leftovers,
@@ -68,7 +68,7 @@ class FileObjects:
         with self.open(path) as stream, _mapped("read", full):
             try:
                 data = read_descriptor(stream.fileno(), limit, full)
-            except TooLargeError:
+            except FileTooLargeError:
                 raise ContentError(f"{full} is larger than {limit} bytes") from None
         etag = hashlib.sha256(data).hexdigest()
         return None if etag == known_etag else Object(data, etag)

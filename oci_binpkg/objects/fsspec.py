@@ -139,7 +139,7 @@ class FsspecObjects:
             filesystem, full = self._at(path)
             stream = filesystem.open(full, "rb")
         with stream:
-            yield cast("BinaryIO", _Mapped(stream, lambda: self._mapped(operation)))
+            yield cast("BinaryIO", _FsspecFile(stream, lambda: self._mapped(operation)))
 
     def size(self, path: str) -> int:
         """Return an object's size in bytes. Raises `NotFoundError`."""
@@ -258,7 +258,7 @@ class FsspecObjects:
             raise _explained(error, operation) from error
 
 
-class _Mapped:
+class _FsspecFile:
     """A file of fsspec whose failures are ours."""
 
     def __init__(self, stream: Any, mapped: Callable[[], Any]) -> None:

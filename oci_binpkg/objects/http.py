@@ -63,7 +63,7 @@ class HttpObjects:
         if response.status == HTTPStatus.NOT_MODIFIED:
             response.close()
             return None
-        with io.BufferedReader(_Body(self, path, response)) as stream:
+        with io.BufferedReader(_ResumedBody(self, path, response)) as stream:
             data = read_whole(stream, limit + 1)
         if len(data) > limit:
             raise ContentError(f"{self.name}/{path} is larger than {limit} bytes")
@@ -72,7 +72,7 @@ class HttpObjects:
     @contextmanager
     def open(self, path: str) -> Iterator[BinaryIO]:
         """Open an object; when the connection breaks, reading goes on where it broke off."""
-        with io.BufferedReader(_Body(self, path, self.request(path, 0, ""))) as stream:
+        with io.BufferedReader(_ResumedBody(self, path, self.request(path, 0, ""))) as stream:
             yield cast("BinaryIO", stream)
 
     def size(self, path: str) -> int:
@@ -125,7 +125,7 @@ class HttpObjects:
         )
 
 
-class _Body(io.RawIOBase):
+class _ResumedBody(io.RawIOBase):
     """A response body that is asked for again, from where it broke off."""
 
     def __init__(self, objects: HttpObjects, path: str, response: Response) -> None:

@@ -94,11 +94,11 @@ def _without_redirects() -> type:
     """
     base: Any = importlib.import_module("aiobotocore.httpsession").AIOHTTPSession
 
-    class Session(base):  # type: ignore[misc]
+    class DirectSession(base):  # type: ignore[misc]
         async def _get_session(self, proxy_url: Any) -> Any:
             return _HandedBack(await super()._get_session(proxy_url))
 
-    return Session
+    return DirectSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ class S3Objects:
         with self._mapped(operation):
             stream = self._filesystem.open(self._full(path), "rb", cache_type="readahead")
         with stream:
-            yield cast("BinaryIO", _Mapped(stream, self, operation))
+            yield cast("BinaryIO", _S3File(stream, self, operation))
 
     def size(self, path: str) -> int:
         """Return an object's size in bytes. Raises `NotFoundError`."""
@@ -285,7 +285,7 @@ _ANSWERS: Final[tuple[tuple[frozenset[str], type[BinpkgError], str], ...]] = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Mapped:
+class _S3File:
     """A file of s3fs whose failures are ours."""
 
     stream: Any

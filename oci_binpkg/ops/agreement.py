@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from oci_binpkg.disk import NotRegularError, TooLargeError, read_regular
+from oci_binpkg.disk import FileTooLargeError, NotRegularError, read_regular
 from oci_binpkg.errors import ContentError, LocalDiskError
 from oci_binpkg.model.documents import check_values, parse_json
 from oci_binpkg.model.spec import Spec
@@ -35,7 +35,7 @@ def check_spec_file(prefix: str, expected: SpecDocument) -> None:
         data = read_regular(os.path.join(prefix, SPEC_FILE), MAX_BYTES, follow=False)
     except FileNotFoundError:
         return
-    except (NotRegularError, TooLargeError) as error:
+    except (NotRegularError, FileTooLargeError) as error:
         raise ContentError(f"{what} {error.strerror}") from None
     except OSError as error:
         raise LocalDiskError(f"{prefix}/{SPEC_FILE}: cannot be read: {error.strerror}") from error
@@ -56,13 +56,13 @@ class _Meta(msgspec.Struct):
     version: int
 
 
-class _Body(msgspec.Struct):
+class _SpecBody(msgspec.Struct):
     meta: _Meta = msgspec.field(name="_meta")
     nodes: list[msgspec.Raw] = msgspec.field()
 
 
 class _Document(msgspec.Struct):
-    spec: _Body
+    spec: _SpecBody
 
 
 _DECODER: Final = msgspec.json.Decoder(_Document)

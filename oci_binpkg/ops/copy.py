@@ -8,7 +8,7 @@ from typing import Any
 
 from oci_binpkg.archive.extract import survey_layer
 from oci_binpkg.cache.oci import OciCache, batched
-from oci_binpkg.cache.protocol import BinaryCache, Entry
+from oci_binpkg.cache.protocol import BinaryCache, CacheEntry
 from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError
 from oci_binpkg.events import BatchStarted, BytesSent, Event, Observer, PackageFinished, PackageStarted, ignore
 from oci_binpkg.index.document import IndexDocument, index_of
@@ -32,7 +32,7 @@ _EPOCH = "1970-01-01T00:00:00+00:00"
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _PresentLayer:
     """A layer that is in the target, and what its package adds to an environment."""
 
     layer: Layer
@@ -44,9 +44,9 @@ class ImageMaker:
 
     def __init__(self, target: BinaryCache) -> None:
         self._target = target
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, _PresentLayer] = {}
 
-    def with_image(self, entry: Entry) -> Entry:
+    def with_image(self, entry: CacheEntry) -> CacheEntry:
         """Return the entry with an image of it stacked on what the target has of its dependencies.
 
         The layer is read once, to its end. Raises `ContentError`.
@@ -59,10 +59,10 @@ class ImageMaker:
         blob = entry.layer.blob
         kind = blob.descriptor.media_type if "vnd.oci.image.layer" in blob.descriptor.media_type else OCI_LAYER_GZIP
         layer = Layer(replace(blob, descriptor=replace(blob.descriptor, media_type=kind)), found.diff_id)
-        self._known[spec.hash] = _Known(layer, tuple(_contributions(found.prefix, found.directories)))
+        self._known[spec.hash] = _PresentLayer(layer, tuple(_contributions(found.prefix, found.directories)))
         return replace(entry, layer=layer, image=self._image(entry, spec))
 
-    def _image(self, entry: Entry, spec: Spec) -> Image:
+    def _image(self, entry: CacheEntry, spec: Spec) -> Image:
         packages, missing = [], []
         changes: list[Prepend] = []
         for needed in entry.document.graph.closure([spec]):
@@ -81,14 +81,14 @@ class ImageMaker:
             missing=missing,
         )
 
-    def _find(self, spec: Spec) -> _Known | None:
+    def _find(self, spec: Spec) -> _PresentLayer | None:
         if spec.hash not in self._known:
             try:
                 entry = self._target.find(PackageKey.of(spec))
             except (NotFoundError, ContentError):
                 return None
             prefix = entry.prefix if is_place_of(entry.prefix, spec) else ""
-            self._known[spec.hash] = _Known(entry.layer, tuple(_own(entry.env, prefix)))
+            self._known[spec.hash] = _PresentLayer(entry.layer, tuple(_own(entry.env, prefix)))
         return self._known[spec.hash]
 
 

@@ -36,7 +36,7 @@ _NOT_ITS_PROTOCOL: Final = (LookupError, TypeError, ValueError, AttributeError, 
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class ContainerEngine:
     """A running engine: its kind, the address it was reached at, and the client (`docker.APIClient`)."""
 
     kind: Kind
@@ -61,7 +61,7 @@ def socket_candidates(kind: Kind, *, host: str = "", runtime_dir: str = "") -> t
     return tuple(f"unix://{path}" for path in ([f"{runtime_dir}/{own}"] if runtime_dir else []) + [system])
 
 
-def connect(kind: Kind, candidates: Sequence[str], *, timeout: float = DEFAULT_TIMEOUT) -> Engine:
+def connect(kind: Kind, candidates: Sequence[str], *, timeout: float = DEFAULT_TIMEOUT) -> ContainerEngine:
     """Connect to the first of `candidates` (`unix:///path`, a path, or `tcp://host:port`) where something listens.
 
     `timeout` (seconds) bounds the wait for each answer. Raises `EngineError` naming what was tried.
@@ -69,14 +69,14 @@ def connect(kind: Kind, candidates: Sequence[str], *, timeout: float = DEFAULT_T
     addresses = [f"unix://{c}" if c.startswith("/") else c for c in candidates]
     for address in addresses:
         if not address.startswith("unix://") or _is_socket(address.removeprefix("unix://")):
-            return Engine(kind, address, _client(kind, address, timeout))
+            return ContainerEngine(kind, address, _client(kind, address, timeout))
     raise EngineError(
         f"no {kind} engine: no socket at {', '.join(a.removeprefix('unix://') for a in addresses) or 'any place'}",
         hint="start the engine (`systemctl --user start podman.socket` for Podman), or name its socket",
     )
 
 
-def has_image(engine: Engine, name: str, config: Digest) -> str:
+def has_image(engine: ContainerEngine, name: str, config: Digest) -> str:
     """Return the id of the image called `name` if it is the one with this configuration, else ""."""
     from docker.errors import NotFound  # noqa: PLC0415  # an extra
 
@@ -88,7 +88,7 @@ def has_image(engine: Engine, name: str, config: Digest) -> str:
     return found if found == str(config) else ""
 
 
-def load(engine: Engine, image: Image, name: str) -> str:
+def load(engine: ContainerEngine, image: Image, name: str) -> str:
     """Load an image under `name` (`repository[:tag]`) and return its id in the engine (`sha256:...`).
 
     Layers are streamed and verified on the way. Raises `UsageError` for a name with a digest, `EngineError` if the
@@ -111,7 +111,7 @@ def load(engine: Engine, image: Image, name: str) -> str:
 
 
 def run(
-    engine: Engine,
+    engine: ContainerEngine,
     image: str,
     command: Sequence[str] = (),
     *,
@@ -145,7 +145,7 @@ def run(
                 client.remove_container(identifier, v=True, force=True)
 
 
-def _follow(engine: Engine, container: str, stdout: BinaryIO, stderr: BinaryIO, timeout: float | None) -> int:
+def _follow(engine: ContainerEngine, container: str, stdout: BinaryIO, stderr: BinaryIO, timeout: float | None) -> int:
     client = engine.client
     expired = threading.Event()
 
@@ -181,7 +181,7 @@ def _forward(target: BinaryIO, data: bytes | None) -> None:
         raise LocalDiskError(f"cannot pass on the container's output: {error.strerror or error}") from error
 
 
-def _default_network(engine: Engine) -> str | None:
+def _default_network(engine: ContainerEngine) -> str | None:
     # dockerd --bridge=none has no default network and then cannot start a container
     if engine.kind == "docker" and not engine.client.networks(names=["bridge"]):
         return "none"
@@ -228,7 +228,7 @@ def _is_socket(path: str) -> bool:
 
 
 @contextmanager
-def _refusals(engine: Engine, action: str, hint: str = "") -> Iterator[None]:
+def _refusals(engine: ContainerEngine, action: str, hint: str = "") -> Iterator[None]:
     from docker.errors import DockerException  # noqa: PLC0415  # an extra
 
     try:
@@ -250,7 +250,7 @@ def _silently() -> Iterator[None]:
         yield
 
 
-def _raise_reported(engine: Engine, event: Any, name: str, hint: str) -> None:
+def _raise_reported(engine: ContainerEngine, event: Any, name: str, hint: str) -> None:
     # the engines answer 200 and report errors inside the stream; the SDK raises nothing
     if not isinstance(event, dict):
         raise EngineError(f"{engine}: an unexpected answer to loading {name}: {_printable(str(event))}")
@@ -336,7 +336,7 @@ class Loaded:
     image_id: str
 
 
-def load_image(engine: Engine, store: Store, reference: str) -> Loaded:
+def load_image(engine: ContainerEngine, store: Store, reference: str) -> Loaded:
     """Load the image under a tag or digest, for this machine's platform, unless the engine has it already.
 
     Raises `NotFoundError` naming the tags there are.
@@ -353,7 +353,7 @@ def load_image(engine: Engine, store: Store, reference: str) -> Loaded:
 
 
 def run_image(
-    engine: Engine,
+    engine: ContainerEngine,
     store: Store,
     reference: str,
     command: Sequence[str],

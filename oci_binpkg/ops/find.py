@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from oci_binpkg.cache.protocol import BinaryCache, Entry
+from oci_binpkg.cache.protocol import BinaryCache, CacheEntry
 from oci_binpkg.events import Observer, ignore
 from oci_binpkg.index.search import IndexSearch
 from oci_binpkg.model.query import Query, ordered, select
@@ -23,7 +23,7 @@ CACHED: Final = "cached"
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundPackage:
     """A package that a query found. `state` is `explicit`, `implicit` or `gone` in a tree, `cached` in a cache.
 
     `verification` says what was verified of one in a tree when it came from a cache.
@@ -65,7 +65,7 @@ class Found:
         return document if self.state == CACHED else document | {"verified": verified}
 
 
-def find_installed(installs: Installs, queries: Sequence[Query]) -> list[Found]:
+def find_installed(installs: Installs, queries: Sequence[Query]) -> list[FoundPackage]:
     """Return the packages of an install tree that match any query (all, without one), externals left out."""
     from oci_binpkg.installs.verifications import Verifications  # noqa: PLC0415 - a search in a cache needs none
 
@@ -74,17 +74,17 @@ def find_installed(installs: Installs, queries: Sequence[Query]) -> list[Found]:
     for record in installs.records():
         if not record.spec.is_external:
             state = ("explicit" if record.explicit else "implicit") if record.is_present else "gone"
-            states[record.spec.hash] = Found(record.spec, state, record.prefix, verified.of(record))
+            states[record.spec.hash] = FoundPackage(record.spec, state, record.prefix, verified.of(record))
     chosen = _matching([found.spec for found in states.values()], queries, installs.graph)
     return [states[spec.hash] for spec in chosen]
 
 
-def find_cached(cache: BinaryCache, queries: Sequence[Query], observer: Observer = ignore) -> list[Found]:
+def find_cached(cache: BinaryCache, queries: Sequence[Query], observer: Observer = ignore) -> list[FoundPackage]:
     """Return the packages of a cache that match any query (all, without one), as far as they may be told."""
     with IndexSearch(contents(cache, observer)) as search:
         asked: Sequence[Query | None] = queries or (None,)
         found = {spec.hash: spec for query in asked for spec in search.matches(query)}
-    return [Found(spec, CACHED) for spec in _ordered(proven(cache, list(found.values()), observer))]
+    return [FoundPackage(spec, CACHED) for spec in _ordered(proven(cache, list(found.values()), observer))]
 
 
 def documents(
@@ -116,7 +116,7 @@ def show(cache: BinaryCache, query: Query, observer: Observer = ignore) -> Shown
 class Shown:
     """A package of a cache."""
 
-    entry: Entry
+    entry: CacheEntry
 
     @property
     def spec(self) -> Spec:
@@ -128,7 +128,7 @@ class Shown:
         layer = self.entry.layer
         graph = self.entry.document.graph
         return {
-            **Found(self.spec, CACHED).to_json(),
+            **FoundPackage(self.spec, CACHED).to_json(),
             "hash_state": self.spec.hash_state.value,
             "tag": self.entry.key.tag,
             "digest": str(self.entry.manifest),

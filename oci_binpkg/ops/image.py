@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.errors import PartialFailureError
 from oci_binpkg.events import BatchStarted, Observer, Warned, ignore
-from oci_binpkg.installs.protocol import Installs, Record
+from oci_binpkg.installs.protocol import InstallRecord, Installs
 from oci_binpkg.model.content import OCI_INDEX, Blob, Descriptor, Platform
 from oci_binpkg.model.image import Image, Runtime
 from oci_binpkg.model.manifest import Index
 from oci_binpkg.model.reference import check_tag
 from oci_binpkg.model.spec import Spec, platform_of
 from oci_binpkg.ops.contents import packages_there
-from oci_binpkg.ops.push_report import Outcome, PackageResult, PushReport, TaggedImage
-from oci_binpkg.ops.schedule import Schedule
+from oci_binpkg.ops.push_report import PackageResult, PushOutcome, PushReport, TaggedImage
+from oci_binpkg.ops.schedule import PushSchedule
 from oci_binpkg.ops.selection import Selection
 from oci_binpkg.ops.stack import BaseImages, Packer, Stack, no_base, require_base
 
@@ -40,7 +40,7 @@ def push_image(
     """
     check_tag(tag)
     present = packages_there(cache, (record.spec for record in selection.wanted), installs.graph, observer)
-    results = [PackageResult(record.spec, Outcome.GONE) for record in selection.gone]
+    results = [PackageResult(record.spec, PushOutcome.GONE) for record in selection.gone]
     for record in selection.gone:
         observer(Warned(f"{record.spec.short} is left out: its prefix {record.prefix} is gone"))
     todo = [record for record in selection.wanted if record.spec.hash not in present]
@@ -48,12 +48,12 @@ def push_image(
     require_base(base, selection.wanted)
     observer(BatchStarted(len(todo), len(there)))
     if dry_run:
-        results += [PackageResult(record.spec, Outcome.PLANNED) for record in todo]
-        results += [PackageResult(record.spec, Outcome.SKIPPED, present[record.spec.hash]) for record in there]
+        results += [PackageResult(record.spec, PushOutcome.PLANNED) for record in todo]
+        results += [PackageResult(record.spec, PushOutcome.SKIPPED, present[record.spec.hash]) for record in there]
         return PushReport(cache.name, tuple(results))
     stack = Stack(installs, cache, packer, present, base=base, observer=observer)
-    results += Schedule(stack, todo, publish=False, needed=there).run(jobs)
-    results += [PackageResult(record.spec, Outcome.SKIPPED, present[record.spec.hash]) for record in there]
+    results += PushSchedule(stack, todo, publish=False, needed=there).run(jobs)
+    results += [PackageResult(record.spec, PushOutcome.SKIPPED, present[record.spec.hash]) for record in there]
     failed = [result for result in results if result.error]
     if failed:
         first = failed[0].error
@@ -74,7 +74,7 @@ def tag_image(
     missing: list[str] = []
     images: dict[Platform, Image] = {}
     for platform, group in by_platform.items():
-        records: Sequence[Record] = stack.closure(group)
+        records: Sequence[InstallRecord] = stack.closure(group)
         images[platform], lacking = stack.image(records, runtime=runtime)
         missing += lacking
     if len(images) == 1:

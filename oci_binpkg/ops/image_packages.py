@@ -10,7 +10,7 @@ import re
 from typing import Final
 
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import Entry
+from oci_binpkg.cache.protocol import CacheEntry
 from oci_binpkg.errors import BinpkgError, ContentError, SignatureError
 from oci_binpkg.index.document import IndexDocument
 from oci_binpkg.model.content import Descriptor, Digest
@@ -27,7 +27,7 @@ _WORTH_A_PACKAGE: Final = 64 * 1024
 """So many bytes of index cost less than reading one package: two requests, and a configuration to take apart."""
 
 
-def stacked(cache: OciCache, image: StoredImage) -> list[Entry]:
+def stacked(cache: OciCache, image: StoredImage) -> list[CacheEntry]:
     """Return the packages of an image of `cache`, bottom first; nothing if one of its layers cannot be told so.
 
     The entries say nothing about images of these packages, so where their signatures count they are read.
@@ -79,11 +79,11 @@ def _below(index: IndexDocument, wanted: set[str]) -> SpecGraph:
     return SpecGraph(found.values())
 
 
-def _entry(graph: SpecGraph, root: Spec, layer: Layer) -> Entry:
+def _entry(graph: SpecGraph, root: Spec, layer: Layer) -> CacheEntry:
     closure = SpecGraph(graph.breadth_first(root, None))
     if closure.missing() or any(spec.build_spec for spec in closure.values()):
         raise ContentError(f"the index has not all that the document of {root.short} has")
-    return Entry(PackageKey.of(root), SpecDocument(root.format_version, root, closure), layer)
+    return CacheEntry(PackageKey.of(root), SpecDocument(root.format_version, root, closure), layer)
 
 
 def package_tags(cache: OciCache, config: ImageConfig) -> dict[Digest, tuple[str, Digest]]:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from oci_binpkg.cache.protocol import BinaryCache, Entry
+from oci_binpkg.cache.protocol import BinaryCache, CacheEntry
 from oci_binpkg.errors import BinpkgError, ContentError, KeyringError, NotFoundError, TransferError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.index.document import EMPTY, IndexDocument, index_of
@@ -142,17 +142,17 @@ def index_or_empty(cache: BinaryCache) -> IndexDocument:
         return EMPTY
 
 
-def document_of(entries: Iterable[Entry]) -> IndexDocument:
+def document_of(entries: Iterable[CacheEntry]) -> IndexDocument:
     """Return an index of packages that are read one after the other; none of them is kept."""
     return index_of((entry.document.root, entry.document.graph) for entry in entries)
 
 
 def read_entries(
     cache: BinaryCache, tags: Iterable[str], damaged: list[str], observer: Observer = ignore
-) -> Iterator[Entry]:
+) -> Iterator[CacheEntry]:
     """Read packages at tags or paths; those that are no sound packages are told and join `damaged`."""
 
-    def read(tag: str) -> Entry | None:
+    def read(tag: str) -> CacheEntry | None:
         try:
             return cache.entry(tag)
         except (NotFoundError, ContentError) as error:

@@ -30,13 +30,13 @@ from oci_binpkg.errors import (
     TransferError,
 )
 from oci_binpkg.events import BatchStarted, BytesPacked, Observer, PackageFinished, PackageStarted, Warned, ignore
-from oci_binpkg.installs.protocol import Record
+from oci_binpkg.installs.protocol import InstallRecord
 from oci_binpkg.installs.spack import Addition, SpackInstalls
-from oci_binpkg.installs.transaction import Place, Staged, commit, stage, sweep
+from oci_binpkg.installs.transaction import Place, StagedPackage, commit, stage, sweep
 from oci_binpkg.installs.verifications import Verifications
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.spec import Spec
-from oci_binpkg.ops.sources import Found, Resolution, Sources
+from oci_binpkg.ops.sources import FoundEntry, Resolution, Sources
 from oci_binpkg.ops.standing import check_present, older_than_known, verification_of, why_not
 from oci_binpkg.ops.unpack import Unpacked, unpack
 from oci_binpkg.parallel import READERS
@@ -262,7 +262,7 @@ class _Install:
         """Unpack on several threads; commit in order on this one, as many at a time as are ready."""
         results: dict[str, InstallResult] = {}
         pool = ThreadPoolExecutor(max(1, self.options.jobs), "unpack")
-        running: dict[str, Future[_Staged]] = {}
+        running: dict[str, Future[_UnpackedPackage]] = {}
         try:
             for spec in todo:
                 running[spec.hash] = pool.submit(self._stage, spec)
@@ -287,7 +287,10 @@ class _Install:
         return list(results.values())
 
     def _finish(
-        self, ready: Sequence[Spec], running: Mapping[str, Future[_Staged]], results: Mapping[str, InstallResult]
+        self,
+        ready: Sequence[Spec],
+        running: Mapping[str, Future[_UnpackedPackage]],
+        results: Mapping[str, InstallResult],
     ) -> list[InstallResult]:
         """Deal with packages whose unpacking has ended, up to the first that fails."""
         first = ready[0]
@@ -310,7 +313,7 @@ class _Install:
         return done
 
     def _obstacle(
-        self, spec: Spec, running: Mapping[str, Future[_Staged]], results: Mapping[str, InstallResult]
+        self, spec: Spec, running: Mapping[str, Future[_UnpackedPackage]], results: Mapping[str, InstallResult]
     ) -> BinpkgError | None:
         """Return why a package whose unpacking has ended cannot be put in place."""
         for dependency in spec.dependencies_of(("link", "run")):
@@ -322,19 +325,19 @@ class _Install:
             raise error
         return error
 
-    def _to_commit(self, spec: Spec, done: _Staged) -> Staged:
+    def _to_commit(self, spec: Spec, done: _UnpackedPackage) -> StagedPackage:
         named = spec in self.resolution.roots
         now, entry = self.options.clock(), done.found.entry
         verification = verification_of(entry, done.found.cache, now)
         addition = Addition(spec, entry.document.graph, done.place.final, named, now, verification)
         needs = [each.hash for each in spec.dependencies_of(("link", "run")) if each.hash in self.expected]
-        staged = Staged(done.place, addition, self.options.force and named, needs)
+        staged = StagedPackage(done.place, addition, self.options.force and named, needs)
         return replace(staged, refuses=self._refuses) if self.demands else staged
 
-    def _refuses(self, record: Record, known: Verifications) -> str:
+    def _refuses(self, record: InstallRecord, known: Verifications) -> str:
         return why_not(known.of(record), self.options.signers)
 
-    def _committed(self, spec: Spec, done: _Staged, *, was_put: bool) -> InstallResult:
+    def _committed(self, spec: Spec, done: _UnpackedPackage, *, was_put: bool) -> InstallResult:
         unpacked = done.unpacked
         if was_put and self.options.layers is not None and not self.options.layers.shared and unpacked.layer:
             try:
@@ -358,7 +361,7 @@ class _Install:
             unpacked.remarks,
         )
 
-    def _stage(self, spec: Spec) -> _Staged:
+    def _stage(self, spec: Spec) -> _UnpackedPackage:
         """Fetch, unpack and relocate a package; from the first cache that has a good copy."""
         self.observer(PackageStarted(spec.hash, spec.short))
         final = self.installs.place_for(spec)
@@ -389,10 +392,10 @@ class _Install:
             except BaseException:
                 place.discard()
                 raise
-            return _Staged(place, found, tuple(passed), unpacked)
+            return _UnpackedPackage(place, found, tuple(passed), unpacked)
         raise last or NotFoundError(f"{spec.short} is in no cache any more: {'; '.join(passed)}")
 
-    def _older(self, found: Found) -> str:
+    def _older(self, found: FoundEntry) -> str:
         """Tell of an older build than the one that is installed; return that if it is not to be taken."""
         record = self.installs.record(found.entry.key.hash)
         known = self.installs.verifications.of(record) if record is not None else None
@@ -411,14 +414,14 @@ class _Install:
 
 
 @dataclass(frozen=True, slots=True)
-class _Staged:
+class _UnpackedPackage:
     place: Place
-    found: Found
+    found: FoundEntry
     passed_over: tuple[str, ...]
     unpacked: Unpacked
 
 
-def _discard(staged: Future[_Staged]) -> None:
+def _discard(staged: Future[_UnpackedPackage]) -> None:
     if not staged.cancelled() and staged.exception() is None:
         staged.result().place.discard()
 

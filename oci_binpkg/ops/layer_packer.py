@@ -8,17 +8,16 @@ from functools import partial
 from oci_binpkg.archive.binary_distribution import Distribution
 from oci_binpkg.archive.codec import Codec
 from oci_binpkg.archive.growing_file import FOLLOWED_FROM, Follow
-from oci_binpkg.archive.layer import PackedLayer as LayerFile
-from oci_binpkg.archive.layer import diff_id_of, pack_layer
+from oci_binpkg.archive.layer import LayerFile, diff_id_of, pack_layer
 from oci_binpkg.archive.layer_cache import LayerCache
 from oci_binpkg.archive.layer_record import CachedLayer, layer_key, tree_fingerprint
 from oci_binpkg.archive.received import received
 from oci_binpkg.archive.tar_writer import write_tar
 from oci_binpkg.errors import ContentError
 from oci_binpkg.events import BytesPacked, Observer, Warned, ignore
-from oci_binpkg.installs.protocol import Installs, Record
-from oci_binpkg.ops.stack import PackedLayer
-from oci_binpkg.relocate.scan import Scanner
+from oci_binpkg.installs.protocol import InstallRecord, Installs
+from oci_binpkg.ops.stack import PackedPackage
+from oci_binpkg.relocate.scan import PrefixScanner
 
 
 class LayerPacker:
@@ -44,7 +43,7 @@ class LayerPacker:
         self._observer = observer
         self._followed_from = followed_from
 
-    def __call__(self, record: Record, follow: Follow | None = None) -> PackedLayer:
+    def __call__(self, record: InstallRecord, follow: Follow | None = None) -> PackedPackage:
         """Return the layer of a package. Raises `PackError` and `LocalDiskError`.
 
         `follow` is told of a layer that becomes large while it is made. A package that was installed here from a cache,
@@ -69,16 +68,18 @@ class LayerPacker:
             )
         return self._packed(record, cached, distribution, reused=reused)
 
-    def _packed(self, record: Record, cached: CachedLayer, distribution: Distribution, *, reused: bool) -> PackedLayer:
+    def _packed(
+        self, record: InstallRecord, cached: CachedLayer, distribution: Distribution, *, reused: bool
+    ) -> PackedPackage:
         layer = self._cache.layer_of(cached, self._codec.media_type("oci"), fresh=not reused)
         prefix = distribution.prefix_of(record.spec.hash)
         release = partial(self._cache.release, cached)
-        return PackedLayer(layer, reused, release, prefix, distribution.hash_to_prefix)
+        return PackedPackage(layer, reused, release, prefix, distribution.hash_to_prefix)
 
-    def _holds_the_tree(self, record: Record, distribution: Distribution, cached: CachedLayer) -> bool:
+    def _holds_the_tree(self, record: InstallRecord, distribution: Distribution, cached: CachedLayer) -> bool:
         """Tell whether a layer that others may have written holds the files of a package, as they are here."""
         digest = hashlib.sha256()
-        classifier = Scanner(distribution.known_prefixes)
+        classifier = PrefixScanner(distribution.known_prefixes)
         write_tar(record.prefix, digest.update, distribution=distribution, classifier=classifier)
         if digest.hexdigest() != cached.diff_id.hex:
             return False
@@ -90,13 +91,13 @@ class LayerPacker:
         except ContentError:
             return False
 
-    def _pack(self, record: Record, distribution: Distribution, follow: Follow | None, path: str) -> LayerFile:
+    def _pack(self, record: InstallRecord, distribution: Distribution, follow: Follow | None, path: str) -> LayerFile:
         return pack_layer(
             record.prefix,
             path,
             self._codec,
             distribution=distribution,
-            classifier=Scanner(distribution.known_prefixes),
+            classifier=PrefixScanner(distribution.known_prefixes),
             threads=self._threads,
             on_bytes=lambda count: self._observer(BytesPacked(record.spec.hash, count)),
             follow=follow,
@@ -104,7 +105,7 @@ class LayerPacker:
         )
 
 
-def distribution_of(installs: Installs, record: Record) -> Distribution:
+def distribution_of(installs: Installs, record: InstallRecord) -> Distribution:
     """Return the head of a package's `.spack/binary_distribution`: where it is, and what its files may mention."""
     return Distribution(
         sbang_install_path=installs.sbang_path,

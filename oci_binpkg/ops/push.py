@@ -19,8 +19,8 @@ from oci_binpkg.installs.protocol import Installs
 from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.ops.contents import packages_there
 from oci_binpkg.ops.image import tag_image
-from oci_binpkg.ops.push_report import Outcome, PackageResult, PushReport
-from oci_binpkg.ops.schedule import Schedule
+from oci_binpkg.ops.push_report import PackageResult, PushOutcome, PushReport
+from oci_binpkg.ops.schedule import PushSchedule
 from oci_binpkg.ops.selection import Selection
 from oci_binpkg.ops.stack import BaseImages, Packer, Stack, no_base, require_base
 
@@ -57,9 +57,9 @@ def push(
     todo = [record for record in absent if record.spec.hash not in options.elsewhere]
     left = [record for record in absent if record.spec.hash in options.elsewhere]
     there = [record for record in selection.wanted if not options.force and record.spec.hash in present]
-    results = [PackageResult(record.spec, Outcome.GONE) for record in selection.gone]
-    results += [PackageResult(record.spec, Outcome.SKIPPED, present[record.spec.hash]) for record in there]
-    results += [PackageResult(record.spec, Outcome.ELSEWHERE) for record in left]
+    results = [PackageResult(record.spec, PushOutcome.GONE) for record in selection.gone]
+    results += [PackageResult(record.spec, PushOutcome.SKIPPED, present[record.spec.hash]) for record in there]
+    results += [PackageResult(record.spec, PushOutcome.ELSEWHERE) for record in left]
     for record in selection.gone:
         observer(Warned(f"{record.spec.short} is left out: its prefix {record.prefix} is gone"))
     require_base(base, todo)
@@ -67,25 +67,25 @@ def push(
         observer(Warned(f"{len(there)} packages are there already and keep their images; --force stacks them anew"))
     observer(BatchStarted(len(todo), len(there) + len(left)))
     if options.dry_run:
-        results += [PackageResult(r.spec, Outcome.PLANNED, PackageKey.of(r.spec).tag) for r in todo]
+        results += [PackageResult(r.spec, PushOutcome.PLANNED, PackageKey.of(r.spec).tag) for r in todo]
         return PushReport(cache.name, tuple(results))
     stack = Stack(installs, cache, packer, present, base=base, observer=observer)
     if isinstance(cache, OciCache):
         stacked = {record.spec.hash for record in stack.closure(record.spec for record in todo)}
-        Schedule(stack, [r for r in left if r.spec.hash in stacked], publish=False).run(options.jobs)
+        PushSchedule(stack, [r for r in left if r.spec.hash in stacked], publish=False).run(options.jobs)
     with batched(cache):
-        results += Schedule(stack, todo, publish=True).run(options.jobs)
+        results += PushSchedule(stack, todo, publish=True).run(options.jobs)
     written = options.update_index and _update_index(installs, cache, results)
     image = None
     if options.tag and isinstance(cache, OciCache) and not any(result.error for result in results):
         needed = [r for r in stack.closure(selection.roots) if stack.is_present(r.spec.hash)]
-        Schedule(stack, [], publish=False, needed=needed).run(options.jobs)
+        PushSchedule(stack, [], publish=False, needed=needed).run(options.jobs)
         image = tag_image(stack, cache, selection.roots, options.tag)
     return PushReport(cache.name, tuple(results), image, written)
 
 
 def _update_index(installs: Installs, cache: BinaryCache, results: Iterable[PackageResult]) -> bool:
-    there = [r.spec for r in results if r.outcome in (Outcome.PUSHED, Outcome.SKIPPED)]
+    there = [r.spec for r in results if r.outcome in (PushOutcome.PUSHED, PushOutcome.SKIPPED)]
     if not there:
         return False
     try:

@@ -11,7 +11,7 @@ from oci_binpkg.model.content import Digest
 from oci_binpkg.model.spec import Spec
 
 
-class Outcome(StrEnum):
+class PushOutcome(StrEnum):
     """How work on a package ended."""
 
     PUSHED = "pushed"
@@ -27,7 +27,7 @@ class PackageResult:
     """One package of a push. `size` is that of its compressed layer; `sent` whether its bytes had to travel."""
 
     spec: Spec
-    outcome: Outcome
+    outcome: PushOutcome
     tag: str = ""
     digest: Digest | None = None
     layer: Digest | None = None
@@ -89,16 +89,16 @@ class PushReport:
     index_written: bool = False
     warnings: tuple[str, ...] = field(default=())
 
-    def by(self, outcome: Outcome) -> tuple[PackageResult, ...]:
+    def by(self, outcome: PushOutcome) -> tuple[PackageResult, ...]:
         """Return the packages with an outcome."""
         return tuple(result for result in self.packages if result.outcome is outcome)
 
     @property
     def exit_code(self) -> int:
         """0; 1 if some packages failed; an error's own code if nothing was pushed and all failed for that reason."""
-        failed = self.by(Outcome.FAILED)
+        failed = self.by(PushOutcome.FAILED)
         own = {result.error.exit_code for result in failed if result.error and result.error.exit_code != 1}
-        if failed and not self.by(Outcome.PUSHED) and len(own) == 1:
+        if failed and not self.by(PushOutcome.PUSHED) and len(own) == 1:
             return own.pop()
         return 1 if failed else 0
 
@@ -110,7 +110,7 @@ class PushReport:
     @property
     def bytes_saved(self) -> int:
         """Compressed layer bytes that did not have to travel because they were there already."""
-        return sum(result.size for result in self.by(Outcome.PUSHED) if not result.sent)
+        return sum(result.size for result in self.by(PushOutcome.PUSHED) if not result.sent)
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that `--json` prints."""

@@ -10,11 +10,11 @@ from queue import SimpleQueue
 from typing import Any, Final
 
 from oci_binpkg.errors import BinpkgError, scarce_resource
-from oci_binpkg.installs.protocol import Record
+from oci_binpkg.installs.protocol import InstallRecord
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.reference import PackageKey
-from oci_binpkg.ops.push_report import Outcome, PackageResult
-from oci_binpkg.ops.stack import PackedLayer, Stack
+from oci_binpkg.ops.push_report import PackageResult, PushOutcome
+from oci_binpkg.ops.stack import PackedPackage, Stack
 from oci_binpkg.transport.addresses import redact_text
 
 SENDERS: Final = 4
@@ -25,23 +25,25 @@ _Step = tuple[Callable[[], Any], str, str]
 class _Progress:
     """What is known of one package on its way."""
 
-    record: Record
+    record: InstallRecord
     waiting: set[str]
-    packed: PackedLayer | None = None
+    packed: PackedPackage | None = None
     sent: bool = False
     settled: bool = False
 
 
-class Schedule:
+class PushSchedule:
     """Runs the steps of each package on two pools: packing keeps the cores busy while sending waits for the network."""
 
-    def __init__(self, stack: Stack, todo: Sequence[Record], *, publish: bool, needed: Sequence[Record] = ()) -> None:
+    def __init__(
+        self, stack: Stack, todo: Sequence[InstallRecord], *, publish: bool, needed: Sequence[InstallRecord] = ()
+    ) -> None:
         self._stack = stack
         self._publish = publish
         self._progress: dict[str, _Progress] = {}
         self._results: dict[str, PackageResult] = {}
         names = {record.spec.hash for record in todo}
-        lookups: dict[str, Record] = {}
+        lookups: dict[str, InstallRecord] = {}
         for record in todo:
             closure = stack.closure([record.spec]) if publish else []
             found = {r.spec.hash: r for r in closure if r.spec.hash not in names and stack.is_present(r.spec.hash)}
@@ -97,7 +99,7 @@ class Schedule:
             progress.sent = outcome
         elif step == "publish" and progress is not None:
             digest, missing = outcome
-            self._finish(progress, Outcome.PUSHED, digest=digest, missing=missing)
+            self._finish(progress, PushOutcome.PUSHED, digest=digest, missing=missing)
             return []
         return self._settle(package_hash)
 
@@ -113,7 +115,7 @@ class Schedule:
             if self._publish:
                 ready.append((_publishing(self._stack, progress.record), "publish", name))
             else:
-                self._finish(progress, Outcome.PUSHED)
+                self._finish(progress, PushOutcome.PUSHED)
         return ready
 
     def _fail(self, step: str, package_hash: str, error: BinpkgError) -> list[_Step]:
@@ -130,13 +132,13 @@ class Schedule:
                 cause = BinpkgError(
                     f"{progress.record.spec.short} needs {culprit}, which failed", hint="mend that one and push again"
                 )
-            self._finish(progress, Outcome.FAILED, error=cause)
+            self._finish(progress, PushOutcome.FAILED, error=cause)
         return []
 
     def _finish(
         self,
         progress: _Progress,
-        outcome: Outcome,
+        outcome: PushOutcome,
         *,
         digest: Digest | None = None,
         missing: tuple[str, ...] = (),
@@ -160,7 +162,7 @@ class Schedule:
         self._stack.observe(result)
 
 
-def _publishing(stack: Stack, record: Record) -> Callable[[], tuple[Digest, tuple[str, ...]]]:
+def _publishing(stack: Stack, record: InstallRecord) -> Callable[[], tuple[Digest, tuple[str, ...]]]:
     return lambda: stack.publish(record)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from oci_binpkg.errors import NoMatchError
-from oci_binpkg.installs.protocol import Installs, Record
+from oci_binpkg.installs.protocol import InstallRecord, Installs
 from oci_binpkg.model.query import Query, one
 from oci_binpkg.model.spec import Spec
 
@@ -27,8 +27,8 @@ class Selection:
     """
 
     roots: tuple[Spec, ...]
-    wanted: tuple[Record, ...]
-    gone: tuple[Record, ...]
+    wanted: tuple[InstallRecord, ...]
+    gone: tuple[InstallRecord, ...]
 
 
 def select(installs: Installs, queries: Sequence[Query], only: Only | None = None) -> Selection:
@@ -62,5 +62,5 @@ def _roots(installs: Installs, queries: Sequence[Query]) -> tuple[Spec, ...]:
     return roots
 
 
-def _packages(records: Iterable[Record]) -> list[Record]:
+def _packages(records: Iterable[InstallRecord]) -> list[InstallRecord]:
     return [record for record in records if not record.spec.is_external]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import BinaryCache, Entry
+from oci_binpkg.cache.protocol import BinaryCache, CacheEntry
 from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError, QueryError, UsageError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.index.document import EMPTY, IndexDocument
@@ -31,11 +31,11 @@ _EXACT: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundEntry:
     """A package in a cache; `cache` is its name."""
 
     cache: str
-    entry: Entry
+    entry: CacheEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Sources:
     observer: Observer = ignore
     _indices: dict[str, IndexDocument | None] = field(default_factory=dict)
     failures: dict[str, BinpkgError] = field(default_factory=dict)
-    _known: dict[tuple[str, str], Found] = field(default_factory=dict)
+    _known: dict[tuple[str, str], FoundEntry] = field(default_factory=dict)
 
     def resolve(self, queries: Sequence[Query]) -> Resolution:
         """Return the packages that the queries mean, each exactly one.
@@ -77,7 +77,7 @@ class Sources:
             raise QueryError("no package named", hint="`oci-binpkg find --from CACHE` lists what there is")
         with ExitStack() as stack:
             search: list[IndexSearch] = []
-            asked: list[Found | _Listed] = []
+            asked: list[FoundEntry | _Listed] = []
             for query in queries:
                 exact = self._look_up(query)
                 if exact is None and not search:
@@ -98,12 +98,12 @@ class Sources:
                     nodes.setdefault(spec.hash, spec)
         return Resolution(tuple(roots), SpecGraph(nodes.values()))
 
-    def _own(self, asked: Found | _Listed) -> Found | None:
+    def _own(self, asked: FoundEntry | _Listed) -> FoundEntry | None:
         """Return a package as it describes itself: an index only leads to it. None if no cache has it as it is listed.
 
         Raises `ContentError` for a package that is named by its hash alone if nothing says that the hash is its own.
         """
-        if isinstance(asked, Found):
+        if isinstance(asked, FoundEntry):
             return asked
         listed, query = asked.spec, asked.query
         found = next(self.candidates(listed, []), None)
@@ -133,7 +133,7 @@ class Sources:
         found = stacked(cache, image) or _read(cache, image)
         roots = [entry.document.root for entry in found]
         graph = SpecGraph(spec for entry in found for spec in entry.document.graph.values())
-        self._known |= {(cache.name, entry.key.hash): Found(cache.name, entry) for entry in found}
+        self._known |= {(cache.name, entry.key.hash): FoundEntry(cache.name, entry) for entry in found}
         if not roots:
             raise NotFoundError(
                 f"{cache.name}:{reference} stacks no layer that is a package of {cache.name}",
@@ -165,7 +165,7 @@ class Sources:
             raise failures[0]
         return merged
 
-    def candidates(self, spec: Spec, passed: list[str]) -> Iterator[Found]:
+    def candidates(self, spec: Spec, passed: list[str]) -> Iterator[FoundEntry]:
         """Yield the package from each cache that has it, best first; `passed` is told why others have it not."""
         for cache in self.caches:
             try:
@@ -179,17 +179,17 @@ class Sources:
                 self.failures[spec.hash] = error
                 passed.append(f"{cache.name}: {error.message}")
 
-    def _find(self, cache: BinaryCache, key: PackageKey) -> Found:
+    def _find(self, cache: BinaryCache, key: PackageKey) -> FoundEntry:
         """Return a package of a cache; what was found once in this run is not asked for again."""
         known = self._known.get((cache.name, key.hash))
         if known is None:
             entry = cache.find(key)
             if PackageKey.of(entry.document.root) != key:
                 raise _another(cache, key, entry)
-            known = self._known[cache.name, key.hash] = Found(cache.name, entry)
+            known = self._known[cache.name, key.hash] = FoundEntry(cache.name, entry)
         return known
 
-    def _look_up(self, query: Query) -> Found | None:
+    def _look_up(self, query: Query) -> FoundEntry | None:
         match = _EXACT.fullmatch(query.text)
         if match is None:
             return None
@@ -202,7 +202,7 @@ class Sources:
         return None
 
 
-def _read(cache: OciCache, image: StoredImage) -> list[Entry]:
+def _read(cache: OciCache, image: StoredImage) -> list[CacheEntry]:
     """Return the packages of an image by reading each of them."""
     tags = package_tags(cache, image.config)
     wanted = [tags[layer.digest] for layer in image.manifest.layers if layer.digest in tags]
@@ -210,7 +210,7 @@ def _read(cache: OciCache, image: StoredImage) -> list[Entry]:
         return list(readers.map(lambda known: cache.entry(*known), wanted))
 
 
-def _another(cache: BinaryCache, key: PackageKey, entry: Entry) -> ContentError:
+def _another(cache: BinaryCache, key: PackageKey, entry: CacheEntry) -> ContentError:
     """Return the error for a package that is not what is known of its hash: by the index, or by who asked for it."""
     root = entry.document.root
     return ContentError(

@@ -10,10 +10,10 @@ from typing import Final, Protocol
 
 from oci_binpkg.archive.growing_file import Follow
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import BinaryCache, Entry
+from oci_binpkg.cache.protocol import BinaryCache, CacheEntry
 from oci_binpkg.errors import AuthError, CertificateError, ContentError, NotFoundError, TransferError
 from oci_binpkg.events import Observer, PackageFinished, PackageStarted, Warned
-from oci_binpkg.installs.protocol import Installs, Record
+from oci_binpkg.installs.protocol import InstallRecord, Installs
 from oci_binpkg.model.content import Digest, Growing, Platform
 from oci_binpkg.model.image import (
     MAX_ENGINE_LAYERS,
@@ -39,7 +39,7 @@ BaseImages = Callable[[Platform], BaseImage | None]
 
 
 @dataclass(frozen=True, slots=True)
-class PackedLayer:
+class PackedPackage:
     """A layer, and whether it came from the layer cache, so that nothing was compressed.
 
     `prefix` is where the layer has the package ("": where it is installed), `needs` where its files look for others, by
@@ -65,7 +65,7 @@ class _Made:
 class Packer(Protocol):
     """Makes the layer of a package, and tells `follow` of one that has become large while it is made."""
 
-    def __call__(self, record: Record, follow: Follow | None = None, /) -> PackedLayer:
+    def __call__(self, record: InstallRecord, follow: Follow | None = None, /) -> PackedPackage:
         """Return the layer."""
         ...
 
@@ -76,7 +76,7 @@ def no_base(platform: Platform) -> BaseImage | None:
     return None
 
 
-def require_base(base: BaseImages, records: Iterable[Record]) -> None:
+def require_base(base: BaseImages, records: Iterable[InstallRecord]) -> None:
     """Raise what keeps the base image from being used for any of the packages, before anything is packed or sent."""
     for platform in dict.fromkeys(platform_of(record.spec) for record in records):
         base(platform)
@@ -106,14 +106,14 @@ class Stack:
         self._ahead: dict[str, Future[bool]] = {}
         self._sending_ahead = ThreadPoolExecutor(AHEAD, "send-ahead")
 
-    def pack(self, record: Record) -> PackedLayer:
+    def pack(self, record: InstallRecord) -> PackedPackage:
         """Pack one package, or take its layer from the layer cache."""
         if self._stopped is not None:
             raise self._stopped
         self._observer(PackageStarted(record.spec.hash, record.spec.short))
         return self._packer(record, self._follow(record))
 
-    def _follow(self, record: Record) -> Follow | None:
+    def _follow(self, record: InstallRecord) -> Follow | None:
         """Return what sends a layer from the moment that it is large; None where that could be in vain.
 
         A package that the cache lists is packed again only when forced to, and its layer is most likely there.
@@ -135,7 +135,7 @@ class Stack:
 
         return follow
 
-    def send(self, record: Record, packed: PackedLayer) -> bool:
+    def send(self, record: InstallRecord, packed: PackedPackage) -> bool:
         """Send a layer; return whether its bytes had to travel.
 
         A layer that turns out to be damaged in the layer cache is packed once more. Where a login or certificate is
@@ -160,11 +160,11 @@ class Stack:
         packed.release()
         return sent
 
-    def _upload(self, record: Record, packed: PackedLayer) -> bool:
+    def _upload(self, record: InstallRecord, packed: PackedPackage) -> bool:
         blob = counted(packed.layer.blob, record.spec.hash, self._observer)
         return self._cache.upload(replace(packed.layer, blob=blob))
 
-    def find_or_miss(self, record: Record) -> None:
+    def find_or_miss(self, record: InstallRecord) -> None:
         """Look up a dependency's layer; what is damaged or vanished counts as missing, with a warning."""
         if record.spec.hash in self._made:
             return
@@ -181,13 +181,13 @@ class Stack:
         """Tell whether the cache listed the package when the push began."""
         return package_hash in self._present
 
-    def closure(self, roots: Iterable[Spec]) -> list[Record]:
+    def closure(self, roots: Iterable[Spec]) -> list[InstallRecord]:
         """Return the records of the link and run closure, dependencies first, externals left out."""
         records = (self._installs.record(spec.hash) for spec in self._installs.graph.closure(roots))
         return [record for record in records if record is not None]
 
     def image(
-        self, records: Sequence[Record], *, runtime: Runtime | None = None, subject: Spec | None = None
+        self, records: Sequence[InstallRecord], *, runtime: Runtime | None = None, subject: Spec | None = None
     ) -> tuple[Image, tuple[str, ...]]:
         """Compose the image of `records` (dependencies first) from the layers gathered; also return what is missing."""
         platform = platform_of(subject or records[-1].spec)
@@ -214,11 +214,11 @@ class Stack:
             self._observer(Warned(f"{name} has {len(image.layers)} layers; Docker runs at most {MAX_ENGINE_LAYERS}"))
         return image, missing
 
-    def _prefix(self, record: Record) -> str:
+    def _prefix(self, record: InstallRecord) -> str:
         made = self._made.get(record.spec.hash)
         return (made.prefix if made else "") or record.prefix
 
-    def _elsewhere(self, records: Sequence[Record]) -> Iterator[str]:
+    def _elsewhere(self, records: Sequence[InstallRecord]) -> Iterator[str]:
         """Yield packages that the image has, but not where others of it look for them."""
         known = {record.spec.hash: record for record in records if record.spec.hash in self._made}
         for record in known.values():
@@ -234,12 +234,12 @@ class Stack:
                 )
                 yield needed.spec.short
 
-    def publish(self, record: Record) -> tuple[Digest, tuple[str, ...]]:
+    def publish(self, record: InstallRecord) -> tuple[Digest, tuple[str, ...]]:
         """Publish one package whose layer and dependencies are in the cache."""
         image, missing = self.image(self.closure([record.spec]), subject=record.spec)
         document = SpecDocument(record.spec.format_version, record.spec, self._installs.graph)
         key = PackageKey.of(record.spec)
-        digest = self._cache.publish(Entry(key, document, image.layers[-1], image))
+        digest = self._cache.publish(CacheEntry(key, document, image.layers[-1], image))
         return digest, missing
 
     def observe(self, result: PackageResult) -> None:
@@ -248,6 +248,6 @@ class Stack:
         self._observer(PackageFinished(result.spec.hash, result.outcome.value, detail))
 
 
-def created_of(record: Record) -> str:
+def created_of(record: InstallRecord) -> str:
     """Return the installation time as RFC 3339: a property of the package, so that no image depends on the clock."""
     return datetime.fromtimestamp(record.installation_time, UTC).isoformat()

@@ -11,9 +11,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from oci_binpkg.cache.protocol import Entry
+from oci_binpkg.cache.protocol import CacheEntry
 from oci_binpkg.errors import SignatureError
-from oci_binpkg.installs.protocol import Record
+from oci_binpkg.installs.protocol import InstallRecord
 from oci_binpkg.installs.verifications import Verification, Verifications
 
 _SHOWN = 5
@@ -34,7 +34,7 @@ def why_not(known: Verification | None, signers: Callable[[], frozenset[str]] | 
 
 
 def check_present(
-    records: Iterable[Record], verified: Verifications, signers: Callable[[], frozenset[str]] | None
+    records: Iterable[InstallRecord], verified: Verifications, signers: Callable[[], frozenset[str]] | None
 ) -> None:
     """Raise `SignatureError` if a signed install must not build on one of the packages that are there."""
     refused = [(record, reason) for record in records if (reason := why_not(verified.of(record), signers))]
@@ -48,11 +48,11 @@ def check_present(
     )
 
 
-def _exact(refused: Sequence[tuple[Record, str]]) -> str:
+def _exact(refused: Sequence[tuple[InstallRecord, str]]) -> str:
     return " ".join(f"{r.spec.name}@={r.spec.version}/{r.spec.hash}" for r, _ in refused[:_SHOWN])
 
 
-def older_than_known(entry: Entry, known: Verification | None, cache: str) -> str:
+def older_than_known(entry: CacheEntry, known: Verification | None, cache: str) -> str:
     """Return what is to be told of a package that comes again, as an older signed build or an unsigned one; or ""."""
     if known is None or not known.is_signed or str(entry.manifest) == known.manifest:
         return ""
@@ -67,7 +67,7 @@ def older_than_known(entry: Entry, known: Verification | None, cache: str) -> st
     return ""
 
 
-def verification_of(entry: Entry, cache: str, installation_time: float) -> Verification:
+def verification_of(entry: CacheEntry, cache: str, installation_time: float) -> Verification:
     """Return what was verified of a package that is being installed."""
     spec, signed = entry.document.root, entry.signed
     found = Verification(

@@ -12,7 +12,7 @@ from typing import Any
 from oci_binpkg.archive.binary_distribution import Distribution
 from oci_binpkg.archive.extract import Extracted, extract_layer
 from oci_binpkg.archive.received import Tee
-from oci_binpkg.cache.protocol import Entry
+from oci_binpkg.cache.protocol import CacheEntry
 from oci_binpkg.errors import ContentError, InstallsError, LocalDiskError
 from oci_binpkg.installs.install_manifest import MANIFEST, early_hashes, manifest_of, read_manifest
 from oci_binpkg.installs.spack import SpackInstalls
@@ -44,7 +44,7 @@ class Unpacked:
 
 
 def unpack(
-    entry: Entry,
+    entry: CacheEntry,
     place: Place,
     installs: SpackInstalls,
     *,

@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 from oci_binpkg.errors import InstallsError, LocalDiskError, UsageError
-from oci_binpkg.installs.install_manifest import Finding, compare
-from oci_binpkg.installs.protocol import Installs, Record
+from oci_binpkg.installs.install_manifest import Difference, compare
+from oci_binpkg.installs.protocol import InstallRecord, Installs
 from oci_binpkg.installs.spack import SpackInstalls
 from oci_binpkg.installs.transaction import hidden
 from oci_binpkg.installs.verifications import Verification, Verifications
@@ -28,7 +28,7 @@ class Verified:
 
     spec: Spec
     prefix: str
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[Difference, ...] = ()
     unverifiable: str = ""
     verification: Verification | None = None
 
@@ -96,7 +96,7 @@ def _remove(installs: SpackInstalls, spec: Spec) -> None:
         change.remove(spec.hash)
 
 
-def _dependents(records: Sequence[Record], package_hash: str) -> list[Spec]:
+def _dependents(records: Sequence[InstallRecord], package_hash: str) -> list[Spec]:
     """Return installed packages that link to or run a package, or something that is not installed but needs it."""
     needed, found = {package_hash}, dict[str, Spec]()
     while needed:
@@ -123,7 +123,7 @@ def verify_store(installs: Installs, queries: Sequence[Query] = ()) -> list[Veri
     return [replace(each, verification=known.of(record)) for each, record in zip(compared, records, strict=True)]
 
 
-def _verify(installs: Installs, record: Record) -> Verified:
+def _verify(installs: Installs, record: InstallRecord) -> Verified:
     try:
         if isinstance(installs, SpackInstalls):
             installs.check_prefix(record)

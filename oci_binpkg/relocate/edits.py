@@ -20,7 +20,7 @@ class FindingKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class RelocationFinding:
     """A string that holds an old prefix and was not, or not safely, changed.
 
     `offset` is the place of the prefix in the file, `string` the whole string around it (cut if very long), `room` how
@@ -49,10 +49,10 @@ class Finding:
 class Findings:
     """Findings as they come: the first hundred, of the others the number. The tightest one is among those kept."""
 
-    kept: list[Finding] = field(default_factory=list)
+    kept: list[RelocationFinding] = field(default_factory=list)
     further: int = 0
 
-    def add(self, finding: Finding) -> None:
+    def add(self, finding: RelocationFinding) -> None:
         """Take the next one."""
         if len(self.kept) < MOST_FINDINGS:
             self.kept.append(finding)
@@ -79,14 +79,14 @@ class Edited:
     """
 
     patches: tuple[Patch, ...] = ()
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[RelocationFinding, ...] = ()
     further: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.patches)
 
     @property
-    def stale(self) -> tuple[Finding, ...]:
+    def stale(self) -> tuple[RelocationFinding, ...]:
         """The findings that leave an old prefix behind."""
         return tuple(finding for finding in self.findings if finding.is_stale)
 
@@ -111,5 +111,5 @@ def merged(parts: Iterable[Edited]) -> Edited:
     return Edited(tuple(patches), tuple(findings.kept), findings.further)
 
 
-def _tightness(finding: Finding) -> tuple[bool, int]:
+def _tightness(finding: RelocationFinding) -> tuple[bool, int]:
     return finding.is_stale, finding.missing

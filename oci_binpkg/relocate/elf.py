@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from oci_binpkg.relocate.edits import Edited, Patch, merged
-from oci_binpkg.relocate.elf_image import PATH_LISTS, ElfImage, Entry, StringTable, read_elf
+from oci_binpkg.relocate.elf_image import PATH_LISTS, DynamicEntry, ElfImage, StringTable, read_elf
 from oci_binpkg.relocate.elf_rewrite import Growth, grow
 from oci_binpkg.relocate.prefixes import Buffer, PrefixMap
 from oci_binpkg.relocate.strings import Span, is_left, relocate_strings, remaining
@@ -69,7 +69,7 @@ class _Names:
     image: ElfImage
     table: bytearray
     patches: list[Patch] = field(default_factory=list)
-    grown: dict[Entry, int] = field(default_factory=dict)
+    grown: dict[DynamicEntry, int] = field(default_factory=dict)
 
     @property
     def span(self) -> Span:
@@ -132,7 +132,9 @@ def _relocate_names(image: ElfImage, mapping: PrefixMap) -> _Names:
 class _Used:
     """Who uses which string of the table: symbols, versions, and the entries that hold paths."""
 
-    def __init__(self, symbols: frozenset[int], named: Sequence[tuple[Entry, bytes]], mapping: PrefixMap) -> None:
+    def __init__(
+        self, symbols: frozenset[int], named: Sequence[tuple[DynamicEntry, bytes]], mapping: PrefixMap
+    ) -> None:
         self._symbols = symbols
         self._places = sorted(symbols.union(entry.value for entry, _ in named))
         self._becoming: dict[int, set[bytes]] = {}

@@ -45,7 +45,7 @@ _LOADABLE: Final = ("ET_EXEC", "ET_DYN")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class DynamicEntry:
     """An entry of the dynamic section: where it stands in the file, its tag, its value."""
 
     offset: int
@@ -73,7 +73,7 @@ class ElfImage:
     elf: ELFFile
     segments: tuple[Any, ...]
     sections: tuple[Any, ...]
-    dynamic: tuple[Entry, ...]
+    dynamic: tuple[DynamicEntry, ...]
     strings: StringTable | None
 
     @property
@@ -106,7 +106,7 @@ class ElfImage:
             raise ContentError("the dynamic string table is not terminated")
         return bytes(self.data[start:end])
 
-    def names(self) -> tuple[tuple[Entry, bytes], ...]:
+    def names(self) -> tuple[tuple[DynamicEntry, bytes], ...]:
         """Return the dynamic entries that hold paths, with their strings. Raises `ContentError`."""
         if self.strings is None:
             return ()
@@ -232,7 +232,9 @@ def _is_hollow(segment: Any, sections: tuple[Any, ...]) -> bool:
     return not segment.p_filesz or here == {"SHT_NOBITS"}
 
 
-def _dynamic(data: Buffer, elf: ELFFile, segments: tuple[Any, ...], sections: tuple[Any, ...]) -> Iterator[Entry]:
+def _dynamic(
+    data: Buffer, elf: ELFFile, segments: tuple[Any, ...], sections: tuple[Any, ...]
+) -> Iterator[DynamicEntry]:
     kind = elf.structs.Elf_Dyn
     for segment in segments:
         if segment.p_type != "PT_DYNAMIC" or _is_hollow(segment, sections):
@@ -243,7 +245,7 @@ def _dynamic(data: Buffer, elf: ELFFile, segments: tuple[Any, ...], sections: tu
             entry = struct_parse(kind, elf.stream, stream_pos=at)
             if entry.d_tag == "DT_NULL":
                 return
-            yield Entry(at, _UNNAMED.get(entry.d_tag, entry.d_tag), entry.d_val)
+            yield DynamicEntry(at, _UNNAMED.get(entry.d_tag, entry.d_tag), entry.d_val)
         return
 
 

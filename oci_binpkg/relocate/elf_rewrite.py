@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from oci_binpkg.errors import ContentError
 from oci_binpkg.relocate.edits import Edited, Patch
-from oci_binpkg.relocate.elf_image import ElfImage, Entry
+from oci_binpkg.relocate.elf_image import DynamicEntry, ElfImage
 
 _SMALLEST_PAGE: Final = 4096
 _LARGEST_PAGE: Final = 65536
@@ -37,7 +37,7 @@ class Growth:
     """What has to be found a new place: the string table with the new offsets of entries, interpreters by segment."""
 
     table: bytes | None
-    names: Mapping[Entry, int]
+    names: Mapping[DynamicEntry, int]
     interpreters: Mapping[int, bytes]
 
 
@@ -176,7 +176,7 @@ def _round_up(value: int, unit: int) -> int:
     return value + -value % unit
 
 
-def _value(image: ElfImage, entry: Entry, value: int) -> Patch:
+def _value(image: ElfImage, entry: DynamicEntry, value: int) -> Patch:
     """Return the edit of a dynamic entry, whose second half is its value."""
     size = image.structs.Elf_Dyn.sizeof() // 2
     return Patch(entry.offset + size, value.to_bytes(size, "little" if image.elf.little_endian else "big"))

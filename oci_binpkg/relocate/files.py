@@ -17,7 +17,7 @@ from typing import IO, Final
 from oci_binpkg.errors import ContentError, LocalDiskError
 from oci_binpkg.relocate import ar, text
 from oci_binpkg.relocate.budget import Budget
-from oci_binpkg.relocate.edits import Edited, Finding, Findings
+from oci_binpkg.relocate.edits import Edited, Findings, RelocationFinding
 from oci_binpkg.relocate.prefixes import PrefixMap
 from oci_binpkg.relocate.scan import MAGIC_SIZE, is_object_file
 from oci_binpkg.relocate.strings import is_left, relocate_strings, remaining
@@ -38,7 +38,7 @@ class FileOutcome:
     """
 
     changed: bool = False
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[RelocationFinding, ...] = ()
     refused: tuple[str, ...] = ()
     remark: str = ""
     further: int = 0

@@ -19,7 +19,7 @@ from oci_binpkg.relocate.codesign import (
     parse_signature,
     renewed_plan,
 )
-from oci_binpkg.relocate.edits import Finding
+from oci_binpkg.relocate.edits import RelocationFinding
 from oci_binpkg.relocate.macho_image import (
     ARM64,
     CODE_SIGNATURE,
@@ -73,7 +73,7 @@ class MachoEdit:
 
     data: bytes
     changed: bool
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[RelocationFinding, ...] = ()
     refused: tuple[str, ...] = ()
 
 

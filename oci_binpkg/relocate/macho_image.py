@@ -56,7 +56,7 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class MachoSection:
     """A section that has bytes in the file, from `offset`."""
 
     name: bytes
@@ -72,7 +72,7 @@ class Segment:
     vm_size: int
     offset: int
     size: int
-    sections: tuple[Section, ...]
+    sections: tuple[MachoSection, ...]
     command: int
 
     @property
@@ -236,7 +236,7 @@ def _segments(commands: tuple[Command, ...], order: str, file_size: int) -> Iter
         yield Segment(name, vm_size, offset, size, tuple(sections), index)
 
 
-def _sections(order: str, command: Command, count_at: int, at: int, layout: str) -> Iterator[Section]:
+def _sections(order: str, command: Command, count_at: int, at: int, layout: str) -> Iterator[MachoSection]:
     (count,) = _numbers(order, command, count_at, "I")
     record = struct.Struct(order + layout)
     if at + count * record.size > len(command.data):
@@ -244,7 +244,7 @@ def _sections(order: str, command: Command, count_at: int, at: int, layout: str)
     for position in range(at, at + count * record.size, record.size):
         name, _, _, size, offset, _, _, _, flags, *_ = record.unpack_from(command.data, position)
         if flags & 0xFF not in _NO_BYTES:
-            yield Section(_name(name), offset, size)
+            yield MachoSection(_name(name), offset, size)
 
 
 def _name(padded: bytes) -> bytes:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from oci_binpkg.errors import RelocationError
-from oci_binpkg.relocate.edits import Finding, FindingKind
+from oci_binpkg.relocate.edits import FindingKind, RelocationFinding
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,7 @@ class StaleString:
     """A string in a file (relative to the prefix) that still holds an old prefix, or whose tail changed."""
 
     path: str
-    finding: Finding
+    finding: RelocationFinding
 
     @property
     def missing(self) -> int:
@@ -76,7 +76,7 @@ def _longest_root(stale: tuple[StaleString, ...], root: str) -> int | None:
     return min(found, default=None) if len(found) == len(stale) else None
 
 
-def _hint(longest_root: int | None, root: str, finding: Finding) -> str:
+def _hint(longest_root: int | None, root: str, finding: RelocationFinding) -> str:
     otherwise = "build the package below a padded root, or allow stale constants if nothing uses them"
     if longest_root is None:
         return f"install to a place where this prefix has at most {finding.room} bytes, {otherwise}"

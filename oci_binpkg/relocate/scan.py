@@ -46,22 +46,22 @@ def is_object_file(magic: bytes) -> bool:
     return magic.startswith(_THIN)
 
 
-class Scanner:
+class PrefixScanner:
     """Classifies files with respect to a set of prefixes. Immutable; serves any number of threads."""
 
     def __init__(self, prefixes: PrefixSet | Iterable[str]) -> None:
         self._prefixes = prefixes if isinstance(prefixes, PrefixSet) else PrefixSet.of(prefixes)
 
-    def start(self) -> FileScan:
+    def start(self) -> PrefixScan:
         """Begin with a new file."""
-        return FileScan(self._prefixes)
+        return PrefixScan(self._prefixes)
 
     def is_target(self, link: str) -> bool:
         """Tell whether a symbolic link with this target is to be relocated."""
         return self._prefixes.is_target(link)
 
 
-class FileScan:
+class PrefixScan:
     """The scan of one file: `feed` it all chunks in order, then `finish`.
 
     Costs about a pass over memory: only searches that run in C, and none at all once the file can be neither a binary

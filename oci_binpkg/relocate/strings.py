@@ -28,7 +28,7 @@ from collections.abc import Iterator, Sequence
 from mmap import MADV_DONTNEED, PAGESIZE, mmap
 from typing import Final
 
-from oci_binpkg.relocate.edits import Edited, Finding, FindingKind, Findings, Patch
+from oci_binpkg.relocate.edits import Edited, FindingKind, Findings, Patch, RelocationFinding
 from oci_binpkg.relocate.prefixes import Buffer, PrefixMap
 
 TAIL: Final = 7
@@ -119,7 +119,9 @@ def forget(data: mmap, end: int) -> None:
     data.madvise(MADV_DONTNEED, 0, end // PAGESIZE * PAGESIZE)
 
 
-def _replace(data: Buffer, mapping: PrefixMap, at: int, low: int, stop: int) -> tuple[Patch | None, Finding | None]:
+def _replace(
+    data: Buffer, mapping: PrefixMap, at: int, low: int, stop: int
+) -> tuple[Patch | None, RelocationFinding | None]:
     """Decide about the mention at `at`; nothing before `low` or from `stop` on belongs to its string."""
     old, new = mapping.longest_at(data, at)
     slashes = _free_slashes(data, at, low)
@@ -149,8 +151,8 @@ def _free_slashes(data: Buffer, at: int, low: int) -> int:
     return at - first
 
 
-def _finding(kind: FindingKind, data: Buffer, at: int, pair: tuple[bytes, bytes], room: int) -> Finding:
+def _finding(kind: FindingKind, data: Buffer, at: int, pair: tuple[bytes, bytes], room: int) -> RelocationFinding:
     first = data.rfind(b"\0", max(0, at - _LONGEST_SHOWN), at) + 1 or max(0, at - _LONGEST_SHOWN)
     last = data.find(b"\0", at, at + _LONGEST_SHOWN)
     string = bytes(data[first : last if last >= 0 else at + _LONGEST_SHOWN])
-    return Finding(kind, at, string, *pair, room)
+    return RelocationFinding(kind, at, string, *pair, room)

@@ -22,7 +22,7 @@ _NO_AGENT: Final = 77
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ProgramResult:
     """What a program gave: exit code, both outputs."""
 
     code: int
@@ -30,17 +30,17 @@ class Outcome:
     stderr: bytes
 
 
-Run = Callable[[Sequence[str], bytes, float], Outcome]
+Run = Callable[[Sequence[str], bytes, float], ProgramResult]
 """Runs a program: arguments (the program first), its standard input, the most seconds it may take.
 
 Raises `OSError` if it cannot be started, `subprocess.TimeoutExpired` when it was ended after that time.
 """
 
 
-def run_program(arguments: Sequence[str], stdin: bytes, timeout: float) -> Outcome:
+def run_program(arguments: Sequence[str], stdin: bytes, timeout: float) -> ProgramResult:
     """Run a program to its end, or end it after `timeout` seconds."""
     done = subprocess.run(arguments, input=stdin, capture_output=True, timeout=timeout, check=False)
-    return Outcome(done.returncode, done.stdout, done.stderr)
+    return ProgramResult(done.returncode, done.stdout, done.stderr)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Gpg:
     run: Run = run_program
     timeout: float = 60.0
 
-    def call(self, *arguments: str, stdin: bytes = b"", agent: bool = False) -> Outcome:
+    def call(self, *arguments: str, stdin: bytes = b"", agent: bool = False) -> ProgramResult:
         """Run gpg, whatever its exit code. Without `agent` no agent is started, and secret keys cannot be used.
 
         Raises `KeyringError` if it cannot be run or takes too long.
@@ -88,7 +88,7 @@ class Gpg:
         if self.home:
             self._run((_gpgconf(self.program), "--homedir", self.home, "--kill", "all"), b"")
 
-    def _run(self, command: Sequence[str], stdin: bytes) -> Outcome:
+    def _run(self, command: Sequence[str], stdin: bytes) -> ProgramResult:
         try:
             return self.run(command, stdin, self.timeout)
         except FileNotFoundError:
@@ -111,7 +111,7 @@ def statuses(output: bytes) -> list[Status]:
     return found
 
 
-def verifying(gpg: Gpg, *files: str, output: str = "", each: bool = False) -> Outcome:
+def verifying(gpg: Gpg, *files: str, output: str = "", each: bool = False) -> ProgramResult:
     """Let gpg verify a document, or a file of signatures and then the file that they are over.
 
     What it finds is in the status lines on its standard output. A document's text is written to the file `output`. In
@@ -142,7 +142,7 @@ def written(directory: str, name: str, data: bytes) -> str:
     return path
 
 
-def words(outcome: Outcome) -> str:
+def words(outcome: ProgramResult) -> str:
     """Return what gpg told on its standard error, printable and short."""
     lines = [line.removeprefix("gpg: ") for line in outcome.stderr.decode("utf-8", "replace").split("\n")]
     text = "; ".join(line.strip() for line in lines if line.strip() and not line.startswith(("WARNING: ", _STATUS)))
@@ -150,7 +150,7 @@ def words(outcome: Outcome) -> str:
     return printable[-_SHOWN:] or f"gpg ended with code {outcome.code}"
 
 
-def _hint(outcome: Outcome) -> str:
+def _hint(outcome: ProgramResult) -> str:
     found = statuses(outcome.stderr)
     keywords = {status.keyword for status in found}
     codes = {int(status.arguments[-1]) & 0xFFFF for status in found if status.failed}

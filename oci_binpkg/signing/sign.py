@@ -15,7 +15,7 @@ from typing import Final
 from oci_binpkg.errors import KeyringError, LocalDiskError, SignatureError
 from oci_binpkg.signing.armor import BINARY_CLASS, STRONG_HASHES, read_signature
 from oci_binpkg.signing.clearsign import UNSIGNED_HINT, check_text, split
-from oci_binpkg.signing.gpg import Outcome, Status, statuses, verifying, words, workplace, written
+from oci_binpkg.signing.gpg import ProgramResult, Status, statuses, verifying, words, workplace, written
 from oci_binpkg.signing.keyring import Keyring, Trusted, check_key_name
 from oci_binpkg.signing.signature_search import promising
 from oci_binpkg.signing.statement import NOTHING_SAID, Signed, Statement, stated
@@ -162,7 +162,7 @@ def _sign(data: bytes, key: str, keyring: Keyring, statement: Statement, *mode: 
 
 
 def _judge(
-    outcome: Outcome, what: str, keyring: Trusted, classes: frozenset[int], known: Callable[[Signed], bool]
+    outcome: ProgramResult, what: str, keyring: Trusted, classes: frozenset[int], known: Callable[[Signed], bool]
 ) -> Signed:
     """Return the signature that gpg found good, or raise `SignatureError`.
 
@@ -202,7 +202,7 @@ def _signer(valid: Status, what: str, keyring: Trusted, classes: frozenset[int])
     return fields[_PRIMARY_FIELD]
 
 
-def _refusal(outcome: Outcome, found: Sequence[Status], against: Sequence[str], what: str) -> SignatureError:
+def _refusal(outcome: ProgramResult, found: Sequence[Status], against: Sequence[str], what: str) -> SignatureError:
     unchecked = next((status.arguments for status in found if status.keyword == "ERRSIG"), ())
     code = unchecked[_CODE_FIELD] if len(unchecked) > _CODE_FIELD else ""
     if code == _NO_PUBLIC_KEY:

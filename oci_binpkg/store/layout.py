@@ -20,8 +20,8 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 from oci_binpkg.disk import (
     TEMPORARY,
+    FileTooLargeError,
     NotRegularError,
-    TooLargeError,
     open_file,
     read_descriptor,
     read_regular,
@@ -83,7 +83,7 @@ class LayoutStore:
         self._created = False
         self._lock = threading.Lock()
         self._reading = threading.Lock()
-        self._known: _Known | None = None
+        self._known: _KnownLayoutIndex | None = None
         self._batches = 0
         self._due = 0.0
         self._pending: dict[str, Descriptor] = {}
@@ -325,7 +325,7 @@ class LayoutStore:
                         digest, index = hashlib.sha256(data).digest(), LayoutIndex.parse(data, path)
             # a file may change twice within one tick of its clock
             settled = found.st_mtime < self._clock() - _SETTLED_SECONDS
-            self._known = _Known(index, digest, version if settled else None)
+            self._known = _KnownLayoutIndex(index, digest, version if settled else None)
             return index
 
     def _end_batch(self) -> None:
@@ -362,10 +362,10 @@ class LayoutStore:
                 digest.update(chunk)
                 write(chunk)
         with self._reading:
-            self._known = _Known(index, digest.digest(), None)
+            self._known = _KnownLayoutIndex(index, digest.digest(), None)
 
 
-class _Known(NamedTuple):
+class _KnownLayoutIndex(NamedTuple):
     """An index that was read or written: the digest of its text, and the file's version, if it can be relied on."""
 
     listed: LayoutIndex
@@ -405,12 +405,12 @@ def _make_directory(path: str) -> None:
 
 
 def _digest_of(file: BinaryIO, path: str) -> bytes:
-    """Return the digest of a document, read in pieces. Raises `TooLargeError`, `OSError`."""
+    """Return the digest of a document, read in pieces. Raises `FileTooLargeError`, `OSError`."""
     digest, left = hashlib.sha256(), _MAX_DOCUMENT
     while data := file.read(_PIECE):
         left -= len(data)
         if left < 0:
-            raise TooLargeError(_MAX_DOCUMENT, path)
+            raise FileTooLargeError(_MAX_DOCUMENT, path)
         digest.update(data)
     return digest.digest()
 
@@ -419,7 +419,7 @@ def _digest_of(file: BinaryIO, path: str) -> bytes:
 def _mapped(action: str, path: str) -> Iterator[None]:
     try:
         yield
-    except (NotRegularError, TooLargeError) as error:
+    except (NotRegularError, FileTooLargeError) as error:
         wrong = ContentError if action == "read" else LocalDiskError
         raise wrong(f"cannot {action} {path}: {error.strerror}", hint="remove it, or name another layout") from error
     except OSError as error:

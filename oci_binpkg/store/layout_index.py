@@ -176,17 +176,17 @@ class LayoutIndex:
         return _packed(text) or text
 
 
-class _Annotations(msgspec.Struct, gc=False):
+class _ManifestAnnotations(msgspec.Struct, gc=False):
     name: str = msgspec.field(default="", name=REF_NAME)
 
 
-class _Entry(msgspec.Struct, gc=False):
-    annotations: _Annotations | None = None
+class _ManifestEntry(msgspec.Struct, gc=False):
+    annotations: _ManifestAnnotations | None = None
 
 
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ENTRIES: Final = msgspec.json.Decoder(list[msgspec.Raw])
-_ENTRY: Final = msgspec.json.Decoder(_Entry)
+_ENTRY: Final = msgspec.json.Decoder(_ManifestEntry)
 _NOT_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 

@@ -31,7 +31,7 @@ from oci_binpkg.transport.failures import (
 )
 from oci_binpkg.transport.gate import HostGates
 from oci_binpkg.transport.http import Request, Response
-from oci_binpkg.transport.retry import FailedAttemptError, Failure, Outcome, Timing, call_with_retries
+from oci_binpkg.transport.retry import FailedAttempt, FailedAttemptError, Failure, Timing, call_with_retries
 from oci_binpkg.transport.session import Call, ExchangeError, WireResponse, WireSession
 from oci_binpkg.transport.settings import TransportSettings
 
@@ -128,7 +128,7 @@ class RegistryHttpClient:
                 raise NetworkError(f"{attempted.operation}: the time for this run is over")
             return self._checked(request, attempt(), home)
 
-        def before_wait(outcome: Outcome, number: int, delay: float) -> None:
+        def before_wait(outcome: FailedAttempt, number: int, delay: float) -> None:
             if outcome.stops_host:
                 gate.pause(delay)
             self._observer(Retrying(home.netloc, str(outcome), delay, number))
@@ -205,7 +205,7 @@ class RegistryHttpClient:
                 return self._session().exchange(call, fail)
         except ExchangeError as error:
             failure, detail = error.failure, error.detail
-            outcome = Outcome(failure=failure)
+            outcome = FailedAttempt(failure=failure)
             if outcome.overloaded:
                 gate.overloaded()
 
@@ -237,14 +237,14 @@ class RegistryHttpClient:
         def explain(attempts: int, seconds: float) -> BinpkgError:
             return attempted.failure_error(Failure.ENCODED, detail, attempts=attempts, seconds=seconds)
 
-        return FailedAttemptError(Outcome(failure=Failure.ENCODED), explain)
+        return FailedAttemptError(FailedAttempt(failure=Failure.ENCODED), explain)
 
     def _bad_status(
         self, attempted: Attempted, answer: WireResponse, problems: Problems, home: Origin
     ) -> FailedAttemptError:
         now = self._now()
         wait = retry_after(answer.headers, now=now)
-        outcome = Outcome(answer.status, None, wait, tuple(code for code, _ in problems if code))
+        outcome = FailedAttempt(answer.status, None, wait, tuple(code for code, _ in problems if code))
         gate = self._gates.of(home.netloc)
         if outcome.overloaded:
             gate.overloaded()

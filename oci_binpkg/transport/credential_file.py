@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from oci_binpkg.disk import NotRegularError, TooLargeError, open_file, read_descriptor, replace_file
+from oci_binpkg.disk import FileTooLargeError, NotRegularError, open_file, read_descriptor, replace_file
 from oci_binpkg.errors import LocalDiskError
 from oci_binpkg.file_lock import Patience, locked
 
@@ -50,7 +50,7 @@ def read_auth_file(path: str) -> AuthFile:
             data = read_descriptor(stream.fileno(), _MAX_FILE, path)
     except FileNotFoundError:
         return AuthFile(path)
-    except (NotRegularError, TooLargeError) as error:
+    except (NotRegularError, FileTooLargeError) as error:
         raise LocalDiskError(f"{path}: {error.strerror}", hint=_ELSEWHERE) from error
     except OSError as error:
         raise LocalDiskError(f"{path}: {error.strerror}") from error

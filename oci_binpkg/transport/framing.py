@@ -22,7 +22,7 @@ class FrameTooLongError(http.client.HTTPException):
     """A head or what stands between two pieces of a body does not end."""
 
 
-class _Wire(io.RawIOBase):
+class _TimedSocket(io.RawIOBase):
     """The bytes as they come, each wait for them no longer than until `deadline` (on `clock`), if there is one."""
 
     def __init__(self, sock: Any, clock: Callable[[], float]) -> None:
@@ -64,7 +64,7 @@ class FramedReader(io.BufferedReader):
     """
 
     def __init__(self, sock: Any, clock: Callable[[], float], allowed: Callable[[], float | None]) -> None:
-        self._wire = _Wire(sock, clock)
+        self._wire = _TimedSocket(sock, clock)
         super().__init__(self._wire, _BUFFER)
         self._clock = clock
         self._allowed = allowed

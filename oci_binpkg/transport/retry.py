@@ -54,7 +54,7 @@ class Failure(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class FailedAttempt:
     """How one attempt ended badly: an HTTP status with the registry's error codes, or a failure without an answer.
 
     `retry_after` is in seconds from now.
@@ -113,7 +113,7 @@ class RetryPolicy:
         """Return the policy that gives up at the first failure."""
         return replace(self, retries=0)
 
-    def delay(self, attempt: int, outcome: Outcome, *, elapsed: float, jitter: float) -> float | None:
+    def delay(self, attempt: int, outcome: FailedAttempt, *, elapsed: float, jitter: float) -> float | None:
         """Return the seconds to wait after failed attempt number `attempt` (from 1), or None to give up.
 
         `elapsed` is what of the budget is used up; `jitter` is a random number from 0 up to 1.
@@ -135,7 +135,7 @@ class RetryPolicy:
             return float(min(self.limited_cap, self.limited_base * 2.0**exponent) * (1 + self.spread * jitter))
         return max(self.floor, jitter * min(self.cap, self.base * 2.0**exponent))
 
-    def retryable(self, outcome: Outcome) -> bool:
+    def retryable(self, outcome: FailedAttempt) -> bool:
         """Tell whether the same request may end better later."""
         if outcome.failure is not None:
             return not outcome.failure.lasting
@@ -170,7 +170,7 @@ def parse_http_date(text: str) -> float | None:
 class FailedAttemptError(Exception):
     """One attempt failed. `explain(attempts, seconds)` makes the error for the user when it was the last."""
 
-    def __init__(self, outcome: Outcome, explain: Callable[[int, float], BinpkgError]) -> None:
+    def __init__(self, outcome: FailedAttempt, explain: Callable[[int, float], BinpkgError]) -> None:
         super().__init__(str(outcome))
         self.outcome = outcome
         self.explain = explain
@@ -187,7 +187,7 @@ class Timing:
 
 
 @dataclass(slots=True)
-class _Schedule:
+class _RetrySchedule:
     """Tenacity's `wait` and `stop` answered by the policy, asked once for each failed attempt.
 
     `free` are the seconds so far that the server asked for.
@@ -234,7 +234,7 @@ def call_with_retries(
     policy: RetryPolicy,
     timing: Timing,
     *,
-    before_wait: Callable[[Outcome, int, float], None] = lambda _outcome, _attempt, _delay: None,
+    before_wait: Callable[[FailedAttempt, int, float], None] = lambda _outcome, _attempt, _delay: None,
     queued: Callable[[], float] = lambda: 0.0,
 ) -> T:
     """Call `attempt` until it does not raise `FailedAttemptError`, or the policy gives up.
@@ -244,7 +244,7 @@ def call_with_retries(
     makes.
     """
     started, before = timing.clock(), queued()
-    schedule = _Schedule(policy, timing, started, lambda: queued() - before)
+    schedule = _RetrySchedule(policy, timing, started, lambda: queued() - before)
 
     def announce(state: tenacity.RetryCallState) -> None:
         before_wait(failure_of(state).outcome, state.attempt_number, schedule.wait(state))

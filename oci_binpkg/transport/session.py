@@ -54,7 +54,7 @@ class _StaleConnectionError(http.client.RemoteDisconnected):
     """A kept connection turned out to be closed before anything was answered on it."""
 
 
-class _Wire:
+class _ConnectionState:
     """What connections of one session are told beside what urllib3 passes on."""
 
     def __init__(self, idle: float, clock: Callable[[], float]) -> None:
@@ -72,7 +72,7 @@ class _Wire:
 class _Connection(HTTPConnection):
     """Sends request targets as written, knows whether the connection was used before, and has a send timeout."""
 
-    def __init__(self, *args: Any, wire: _Wire, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, wire: _ConnectionState, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._wire = wire
         self._served = 0
@@ -119,7 +119,7 @@ class _TlsConnection(_Connection, HTTPSConnection):
 
 
 class _Adapter(HTTPAdapter):
-    def __init__(self, wire: _Wire) -> None:
+    def __init__(self, wire: _ConnectionState) -> None:
         self._wire = wire
         self._last: tuple[object, Any] = (None, None)
         super().__init__(max_retries=0)
@@ -142,7 +142,7 @@ class _Adapter(HTTPAdapter):
         super().close()
 
 
-class _Session(requests.Session):
+class _NoRedirectSession(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - the base class's signature
         """Report no redirect: `requests` would read its body without limit even when told not to follow."""
         return None
@@ -282,8 +282,8 @@ class WireSession:
     def __init__(self, settings: TransportSettings, clock: Callable[[], float]) -> None:
         self._settings = settings
         self._clock = clock
-        self._wire = _Wire(settings.timeouts.idle, clock)
-        self._session = _Session()
+        self._wire = _ConnectionState(settings.timeouts.idle, clock)
+        self._session = _NoRedirectSession()
         self._session.trust_env = False
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         for prefix in ("https://", "http://"):

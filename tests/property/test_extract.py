@@ -16,7 +16,7 @@ from oci_binpkg.archive.codec import Codec
 from oci_binpkg.archive.extract import extract_layer
 from oci_binpkg.archive.layer import pack_layer
 from oci_binpkg.errors import ContentError
-from oci_binpkg.relocate.scan import Scanner
+from oci_binpkg.relocate.scan import PrefixScanner
 from tests.support.hostile_archives import (
     POSIX,
     directory,
@@ -105,7 +105,7 @@ def test_round_trip(tree: dict, codec: str) -> None:
                 f"{place}/{name}",
                 Codec.parse(codec),
                 distribution=DISTRIBUTION,
-                classifier=Scanner(DISTRIBUTION.known_prefixes),
+                classifier=PrefixScanner(DISTRIBUTION.known_prefixes),
                 archive_prefix=PREFIX,
             )
 

@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oci_binpkg.relocate.scan import FileKind, Scanner, is_object_file
+from oci_binpkg.relocate.scan import FileKind, PrefixScanner, is_object_file
 
 PREFIXES = ("/opt/a", "/opt/a/b-1", "/srv/x_y")
 PIECES = [
@@ -47,7 +47,7 @@ contents = st.one_of(st.lists(st.sampled_from(PIECES), max_size=12).map(b"".join
 
 @given(contents, st.lists(st.integers(1, 40), min_size=1, max_size=8))
 def test_chunks_do_not_matter(content: bytes, sizes: list[int]) -> None:
-    scan = Scanner(PREFIXES).start()
+    scan = PrefixScanner(PREFIXES).start()
     at = turn = 0
     while at < len(content):
         size = sizes[turn % len(sizes)]

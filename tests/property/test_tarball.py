@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from oci_binpkg.archive.binary_distribution import MEMBER, Distribution
 from oci_binpkg.archive.tar_writer import write_tar
-from oci_binpkg.relocate.scan import Scanner
+from oci_binpkg.relocate.scan import PrefixScanner
 
 DISTRIBUTION = Distribution("/r/bin/sbang", "/r", "/opt/spack", "a", {"h": "/r/a"})
 
@@ -66,7 +66,7 @@ def read(tar: bytes) -> dict[str, tuple[Any, ...]]:
 
 def pack(directory: Path) -> bytes:
     out = bytearray()
-    classifier = Scanner(DISTRIBUTION.known_prefixes)
+    classifier = PrefixScanner(DISTRIBUTION.known_prefixes)
     write_tar(str(directory), out.extend, distribution=DISTRIBUTION, classifier=classifier, archive_prefix="/r/a")
     return bytes(out)
 

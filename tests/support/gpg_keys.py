@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from oci_binpkg.signing.gpg import Outcome, Run
+from oci_binpkg.signing.gpg import ProgramResult, Run
 
 BORN = "20200101T000000"
 """When keys are made that have expired since; gpg's clock runs on from there while it makes one."""
@@ -142,8 +142,8 @@ def recorded() -> tuple[list[list[str]], Run]:
     """Return a list, and a way to run programs that runs none and notes there what was to be run."""
     calls: list[list[str]] = []
 
-    def run(arguments: Sequence[str], stdin: bytes, timeout: float) -> Outcome:
+    def run(arguments: Sequence[str], stdin: bytes, timeout: float) -> ProgramResult:
         calls.append(list(arguments))
-        return Outcome(2, b"", b"")
+        return ProgramResult(2, b"", b"")
 
     return calls, run

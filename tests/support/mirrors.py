@@ -19,7 +19,7 @@ from typing import Any, Self
 from oci_binpkg.cache.mirror import MirrorCache
 from oci_binpkg.cache.mirror_manifest import blob_path
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import BinaryCache, Entry
+from oci_binpkg.cache.protocol import BinaryCache, CacheEntry
 from oci_binpkg.index.document import IndexDocument, index_of
 from oci_binpkg.model.content import Digest, Platform
 from oci_binpkg.model.image import Layer, PackageLayer, PackageSpec, compose
@@ -42,7 +42,7 @@ def package_hash(name: str, version: str = "1.0") -> str:
     return re.sub("[0189]", "x", digits)[:32]
 
 
-def made_up(name: str, version: str = "1.0", *, needs: tuple[str, ...] = (), text: str = "") -> Entry:
+def made_up(name: str, version: str = "1.0", *, needs: tuple[str, ...] = (), text: str = "") -> CacheEntry:
     """A package with a layer of its own. What it `needs` are packages of version 1.0 without needs."""
     names = [(name, version, needs), *((each, "1.0", ()) for each in needs)]
     nodes = [_node(*each) for each in names]
@@ -51,7 +51,7 @@ def made_up(name: str, version: str = "1.0", *, needs: tuple[str, ...] = (), tex
     key = PackageKey.of(document.root)
     spec = PackageSpec({"_meta": {"version": 5}, "nodes": nodes}, name)
     image = compose([PackageLayer(name, version, key.hash, layer)], Platform("linux", "amd64"), spec=spec)
-    return Entry(key, document, layer, image)
+    return CacheEntry(key, document, layer, image)
 
 
 def _node(name: str, version: str, needs: tuple[str, ...]) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def _node(name: str, version: str, needs: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def index_for(*entries: Entry) -> IndexDocument:
+def index_for(*entries: CacheEntry) -> IndexDocument:
     """The index over these packages."""
     return index_of((entry.document.root, entry.document.graph) for entry in entries)
 

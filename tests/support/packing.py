@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Mapping
 
 from oci_binpkg.archive.growing_file import Follow
-from oci_binpkg.installs.protocol import Record
+from oci_binpkg.installs.protocol import InstallRecord
 from oci_binpkg.model.content import OCI_LAYER_GZIP, Blob, Digest
 from oci_binpkg.model.image import Layer
-from oci_binpkg.ops.stack import PackedLayer
+from oci_binpkg.ops.stack import PackedPackage
 
 
 class TextPacker:
@@ -20,11 +20,11 @@ class TextPacker:
         self._media_type = media_type
         self.counts: Counter[str] = Counter()
 
-    def __call__(self, record: Record, follow: Follow | None = None) -> PackedLayer:
+    def __call__(self, record: InstallRecord, follow: Follow | None = None) -> PackedPackage:
         del follow
         self.counts[record.spec.name] += 1
         if error := self._failures.get(record.spec.name):
             raise error
         text = f"layer of {record.spec.short}".encode()
         layer = Layer(Blob.from_bytes(text, self._media_type), Digest.of(b"tar of " + text))
-        return PackedLayer(layer, reused=False)
+        return PackedPackage(layer, reused=False)

@@ -7,7 +7,7 @@ import pytest
 from oci_binpkg.client import Client
 from oci_binpkg.config.settings import load_settings
 from oci_binpkg.ops.install import Installed
-from oci_binpkg.ops.push_report import Outcome
+from oci_binpkg.ops.push_report import PushOutcome
 from tests.support.fake_registry import FakeRegistry
 from tests.support.spack_trees import Sketch, spack_tree
 
@@ -39,7 +39,7 @@ def test_the_script_of_a_reader(settings, tree, cache, tmp_path):
     report = client.push(cache, str(tree), ["greet@2.0"], update_index=True)
     assert report.exit_code == 0
     assert report.index_written
-    assert [each.spec.name for each in report.by(Outcome.PUSHED)] == ["zlib", "greet"]
+    assert [each.spec.name for each in report.by(PushOutcome.PUSHED)] == ["zlib", "greet"]
     found = [(package.name, package.version, len(package.hash)) for package in client.find("zlib", cache=cache)]
     assert found == [("zlib", "1.3", 32)]
     installed = client.install(cache, ["greet"], root=tmp_path / "apps")

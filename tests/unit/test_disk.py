@@ -12,10 +12,10 @@ import pytest
 
 from oci_binpkg import disk
 from oci_binpkg.disk import (
+    FileTooLargeError,
     NotRegularError,
     PrefixPath,
     Root,
-    TooLargeError,
     exchange,
     foreign_writers,
     open_file,
@@ -100,7 +100,7 @@ def test_files_are_read_up_to_the_limit(tmp_path: Path, size: int) -> None:
     assert len(read_regular(str(path), size)) == size
     assert len(read_regular(str(path), 1 << 40)) == size
     if size:
-        with pytest.raises(TooLargeError, match="larger than"):
+        with pytest.raises(FileTooLargeError, match="larger than"):
             read_regular(str(path), size - 1)
 
 

@@ -88,7 +88,7 @@ class ManifestReader:
                 if not isinstance(error, _BrokenBodyError) or attempt >= settings.resume_failures:
                     raise
                 reason = error.message
-            except _DamagedError as error:
+            except _WrongBytesError as error:
                 if damaged:
                     raise
                 damaged, reason = True, error.message
@@ -113,7 +113,9 @@ class ManifestReader:
         algorithm = wanted.algorithm if wanted else "sha256"
         digest = Digest(algorithm, hashlib.new(algorithm, data).hexdigest())
         if wanted is not None and (digest != wanted or contradicts(headers, wanted)):
-            raise _DamagedError(f"{what}: the content has digest {digest}, or is said to have another than asked for")
+            raise _WrongBytesError(
+                f"{what}: the content has digest {digest}, or is said to have another than asked for"
+            )
         if wanted is None and contradicts(headers, digest):
             self._remote.warn(f"{what}: the registry gives a wrong digest for it; its content, {digest}, counts")
         parsed = parse_manifest(data, what, media_type=manifest_type(headers))
@@ -126,7 +128,7 @@ class _BrokenBodyError(NetworkError):
     """The answer began well and its body did not arrive whole: not covered by the client's own retries."""
 
 
-class _DamagedError(ContentError):
+class _WrongBytesError(ContentError):
     """The bytes are not those asked for. A second request is worth while: it may have happened on the way."""
 
 

@@ -27,10 +27,10 @@ from oci_binpkg.store.registry.upload_session import (
     BINARY,
     JUDGED,
     AttemptError,
-    Chunks,
+    BlobTooLargeError,
+    ChunkSender,
     SentBody,
-    Session,
-    TooLargeError,
+    UploadSession,
     judged,
 )
 from oci_binpkg.transport.http import Response
@@ -62,7 +62,7 @@ class Uploader:
             except ServerError as error:
                 # chunks were a guess: what is wrong with the upload itself is what counts
                 raise (guessed or error) from None
-            except TooLargeError as error:
+            except BlobTooLargeError as error:
                 if chunk:
                     raise error.cause from None
                 chunk = self._remote.settings.fallback_chunk
@@ -92,13 +92,13 @@ class Uploader:
             self._patch(session, content)
             descriptor = content.descriptor()
             self._commit(session, descriptor, b"")
-        except (AttemptError, BinpkgError, TooLargeError):
+        except (AttemptError, BinpkgError, BlobTooLargeError):
             self._cancel(session)
             return False
         self._presence.remember(descriptor)
         return True
 
-    def _patch(self, session: Session, content: Growing) -> None:
+    def _patch(self, session: UploadSession, content: Growing) -> None:
         operation = f"upload a layer that is being made to {self._remote.name}"
         with self._remote.send(
             "PATCH", session.url, operation, actions=PUSH, headers=BINARY, body=content, accept=JUDGED, replay=False
@@ -127,7 +127,7 @@ class Uploader:
                 self._abort(session, body)
                 raise error.cause from None
             failure = error
-        except (BinpkgError, TooLargeError):
+        except (BinpkgError, BlobTooLargeError):
             self._abort(session, body)
             raise
         else:
@@ -137,7 +137,7 @@ class Uploader:
         self._abort(session, body)
         raise failure
 
-    def _mount(self, descriptor: Descriptor, origin: str) -> Session | bool:
+    def _mount(self, descriptor: Descriptor, origin: str) -> UploadSession | bool:
         """Take the blob over from another repository of this registry: True, or a session to go on with, or False."""
         prefix = f"{self._remote.repository.origin}/"
         if not origin.startswith(prefix) or origin == self._remote.repository.address:
@@ -158,7 +158,7 @@ class Uploader:
         # some registries answer 201 for a blob that they do not have
         return mounted and self._is_seen(descriptor, where_blind=True)
 
-    def _begin(self, what: str) -> Session:
+    def _begin(self, what: str) -> UploadSession:
         operation = f"begin the upload of {what} to {self._remote.name}"
         with self._remote.send(
             "POST", self._remote.url("blobs/uploads/"), operation, actions=PUSH, body=b"", accept=JUDGED
@@ -167,22 +167,24 @@ class Uploader:
                 raise Refusal.of(response).error(operation)
             return self._session(response)
 
-    def _session(self, response: Response) -> Session:
+    def _session(self, response: Response) -> UploadSession:
         text = response.headers.get("OCI-Chunk-Min-Length", "").strip()
         least = int(text) if re.fullmatch(r"[0-9]{1,18}", text, re.ASCII) else 0
-        return Session(self._remote.location(response), least if least <= self._remote.settings.largest_chunk else 0)
+        return UploadSession(
+            self._remote.location(response), least if least <= self._remote.settings.largest_chunk else 0
+        )
 
-    def _send(self, session: Session, body: SentBody, chunk: int, *, counting: bool) -> None:
+    def _send(self, session: UploadSession, body: SentBody, chunk: int, *, counting: bool) -> None:
         descriptor = body.blob.descriptor
         if not chunk:
             self._commit(session, descriptor, body.blob)
             return
         with body.blob.open() as stream:
-            Chunks(self._remote, session, descriptor, counting=counting).send(stream, chunk)
+            ChunkSender(self._remote, session, descriptor, counting=counting).send(stream, chunk)
         self._commit(session, descriptor, b"")
 
-    def _commit(self, session: Session, descriptor: Descriptor, body: Blob | bytes) -> None:
-        """PUT the body, or the end of a chunked upload. Raises `AttemptError`, `TooLargeError` and final errors."""
+    def _commit(self, session: UploadSession, descriptor: Descriptor, body: Blob | bytes) -> None:
+        """PUT the body, or the end of a chunked upload. Raises `AttemptError`, `BlobTooLargeError` and final errors."""
         operation = f"upload {descriptor.digest} to {self._remote.name}"
         with self._remote.send(
             "PUT",
@@ -215,11 +217,11 @@ class Uploader:
         except (AuthError, DeniedError):
             return where_blind
 
-    def _abort(self, session: Session, body: SentBody) -> None:
+    def _abort(self, session: UploadSession, body: SentBody) -> None:
         body.discard()
         self._cancel(session)
 
-    def _cancel(self, session: Session) -> None:
+    def _cancel(self, session: UploadSession) -> None:
         """Give the session back, so that the registry need not keep its parts; what it answers does not matter."""
         operation = f"cancel an upload to {self._remote.name}"
         try:

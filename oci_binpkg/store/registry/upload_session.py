@@ -41,7 +41,7 @@ _RANGE: Final = re.compile(r"(?:bytes[ =])?([0-9]{1,18})-([0-9]{1,18})", re.ASCI
 
 
 @dataclass(slots=True)
-class Session:
+class UploadSession:
     """An open upload: where its next request goes, and the smallest chunk the registry takes."""
 
     url: str
@@ -64,7 +64,7 @@ class AttemptError(Exception):
         self.unknown = unknown
 
 
-class TooLargeError(Exception):
+class BlobTooLargeError(Exception):
     """The registry does not take a blob of this size in one piece."""
 
     def __init__(self, cause: BinpkgError) -> None:
@@ -117,10 +117,12 @@ class SentBody:
             yield stream
 
 
-class Chunks:
+class ChunkSender:
     """Sends the body of one session in chunks. `counting`: a chunk that was taken counts whole, whatever Range says."""
 
-    def __init__(self, remote: Remote, session: Session, descriptor: Descriptor, *, counting: bool = False) -> None:
+    def __init__(
+        self, remote: Remote, session: UploadSession, descriptor: Descriptor, *, counting: bool = False
+    ) -> None:
         self._remote = remote
         self._counting = counting
         self._session = session
@@ -139,7 +141,7 @@ class Chunks:
                 return
             try:
                 stored = self._stored(bytes(pending[:size]), offset)
-            except TooLargeError as error:
+            except BlobTooLargeError as error:
                 if size // 2 < max(self._session.least, settings.smallest_chunk):
                     raise AttemptError(error.cause, again=False) from None
                 size //= 2
@@ -182,7 +184,7 @@ class Chunks:
                 return len(piece) if self._counting else _advance(response, len(piece), offset) or len(piece)
             refusal = Refusal.of(response)
         if _too_large(refusal):
-            raise TooLargeError(refusal.error(self._operation))
+            raise BlobTooLargeError(refusal.error(self._operation))
         if refusal.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise ServerError(f"{self._operation}: out of order at byte {offset}")
         raise judged(refusal, self._operation)
@@ -216,13 +218,13 @@ def _advance(response: Response, length: int, offset: int) -> int | None:
     return stored if 0 <= stored <= length else None
 
 
-def judged(refusal: Refusal, operation: str) -> AttemptError | TooLargeError:
+def judged(refusal: Refusal, operation: str) -> AttemptError | BlobTooLargeError:
     """Return what a refused body means: another attempt, smaller pieces, or the end."""
     error = refusal.error(operation)
     if refusal.is_quota() or refusal.status in _FINAL or "NAME_UNKNOWN" in refusal.codes:
         return AttemptError(error, again=False)
     if refusal.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        return TooLargeError(error)
+        return BlobTooLargeError(error)
     if refusal.status in _LOST_SESSION:
         said = refusal.text or str(refusal.status)
         gone = ServerError(

@@ -19,7 +19,7 @@ from oci_binpkg.archive.extract import Extracted, extract_layer
 from oci_binpkg.archive.layer import pack_layer
 from oci_binpkg.errors import ContentError, LocalDiskError
 from oci_binpkg.model.content import OCI_LAYER_GZIP, OCI_LAYER_ZSTD, Digest
-from oci_binpkg.relocate.scan import Scanner
+from oci_binpkg.relocate.scan import PrefixScanner
 from tests.support import golden
 from tests.support.hostile_archives import (
     END,
@@ -150,7 +150,7 @@ def test_packing_again_what_was_extracted_gives_the_same_diff_id(name: str, code
             str(tmp_path / f"layer{turn}"),
             Codec.parse(codec),
             distribution=replace(distribution, relocate_binaries=(), relocate_links=(), relocate_textfiles=()),
-            classifier=Scanner(distribution.known_prefixes),
+            classifier=PrefixScanner(distribution.known_prefixes),
             archive_prefix=extracted.prefix,
         )
         assert str(packed.diff_id) == package.diff_id

@@ -14,7 +14,7 @@ from oci_binpkg.archive.growing_file import GrowingFile
 from oci_binpkg.archive.layer import pack_layer
 from oci_binpkg.errors import ContentError, PackError
 from oci_binpkg.model.content import OCI_LAYER_GZIP, Descriptor, Digest, Growing
-from oci_binpkg.relocate.scan import Scanner
+from oci_binpkg.relocate.scan import PrefixScanner
 
 MIB = 1024 * 1024
 
@@ -106,7 +106,7 @@ def tree(root: Path, *sizes: int) -> Path:
 def pack(prefix: Path, path: Path, codec: str, **options):
     root = str(prefix.parent)
     distribution = Distribution(f"{root}/bin/sbang", root, root, prefix.name, {"hash": str(prefix)})
-    scanner = Scanner(distribution.known_prefixes)
+    scanner = PrefixScanner(distribution.known_prefixes)
     return pack_layer(
         str(prefix), str(path), Codec.parse(codec), distribution=distribution, classifier=scanner, **options
     )

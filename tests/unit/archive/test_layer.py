@@ -15,10 +15,10 @@ import pytest
 
 from oci_binpkg.archive.binary_distribution import Distribution
 from oci_binpkg.archive.codec import Codec
-from oci_binpkg.archive.layer import PackedLayer, diff_id_of, pack_layer
+from oci_binpkg.archive.layer import LayerFile, diff_id_of, pack_layer
 from oci_binpkg.errors import ContentError, LocalDiskError, PackError
 from oci_binpkg.model.content import OCI_LAYER_GZIP
-from oci_binpkg.relocate.scan import Scanner
+from oci_binpkg.relocate.scan import PrefixScanner
 from tests.support import golden
 
 DISTRIBUTION = Distribution("/r/bin/sbang", "/r", "/opt/spack", "a", {"h": "/r/a"})
@@ -29,7 +29,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return golden.unpack_store(tmp_path_factory.mktemp("store"))
 
 
-def pack_golden(name: str, store: Path, path: Path, codec: str = "gzip", threads: int = 1) -> PackedLayer:
+def pack_golden(name: str, store: Path, path: Path, codec: str = "gzip", threads: int = 1) -> LayerFile:
     package = golden.package(name)
     parsed = Distribution.parse(package.distribution, name)
     return pack_layer(
@@ -37,19 +37,19 @@ def pack_golden(name: str, store: Path, path: Path, codec: str = "gzip", threads
         str(path),
         Codec.parse(codec),
         distribution=replace(parsed, relocate_binaries=(), relocate_links=(), relocate_textfiles=()),
-        classifier=Scanner(parsed.known_prefixes),
+        classifier=PrefixScanner(parsed.known_prefixes),
         threads=threads,
         archive_prefix=package.recorded,
     )
 
 
-def pack(prefix: Path, path: Path, codec: str = "gzip", threads: int = 1) -> PackedLayer:
+def pack(prefix: Path, path: Path, codec: str = "gzip", threads: int = 1) -> LayerFile:
     return pack_layer(
         str(prefix),
         str(path),
         Codec.parse(codec),
         distribution=DISTRIBUTION,
-        classifier=Scanner([]),
+        classifier=PrefixScanner([]),
         threads=threads,
         archive_prefix="/r/a",
     )
@@ -156,7 +156,7 @@ import resource
 from oci_binpkg.archive.codec import Codec
 from oci_binpkg.archive.binary_distribution import Distribution
 from oci_binpkg.archive.layer import pack_layer, diff_id_of
-from oci_binpkg.relocate.scan import Scanner
+from oci_binpkg.relocate.scan import PrefixScanner
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 distribution = Distribution("/r/bin/sbang", "/r", "/opt/spack", "a", {{"h": "/r/a"}})
 path = {str(tmp_path / "layer")!r}

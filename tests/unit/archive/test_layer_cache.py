@@ -14,12 +14,12 @@ import pytest
 
 from oci_binpkg.archive.binary_distribution import Distribution
 from oci_binpkg.archive.codec import Codec
-from oci_binpkg.archive.layer import PackedLayer, pack_layer
+from oci_binpkg.archive.layer import LayerFile, pack_layer
 from oci_binpkg.archive.layer_cache import LayerCache
 from oci_binpkg.archive.layer_record import CachedLayer, layer_key, tree_fingerprint
 from oci_binpkg.errors import ContentError, LocalDiskError, PackError
 from oci_binpkg.model.content import OCI_LAYER_GZIP, Digest
-from oci_binpkg.relocate.scan import Scanner
+from oci_binpkg.relocate.scan import PrefixScanner
 
 GZIP = Codec.parse("gzip:1")
 DISTRIBUTION = Distribution("/r/bin/sbang", "/r", "/opt/spack", "a", {"h": "/r/a"})
@@ -55,15 +55,15 @@ class Packages:
     def fingerprint(self, name: str) -> str:
         return tree_fingerprint(str(self.prefix(name)))
 
-    def producer(self, name: str) -> Callable[[str], PackedLayer]:
-        def produce(path: str) -> PackedLayer:
+    def producer(self, name: str) -> Callable[[str], LayerFile]:
+        def produce(path: str) -> LayerFile:
             self.packed.append(name)
             return pack_layer(
                 str(self.prefix(name)),
                 path,
                 GZIP,
                 distribution=DISTRIBUTION,
-                classifier=Scanner(["/r/a"]),
+                classifier=PrefixScanner(["/r/a"]),
                 archive_prefix="/r/a",
             )
 
@@ -302,7 +302,7 @@ def test_a_blob_that_is_cut_while_it_is_read(cache: LayerCache, packages: Packag
 
 
 def test_a_failed_producer_leaves_nothing(cache: LayerCache, packages: Packages, tmp_path: Path) -> None:
-    def produce(path: str) -> PackedLayer:
+    def produce(path: str) -> LayerFile:
         Path(path).write_bytes(b"half")
         raise PackError("a file changed")
 

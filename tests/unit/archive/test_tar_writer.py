@@ -17,7 +17,7 @@ import pytest
 from oci_binpkg.archive.binary_distribution import MEMBER, Distribution
 from oci_binpkg.archive.tar_writer import TarSummary, walk, write_tar
 from oci_binpkg.errors import PackError
-from oci_binpkg.relocate.scan import Scanner
+from oci_binpkg.relocate.scan import PrefixScanner
 from tests.support import golden
 
 RECORDED = "/r/linux/a-1"
@@ -36,7 +36,7 @@ def pack(
         str(prefix),
         out.extend,
         distribution=distribution,
-        classifier=Scanner(distribution.known_prefixes),
+        classifier=PrefixScanner(distribution.known_prefixes),
         archive_prefix=recorded,
         on_bytes=on_bytes,
     )
@@ -240,7 +240,7 @@ def on_reaching(tree: Path, change: Callable[[], None]) -> Iterator[bytes]:
             seen.append(data)
             change()
 
-    write_tar(str(tree), sink, distribution=DISTRIBUTION, classifier=Scanner([]), archive_prefix=RECORDED)
+    write_tar(str(tree), sink, distribution=DISTRIBUTION, classifier=PrefixScanner([]), archive_prefix=RECORDED)
     return iter(seen)
 
 
@@ -337,7 +337,7 @@ def test_errors_of_the_sink_pass_unchanged(tree: Path) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        write_tar(str(tree), full, distribution=DISTRIBUTION, classifier=Scanner([]))
+        write_tar(str(tree), full, distribution=DISTRIBUTION, classifier=PrefixScanner([]))
 
 
 def test_progress_counts_the_bytes_of_files(tree: Path) -> None:

@@ -15,7 +15,7 @@ from oci_binpkg.cache.mirror import MERGE_ROUNDS, MirrorCache
 from oci_binpkg.cache.mirror_keys import published_keys
 from oci_binpkg.cache.mirror_manifest import INDEX_TYPE, blob_path, index_path, package_path
 from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
-from oci_binpkg.cache.protocol import Entry
+from oci_binpkg.cache.protocol import CacheEntry
 from oci_binpkg.errors import ContentError, NetworkError, NotFoundError, SignatureError, TransferError, UsageError
 from oci_binpkg.index.document import index_of
 from oci_binpkg.model.content import OCI_LAYER_ZSTD, Blob, Descriptor, Digest
@@ -111,7 +111,7 @@ def test_golden_signatures_are_good_by_the_key_that_is_published_beside_them(tmp
         assert len([cache.entry(path) for path in paths]) == 5
 
 
-def from_registry(name: str) -> Entry:
+def from_registry(name: str) -> CacheEntry:
     """A golden package as it stands in the registry, with the layer that Spack made."""
     package = golden.package(name)
     document = parse_spec_document({"spec": package.config["spec"]}, name)
@@ -121,7 +121,7 @@ def from_registry(name: str) -> Entry:
         Descriptor(described["mediaType"], digest, described["size"]),
         lambda: io.BytesIO(golden.read_blob(str(digest))),
     )
-    return Entry(PackageKey.of(document.root), document, Layer(blob, Digest.parse(package.diff_id)))
+    return CacheEntry(PackageKey.of(document.root), document, Layer(blob, Digest.parse(package.diff_id)))
 
 
 def test_a_mirror_of_the_golden_packages_is_spacks_own_file_for_file(tmp_path: Path) -> None:
@@ -218,14 +218,14 @@ def changed(path: Path, change: Callable[[dict], object]) -> None:
 
 
 @pytest.fixture
-def pushed(tmp_path: Path) -> tuple[MirrorCache, Entry, Path]:
+def pushed(tmp_path: Path) -> tuple[MirrorCache, CacheEntry, Path]:
     cache, entry = file_mirror(tmp_path), made_up("zlib")
     cache.publish(entry)
     return cache, entry, tmp_path / package_path(entry.key)
 
 
 @pytest.mark.covers("B14")
-def test_another_package_under_the_name_is_refused(pushed: tuple[MirrorCache, Entry, Path]) -> None:
+def test_another_package_under_the_name_is_refused(pushed: tuple[MirrorCache, CacheEntry, Path]) -> None:
     cache, entry, path = pushed
     other = made_up("curl")
     cache.publish(other)
@@ -236,12 +236,12 @@ def test_another_package_under_the_name_is_refused(pushed: tuple[MirrorCache, En
         cache.entry(package_path(entry.key))
 
 
-def test_an_entry_knows_the_digest_of_its_manifest(pushed: tuple[MirrorCache, Entry, Path]) -> None:
+def test_an_entry_knows_the_digest_of_its_manifest(pushed: tuple[MirrorCache, CacheEntry, Path]) -> None:
     cache, entry, path = pushed
     assert cache.find(entry.key).manifest == cache.publish(entry) == Digest.of(path.read_bytes())
 
 
-def test_a_damaged_spec_is_refused(pushed: tuple[MirrorCache, Entry, Path], tmp_path: Path) -> None:
+def test_a_damaged_spec_is_refused(pushed: tuple[MirrorCache, CacheEntry, Path], tmp_path: Path) -> None:
     cache, entry, path = pushed
     record = json.loads(path.read_bytes())["data"][1]
     blob = tmp_path / blob_path(Digest("sha256", record["checksum"]))
@@ -254,21 +254,21 @@ def test_a_damaged_spec_is_refused(pushed: tuple[MirrorCache, Entry, Path], tmp_
         cache.find(entry.key)
 
 
-def test_an_archive_that_is_not_gzip_is_refused(pushed: tuple[MirrorCache, Entry, Path]) -> None:
+def test_an_archive_that_is_not_gzip_is_refused(pushed: tuple[MirrorCache, CacheEntry, Path]) -> None:
     cache, entry, path = pushed
     changed(path, lambda document: document["data"][0].update(compression="none"))
     with pytest.raises(ContentError, match="not compressed with gzip"):
         cache.find(entry.key)
 
 
-def test_a_manifest_without_an_archive_is_refused(pushed: tuple[MirrorCache, Entry, Path]) -> None:
+def test_a_manifest_without_an_archive_is_refused(pushed: tuple[MirrorCache, CacheEntry, Path]) -> None:
     cache, entry, path = pushed
     changed(path, lambda document: document["data"].pop(0))
     with pytest.raises(ContentError, match=r"0 blobs of type application/vnd\.spack\.install"):
         cache.find(entry.key)
 
 
-def test_a_damaged_manifest_is_written_again(pushed: tuple[MirrorCache, Entry, Path]) -> None:
+def test_a_damaged_manifest_is_written_again(pushed: tuple[MirrorCache, CacheEntry, Path]) -> None:
     cache, entry, path = pushed
     good = path.read_bytes()
     path.write_bytes(b"garbage")

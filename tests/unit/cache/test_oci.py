@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import Entry
+from oci_binpkg.cache.protocol import CacheEntry
 from oci_binpkg.errors import ContentError, NotFoundError, TransferError
 from oci_binpkg.index.document import index_of
 from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Blob, Digest, Platform
@@ -30,7 +30,7 @@ def golden() -> OciCache:
     return OciCache(LayoutStore(str(LAYOUT)), pause=no_pause)
 
 
-def package(key: PackageKey = GREET, payload: bytes = b"layer") -> Entry:
+def package(key: PackageKey = GREET, payload: bytes = b"layer") -> CacheEntry:
     node = {
         "name": key.name,
         "version": key.version,
@@ -44,7 +44,7 @@ def package(key: PackageKey = GREET, payload: bytes = b"layer") -> Entry:
         Platform("linux", "amd64"),
         spec=PackageSpec({"_meta": {"version": 5}, "nodes": [node]}, key.name),
     )
-    return Entry(key, document, layer, image)
+    return CacheEntry(key, document, layer, image)
 
 
 def test_the_golden_cache_lists_five_packages():
@@ -144,7 +144,7 @@ def test_an_absent_package_is_not_found():
         OciCache(MemoryStore(), pause=no_pause).find(GREET)
 
 
-def index_for(*entries: Entry):
+def index_for(*entries: CacheEntry):
     return index_of((entry.document.root, entry.document.graph) for entry in entries)
 
 
@@ -195,9 +195,9 @@ def test_an_endless_rival_is_an_error_that_says_what_to_do():
 class Overtaken(MemoryStore):
     """Another writer pushes a package and enters it, and is gone, between our read of the index and our write."""
 
-    def __init__(self, other: Entry) -> None:
+    def __init__(self, other: CacheEntry) -> None:
         super().__init__()
-        self.other: Entry | None = other
+        self.other: CacheEntry | None = other
 
     def tag(self, manifest: Blob, tag: str) -> None:
         other, self.other = self.other, None

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oci_binpkg.installs.protocol import Record
+from oci_binpkg.installs.protocol import InstallRecord
 from oci_binpkg.installs.verifications import FILE, Verification, Verifications, change
 from tests.support.spack_trees import Sketch, graph_of
 
@@ -19,7 +19,7 @@ ZLIB, APP = SPECS["zlib"], SPECS["app"]
 
 
 def record(spec=ZLIB, at=1000.5):
-    return Record(spec, "/somewhere", installation_time=at)
+    return InstallRecord(spec, "/somewhere", installation_time=at)
 
 
 def known(spec=ZLIB, at=1000.5, **members):

@@ -11,7 +11,7 @@ from oci_binpkg.model.content import OCI_INDEX, OCI_LAYER_GZIP, Blob, Descriptor
 from oci_binpkg.model.image import Layer, PackageLayer, compose
 from oci_binpkg.model.manifest import Index
 from oci_binpkg.ops.base_images import BaseImages
-from oci_binpkg.ops.engines import Engine, engine_name, load_image, run_image
+from oci_binpkg.ops.engines import ContainerEngine, engine_name, load_image, run_image
 from oci_binpkg.store.memory import MemoryStore
 
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
@@ -96,7 +96,7 @@ def test_an_image_is_loaded_once_under_the_name_a_pull_would_give_it():
     store = store_with(this_platform())
     config = image(this_platform()).config.descriptor.digest
     client = StubClient(str(config))
-    engine = Engine("docker", "unix:///x", client)
+    engine = ContainerEngine("docker", "unix:///x", client)
     loaded = load_image(engine, store, "single")
     assert (loaded.engine, loaded.image_id) == ("docker", str(config))
     assert load_image(engine, store, "single") == loaded
@@ -105,14 +105,14 @@ def test_an_image_is_loaded_once_under_the_name_a_pull_would_give_it():
 
 def test_an_absent_tag_names_those_there_are():
     with pytest.raises(NotFoundError) as caught:
-        load_image(Engine("docker", "x", StubClient("")), store_with(this_platform()), "nothing")
+        load_image(ContainerEngine("docker", "x", StubClient("")), store_with(this_platform()), "nothing")
     assert "latest, single" in caught.value.hint
     with pytest.raises(NotFoundError):
-        load_image(Engine("docker", "x", StubClient("")), MemoryStore(), "nothing")
+        load_image(ContainerEngine("docker", "x", StubClient("")), MemoryStore(), "nothing")
 
 
 def test_an_engine_that_holds_another_image_is_an_error():
-    engine = Engine("podman", "x", StubClient("sha256:" + "0" * 64))
+    engine = ContainerEngine("podman", "x", StubClient("sha256:" + "0" * 64))
     with pytest.raises(EngineError):
         run_image(engine, store_with(this_platform()), "single", [], stdout=io.BytesIO(), stderr=io.BytesIO())
 

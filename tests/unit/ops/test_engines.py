@@ -22,7 +22,7 @@ import pytest
 from oci_binpkg.errors import ContentError, EngineError, LocalDiskError, UsageError
 from oci_binpkg.model.content import OCI_LAYER_ZSTD, Blob, Digest
 from oci_binpkg.model.image import Image, Layer
-from oci_binpkg.ops.engines import Engine, connect, has_image, load, run, socket_candidates
+from oci_binpkg.ops.engines import ContainerEngine, connect, has_image, load, run, socket_candidates
 from tests.support.stores import image_of_layers, layer_of, small_image
 
 IMAGE = small_image()
@@ -108,7 +108,7 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def engine(server: Server) -> Iterator[Engine]:
+def engine(server: Server) -> Iterator[ContainerEngine]:
     found = connect("docker", [str(server.server_address)], timeout=10)
     yield found
     found.client.close()
@@ -195,7 +195,7 @@ def test_says_how_to_install_the_package(server: Server, monkeypatch: pytest.Mon
 # loading
 
 
-def test_loads_an_archive_that_old_and_new_engines_understand(server: Server, engine: Engine) -> None:
+def test_loads_an_archive_that_old_and_new_engines_understand(server: Server, engine: ContainerEngine) -> None:
     assert load(engine, IMAGE, "greet:1") == str(IMAGE.config.descriptor.digest)
     with tarfile.open(fileobj=io.BytesIO(server.loaded)) as archive:
         files = {m.name: archive.extractfile(m).read() for m in archive if m.isfile()}  # type: ignore[union-attr]
@@ -210,7 +210,7 @@ def test_loads_an_archive_that_old_and_new_engines_understand(server: Server, en
     assert files["blobs/" + described["digest"].replace(":", "/")] == IMAGE.manifest.read()
 
 
-def test_the_archive_is_the_same_every_time(server: Server, engine: Engine) -> None:
+def test_the_archive_is_the_same_every_time(server: Server, engine: ContainerEngine) -> None:
     load(engine, IMAGE, "greet:1")
     first = server.loaded
     load(engine, IMAGE, "greet:1")
@@ -219,7 +219,7 @@ def test_the_archive_is_the_same_every_time(server: Server, engine: Engine) -> N
     assert len(first) % 512 == 0
 
 
-def test_streams_layers_in_pieces_and_each_once(server: Server, engine: Engine) -> None:
+def test_streams_layers_in_pieces_and_each_once(server: Server, engine: ContainerEngine) -> None:
     large = b"x" * (3 * 1024 * 1024 + 5)
     blob = Blob.from_bytes(large)
     layer = Layer(blob, Digest.of(large))
@@ -233,7 +233,7 @@ def test_streams_layers_in_pieces_and_each_once(server: Server, engine: Engine) 
     assert len(entry["Layers"]) == 3
 
 
-def test_accepts_an_engine_that_names_images_by_manifest(server: Server, engine: Engine) -> None:
+def test_accepts_an_engine_that_names_images_by_manifest(server: Server, engine: ContainerEngine) -> None:
     server.inspected = str(IMAGE.manifest.descriptor.digest)
     assert load(engine, IMAGE, "greet:1") == server.inspected
 
@@ -246,20 +246,20 @@ def test_accepts_an_engine_that_names_images_by_manifest(server: Server, engine:
         {"errorDetail": "no space left"},
     ],
 )
-def test_an_error_inside_the_answer_is_an_error(server: Server, engine: Engine, event: Any) -> None:
+def test_an_error_inside_the_answer_is_an_error(server: Server, engine: ContainerEngine, event: Any) -> None:
     server.events = [{"status": "Loading layer"}, event]
     with pytest.raises(EngineError, match=f"refused {NAME}: no space left") as caught:
         load(engine, IMAGE, "greet:1")
     assert "\x1b" not in caught.value.message
 
 
-def test_an_answer_that_is_no_object_is_an_error(server: Server, engine: Engine) -> None:
+def test_an_answer_that_is_no_object_is_an_error(server: Server, engine: ContainerEngine) -> None:
     server.events = [["surprise"]]
     with pytest.raises(EngineError, match="unexpected answer"):
         load(engine, IMAGE, "greet:1")
 
 
-def test_a_refused_request_is_an_error(server: Server, engine: Engine) -> None:
+def test_a_refused_request_is_an_error(server: Server, engine: ContainerEngine) -> None:
     server.status = 500
     with pytest.raises(EngineError, match=f"did not load {NAME}: .*server is broken") as caught:
         load(engine, IMAGE, "greet:1")
@@ -280,7 +280,7 @@ def test_a_refused_request_is_an_error(server: Server, engine: Engine) -> None:
     ],
 )
 def test_what_does_not_speak_the_protocol_is_an_error(
-    server: Server, engine: Engine, monkeypatch: pytest.MonkeyPatch, status: int, answer: bytes
+    server: Server, engine: ContainerEngine, monkeypatch: pytest.MonkeyPatch, status: int, answer: bytes
 ) -> None:
     def odd(self: DockerApi) -> None:
         self.send_response(status)
@@ -296,7 +296,7 @@ def test_what_does_not_speak_the_protocol_is_an_error(
         connect("docker", [engine.address])
 
 
-def test_another_image_under_the_name_is_an_error(server: Server, engine: Engine) -> None:
+def test_another_image_under_the_name_is_an_error(server: Server, engine: ContainerEngine) -> None:
     server.inspected = str(Digest.of(b"other"))
     with pytest.raises(EngineError, match="not the image that was loaded"):
         load(engine, IMAGE, "greet:1")
@@ -305,7 +305,7 @@ def test_another_image_under_the_name_is_an_error(server: Server, engine: Engine
         load(engine, IMAGE, "greet:1")
 
 
-def test_zstd_layers_explain_a_refusal(server: Server, engine: Engine) -> None:
+def test_zstd_layers_explain_a_refusal(server: Server, engine: ContainerEngine) -> None:
     blob = IMAGE.layers[0].blob
     zstd = Blob(replace(blob.descriptor, media_type=OCI_LAYER_ZSTD), blob.open)
     image = Image(IMAGE.manifest, IMAGE.config, (Layer(zstd, IMAGE.layers[0].diff_id),))
@@ -315,7 +315,7 @@ def test_zstd_layers_explain_a_refusal(server: Server, engine: Engine) -> None:
     assert "zstd" in caught.value.hint
 
 
-def test_layers_are_verified_on_their_way(engine: Engine, tmp_path: Path) -> None:
+def test_layers_are_verified_on_their_way(engine: ContainerEngine, tmp_path: Path) -> None:
     layer = IMAGE.layers[0]
     wrong = Blob(layer.blob.descriptor, lambda: io.BytesIO(b"x" * layer.blob.descriptor.size))
     with pytest.raises(ContentError, match="has digest"):
@@ -325,7 +325,7 @@ def test_layers_are_verified_on_their_way(engine: Engine, tmp_path: Path) -> Non
         load(engine, Image(IMAGE.manifest, IMAGE.config, (Layer(gone, layer.diff_id),)), "greet:1")
 
 
-def test_knows_what_the_engine_has_already(server: Server, engine: Engine) -> None:
+def test_knows_what_the_engine_has_already(server: Server, engine: ContainerEngine) -> None:
     digest = IMAGE.config.descriptor.digest
     assert has_image(engine, "greet:1", digest) == str(digest)
     assert has_image(engine, "greet:1", Digest.of(b"other")) == ""
@@ -340,7 +340,7 @@ def test_knows_what_the_engine_has_already(server: Server, engine: Engine) -> No
 
 
 @pytest.mark.parametrize("name", ["Greet:1", "greet:-", f"greet@{Digest.of(b'x')}", "u:p@h/x"])
-def test_a_name_that_an_engine_cannot_hold_is_refused(engine: Engine, server: Server, name: str) -> None:
+def test_a_name_that_an_engine_cannot_hold_is_refused(engine: ContainerEngine, server: Server, name: str) -> None:
     with pytest.raises(UsageError):
         load(engine, IMAGE, name)
     assert not any(request.startswith("POST") for request in server.requests)
@@ -417,7 +417,7 @@ def test_runs_a_command_passes_its_output_on_and_removes_it() -> None:
     client = Client(Output([(b"out ", None), (None, b"err"), (b"more", None)]))
     out, err = io.BytesIO(), io.BytesIO()
     code = run(
-        Engine("docker", "unix:///x", client),
+        ContainerEngine("docker", "unix:///x", client),
         "greet:1",
         ["greet", "--loud"],
         stdout=out,
@@ -450,7 +450,7 @@ def test_runs_a_command_passes_its_output_on_and_removes_it() -> None:
 def test_the_network(kind: Any, bridge: bool, network: str, mode: str | None) -> None:
     client = Client(Output([]))
     client.bridge = client.bridge if bridge else []
-    run(Engine(kind, "unix:///x", client), "x", stdout=io.BytesIO(), stderr=io.BytesIO(), network=network)
+    run(ContainerEngine(kind, "unix:///x", client), "x", stdout=io.BytesIO(), stderr=io.BytesIO(), network=network)
     assert client.created["host_config"]["network_mode"] == mode
     assert client.created["command"] is None
 
@@ -458,13 +458,16 @@ def test_the_network(kind: Any, bridge: bool, network: str, mode: str | None) ->
 def test_a_container_that_does_not_end_is_killed_and_removed() -> None:
     client = Client(Output([(b"a", None)], threading.Event()))
     with pytest.raises(EngineError, match=r"did not end within 0\.01 seconds"):
-        run(Engine("docker", "unix:///x", client), "x", stdout=io.BytesIO(), stderr=io.BytesIO(), timeout=0.01)
+        run(ContainerEngine("docker", "unix:///x", client), "x", stdout=io.BytesIO(), stderr=io.BytesIO(), timeout=0.01)
     assert client.calls == ["create", "attach", "start", "kill", "wait", "remove"]
 
 
 def test_a_container_that_ends_in_time_is_not_killed() -> None:
     client = Client(Output([]))
-    assert run(Engine("docker", "unix:///x", client), "x", stdout=io.BytesIO(), stderr=io.BytesIO(), timeout=60) == 3
+    assert (
+        run(ContainerEngine("docker", "unix:///x", client), "x", stdout=io.BytesIO(), stderr=io.BytesIO(), timeout=60)
+        == 3
+    )
     assert "kill" not in client.calls
 
 
@@ -472,7 +475,7 @@ def test_what_does_not_start_is_removed_and_reported() -> None:
     failure = docker.errors.APIError("404 Client Error", explanation='exec: "greet": not found\x07')
     client = Client(Output([]), start=failure, remove=OSError("gone"))
     with pytest.raises(EngineError, match=r'did not run x: exec: "greet": not found$'):
-        run(Engine("docker", "unix:///x", client), "x", stdout=io.BytesIO(), stderr=io.BytesIO())
+        run(ContainerEngine("docker", "unix:///x", client), "x", stdout=io.BytesIO(), stderr=io.BytesIO())
     assert client.calls[-1] == "remove"
     assert client.output.closed
 
@@ -480,7 +483,7 @@ def test_what_does_not_start_is_removed_and_reported() -> None:
 def test_an_image_that_is_not_there_is_reported() -> None:
     client = Client(Output([]), create=docker.errors.ImageNotFound("404", explanation="No such image: x"))
     with pytest.raises(EngineError, match="No such image: x"):
-        run(Engine("podman", "unix:///x", client), "x", stdout=io.BytesIO(), stderr=io.BytesIO())
+        run(ContainerEngine("podman", "unix:///x", client), "x", stdout=io.BytesIO(), stderr=io.BytesIO())
     assert client.calls == ["create"]
 
 
@@ -491,5 +494,5 @@ def test_output_that_nobody_takes_ends_the_container() -> None:
 
     client = Client(Output([(b"a", None)]))
     with pytest.raises(LocalDiskError, match="Broken pipe"):
-        run(Engine("docker", "unix:///x", client), "x", stdout=Closed(), stderr=io.BytesIO())
+        run(ContainerEngine("docker", "unix:///x", client), "x", stdout=Closed(), stderr=io.BytesIO())
     assert client.calls[-1] == "remove"

@@ -14,7 +14,7 @@ from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.disk import PrefixPath
 from oci_binpkg.errors import BinpkgError, ContentError, InstallsError, LocalDiskError, NoMatchError
 from oci_binpkg.installs.spack import Addition, SpackInstalls
-from oci_binpkg.installs.transaction import Staged, commit, hidden, stage, sweep
+from oci_binpkg.installs.transaction import StagedPackage, commit, hidden, stage, sweep
 from oci_binpkg.model.query import Query
 from oci_binpkg.ops.install import Installed, InstallOptions, install
 from oci_binpkg.ops.layer_packer import LayerPacker
@@ -137,7 +137,7 @@ def test_one_node_that_makes_no_path_fails_alone_and_nothing_is_put_in_place(tmp
     os.mkdir(place.staged)
     changed = type(graph)([specs["app"], hostile])
     outcomes, stopped = commit(
-        [Staged(place, Addition(specs["app"], changed, place.final, True, 0.0), False)], installs
+        [StagedPackage(place, Addition(specs["app"], changed, place.final, True, 0.0), False)], installs
     )
     place.discard()
     assert outcomes == []

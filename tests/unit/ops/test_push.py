@@ -12,7 +12,7 @@ from oci_binpkg.model.query import Query
 from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.ops.image import push_image
 from oci_binpkg.ops.push import PushOptions, push
-from oci_binpkg.ops.push_report import Outcome
+from oci_binpkg.ops.push_report import PushOutcome
 from oci_binpkg.ops.selection import Only, select
 from oci_binpkg.store.images import read_image
 from oci_binpkg.store.memory import MemoryStore
@@ -57,7 +57,7 @@ def config(cache, tag):
 
 def test_without_a_query_everything_explicit_and_what_it_needs_is_pushed(tree, cache):
     report = pushed(tree, cache)
-    assert names(report.by(Outcome.PUSHED)) == ["app", "other", "ssl", "zlib"]
+    assert names(report.by(PushOutcome.PUSHED)) == ["app", "other", "ssl", "zlib"]
     assert sorted(tag.split("-")[0] for tag in cache.store.tags()) == ["app", "other", "ssl", "zlib"]
     entry = cache.find(PackageKey.of(tree.spec("app")))
     assert entry.document.root == tree.spec("app")
@@ -80,15 +80,15 @@ def test_what_is_there_is_skipped_and_nothing_is_packed(tree, cache):
     pushed(tree, cache)
     packer = TextPacker()
     report = pushed(tree, cache, packer=packer)
-    assert names(report.by(Outcome.SKIPPED)) == ["app", "other", "ssl", "zlib"]
+    assert names(report.by(PushOutcome.SKIPPED)) == ["app", "other", "ssl", "zlib"]
     assert not packer.counts
-    assert not report.by(Outcome.PUSHED)
+    assert not report.by(PushOutcome.PUSHED)
 
 
 def test_force_pushes_again_but_sends_no_layer_twice(tree, cache):
     pushed(tree, cache)
     report = pushed(tree, cache, force=True)
-    assert len(report.by(Outcome.PUSHED)) == 4
+    assert len(report.by(PushOutcome.PUSHED)) == 4
     assert report.bytes_sent == 0
     assert report.bytes_saved > 0
 
@@ -103,9 +103,9 @@ def test_a_new_package_is_stacked_on_layers_that_are_there(tree, cache):
 
 def test_only_package_and_only_dependencies(tree, cache):
     report = pushed(tree, cache, "app", only=Only.DEPENDENCIES)
-    assert names(report.by(Outcome.PUSHED)) == ["ssl", "zlib"]
+    assert names(report.by(PushOutcome.PUSHED)) == ["ssl", "zlib"]
     report = pushed(tree, cache, "app", only=Only.PACKAGE)
-    assert names(report.by(Outcome.PUSHED)) == ["app"]
+    assert names(report.by(PushOutcome.PUSHED)) == ["app"]
     assert report.packages[0].missing == ()
 
 
@@ -126,8 +126,8 @@ def test_a_prefix_that_is_gone_is_reported_once_and_left_out(tree, cache):
     tree.prefix("zlib").rmdir()
     events = []
     report = pushed(tree, cache, observer=events.append)
-    assert names(report.by(Outcome.GONE)) == ["zlib"]
-    assert names(report.by(Outcome.PUSHED)) == ["app", "other", "ssl"]
+    assert names(report.by(PushOutcome.GONE)) == ["zlib"]
+    assert names(report.by(PushOutcome.PUSHED)) == ["app", "other", "ssl"]
     assert next(event.text for event in events if isinstance(event, Warned)).startswith("zlib@1.3")
     app = next(result for result in report.packages if result.spec.name == "app")
     assert app.missing[0].startswith("zlib@1.3/")
@@ -136,18 +136,18 @@ def test_a_prefix_that_is_gone_is_reported_once_and_left_out(tree, cache):
 def test_one_failure_stops_what_needs_it_and_nothing_else(tree, cache):
     error = PackError("ssl: bin/ssl changed while it was read")
     report = pushed(tree, cache, packer=TextPacker({"ssl": error}))
-    assert names(report.by(Outcome.PUSHED)) == ["other", "zlib"]
-    failed = {result.spec.name: result.error for result in report.by(Outcome.FAILED)}
+    assert names(report.by(PushOutcome.PUSHED)) == ["other", "zlib"]
+    failed = {result.spec.name: result.error for result in report.by(PushOutcome.FAILED)}
     assert failed["ssl"] is error
     assert "needs ssl@3.1" in failed["app"].message
     assert not any(tag.startswith("app") for tag in cache.store.tags())
     again = pushed(tree, cache)
-    assert names(again.by(Outcome.PUSHED)) == ["app", "ssl"]
+    assert names(again.by(PushOutcome.PUSHED)) == ["app", "ssl"]
 
 
 def test_an_unexpected_error_is_reported_as_a_bug_of_that_package(tree, cache):
     report = pushed(tree, cache, "other", packer=TextPacker({"other": RuntimeError("odd")}))
-    (result,) = report.by(Outcome.FAILED)
+    (result,) = report.by(PushOutcome.FAILED)
     assert "RuntimeError: odd" in result.error.message
 
 
@@ -182,8 +182,8 @@ def test_where_tags_may_not_be_listed_each_is_looked_for(tree):
 
 def test_a_refused_tag_fails_that_package_alone(tree):
     report = pushed(tree, OciCache(Refusing("zlib"), pause=lambda _: None))
-    assert names(report.by(Outcome.FAILED)) == ["zlib"]
-    assert names(report.by(Outcome.PUSHED)) == ["app", "other", "ssl"]
+    assert names(report.by(PushOutcome.FAILED)) == ["zlib"]
+    assert names(report.by(PushOutcome.PUSHED)) == ["app", "other", "ssl"]
 
 
 def test_a_damaged_dependency_in_the_cache_makes_the_image_incomplete_and_says_so(tree, cache):
@@ -192,7 +192,7 @@ def test_a_damaged_dependency_in_the_cache_makes_the_image_incomplete_and_says_s
     cache.publish_image(cache_image(tree), tag)
     events = []
     report = pushed(tree, cache, "app", observer=events.append)
-    (app,) = report.by(Outcome.PUSHED)
+    (app,) = report.by(PushOutcome.PUSHED)
     assert [text.split("@")[0] for text in app.missing] == ["zlib"]
     assert any(isinstance(event, Warned) and "cannot be stacked" in event.text for event in events)
 
@@ -216,7 +216,7 @@ def test_the_index_holds_what_was_pushed_and_what_was_there(tree, cache):
 
 def test_a_dry_run_writes_nothing(tree, cache):
     report = pushed(tree, cache, dry_run=True, update_index=True, tag="all")
-    assert names(report.by(Outcome.PLANNED)) == ["app", "other", "ssl", "zlib"]
+    assert names(report.by(PushOutcome.PLANNED)) == ["app", "other", "ssl", "zlib"]
     assert not list(cache.store.tags())
 
 
@@ -246,7 +246,7 @@ def test_a_tree_without_explicit_packages_needs_a_query(tmp_path, cache):
     tree = spack_tree(tmp_path / "store", [Sketch("zlib", explicit=False)])
     with pytest.raises(NoMatchError, match="explicitly installed"):
         pushed(tree, cache)
-    assert names(pushed(tree, cache, "zlib").by(Outcome.PUSHED)) == ["zlib"]
+    assert names(pushed(tree, cache, "zlib").by(PushOutcome.PUSHED)) == ["zlib"]
 
 
 def test_a_closure_too_deep_for_docker_is_said(tmp_path, cache):
@@ -291,7 +291,7 @@ def test_packages_of_two_architectures_become_an_index(tmp_path, cache):
 def test_an_image_dry_run(tree, cache):
     pushed(tree, cache, "ssl")
     report = image(tree, cache, "app", dry_run=True)
-    assert (names(report.by(Outcome.PLANNED)), names(report.by(Outcome.SKIPPED))) == (["app"], ["ssl", "zlib"])
+    assert (names(report.by(PushOutcome.PLANNED)), names(report.by(PushOutcome.SKIPPED))) == (["app"], ["ssl", "zlib"])
     assert "both" not in set(cache.store.tags())
 
 
@@ -306,7 +306,7 @@ def test_a_layer_that_was_made_for_another_place_makes_the_image_incomplete_and_
     events = []
     packer = LayerPacker(there.installs(), layers, Codec.parse("gzip"))
     report = pushed(there, cache, "ssl", packer=packer, observer=events.append)
-    (ssl,) = report.by(Outcome.PUSHED)
+    (ssl,) = report.by(PushOutcome.PUSHED)
     assert ssl.missing == (there.spec("zlib").short,)
     warning = next(event.text for event in events if isinstance(event, Warned))
     assert str(there.prefix("zlib")) in warning

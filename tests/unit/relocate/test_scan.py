@@ -6,14 +6,14 @@ import time
 
 import pytest
 
-from oci_binpkg.relocate.scan import FileKind, Scanner
+from oci_binpkg.relocate.scan import FileKind, PrefixScanner
 
 ROOT = "/opt/golden/store"
 MENTION = f"see {ROOT}/bin".encode()
 
 
 def kind_of(content: bytes, *, chunk: int = 1 << 20, prefixes: tuple[str, ...] = (ROOT,)) -> FileKind:
-    scan = Scanner(prefixes).start()
+    scan = PrefixScanner(prefixes).start()
     for at in range(0, len(content), chunk):
         scan.feed(content[at : at + chunk])
     return scan.finish()
@@ -65,7 +65,7 @@ def test_files_shorter_than_eight_bytes_are_neither() -> None:
 def test_a_mention_across_chunks(before: bytes, offset: int) -> None:
     content = b" " * 100 + before + ROOT.encode() + b" the end"
     cut = 100 + len(before) + offset - 3
-    scan = Scanner([ROOT]).start()
+    scan = PrefixScanner([ROOT]).start()
     scan.feed(content[:cut])
     scan.feed(content[cut:])
 
@@ -78,7 +78,7 @@ def test_without_prefixes_only_binaries_are_found() -> None:
 
 
 def test_links_into_a_prefix() -> None:
-    scanner = Scanner([ROOT])
+    scanner = PrefixScanner([ROOT])
 
     assert scanner.is_target(f"{ROOT}/lib")
     assert not scanner.is_target("lib")
@@ -88,7 +88,7 @@ def test_big_files_cost_little() -> None:
     """Scanning must not be what a push waits for: far below the cost of compressing the same bytes."""
     line = b"The quick brown fox jumps over the lazy dog, and no prefix is mentioned here.\n"
     chunk = line * (1024 * 1024 // len(line))
-    scan = Scanner([ROOT, f"{ROOT}/linux/a", f"{ROOT}/linux/b"]).start()
+    scan = PrefixScanner([ROOT, f"{ROOT}/linux/a", f"{ROOT}/linux/b"]).start()
     begun = time.process_time()
     for _ in range(64):
         scan.feed(chunk)
@@ -98,7 +98,7 @@ def test_big_files_cost_little() -> None:
 
 
 def test_what_can_be_no_text_is_not_searched() -> None:
-    scan = Scanner([ROOT]).start()
+    scan = PrefixScanner([ROOT]).start()
     chunk = b"\xff\0" * 512 * 1024
     begun = time.process_time()
     for _ in range(2000):

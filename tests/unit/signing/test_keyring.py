@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from oci_binpkg.errors import ContentError, KeyringError, LocalDiskError, NotFoundError, UsageError
-from oci_binpkg.signing.gpg import Gpg, Outcome, statuses, words
+from oci_binpkg.signing.gpg import Gpg, ProgramResult, statuses, words
 from oci_binpkg.signing.keyring import Keyring, parse_fingerprint
 from tests.support.gpg_keys import gpg_home, gpg_keys, recorded
 
@@ -136,15 +136,15 @@ def test_a_listing_with_control_characters_is_shown_printable(tmp_path):
     listing = (
         b"pub:-:255:22:X:1:::-:::scSC:\nfpr:::::::::AB:\nuid:-::::1::H::a\\x3ab\\x1b[31m\\xff::\nuid:-::::::::b:\n"
     )
-    keyring = Keyring(os.fspath(tmp_path), run=lambda *_: Outcome(0, listing, b""))
+    keyring = Keyring(os.fspath(tmp_path), run=lambda *_: ProgramResult(0, listing, b""))
     assert keyring.keys()[0].user_ids == ("a:b?[31mÿ", "b")
 
 
 def test_gpg_that_takes_nothing_in_though_it_says_so_is_noticed(gpg_keys, tmp_path):
     listing = b"pub:-:255:22:X:1:::-:::scSC:\nfpr:::::::::AB:\n"
 
-    def run(arguments: list[str], stdin: bytes, timeout: float) -> Outcome:
-        return Outcome(0, listing if "--show-keys" in arguments else b"", b"")
+    def run(arguments: list[str], stdin: bytes, timeout: float) -> ProgramResult:
+        return ProgramResult(0, listing if "--show-keys" in arguments else b"", b"")
 
     with pytest.raises(ContentError, match="does not take in AB"):
         Keyring(os.fspath(tmp_path), run=run).trust(b"key")
@@ -207,10 +207,12 @@ def test_a_path_too_long_for_an_agent_is_explained(tmp_path):
 
 
 def test_what_gpg_says_is_cut_and_printable():
-    said = Outcome(2, b"", b"gpg: WARNING: x\nWARNING: y\n[GNUPG:] FAILURE sign\ngpg: bad\x1b[31m\n" + b"z" * 1000)
+    said = ProgramResult(
+        2, b"", b"gpg: WARNING: x\nWARNING: y\n[GNUPG:] FAILURE sign\ngpg: bad\x1b[31m\n" + b"z" * 1000
+    )
     assert len(words(said)) == 300
     assert "\x1b" not in words(said)
-    assert words(Outcome(3, b"", b"")) == "gpg ended with code 3"
+    assert words(ProgramResult(3, b"", b"")) == "gpg ended with code 3"
     assert statuses(b"[GNUPG:] NEWSIG\nother\n")[0].keyword == "NEWSIG"
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from oci_binpkg.errors import KeyringError, LocalDiskError, SignatureError, UsageError
 from oci_binpkg.signing.clearsign import split
-from oci_binpkg.signing.gpg import Outcome, run_program
+from oci_binpkg.signing.gpg import ProgramResult, run_program
 from oci_binpkg.signing.keyring import Keyring
 from oci_binpkg.signing.sign import (
     sign_clear,
@@ -358,13 +358,13 @@ def judged(
 ) -> str:
     """Verify a good document with another word of gpg's."""
 
-    def run(arguments: list[str], stdin: bytes, timeout: float) -> Outcome:
+    def run(arguments: list[str], stdin: bytes, timeout: float) -> ProgramResult:
         done = run_program(arguments, stdin, timeout)
         if "--verify" not in arguments:
             return done
         if text:
             Path(arguments[arguments.index("--output") + 1]).write_bytes(text)
-        return Outcome(code, re.sub(*change, done.stdout.decode()).encode(), b"gpg: said\x1b something\n")
+        return ProgramResult(code, re.sub(*change, done.stdout.decode()).encode(), b"gpg: said\x1b something\n")
 
     lying = Keyring(keyring.home, run=run)
     return refused(gpg_keys.home.clear(TEXT, gpg_keys.good, "--digest-algo", "SHA512"), lying)
@@ -419,7 +419,7 @@ def test_only_the_text_that_gpg_gives_out_counts(gpg_keys, keyring):
 
 def test_a_signing_gpg_that_signs_something_else_is_noticed(gpg_keys, tmp_path):
     other = gpg_keys.home.clear(b"other\n", gpg_keys.good)
-    keyring = Keyring(os.fspath(tmp_path / "keys"), run=lambda *_: Outcome(0, other, b""))
+    keyring = Keyring(os.fspath(tmp_path / "keys"), run=lambda *_: ProgramResult(0, other, b""))
     with pytest.raises(KeyringError, match="another text"):
         sign_clear(TEXT, gpg_keys.good, keyring)
 
@@ -433,7 +433,7 @@ def test_without_a_place_for_temporary_files_there_is_a_clear_error(gpg_keys, ke
 def test_an_output_that_is_gone_is_a_local_problem(gpg_keys, keyring):
     signed = gpg_keys.home.clear(TEXT, gpg_keys.good)
 
-    def run(arguments: list[str], stdin: bytes, timeout: float) -> Outcome:
+    def run(arguments: list[str], stdin: bytes, timeout: float) -> ProgramResult:
         done = run_program(arguments, stdin, timeout)
         if "--output" in arguments:
             Path(arguments[arguments.index("--output") + 1]).unlink()

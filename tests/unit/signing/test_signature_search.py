@@ -12,7 +12,7 @@ import pytest
 from oci_binpkg.errors import SignatureError
 from oci_binpkg.model.content import Blob
 from oci_binpkg.signing.armor import read_signature
-from oci_binpkg.signing.gpg import Outcome, run_program
+from oci_binpkg.signing.gpg import ProgramResult, run_program
 from oci_binpkg.signing.keyring import Keyring
 from oci_binpkg.signing.sign import verify_any
 from oci_binpkg.store.memory import MemoryStore
@@ -35,7 +35,7 @@ def calls() -> list[list[str]]:
 def keyring(gpg_keys: Keys, tmp_path, calls) -> Keyring:
     """The keys `good`, `old` and `expired` are trusted."""
 
-    def run(arguments, stdin: bytes, timeout: float) -> Outcome:
+    def run(arguments, stdin: bytes, timeout: float) -> ProgramResult:
         calls.append(list(arguments))
         return run_program(arguments, stdin, timeout)
 
@@ -129,11 +129,11 @@ def test_signatures_without_end_are_not_read_without_end(keyring, gpg_keys):
 
 
 def test_a_gpg_that_checks_one_of_several_still_finds_the_good_one(keyring, gpg_keys, good, tmp_path):
-    def one_only(arguments, stdin: bytes, timeout: float) -> Outcome:
+    def one_only(arguments, stdin: bytes, timeout: float) -> ProgramResult:
         done = run_program(arguments, stdin, timeout)
         lines = done.stdout.split(b"\n")
         starts = [number for number, line in enumerate(lines) if b"NEWSIG" in line]
-        return Outcome(done.code, b"\n".join(lines[: starts[1]] if len(starts) > 1 else lines), done.stderr)
+        return ProgramResult(done.code, b"\n".join(lines[: starts[1]] if len(starts) > 1 else lines), done.stderr)
 
     other = Keyring(keyring.home, run=one_only)
     crowd = list(variants(good, 10))

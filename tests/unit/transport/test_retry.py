@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from oci_binpkg.errors import NetworkError
 from oci_binpkg.transport.retry import (
+    FailedAttempt,
     FailedAttemptError,
     Failure,
-    Outcome,
     RetryPolicy,
     Timing,
     call_with_retries,
@@ -21,7 +21,7 @@ from tests.support.fake_time import FakeTime
 
 POLICY = RetryPolicy()
 OUTCOMES = st.builds(
-    Outcome,
+    FailedAttempt,
     status=st.integers(400, 530),
     failure=st.none() | st.sampled_from(Failure),
     retry_after=st.none() | st.floats(0, 1e6),
@@ -29,64 +29,64 @@ OUTCOMES = st.builds(
 )
 
 
-def delay(outcome: Outcome, attempt: int = 1, *, elapsed: float = 0.0, jitter: float = 0.5) -> float | None:
+def delay(outcome: FailedAttempt, attempt: int = 1, *, elapsed: float = 0.0, jitter: float = 0.5) -> float | None:
     return POLICY.delay(attempt, outcome, elapsed=elapsed, jitter=jitter)
 
 
 @pytest.mark.covers("F06")
 @pytest.mark.parametrize("status", [408, 429, 499, 500, 502, 503, 504, 520, 522, 524])
 def test_passing_troubles_are_retried(status: int) -> None:
-    assert delay(Outcome(status)) is not None
+    assert delay(FailedAttempt(status)) is not None
 
 
 @pytest.mark.covers("F07")
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 410, 412, 413, 415, 416, 501, 505])
 def test_lasting_refusals_are_not(status: int) -> None:
-    assert delay(Outcome(status)) is None
+    assert delay(FailedAttempt(status)) is None
 
 
 @pytest.mark.covers("F05", "R06")
 def test_certificates_are_never_retried_and_cut_tls_is() -> None:
-    assert delay(Outcome(failure=Failure.CERTIFICATE)) is None
-    assert delay(Outcome(failure=Failure.PLAIN)) is None
-    assert delay(Outcome(failure=Failure.DROPPED)) is not None
+    assert delay(FailedAttempt(failure=Failure.CERTIFICATE)) is None
+    assert delay(FailedAttempt(failure=Failure.PLAIN)) is None
+    assert delay(FailedAttempt(failure=Failure.DROPPED)) is not None
 
 
 @pytest.mark.covers("F03")
 def test_an_unknown_name_gets_two_tries_and_a_lookup_failure_all() -> None:
-    assert delay(Outcome(failure=Failure.NAME), 1) is not None
-    assert delay(Outcome(failure=Failure.NAME), 2) is None
-    assert delay(Outcome(failure=Failure.NAME_TEMPORARY), 5) is not None
+    assert delay(FailedAttempt(failure=Failure.NAME), 1) is not None
+    assert delay(FailedAttempt(failure=Failure.NAME), 2) is None
+    assert delay(FailedAttempt(failure=Failure.NAME_TEMPORARY), 5) is not None
 
 
 def test_error_codes_make_a_status_retryable_unless_it_is_final() -> None:
-    assert delay(Outcome(400, codes=("UNKNOWN",))) is not None
-    assert delay(Outcome(404, codes=("UNKNOWN",))) is None
-    assert delay(Outcome(400, codes=("MANIFEST_INVALID",))) is None
+    assert delay(FailedAttempt(400, codes=("UNKNOWN",))) is not None
+    assert delay(FailedAttempt(404, codes=("UNKNOWN",))) is None
+    assert delay(FailedAttempt(400, codes=("MANIFEST_INVALID",))) is None
 
 
 @pytest.mark.covers("F08")
 @given(asked=st.floats(0, 120), jitter=st.floats(0, 1, exclude_max=True), attempt=st.integers(1, 5))
 def test_retry_after_is_obeyed_plus_at_most_a_tenth(asked: float, jitter: float, attempt: int) -> None:
-    waited = POLICY.delay(attempt, Outcome(429, retry_after=asked), elapsed=500.0, jitter=jitter)
+    waited = POLICY.delay(attempt, FailedAttempt(429, retry_after=asked), elapsed=500.0, jitter=jitter)
     assert waited is not None
     assert asked <= waited <= max(0.1, asked * 1.1)
 
 
 @pytest.mark.covers("F09")
 def test_a_long_retry_after_is_not_waited_for() -> None:
-    assert delay(Outcome(429, retry_after=21600)) is None
-    assert RetryPolicy(longest_wait=30000).delay(1, Outcome(429, retry_after=21600), elapsed=0, jitter=0) == 21600
+    assert delay(FailedAttempt(429, retry_after=21600)) is None
+    assert RetryPolicy(longest_wait=30000).delay(1, FailedAttempt(429, retry_after=21600), elapsed=0, jitter=0) == 21600
 
 
 @pytest.mark.covers("F10")
 def test_429_without_a_time_doubles_from_two_seconds_to_a_minute() -> None:
-    waits = [RetryPolicy(retries=9, budget=1e9).delay(n, Outcome(429), elapsed=0, jitter=0) for n in range(1, 8)]
+    waits = [RetryPolicy(retries=9, budget=1e9).delay(n, FailedAttempt(429), elapsed=0, jitter=0) for n in range(1, 8)]
     assert waits == [2, 4, 8, 16, 32, 60, 60]
 
 
 @given(outcome=OUTCOMES, attempt=st.integers(1, 100), elapsed=st.floats(0, 1e4), jitter=st.floats(0, 1))
-def test_delays_are_bounded_and_end(outcome: Outcome, attempt: int, elapsed: float, jitter: float) -> None:
+def test_delays_are_bounded_and_end(outcome: FailedAttempt, attempt: int, elapsed: float, jitter: float) -> None:
     waited = POLICY.delay(attempt, outcome, elapsed=elapsed, jitter=jitter)
     if attempt > POLICY.retries:
         assert waited is None
@@ -95,7 +95,7 @@ def test_delays_are_bounded_and_end(outcome: Outcome, attempt: int, elapsed: flo
 
 
 def test_growth_has_full_jitter_a_floor_and_a_budget() -> None:
-    broken = Outcome(500)
+    broken = FailedAttempt(500)
     assert [delay(broken, n, jitter=1.0) for n in range(1, 6)] == [0.5, 1, 2, 4, 8]
     assert delay(broken, 5, jitter=0.0) == 0.1
     assert delay(broken, 5, elapsed=119.0, jitter=1.0) is None
@@ -129,7 +129,7 @@ def test_odd_dates_never_raise(text: str) -> None:
     parse_retry_after(text, now=0.0)
 
 
-def failing(times: int, outcome: Outcome, log: list[int]):
+def failing(times: int, outcome: FailedAttempt, log: list[int]):
     def attempt() -> str:
         log.append(1)
         if len(log) <= times:
@@ -146,7 +146,7 @@ def timing(time: FakeTime, **kwargs) -> Timing:
 def test_attempts_are_repeated_until_one_succeeds() -> None:
     time, log, told = FakeTime(), [], []
     result = call_with_retries(
-        failing(3, Outcome(500), log),
+        failing(3, FailedAttempt(500), log),
         POLICY,
         timing(time),
         before_wait=lambda outcome, attempt, delay: told.append((str(outcome), attempt, delay)),
@@ -159,7 +159,7 @@ def test_attempts_are_repeated_until_one_succeeds() -> None:
 def test_giving_up_raises_the_explanation_with_attempts_and_time() -> None:
     log: list[int] = []
     with pytest.raises(NetworkError, match=r"^6 tries, 7.75 s$") as caught:
-        call_with_retries(failing(99, Outcome(failure=Failure.DROPPED), log), POLICY, timing(FakeTime()))
+        call_with_retries(failing(99, FailedAttempt(failure=Failure.DROPPED), log), POLICY, timing(FakeTime()))
     assert len(log) == 6
     assert caught.value.__suppress_context__, "inner exceptions may hold signed addresses"
 
@@ -167,9 +167,9 @@ def test_giving_up_raises_the_explanation_with_attempts_and_time() -> None:
 def test_no_retries_and_the_end_of_the_run() -> None:
     log: list[int] = []
     with pytest.raises(NetworkError, match="1 tries"):
-        call_with_retries(failing(9, Outcome(500), log), POLICY.without_retries(), timing(FakeTime()))
+        call_with_retries(failing(9, FailedAttempt(500), log), POLICY.without_retries(), timing(FakeTime()))
     with pytest.raises(NetworkError, match="2 tries"):
-        call_with_retries(failing(9, Outcome(500), log), POLICY, timing(FakeTime(), deadline=1000.5))
+        call_with_retries(failing(9, FailedAttempt(500), log), POLICY, timing(FakeTime(), deadline=1000.5))
 
 
 def test_what_was_waited_for_others_is_not_taken_from_the_budget() -> None:
@@ -182,7 +182,7 @@ def test_what_was_waited_for_others_is_not_taken_from_the_budget() -> None:
         time.advance(500.0)
         log.append(1)
         if len(log) < 4:
-            asked = Outcome(429, retry_after=100.0) if len(log) < 3 else Outcome(502)
+            asked = FailedAttempt(429, retry_after=100.0) if len(log) < 3 else FailedAttempt(502)
             raise FailedAttemptError(asked, lambda tries, seconds: NetworkError(f"{tries} tries"))
         return "done"
 
@@ -201,8 +201,8 @@ def test_other_exceptions_pass_at_once() -> None:
 
 
 def test_outcomes_are_readable() -> None:
-    assert str(Outcome(429, codes=("TOOMANYREQUESTS",))) == "HTTP 429 TOOMANYREQUESTS"
-    assert str(Outcome(failure=Failure.DROPPED)) == "the connection was cut"
-    assert Outcome(429).stops_host
-    assert Outcome(503, retry_after=1.0).stops_host
-    assert not Outcome(503).stops_host
+    assert str(FailedAttempt(429, codes=("TOOMANYREQUESTS",))) == "HTTP 429 TOOMANYREQUESTS"
+    assert str(FailedAttempt(failure=Failure.DROPPED)) == "the connection was cut"
+    assert FailedAttempt(429).stops_host
+    assert FailedAttempt(503, retry_after=1.0).stops_host
+    assert not FailedAttempt(503).stops_host
