@@ -1,4 +1,4 @@
-"""Results as tables and as a plot. Needs the standard library alone: a test compares the README with the results."""
+"""Results as tables and as a plot. Needs the standard library alone: a test compares the documents with the results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from measuring import Figures, figures
 RESULTS: Final = "results.json"
 MARKDOWN: Final = "results.md"
 PLOT: Final = "results.svg"
-BEGIN: Final = "<!-- measurements: written by registry-test/bench/run.py --readme -->"
+BEGIN: Final = "<!-- measurements: written by registry-test/bench/run.py --documents -->"
 END: Final = "<!-- end of measurements -->"
 AGAIN: Final = "make bench"
 COLUMNS: Final = (
@@ -169,10 +169,10 @@ def _ratio(row: Row) -> str:
 
 
 def core(results: Document) -> str:
-    """Return what the README shows."""
+    """Return what docs/performance.md shows."""
     transfers = ([job for job in results["jobs"] if job["key"].startswith(kind)] for kind in TRANSFERS)
     others = [job for job in results["jobs"] if not job["key"].startswith(TRANSFERS)]
-    parts = ["![Seconds for each job, ours and others'](registry-test/bench/results/results.svg)"]
+    parts = ["![Seconds for each job, ours and others'](images/performance.svg)"]
     parts += ["\n".join(_wide_table(jobs)) for jobs in transfers if jobs]
     if others:
         parts.append("\n".join(_small_table(others)))
@@ -183,7 +183,7 @@ def core(results: Document) -> str:
         f"are: bold). Everything is cold, with a registry on the same machine. The limit is the compression (or "
         "decompression) alone, in memory and on all cores, and reading (or writing) the same files. Extrapolated: ~. "
         f"Measured on {results['date']}: {machine}. `{AGAIN}` repeats it; memory, requests, sizes and what each line "
-        "does are in [results.md](registry-test/bench/results/results.md)."
+        "does are in `registry-test/bench/results/results.md`."
     )
     return "\n\n".join(parts)
 
@@ -271,8 +271,31 @@ def _bar_label(row: Row) -> str:
     return shown if row.ratio is None else f"{shown}  ({row.ratio:.2f})"
 
 
-def into_readme(readme: Path, results: Document) -> None:
+HEADLINES: Final = (("push-a-gzip", "docker"), ("push-b-gzip", "podman"), ("install-b", "docker"))
+"""The jobs of the README, each with the other tool that most readers have."""
+
+
+def headlines(results: Document) -> str:
+    """Return what the README shows: few numbers, each beside another tool's."""
+    jobs = {job["key"]: job for job in results["jobs"]}
+    lines = ["| | oci-binpkg | | |", "|---|--:|---|--:|"]
+    for key, peer in HEADLINES:
+        if key in jobs:
+            table = {row.key: row for row in rows(jobs[key])}
+            ours, other = table["ours"].found.seconds, table[peer].found.seconds
+            lines.append(f"| {jobs[key]['title']} | {_seconds(ours)} s | {peer} | {_seconds(other)} s |")
+    return "\n".join(lines)
+
+
+def into_document(document: Path, text: str) -> None:
     """Replace what stands between the two markers. Raises `ValueError` where they are missing."""
-    text = readme.read_text()
-    start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    readme.write_text(f"{text[:start]}\n\n{core(results)}\n\n{text[end:]}")
+    found = document.read_text()
+    start, end = found.index(BEGIN) + len(BEGIN), found.index(END)
+    document.write_text(f"{found[:start]}\n\n{text}\n\n{found[end:]}")
+
+
+def into_documents(root: Path, results: Document) -> None:
+    """Put the results into the README and the pages of a checkout."""
+    into_document(root / "README.md", headlines(results))
+    into_document(root / "docs" / "performance.md", core(results))
+    (root / "docs" / "images" / "performance.svg").write_text(svg(results))

@@ -1,11 +1,11 @@
 """Measure ourselves beside others, in turn, and write down what came out.
 
     python registry-test/bench/run.py [--only JOB ...] [--corpus a|b|c|d ...] [--rounds N] [--folder DIR] [--output DIR]
-    python registry-test/bench/run.py --readme
+    python registry-test/bench/run.py --documents
 
 Every job is done by all who can do it, one after the other, and then again, for as many rounds as asked. Results go to
 `results.json`, `results.md` and `results.svg`; jobs that were not run keep the results they had, if those were made on
-the same machine. --readme puts the table into the README.
+the same machine. --documents puts the results into the README and docs/performance.md.
 """
 
 from __future__ import annotations
@@ -113,10 +113,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=cache_directory() / "bench", help="where corpora are kept")
     parser.add_argument("--output", type=Path, default=BENCH / "results")
-    parser.add_argument("--readme", action="store_true", help="only put the results into the README")
+    parser.add_argument("--documents", action="store_true", help="only put the results into README and docs")
     options = parser.parse_args()
-    if options.readme:
-        report.into_readme(ROOT / "README.md", report.read(options.output))
+    if options.documents:
+        report.into_documents(ROOT, report.read(options.output))
         return
     if missing() or os.geteuid() != 0:
         sys.exit(f"needs root and, not found here: {', '.join(missing()) or 'nothing'} (`make parts` installs them)")

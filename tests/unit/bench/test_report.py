@@ -1,4 +1,4 @@
-"""The report on measurements: what it calculates, and that the README shows what was measured."""
+"""The report on measurements: what it calculates, and that the documents show what was measured."""
 
 from __future__ import annotations
 
@@ -27,10 +27,20 @@ def results(*lines, key="push-a-gzip"):
     return {"machine": {"CPU": "a fast one"}, "date": "2026-01-02", "corpora": corpora, "jobs": [job]}
 
 
-def test_the_readme_shows_the_results() -> None:
-    text = (ROOT / "README.md").read_text()
+@pytest.mark.parametrize(("file", "made"), [("README.md", report.headlines), ("docs/performance.md", report.core)])
+def test_the_documents_show_the_results(file, made) -> None:
+    text = (ROOT / file).read_text()
     shown = text[text.index(report.BEGIN) + len(report.BEGIN) : text.index(report.END)].strip()
-    assert shown == report.core(report.read(BENCH / "results")), "run `registry-test/bench/run.py --readme`"
+    assert shown == made(report.read(BENCH / "results")), "run `registry-test/bench/run.py --documents`"
+
+
+def test_the_plot_of_the_documents_is_that_of_the_results() -> None:
+    assert (ROOT / "docs" / "images" / "performance.svg").read_text() == report.svg(report.read(BENCH / "results"))
+
+
+def test_each_headline_is_our_time_beside_that_of_another_tool() -> None:
+    text = report.headlines(results(line("ours", "ours", 2.0), line("docker", "peer", 9.0)))
+    assert text.splitlines()[2:] == ["| Push it | 2.00 s | docker | 9.00 s |"]
 
 
 @pytest.mark.parametrize(("file", "made"), [(report.MARKDOWN, report.markdown), (report.PLOT, report.svg)])
@@ -82,11 +92,11 @@ def test_a_bar_that_was_not_measured_does_not_make_the_others_small() -> None:
     assert bars == [440.0, 440.0]
 
 
-def test_the_readme_keeps_what_is_around_the_table(tmp_path) -> None:
+def test_a_document_keeps_what_is_around_the_table(tmp_path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{report.BEGIN}\nof yesterday\n{report.END}\nafter\n")
     for _ in range(2):
-        report.into_readme(readme, results(line("ours", "ours", 2.0)))
+        report.into_document(readme, report.core(results(line("ours", "ours", 2.0))))
     text = readme.read_text()
     assert text.startswith(f"before\n{report.BEGIN}\n\n!")
     assert text.endswith(f"\n\n{report.END}\nafter\n")
