@@ -13,7 +13,7 @@ MINIMUM := 90
 # The tests start the command some hundred times: without its byte code each start would compile all of it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help venv parts demo test lint unit real bench profile soak mutations cost coverage proxy fuzz fuzz-commands sandbox clean
+.PHONY: help venv parts demo docs test lint unit real bench profile soak mutations cost coverage proxy fuzz fuzz-commands sandbox clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ parts: $(VENV)/.installed ## Install the real servers, engines and tools that th
 demo: $(VENV)/.installed ## Push a small install tree into an OCI layout and look at what is there
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash registry-test/demo.sh
 
+docs: $(VENV)/.installed ## Build the documents as a web site into site-docs/; every link must lead somewhere
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 lint: $(VENV)/.installed ## Formatting, style, types, and the direction of imports
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/ruff format --check $(CHECKED)
@@ -43,7 +46,7 @@ real: parts ## The tests against real registries, engines and independent client
 
 bench: parts ## Measure every job beside other tools (BENCH="--only push-a" for some of it)
 	$(BIN)/python registry-test/bench/run.py $(BENCH)
-	$(BIN)/python registry-test/bench/run.py --readme
+	$(BIN)/python registry-test/bench/run.py --documents
 
 profile: parts ## Show where the time of each job goes
 	$(BIN)/python registry-test/bench/profiling.py
@@ -83,6 +86,6 @@ test: parts ## Lint and all tests, the real ones included, with branch coverage
 	@BIN="$(BIN)" MAKE="$(MAKE)" FAST="$(FAST)" MINIMUM="$(MINIMUM)" bash registry-test/run_all.sh
 
 clean: ## Remove the environment and everything that was made
-	rm -rf $(VENV) build dist demo profile finds htmlcov .coverage .coverage.* *.egg-info
+	rm -rf $(VENV) build dist demo profile finds site-docs htmlcov .coverage .coverage.* *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,155 @@
+"""Writes the pages of the reference that follow from the code: `python registry-test/tools/reference_pages.py`.
+
+The commands come from the parser of the command line, the exit codes from `errors.py`. A test says whether the pages are current.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from oci_binpkg import errors  # noqa: E402
+from oci_binpkg.cli.app import app  # noqa: E402
+
+REFERENCE = ROOT / "docs" / "reference"
+AGAIN = "<!-- Written by registry-test/tools/reference_pages.py; do not edit. -->"
+MORE_CODES = (
+    (0, "The work is done."),
+    (130, "Interrupted (Ctrl-C). The next run goes on where this one stopped."),
+    (141, "The reader of the output closed it."),
+)
+"""The codes that no error has."""
+
+
+def root_command() -> Any:
+    """Return the command line as the parser's own tree of commands."""
+    if hasattr(app, "list_commands"):
+        return app
+    import typer
+
+    return typer.main.get_command(app)
+
+
+def commands(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield each command that does something, with the words that call it, in the order of the help."""
+    import click
+
+    group = root_command() if group is None else group
+    context = click.Context(group, info_name="oci-binpkg")
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if hasattr(command, "list_commands"):
+            yield from commands(command, (*path, name))
+        elif not command.hidden:
+            yield (*path, name), command
+
+
+def usage(words: tuple[str, ...], command: Any) -> str:
+    """Return the line that says how a command is called."""
+    shown = []
+    for each in command.params:
+        if each.param_type_name == "argument":
+            name = each.metavar or each.name.upper()
+            shown.append(f"{name if each.required else f'[{name}]'}{'...' if each.nargs == -1 else ''}")
+    return " ".join(["oci-binpkg", *words, "[OPTION]...", *shown])
+
+
+def _text(command: Any) -> tuple[list[str], list[str]]:
+    """Return the paragraphs of a command's help, and its examples."""
+    help_text = inspect.cleandoc(command.help or "").replace("\f", "")
+    prose, _, examples = re.sub(r"\b[Ee]xamples?:\n", "\0", help_text).partition("\0")
+    paragraphs = [" ".join(each.split()) for each in prose.replace("\b", "").split("\n\n") if each.strip()]
+    return paragraphs, [line.strip() for line in examples.splitlines() if line.strip()]
+
+
+def examples(command: Any) -> list[str]:
+    """Return the examples in a command's help."""
+    return _text(command)[1]
+
+
+def _row(option: Any) -> str:
+    names = ", ".join(f"`{name}`" for name in [*option.opts, *option.secondary_opts])
+    value = f" `{option.metavar}`" if option.metavar else ""
+    return f"| {names}{value} | {(option.help or '').replace('|', chr(92) + '|')} |"
+
+
+def command_page() -> str:
+    """Return the page with all commands."""
+    parts = [
+        f"# Commands\n\n{AGAIN}\n\nEvery command also takes `-h`. [Caches](caches.md) and [queries](queries.md) have pages of their own."
+    ]
+    for words, command in commands():
+        paragraphs, shown = _text(command)
+        parts += [f"## {' '.join(words)}", *paragraphs, f"```text\n{usage(words, command)}\n```"]
+        arguments = [each for each in command.params if each.param_type_name == "argument"]
+        options = [each for each in command.params if each.param_type_name == "option" and not each.hidden]
+        rows = [
+            f"| `{each.metavar or each.name.upper()}` | {(each.help or '').replace('|', chr(92) + '|')} |"
+            for each in arguments
+        ]
+        rows += [_row(each) for each in options if "--help" not in each.opts]
+        if rows:
+            parts.append("\n".join(["| | |", "|---|---|", *rows]))
+        if shown:
+            parts.append("\n".join(["```text", *shown, "```"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def error_classes() -> list[type[errors.BinpkgError]]:
+    """Return the errors that have an exit code of their own, by code; where several share one, the most general."""
+    found: dict[int, type[errors.BinpkgError]] = {}
+    for each in vars(errors).values():
+        if not inspect.isclass(each) or not issubclass(each, errors.BinpkgError) or each is errors.BinpkgError:
+            continue
+        if "exit_code" not in vars(each):
+            continue
+        known = found.get(each.exit_code)
+        if known is None or (issubclass(each, errors.TransferError) and known is errors.TransferError):
+            found[each.exit_code] = each
+    return [found[code] for code in sorted(found)]
+
+
+def exit_code_page() -> str:
+    """Return the page with all exit codes."""
+    rows = [(each.exit_code, _sentence(each)) for each in error_classes()]
+    lines = [f"| {code} | {text} |" for code, text in sorted([*rows, *MORE_CODES])]
+    return EXIT_CODES.format(again=AGAIN, rows="\n".join(lines))
+
+
+def _sentence(error: type[errors.BinpkgError]) -> str:
+    first = inspect.cleandoc(error.__doc__ or "").split("\n\n", maxsplit=1)[0]
+    return " ".join(first.split())
+
+
+EXIT_CODES = """# Exit codes
+
+{again}
+
+Exit codes are stable. 20 to 26 come from the other side; 20, 24 and 25 may pass by themselves, so a later try can help. `run` exits with the code of
+the command in the container.
+
+| code | meaning |
+|---|---|
+{rows}
+
+After an internal error (70), a file in `~/.local/state/oci-binpkg` (or below `XDG_STATE_HOME`) says where it happened: the calls and the types of the
+exceptions, without logins, arguments and values. `oci-binpkg --debug COMMAND` or `OCI_BINPKG_DEBUG=1` prints it instead.
+"""
+PAGES = {"commands.md": command_page, "exit-codes.md": exit_code_page}
+
+
+def main() -> None:
+    """Write the pages."""
+    for name, made in PAGES.items():
+        (REFERENCE / name).write_text(made(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
