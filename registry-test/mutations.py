@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("oci_binpkg", "tests", "registry-test", "fixtures", "pyproject.toml", "README.md")
+DOCUMENTS = ("docs", "mkdocs.yml", "README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
+COPIED = ("oci_binpkg", "tests", "registry-test", "fixtures", "pyproject.toml", *DOCUMENTS)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,57 @@
+"""Every example in the documents is run, with fixtures in the place of hosts and of other people's folders."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.docs.blocks import KINDS, NOT_RUN, ROOT, Runner, blocks, commands_of, is_not_run
+from tests.docs.world import Parts, parts, world
+
+DOCUMENTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "oci_binpkg" / "README.md"]
+)
+WITH_BLOCKS = [name for name in DOCUMENTS if list(blocks((ROOT / name).read_text()))]
+PREPARED: dict[str, list[str]] = {}
+"""What must be there before the first example of a document."""
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Parts]:
+    with parts() as made:
+        yield made
+
+
+@pytest.mark.parametrize("name", WITH_BLOCKS)
+def test_the_examples_of(name: str, shared: Parts) -> None:
+    text = (ROOT / name).read_text()
+    with world(shared, signing="--key" in text or "keys " in text) as here:
+        runner = Runner(here)
+        for command in PREPARED.get(name, ()):
+            assert runner.command(command).code == 0, runner.last.err
+        for block in blocks(text):
+            assert block.kind in KINDS, f"{name}:{block.line}: a block of an unknown kind is not run"
+            try:
+                runner.run(block)
+            except AssertionError as error:
+                raise AssertionError(f"{name}:{block.line}: {error}") from None
+
+
+def test_each_exception_is_needed() -> None:
+    """What is no longer in a document has no place among the commands that are not run."""
+    lines = [
+        command
+        for name in DOCUMENTS
+        for block in blocks((ROOT / name).read_text())
+        for command in (
+            [each.command for each in commands_of(block.text)]
+            if block.kind == "console"
+            else re.findall(r"(?:^|- run: | - )(.*)", block.text, re.MULTILINE)
+        )
+    ]
+    assert [pattern for pattern in NOT_RUN if not any(re.match(pattern, line.strip()) for line in lines)] == []
+    assert is_not_run("docker run image")
+    assert not is_not_run("oci-binpkg run image")
