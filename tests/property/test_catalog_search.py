@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oci_binpkg.errors import BinpkgError
@@ -20,6 +20,7 @@ from oci_binpkg.model.content import Digest
 from oci_binpkg.model.query import Query, one, select
 from oci_binpkg.model.spec import Spec
 from tests.support.catalog_indices import hash_of, node
+from tests.support.examples import examples
 
 NAMES = ["app", "lib", "llvm", "mpich"]
 VERSIONS = ["1.2", "1.2.1", "2.0"]
@@ -85,7 +86,7 @@ def ways(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(indices(), st.lists(QUERIES, min_size=1, max_size=4))
 def test_the_catalog_finds_what_a_look_at_every_package_finds(data: bytes, queries: list[str]) -> None:
     index = open_index(data, "index")
@@ -104,7 +105,7 @@ def told(find: Callable[[], Spec]) -> tuple[str, str]:
         return error.message, error.hint
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     indices(),
     st.lists(QUERIES | st.sampled_from(["app", "lib@1.2", "/a", "applib", "+shared"]), min_size=1, max_size=4),

@@ -7,12 +7,13 @@ import io
 from unittest.mock import patch
 
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oci_binpkg.archive import codec as codec_module
 from oci_binpkg.archive.codec import Codec, decompressor
 from oci_binpkg.errors import ContentError
+from tests.support.examples import examples
 
 codecs = st.sampled_from(["gzip:1", "gzip:2", "gzip:3", "gzip:9", "zstd:1", "zstd:4"])
 contents = st.lists(st.one_of(st.binary(max_size=300), st.sampled_from([b"a" * 5000, bytes(70_000)])), max_size=8)
@@ -26,7 +27,7 @@ def compress(codec: Codec, pieces: list[bytes], threads: int) -> bytes:
     return b"".join(out)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(codecs, contents, st.integers(1, 3), st.sampled_from([1000, 65_536, codec_module.BLOCK]))
 def test_round_trip(text: str, pieces: list[bytes], threads: int, block: int) -> None:
     codec = Codec.parse(text)
@@ -40,7 +41,7 @@ def test_round_trip(text: str, pieces: list[bytes], threads: int, block: int) ->
     assert decompressor(io.BytesIO(compressed), "x", media_type=codec.media_type("oci")).read() == content
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(codecs, st.binary(min_size=1, max_size=2000), st.data())
 def test_no_damage_gives_wrong_bytes(text: str, content: bytes, data: st.DataObject) -> None:
     """One changed bit or any cut is an error, or (in a field that means nothing) changes nothing."""

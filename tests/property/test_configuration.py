@@ -9,13 +9,14 @@ from typing import Any
 
 import tomlkit
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oci_binpkg.config.caches import SpackPlaces
 from oci_binpkg.config.settings import load_settings
 from oci_binpkg.config.spack_mirrors import read_spack_mirrors
 from oci_binpkg.errors import UsageError
+from tests.support.examples import examples
 
 KEYS = [
     "url",
@@ -93,7 +94,7 @@ def without_none(value: Any) -> Any:
     return [without_none(each) for each in value if each is not None] if isinstance(value, list) else value
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(mirrors, st.dictionaries(keys, values, max_size=2))
 def test_our_file_is_read_or_refused_with_its_name(caches: dict[str, Any], others: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as home:
@@ -101,7 +102,7 @@ def test_our_file_is_read_or_refused_with_its_name(caches: dict[str, Any], other
         loaded(Path(home), ".config/oci-binpkg/config.toml", document.encode("utf-8", "replace"))
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(
     st.binary(max_size=60), st.text(max_size=60), st.sampled_from(["", "[caches.lab]\n", "caches = ", "mirrors:\n  "])
 )
@@ -112,7 +113,7 @@ def test_any_bytes_are_read_or_refused_with_the_files_name(data: bytes, text: st
                 loaded(Path(home), file, content)
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(mirrors | values)
 def test_spacks_file_is_read_or_refused_with_its_name(document: Any) -> None:
     with tempfile.TemporaryDirectory() as home:

@@ -8,7 +8,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oci_binpkg.archive.binary_distribution import MEMBER, Distribution
@@ -17,6 +17,7 @@ from oci_binpkg.archive.extract import extract_layer
 from oci_binpkg.archive.layer import pack_layer
 from oci_binpkg.errors import ContentError
 from oci_binpkg.relocate.scan import PrefixScanner
+from tests.support.examples import examples
 from tests.support.hostile_archives import (
     POSIX,
     directory,
@@ -92,7 +93,7 @@ def facts(root: Path) -> dict[str, tuple]:
     return found
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(trees, st.sampled_from(["gzip:1", "gzip", "zstd"]))
 def test_round_trip(tree: dict, codec: str) -> None:
     with tempfile.TemporaryDirectory() as place:
@@ -142,7 +143,7 @@ builders = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(st.lists(builders, max_size=8))
 def test_any_members_in_any_order_touch_nothing_outside(members: list[bytes]) -> None:
     with tempfile.TemporaryDirectory() as place:
@@ -180,7 +181,7 @@ headers = st.builds(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(st.lists(headers, min_size=1, max_size=3))
 def test_headers_with_any_fields_are_members_or_refused(blocks: list[bytes]) -> None:
     """The checksums are right, so that the fields themselves are read."""
@@ -193,7 +194,7 @@ def test_headers_with_any_fields_are_members_or_refused(blocks: list[bytes]) -> 
         assert set(os.listdir(place)) <= {"out"}
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(st.binary(max_size=3000), st.integers(0, 3000))
 def test_any_bytes_are_refused_as_content(noise: bytes, at: int) -> None:
     whole = bytearray(package(file(within("a")), symlink(within("b"), "a")))

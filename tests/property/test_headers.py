@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from oci_binpkg.errors import BinpkgError, ContentError
@@ -18,6 +18,7 @@ from oci_binpkg.model.reference import parse_repository
 from oci_binpkg.store.registry.api import DEFAULTS, origin_of
 from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.transport.http import Request
+from tests.support.examples import examples
 
 HOST = "https://reg.example"
 SETTINGS = replace(DEFAULTS, most_pages=5, held_back=0)
@@ -127,7 +128,7 @@ ranges = st.text(max_size=40) | st.builds(
 )
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(ranges, st.sampled_from([200, 206, 416]), numbers, numbers, st.booleans())
 @example("bytes 4000-10039/10040", 206, 4000, 10040, False)
 @example("bytes 4000-10039/10040", 206, 0, 6040, False)

@@ -6,13 +6,14 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oci_binpkg.errors import ContentError
 from oci_binpkg.index import scanner as index_scan
 from oci_binpkg.index.scanner import scan_index
 from oci_binpkg.index.spool import Spool
+from tests.support.examples import examples
 
 HASHES = st.sampled_from(["a", "b" * 32, "c" * 32, "d1", "e" * 32])
 TEXTS = st.one_of(st.text(max_size=6), st.sampled_from(['},"cccc":{', '"', "\\", "{[", "}]}"]))
@@ -62,7 +63,7 @@ def scanned(data: bytes) -> dict[str, Any]:
     return members | {"installs": records}
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(texts())
 def test_an_index_is_what_a_parser_says(made: tuple[bytes, dict[str, Any]]) -> None:
     data, database = made
@@ -73,7 +74,7 @@ def test_an_index_is_what_a_parser_says(made: tuple[bytes, dict[str, Any]]) -> N
             data.decode()
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(texts(), st.data())
 def test_what_is_no_json_is_refused(made: tuple[bytes, dict[str, Any]], choose: st.DataObject) -> None:
     data, _ = made

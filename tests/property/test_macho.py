@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from oci_binpkg.errors import ContentError
 from oci_binpkg.relocate.codesign import parse_signature
 from oci_binpkg.relocate.macho import relocate_macho, remaining_in_macho
 from oci_binpkg.relocate.prefixes import PrefixMap
+from tests.support.examples import examples
 from tests.support.macho_files import (
     ARM64,
     I386,
@@ -62,7 +63,7 @@ names = st.text("abcdefgh-", min_size=1, max_size=30)
 paths = st.builds(lambda parts: "/" + "/".join(parts), st.lists(names, min_size=1, max_size=4))
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     data=st.sampled_from(FILES),
     mapping=st.sampled_from(MAPPINGS),
@@ -86,7 +87,7 @@ def test_a_damaged_file_is_relocated_or_refused(
         assert len(edit.data) <= len(data) + 3 * 0x8000
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(at=st.integers(0, 600), value=st.integers(0, 0xFFFFFFFF), cut=st.one_of(st.none(), st.integers(0, 600)))
 @example(at=28, value=0xFFFFFFFF, cut=None)
 def test_a_damaged_signature_is_read_or_refused(at: int, value: int, cut: int | None) -> None:
@@ -96,7 +97,7 @@ def test_a_damaged_signature_is_read_or_refused(at: int, value: int, cut: int | 
         parse_signature(bytes(damaged[:cut]))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     shape=st.sampled_from(SHAPES),
     old=paths,
@@ -122,7 +123,7 @@ def test_what_macholib_reads_afterwards_is_what_was_asked_for(
         assert relocate_macho(edit.data, PrefixMap.of({new: old})).data == data or old in new or new in old
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(new=paths)
 def test_every_slice_that_was_signed_is_signed_again(new: str) -> None:
     edit = relocate_macho(UNIVERSAL, PrefixMap.of({"/opt/made": new}))

@@ -9,12 +9,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oci_binpkg.archive.binary_distribution import MEMBER, Distribution
 from oci_binpkg.archive.tar_writer import write_tar
 from oci_binpkg.relocate.scan import PrefixScanner
+from tests.support.examples import examples
 
 DISTRIBUTION = Distribution("/r/bin/sbang", "/r", "/opt/spack", "a", {"h": "/r/a"})
 
@@ -71,7 +72,7 @@ def pack(directory: Path) -> bytes:
     return bytes(out)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(trees)
 def test_round_trip(tree: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as place:
