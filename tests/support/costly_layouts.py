@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+MIB = 1 << 20
 Json = dict[str, Any]
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -77,10 +78,25 @@ class _Repeated(io.RawIOBase):
         return count
 
 
+_DIFF_IDS: dict[str, str] = {}
+"""By the digests of layers made here, so that what inflates to a gigabyte is not inflated for it."""
+
+
+class _Digested:
+    """What is written to a file goes through a digest, too."""
+
+    def __init__(self, file: gzip.GzipFile) -> None:
+        self._file, self.digest = file, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        return self._file.write(data)
+
+
 def tar(files: Mapping[str, bytes | Zeros], document_bytes: bytes | Zeros, prefix: str = PREFIX) -> bytes:
     """A gzip layer of files below the prefix."""
     out = io.BytesIO()
-    with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=6, mtime=0) as packed, tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as archive:  # fmt: skip
+    with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=6, mtime=0) as packed, tarfile.open(fileobj=(plain := _Digested(packed)), mode="w|", bufsize=MIB, copybufsize=MIB, format=tarfile.PAX_FORMAT) as archive:  # fmt: skip
         done: set[str] = set()
         for name, data in {**files, ".spack/binary_distribution": document_bytes}.items():
             path = f"{prefix.strip('/')}/{name}"
@@ -95,6 +111,7 @@ def tar(files: Mapping[str, bytes | Zeros], document_bytes: bytes | Zeros, prefi
             member = tarfile.TarInfo(path)
             member.mode, member.size = 0o755, data.size if isinstance(data, Zeros) else len(data)
             archive.addfile(member, data.stream() if isinstance(data, Zeros) else io.BytesIO(data))
+    _DIFF_IDS[sha(out.getvalue())] = plain.digest.hexdigest()
     return out.getvalue()
 
 
@@ -136,7 +153,7 @@ class Layout:
         **more: Any,
     ) -> Layout:
         layer = tar({"bin/x": b"#!/bin/sh\n"}, distribution()) if layer is None else layer
-        diff_id = diff_id or (_digest_inflated(layer) if kind == LAYER else "0" * 64)
+        diff_id = diff_id or (_diff_id(layer) if kind == LAYER else "0" * 64)
         whole = {
             "architecture": "amd64",
             "os": "linux",
@@ -162,7 +179,9 @@ class Layout:
         return self.cache
 
 
-def _digest_inflated(layer: bytes) -> str:
+def _diff_id(layer: bytes) -> str:
+    if known := _DIFF_IDS.get(sha(layer)):
+        return known
     digest = hashlib.sha256()
     with gzip.GzipFile(fileobj=io.BytesIO(layer)) as file:
         while chunk := file.read(1 << 20):
