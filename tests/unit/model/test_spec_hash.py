@@ -11,6 +11,7 @@ import pytest
 
 from oci_binpkg.errors import ContentError
 from oci_binpkg.installs.packages_toml import PrefixInstalls
+from oci_binpkg.model import spec_document
 from oci_binpkg.model.spec_document import NodeReader, parse_node, parse_spec_document
 from oci_binpkg.model.spec_hash import HashState, judge_hash
 from tests.support.golden import GOLDEN, LAYOUT, read_blob, unpack_store
@@ -139,7 +140,8 @@ def test_a_node_that_was_seen_before_is_not_believed_under_its_hash_with_other_c
         assert root.version == version
 
 
-def test_what_is_remembered_of_nodes_is_bounded() -> None:
+def test_what_is_remembered_of_nodes_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spec_document, "_MOST_REMEMBERED", 100)
     reader = NodeReader()
     large = hashed({**node(), "annotations": {"original_specfile_version": 5, "x": "y" * 100_000}})
     assert (
@@ -147,8 +149,8 @@ def test_what_is_remembered_of_nodes_is_bounded() -> None:
         is not parse_spec_document(document_of(dict(large)), "b", reader).root
     )
     tracemalloc.start()
-    for number in range(5000):
-        parse_spec_document(document_of(node(version=str(number), annotations={"x": "y" * 4000})), "many", reader)
+    for number in range(1000):
+        parse_spec_document(document_of(node(version=str(number), annotations={"x": "y" * 7000})), "many", reader)
     held = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    assert held < 32 * 1024 * 1024
+    assert held < 3 * 1024 * 1024

