@@ -74,29 +74,41 @@ def examples(command: Any) -> list[str]:
     return _text(command)[1]
 
 
-def _row(option: Any) -> str:
-    names = ", ".join(f"`{name}`" for name in [*option.opts, *option.secondary_opts])
-    value = f" `{option.metavar}`" if option.metavar else ""
-    return f"| {names}{value} | {(option.help or '').replace('|', chr(92) + '|')} |"
+def _cell(text: str | None) -> str:
+    return (text or "").replace("|", "\\|")
+
+
+def _table(params: list[Any]) -> list[str]:
+    """Return the arguments and options of a command as one table; none where it has neither."""
+    rows = [f"| `{each.metavar or each.name.upper()}` | {_cell(each.help)} |" for each in params if _is_argument(each)]
+    for option in params:
+        if _is_argument(option) or option.hidden or "--help" in option.opts:
+            continue
+        names = ", ".join(f"`{name}`" for name in [*option.opts, *option.secondary_opts])
+        rows.append(f"| {names}{f' `{option.metavar}`' if option.metavar else ''} | {_cell(option.help)} |")
+    return ["\n".join(["| | |", "|---|---|", *rows])] if rows else []
+
+
+def _is_argument(param: Any) -> bool:
+    return bool(param.param_type_name == "argument")
 
 
 def command_page() -> str:
     """Return the page with all commands."""
     parts = [
-        f"# Commands\n\n{AGAIN}\n\nEvery command also takes `-h`. [Caches](caches.md) and [queries](queries.md) have pages of their own."
+        f"# Commands\n\n{AGAIN}",
+        "Every command also takes `-h`. [Caches](caches.md) and [queries](queries.md) have pages of their own.",
+        "These options stand before the command:",
+        *_table(root_command().params),
     ]
     for words, command in commands():
         paragraphs, shown = _text(command)
-        parts += [f"## {' '.join(words)}", *paragraphs, f"```text\n{usage(words, command)}\n```"]
-        arguments = [each for each in command.params if each.param_type_name == "argument"]
-        options = [each for each in command.params if each.param_type_name == "option" and not each.hidden]
-        rows = [
-            f"| `{each.metavar or each.name.upper()}` | {(each.help or '').replace('|', chr(92) + '|')} |"
-            for each in arguments
+        parts += [
+            f"## {' '.join(words)}",
+            *paragraphs,
+            f"```text\n{usage(words, command)}\n```",
+            *_table(command.params),
         ]
-        rows += [_row(each) for each in options if "--help" not in each.opts]
-        if rows:
-            parts.append("\n".join(["| | |", "|---|---|", *rows]))
         if shown:
             parts.append("\n".join(["```text", *shown, "```"]))
     return "\n\n".join(parts) + "\n"

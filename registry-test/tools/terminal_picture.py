@@ -27,7 +27,7 @@ PICTURE = ROOT / "docs" / "images" / "terminal.svg"
 COLUMNS = 108
 COMMANDS = (
     "oci-binpkg find greet --store /opt/spack/opt",
-    "oci-binpkg push oci://registry.example/apps greet@2.0 --store /opt/spack/opt --base-image debian:12 --tag greet",
+    "oci-binpkg push oci://registry.example/apps greet@2.0 --store /opt/spack/opt --tag greet --update-index",
     "oci-binpkg inspect oci://registry.example/apps:greet",
     "oci-binpkg install greet@2.0 --from oci://registry.example/apps --store ~/apps",
 )

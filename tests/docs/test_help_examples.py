@@ -50,6 +50,7 @@ def _run(runner: Runner, example: str) -> str:
     return "" if done.code == 0 else f"{done.code}: {runner.world.to_document(done.out + done.err)}"
 
 
+@pytest.mark.filterwarnings("ignore:Can not control echo")  # the terminal of a prompt is a stand-in
 @pytest.mark.parametrize("example", in_order())
 def test_an_example_in_the_help_runs(example: str, ended: dict[str, str]) -> None:
     assert ended[example] == ""
