@@ -21,13 +21,13 @@ help: ## List the targets
 venv: $(VENV)/.installed ## Create the environment in .venv (again only when pyproject.toml changes)
 
 $(VENV)/.installed: pyproject.toml
-	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash registry-test/make_venv.sh
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash registry-test/tools/make_venv.sh
 
 parts: $(VENV)/.installed ## Install the real servers, engines and tools that the tests use (Debian, root)
-	@$(BIN)/python registry-test/install_parts.py
+	@$(BIN)/python registry-test/tools/install_parts.py
 
 demo: $(VENV)/.installed ## Push a small install tree into an OCI layout and look at what is there
-	@PATH="$(CURDIR)/$(BIN):$$PATH" bash registry-test/demo.sh
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash registry-test/tools/demo.sh
 
 docs: $(VENV)/.installed ## Build the documents as a web site into site-docs/; every link must lead somewhere
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -54,10 +54,10 @@ soak: parts ## Push 2,000 packages while one request of a hundred goes wrong (`m
 	OCI_BINPKG_SOAK=2000 $(PYTEST) registry-test/test_load.py -k soak
 
 cost: parts ## Measure every input that was made to cost much: memory and CPU within the budget
-	$(BIN)/python registry-test/cost.py
+	$(BIN)/python registry-test/tools/cost.py
 
 mutations: parts ## Take behaviours out one by one, and see that tests fail
-	$(BIN)/python registry-test/mutations.py
+	$(BIN)/python registry-test/tools/mutations.py
 
 coverage: $(VENV)/.installed ## The fast tests with a coverage report in htmlcov/
 	@rm -f .coverage .coverage.*
@@ -83,7 +83,7 @@ sandbox: $(VENV)/.installed ## 2,000 cases of a fixed seed and all that was foun
 
 # Everything runs even when an earlier step fails; the last lines say how each step ended.
 test: parts ## Lint and all tests, the real ones included, with branch coverage
-	@BIN="$(BIN)" MAKE="$(MAKE)" FAST="$(FAST)" MINIMUM="$(MINIMUM)" bash registry-test/run_all.sh
+	@BIN="$(BIN)" MAKE="$(MAKE)" FAST="$(FAST)" MINIMUM="$(MINIMUM)" bash registry-test/tools/run_all.sh
 
 clean: ## Remove the environment and everything that was made
 	rm -rf $(VENV) build dist demo profile finds site-docs htmlcov .coverage .coverage.* *.egg-info

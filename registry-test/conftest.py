@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 
-import error_texts
 import pytest
 from fault_bench import FaultBench
+from tools import error_texts
 
 from tests.support.isolation import homes, isolated_home, isolated_session
 from tests.support.real import base_images, debian_packages, golden_store

@@ -93,7 +93,7 @@ class Killer:
 def killer(directory: Path) -> Iterator[Killer]:
     """A `Killer` for the length of a block."""
     environment = {**unmeasured_environment(), "PYTHONPATH": str(REPOSITORY)}
-    argv = [sys.executable, str(Path(__file__).with_name("kill_server.py"))]
+    argv = [sys.executable, str(Path(__file__).parent / "tools" / "kill_server.py")]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
             yield Killer(process, directory / "output.txt")

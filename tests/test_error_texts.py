@@ -1,7 +1,7 @@
 """What users are told by faults and registries, as it was reviewed, keeps the rules; and the rules notice what breaks them."""
 
-import error_texts
 import pytest
+from tools import error_texts
 
 
 def test_every_text_keeps_the_rules():

@@ -1,6 +1,6 @@
 """Every fault of the list has its test, and the table that people read is made of what the tests say."""
 
-import faults_table
+from tools import faults_table
 
 
 def test_every_fault_has_a_test_that_says_what_comes_of_it():
@@ -11,4 +11,4 @@ def test_every_fault_has_a_test_that_says_what_comes_of_it():
 
 def test_the_table_is_that_of_the_tests():
     text = faults_table.README.read_text(encoding="utf-8")
-    assert text == faults_table.with_table(text), "run `python registry-test/faults_table.py`"
+    assert text == faults_table.with_table(text), "run `python registry-test/tools/faults_table.py`"

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-import inputs_table
+from tools import inputs_table
 
 
 def test_every_input_has_a_test_and_says_what_comes_of_it():
@@ -14,7 +14,7 @@ def test_every_input_has_a_test_and_says_what_comes_of_it():
 
 def test_the_table_is_that_of_the_tests():
     text = inputs_table.README.read_text(encoding="utf-8")
-    assert text == inputs_table.with_table(text), "run `python registry-test/inputs_table.py`"
+    assert text == inputs_table.with_table(text), "run `python registry-test/tools/inputs_table.py`"
 
 
 def test_tests_are_found_by_the_id_of_what_they_cover():

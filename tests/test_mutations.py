@@ -1,6 +1,6 @@
 """The behaviours that `make mutations` takes out are still where it looks for them."""
 
-import mutations
+from tools import mutations
 
 
 def test_every_mutation_can_be_applied():

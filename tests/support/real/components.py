@@ -1,6 +1,6 @@
 """The real programs that the tests can be run against, and what to do where one is missing.
 
-Only the standard library is imported, so that `registry-test/install_parts.py` runs before any environment exists.
+Only the standard library is imported, so that `registry-test/tools/install_parts.py` runs before any environment exists.
 """
 
 from __future__ import annotations

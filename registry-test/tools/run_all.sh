@@ -2,7 +2,7 @@
 # Lint, the fast tests, the tests against real parts, and the coverage of both together. Every step runs, whatever the
 # one before said; the closing lines say how each ended, and the exit status is that of the first that failed.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 status=0
 summary=()

@@ -1,4 +1,4 @@
-"""Writes the table of faults in README.md from the tests' own words: `python registry-test/faults_table.py`."""
+"""Writes the table of faults in README.md from the tests' own words: `python registry-test/tools/faults_table.py`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 README = HERE / "README.md"
 BEGIN, END = "<!-- faults: made by faults_table.py -->\n", "<!-- end of faults -->\n"
 FAULTS = [f"F{number:02}" for number in range(1, 47)]

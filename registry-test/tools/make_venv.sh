@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Create $VENV with Python 3.11 or newer and install the project into it, editable, with its development tools.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 python=
 for candidate in "${PYTHON:-python3}" python3.13 python3.12 python3.11; do

@@ -2,7 +2,7 @@
 # Push the golden install tree into an OCI layout on disk, find and inspect what was pushed, and run it where an engine
 # answers. Needs no root unless the tree has to be put where it was built; everything it makes outside ./demo is removed.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 root=/opt/golden # the packages were built to live here, and their files say so
 store=$root/store

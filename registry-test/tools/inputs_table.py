@@ -1,4 +1,4 @@
-"""Writes the table of bad inputs in README.md from the marks of the tests: `python registry-test/inputs_table.py`."""
+"""Writes the table of bad inputs in README.md from the marks of the tests: `python registry-test/tools/inputs_table.py`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 TESTS = HERE.parent / "tests"
 README = HERE / "README.md"
 BEGIN, END = "<!-- inputs: made by inputs_table.py -->\n", "<!-- end of inputs -->\n"

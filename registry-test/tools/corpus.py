@@ -1,4 +1,4 @@
-"""Unpack real Debian packages into prefixes of their own: `python registry-test/corpus.py --count 200 DIRECTORY`.
+"""Unpack real Debian packages into prefixes of their own: `python registry-test/tools/corpus.py --count 200 DIRECTORY`.
 
 DIRECTORY gets `packages.toml` and `prefixes/`; downloads are kept in ~/.cache/oci-binpkg-tests for the next time.
 """
@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.support.real.components import cache_directory
 from tests.support.real.debian_packages import ROOTS, CorpusError, build_corpus
