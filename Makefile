@@ -6,14 +6,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
-FAST := tests -n 2
+# Two processes side by side. The one that is done first takes tests over from the other.
+SIDE_BY_SIDE := -n 2 --dist worksteal
+FAST := tests $(SIDE_BY_SIDE)
 CHECKED := oci_binpkg tests registry-test
 MINIMUM := 90
 
 # The tests start the command some hundred times: without its byte code each start would compile all of it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help venv parts demo docs test lint unit real bench profile soak mutations cost coverage proxy fuzz fuzz-commands sandbox clean
+.PHONY: help venv parts demo docs test lint unit real nightly bench profile soak mutations cost coverage proxy fuzz fuzz-commands sandbox clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +52,10 @@ bench: parts ## Measure every job beside other tools (BENCH="--only push-a" for 
 
 profile: parts ## Show where the time of each job goes
 	$(BIN)/python registry-test/bench/profiling.py
+nightly: parts ## What takes long: all examples of the properties, the whole walk of texts, every costly input, the soak
+	HYPOTHESIS_PROFILE=nightly OCI_BINPKG_WALK=all $(PYTEST) $(FAST)
+	@$(MAKE) --no-print-directory cost soak sandbox
+
 soak: parts ## Push 2,000 packages while one request of a hundred goes wrong (`make test`: 300)
 	OCI_BINPKG_SOAK=2000 $(PYTEST) registry-test/test_load.py -k soak
 
