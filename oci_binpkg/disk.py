@@ -15,7 +15,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NoReturn
 
 from oci_binpkg.errors import ContentError, LocalDiskError
 
@@ -30,10 +30,12 @@ NOT_REGULAR_HINT: Final = "remove what stands there, or name another path"
 
 _PUBLIC: Final = 0o666
 _PRIVATE: Final = 0o600
+_FOLDER: Final = 0o777
 _PRIVATE_FOLDER: Final = 0o700
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _CHUNK: Final = 1024 * 1024
+_BATCH: Final = 64
 _LONGEST_NAME: Final = 255
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _BELOW: Final = _DIRECTORY | os.O_NOFOLLOW
@@ -144,50 +146,201 @@ def read_descriptor(descriptor: int, limit: int, path: str) -> bytes:
 
 @contextmanager
 def replacing(
-    path: str,
-    *,
-    mode: int | None = None,
-    sync: bool = True,
-    failing: Callable[[], AbstractContextManager[None]] = nullcontext,
+    path: str, *, mode: int | None = None, failing: Callable[[], AbstractContextManager[None]] = nullcontext
 ) -> Iterator[Callable[[bytes], None]]:
     """Give a function that writes to a new file beside `path`, which takes its place if all goes well.
 
     Otherwise nothing stays. The file has `mode`, or that of the file it replaces, or what the umask allows. A link at
-    `path` is replaced, not followed. With `sync` it outlives a power cut from then on. What the disk refuses, but
-    nothing that the caller raises, is raised within `failing()`: `OSError`, and `NotRegularError` where a directory,
-    device, FIFO or socket stands.
+    `path` is replaced, not followed. From then on the file outlives a power cut. What the disk refuses, but nothing
+    that the caller raises, is raised within `failing()`: `OSError`, and `NotRegularError` where a directory, device,
+    FIFO or socket stands.
     """
-    folder, name = os.path.split(path)
     with failing():
-        within = os.open(folder or ".", _DIRECTORY)
+        new = _Replacement.beside(path, mode)
     try:
+        yield _writer(new.descriptor, failing)
         with failing():
-            kept = _mode_of(name, within, path) if mode is None else mode
-            temporary, descriptor = new_file(within, private=kept is not None)
-        try:
-            yield _writer(descriptor, failing)
-            with failing():
-                if kept is not None:
-                    os.fchmod(descriptor, kept)
-                if sync:
-                    os.fsync(descriptor)
-                os.replace(temporary, name, src_dir_fd=within, dst_dir_fd=within)
-                if sync:
-                    os.fsync(within)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary, dir_fd=within)
-            raise
-        finally:
-            os.close(descriptor)
+            new.sync()
+            new.put_in_place()
+            os.fsync(new.folder)
+    except BaseException:
+        new.discard()
+        raise
     finally:
-        os.close(within)
+        new.close()
 
 
-def replace_file(path: str, data: bytes, *, mode: int | None = None, sync: bool = True) -> None:
+def replace_file(path: str, data: bytes, *, mode: int | None = None) -> None:
     """Replace or create a file in one step, as `replacing` does. Raises `LocalDiskError`."""
-    with replacing(path, mode=mode, sync=sync, failing=lambda: disk_errors(path, "written")) as write:
+    with replacing(path, mode=mode, failing=lambda: disk_errors(path, "written")) as write:
         write(data)
+
+
+def move_file(source: str, path: str) -> None:
+    """Let a file that is written take the name `path` in the same file system, to outlive a power cut there.
+
+    Raises `OSError`.
+    """
+    with _descriptor(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC) as descriptor:
+        os.fsync(descriptor)
+    os.replace(source, path)
+    sync_folder(os.path.dirname(path))
+
+
+class Batch:
+    """Replaces many files: they are written, then synced and renamed together, and each folder is synced once.
+
+    One file after another takes several times as long. At most `_BATCH` files wait under temporary names.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[_Replacement] = []
+
+    def replace(self, path: str, data: bytes, *, mode: int | None = None) -> None:
+        """Write a file that takes the name `path` at the end of the batch at the latest. Raises `LocalDiskError`."""
+        with disk_errors(path, "written"):
+            new = _Replacement.beside(path, mode)
+        self._waiting.append(new)
+        _writer(new.descriptor, lambda: disk_errors(path, "written"))(data)
+        if len(self._waiting) >= _BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Put in place all that waits. Raises `LocalDiskError`."""
+        for new in self._waiting:
+            _start_writing(new.descriptor)
+        for new in self._waiting:
+            with disk_errors(new.path, "written"):
+                new.sync()
+        folders: dict[str, _Replacement] = {}
+        for new in self._waiting:
+            with disk_errors(new.path, "written"):
+                new.put_in_place()
+            folders[os.path.dirname(new.path)] = new
+        for new in folders.values():
+            with disk_errors(new.path, "written"):
+                os.fsync(new.folder)
+        while self._waiting:
+            self._waiting.pop().close()
+
+    def discard(self) -> None:
+        """Remove all that waits."""
+        while self._waiting:
+            new = self._waiting.pop()
+            new.discard()
+            new.close()
+
+
+@contextmanager
+def batch() -> Iterator[Batch]:
+    """Give a batch; what it was given last is put in place at the end, or removed where the block fails."""
+    files = Batch()
+    try:
+        yield files
+        files.flush()
+    except BaseException:
+        files.discard()
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Replacement:
+    """A file under a temporary name in the folder where it belongs, and the mode it gets, None for that it has."""
+
+    path: str
+    temporary: str
+    mode: int | None
+    folder: int
+    descriptor: int
+
+    @classmethod
+    def beside(cls, path: str, mode: int | None) -> _Replacement:
+        """Create it. Raises `OSError`, `NotRegularError`."""
+        directory, name = os.path.split(path)
+        folder = os.open(directory or ".", _DIRECTORY)
+        try:
+            kept = _mode_of(name, folder, path) if mode is None else mode
+            temporary, descriptor = new_file(folder, private=kept is not None)
+        except BaseException:
+            os.close(folder)
+            raise
+        return cls(path, temporary, kept, folder, descriptor)
+
+    def sync(self) -> None:
+        """Give it its mode, and wait until the disk holds it. Raises `OSError`."""
+        if self.mode is not None:
+            os.fchmod(self.descriptor, self.mode)
+        os.fsync(self.descriptor)
+
+    def put_in_place(self) -> None:
+        """Give it its name. Raises `OSError`."""
+        os.replace(self.temporary, os.path.basename(self.path), src_dir_fd=self.folder, dst_dir_fd=self.folder)
+
+    def discard(self) -> None:
+        """Remove it, unless it has its name by now."""
+        with suppress(OSError):
+            os.unlink(self.temporary, dir_fd=self.folder)
+
+    def close(self) -> None:
+        """Close the file and its folder."""
+        os.close(self.descriptor)
+        os.close(self.folder)
+
+
+def sync_folder(path: str) -> None:
+    """Let the names in a folder outlive a power cut. Raises `OSError`."""
+    with _descriptor(path or ".", _DIRECTORY) as descriptor:
+        os.fsync(descriptor)
+
+
+def sync_tree(name: str, directory: int | None = None) -> None:
+    """Let a directory with all below it outlive a power cut, by its path or its name in a directory. Raises `OSError`.
+
+    The system is first asked to write everything, and then waited for: that takes a tenth of the time of one file
+    after another, and unlike `syncfs` waits for nobody else's files.
+    """
+    for each in (_start_writing, os.fsync):
+        for _, _, files, within in os.fwalk(name, dir_fd=directory, onerror=_raise):
+            for file in files:
+                with suppress(_NoFileError), _regular_below(file, within) as descriptor:
+                    each(descriptor)
+            if each is os.fsync:
+                os.fsync(within)
+
+
+class _NoFileError(Exception):
+    """A link, or a device: it has no content of its own."""
+
+
+@contextmanager
+def _regular_below(name: str, directory: int) -> Iterator[int]:
+    if not stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+        raise _NoFileError
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _descriptor(path: str, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
+
+
+def _start_writing(descriptor: int) -> None:
+    """Ask the system to write a file now. What it does not know is no failure: a sync follows."""
+    if hasattr(os, "posix_fadvise"):  # macOS has none
+        with suppress(OSError):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def new_file(directory: int, *, private: bool = False) -> tuple[str, int]:
@@ -249,13 +402,38 @@ def disk_errors(path: str, what: str = "used", hint: str = CHECK_DISK) -> Iterat
 # folders of ours
 
 
+def make_folder(path: str, mode: int = _FOLDER) -> None:
+    """Create a folder where none is, with those above it that are missing; `mode` is the last one's.
+
+    It outlives a power cut. Raises `OSError`.
+    """
+    if os.path.isdir(path or "."):
+        return
+    parent = os.path.dirname(path)
+    if parent not in ("", path) and not os.path.lexists(parent):
+        make_folder(parent)
+    _make_one(path, mode)
+
+
 def private_folder(path: str) -> None:
     """Create a folder that only its owner may enter, with the folders above it. Raises `OSError`."""
     if not os.path.isdir(path):
         parent = os.path.dirname(path)
         if parent and not os.path.lexists(parent):
             private_folder(parent)
-        os.makedirs(path, _PRIVATE_FOLDER, exist_ok=True)
+        _make_one(path, _PRIVATE_FOLDER)
+
+
+def _make_one(path: str, mode: int) -> None:
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+        return  # another process made it
+    # a folder that we may write to but not read cannot be opened, and some file systems sync no folders
+    with suppress(OSError):
+        sync_folder(os.path.dirname(path))
 
 
 def foreign_writers(path: str, user: int) -> str:
@@ -349,7 +527,7 @@ class PrefixPath:
         """Give the descriptor of the directory that holds the path; with `create` it is made if it is absent."""
         with disk_errors(str(self), "reached"):
             if create:
-                os.makedirs(self.root.real, exist_ok=True)
+                make_folder(self.root.real)
             descriptor = os.open(self.root.real, _DIRECTORY)
         try:
             for depth, part in enumerate(self.parts[:-1]):
@@ -383,6 +561,7 @@ class PrefixPath:
             if create:
                 with suppress(FileExistsError):
                     os.mkdir(part, dir_fd=directory)
+                    os.fsync(directory)
             try:
                 return os.open(part, _BELOW, dir_fd=directory)
             except OSError as error:

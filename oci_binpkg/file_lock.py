@@ -98,6 +98,12 @@ def open_lock(path: str, *, mode: int = _PUBLIC) -> int:
     return kept_if_regular(descriptor, path)
 
 
+def lock_folder(descriptor: int, *, shared: bool = False, wait: bool = True) -> None:
+    """Lock an open folder until its descriptor is closed. Raises `OSError`, without `wait` also for a held lock."""
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
+
+
 def _flocked(descriptor: int) -> bool | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -127,6 +127,33 @@ def test_no_module_is_too_small_to_be_a_room() -> None:
     assert small == []
 
 
+NAMES_OF_FILES = {
+    "disk.py": "files are replaced, moved and synced here",
+    "installs/transaction.py": "prefixes, which are folders: their trees and parents are synced there",
+    "archive/destination.py": "members of a tree that has no name of its own yet",
+    "relocate/tree.py": "links of such a tree",
+    "ops/unpack.py": "the record of files in such a tree",
+}
+"""Who gives a file its name, with the reason. Elsewhere a file could get one without being synced."""
+LOCKS = {
+    "file_lock.py": "one lock for a file or a folder",
+    "installs/locking.py": "ranges of bytes, as Spack locks them",
+}
+
+
+def test_files_get_their_names_and_locks_in_one_place() -> None:
+    namers, lockers = set(), set()
+    for module, node in nodes():
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            name = str(module.relative_to(PACKAGE))
+            if node.value.id == "os" and node.attr in {"replace", "rename", "link", "fsync", "fdatasync"}:
+                namers.add(name)
+            if node.value.id == "fcntl" and node.attr in {"flock", "lockf", "fcntl"}:
+                lockers.add(name)
+    assert namers == set(NAMES_OF_FILES)
+    assert lockers == set(LOCKS)
+
+
 def test_protocols_ask_for_little() -> None:
     wide = [
         f"{where(module, node)} {node.name}"

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Final, cast
 
 from oci_binpkg.archive.layer import LayerFile
 from oci_binpkg.archive.layer_record import CachedLayer, encode_record, read_record
-from oci_binpkg.disk import NotRegularError, open_file, private_folder
+from oci_binpkg.disk import NotRegularError, make_folder, move_file, open_file, private_folder
 from oci_binpkg.errors import ContentError, LocalDiskError
 from oci_binpkg.file_lock import LockTimeoutError, Patience, locked
 from oci_binpkg.model.content import Blob, Descriptor, Digest
@@ -191,7 +191,7 @@ class LayerCache:
             self._retain(cached.digest)
             self._make_directory(os.path.dirname(blob))
             _remove_directory(blob)
-            os.replace(packed.path, blob)
+            move_file(packed.path, blob)
             now = self._clock()
             os.utime(blob, (now, now))
             self._write_record(fingerprint, cached)
@@ -204,7 +204,7 @@ class LayerCache:
         with self._staged() as path:
             with open(path, "xb") as file:
                 file.write(encode_record(fingerprint, cached))
-            os.replace(path, record)
+            move_file(path, record)
 
     def _discard(self, cached: CachedLayer) -> None:
         self._drop(self._record_path(cached.key))
@@ -223,7 +223,7 @@ class LayerCache:
         # asking first costs a tenth of making one in vain
         if not os.path.isdir(path):
             if self.shared:
-                os.makedirs(path, exist_ok=True)
+                make_folder(path)
             else:
                 private_folder(path)
 

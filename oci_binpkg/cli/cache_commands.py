@@ -11,7 +11,7 @@ from oci_binpkg.cli.running import installs_at, observed, parse_queries
 from oci_binpkg.cli.terminal import flush_results, tell
 from oci_binpkg.client import TrustFlags
 from oci_binpkg.config.settings import load_settings
-from oci_binpkg.disk import disk_errors, replace_file
+from oci_binpkg.disk import Batch, batch, disk_errors, make_folder, replace_file
 from oci_binpkg.errors import UsageError
 from oci_binpkg.model.query import Query, select
 from oci_binpkg.model.spec import Spec, SpecGraph
@@ -68,7 +68,9 @@ def check(
         ]
     document = [answer.to_json() for answer in answers]
     if output:
-        _write(output, jsonlib.dumps(document, indent=2) + "\n")
+        with disk_errors(output, "written"):
+            make_folder(os.path.dirname(output))
+        replace_file(output, (jsonlib.dumps(document, indent=2) + "\n").encode())
     if json:
         render.print_json(document)
     else:
@@ -97,7 +99,8 @@ def save_specs(
             installs = installs_at(settings, store)
             specs = _chosen(parsed, [r.spec for r in installs.records() if not r.spec.is_external], installs.graph)
             chosen = ((spec, installs.graph) for spec in specs)
-        rows = [_save(spec, graph, destination) for spec, graph in chosen]
+        with batch() as files:
+            rows = [_save(files, spec, graph, destination) for spec, graph in chosen]
     if json:
         render.print_json([{"query": query, "file": path} for query, path in rows])
     else:
@@ -105,9 +108,11 @@ def save_specs(
     return 0
 
 
-def _save(spec: Spec, graph: SpecGraph, destination: str) -> tuple[str, str]:
+def _save(files: Batch, spec: Spec, graph: SpecGraph, destination: str) -> tuple[str, str]:
     path = os.path.join(destination, f"{spec.name}-{spec.version}-{spec.hash}.spec.json".replace("/", "_"))
-    _write(path, jsonlib.dumps(spec_document(spec, graph), separators=(",", ":")))
+    with disk_errors(path, "written"):
+        make_folder(os.path.dirname(path))
+    files.replace(path, jsonlib.dumps(spec_document(spec, graph), separators=(",", ":")).encode())
     return f"{spec.name}@={spec.version}/{spec.hash}", path
 
 
@@ -115,9 +120,3 @@ def _chosen(queries: Sequence[Query], specs: Sequence[Spec], graph: SpecGraph) -
     if not queries:
         return list(specs)
     return list(dict.fromkeys(spec for query in queries for spec in select(query, specs, graph)))
-
-
-def _write(path: str, text: str) -> None:
-    with disk_errors(path, "written"):
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    replace_file(path, text.encode(), sync=False)  # there may be thousands of them

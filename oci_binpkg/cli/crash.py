@@ -14,12 +14,12 @@ import platform
 import re
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Final
 
 from oci_binpkg import __version__
 from oci_binpkg.cli import terminal
 from oci_binpkg.config.settings import Scene
+from oci_binpkg.disk import make_folder, replace_file
 from oci_binpkg.errors import BinpkgError, InternalError, LocalDiskError, UsageError, scarce_resource
 
 _SECRET_NAME: Final = re.compile(r"TOKEN|SECRET|PASS|CREDENTIAL|_KEY|AUTH", re.IGNORECASE)
@@ -131,16 +131,10 @@ def _shown_path(path: str) -> str:
 def _kept(folder: str, name: str, lines: Sequence[str]) -> str:
     """Write the file for its owner alone; return its path, "" if the folder does not take it."""
     path = os.path.join(folder, name)
-    staged = f"{path}.{os.getpid()}"
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        with suppress(FileNotFoundError):
-            os.unlink(staged)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(staged, flags, 0o600), "w", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
-        os.replace(staged, path)
-    except (OSError, ValueError):
+        make_folder(folder, 0o700)
+        replace_file(path, "".join(f"{line}\n" for line in lines).encode(), mode=0o600)
+    except (OSError, ValueError, LocalDiskError):
         return ""
     return path
 

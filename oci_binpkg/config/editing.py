@@ -14,7 +14,7 @@ from tomlkit.exceptions import TOMLKitError
 from oci_binpkg.cache.open import parse_location
 from oci_binpkg.config.caches import check_name, parse_caches
 from oci_binpkg.config.settings import MAX_FILE_BYTES, load_settings, parse_config
-from oci_binpkg.disk import FileTooLargeError, NotRegularError, read_regular, replace_file
+from oci_binpkg.disk import FileTooLargeError, NotRegularError, make_folder, read_regular, replace_file
 from oci_binpkg.errors import LocalDiskError, UsageError
 from oci_binpkg.file_lock import Patience, locked
 
@@ -30,7 +30,7 @@ def change_cache(path: str, name: str, change: Change, patience: Patience | None
     """
     target = os.path.realpath(path)  # a link into a folder of dotfiles stays one
     try:
-        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+        make_folder(os.path.dirname(target), 0o700)
         with locked(f"{target}.lock", patience, mode=_SECRET_MODE):
             old = _read(target)
             new = _changed(old or b"", path, name, change)

@@ -22,6 +22,7 @@ from oci_binpkg.disk import (
     Root,
     disk_errors,
     kind_of,
+    make_folder,
     read_regular,
     replacing,
 )
@@ -286,7 +287,7 @@ class SpackInstalls:
     def _make_folder(self) -> None:
         folder = os.path.join(self._below.real, DATABASE_FOLDER)
         with disk_errors(folder, "made"):
-            os.makedirs(folder, exist_ok=True)
+            make_folder(folder)
         if os.path.islink(folder):
             raise LocalDiskError(
                 f"{folder} is a symbolic link: inside of a tree no link is followed",

@@ -1,12 +1,13 @@
 """A package on its way into an install tree: unpacked beside its final prefix, made right there, then renamed.
 
-Nothing is visible under the final name before it is whole. What a killed process leaves behind is a hidden directory
-whose lock nobody holds; the next install removes it.
+Nothing is visible under the final name before it is whole. A package is synced before it is renamed, and its folder
+before the record is written: after a power cut, what is recorded is there with all its bytes.
+
+What a killed process leaves behind is a hidden directory whose lock nobody holds; the next install removes it.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -14,8 +15,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-from oci_binpkg.disk import PrefixPath, disk_errors, exchange, remove_tree
+from oci_binpkg.disk import PrefixPath, disk_errors, exchange, remove_tree, sync_tree
 from oci_binpkg.errors import BinpkgError, InstallsError, LocalDiskError, SignatureError
+from oci_binpkg.file_lock import lock_folder
 from oci_binpkg.installs.locking import prefix_lock_offset
 from oci_binpkg.installs.protocol import InstallRecord
 from oci_binpkg.installs.spack import Addition, DatabaseChange, SpackInstalls
@@ -55,6 +57,14 @@ class Place:
         """Where the package is made; it becomes the prefix."""
         return os.path.join(self.holder, _STAGED)
 
+    def sync(self) -> None:
+        """Let all that was staged outlive a power cut, so that no record names a prefix that is not whole.
+
+        It is done before any lock of the tree is held. Raises `LocalDiskError`.
+        """
+        with disk_errors(self.final, "written"):
+            sync_tree(_STAGED, self.lock)
+
     def discard(self) -> None:
         """Remove what is left: all that was staged, or the prefix that was replaced. Once."""
         with suppress(LocalDiskError), self.path.parent() as parent:
@@ -89,7 +99,7 @@ def _locked_directory(name: str, parent: int) -> int | None:
         descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
     except FileNotFoundError:
         return None
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    lock_folder(descriptor)
     with suppress(FileNotFoundError):
         if os.path.samestat(os.stat(name, dir_fd=parent, follow_symlinks=False), os.fstat(descriptor)):
             return descriptor
@@ -152,14 +162,18 @@ def hidden(path: PrefixPath) -> Iterator[None]:
                 # nobody takes it for a leaving as long as it may have to come back
                 with suppress(NotADirectoryError):
                     held.callback(os.close, descriptor := os.open(path.name, _DIRECTORY, dir_fd=parent))
-                    fcntl.flock(descriptor, fcntl.LOCK_SH)
+                    lock_folder(descriptor, shared=True)
                 os.rename(path.name, name, src_dir_fd=parent, dst_dir_fd=parent)
         try:
+            if parent is not None:
+                with disk_errors(str(path), "removed"):
+                    os.fsync(parent)
             yield
         except BaseException:
             if parent is not None:
                 with suppress(OSError):
                     os.rename(name, path.name, src_dir_fd=parent, dst_dir_fd=parent)
+                    os.fsync(parent)
             raise
         if parent is not None:
             remove_tree(name, parent)
@@ -189,6 +203,7 @@ def _put(
         change.announce(staged.addition.verification)
     with place.path.parent(create=True) as parent, disk_errors(place.final, "written"):
         _swap(place, parent)
+        os.fsync(parent)  # before the record is written
     change.enter(staged.addition, document)
     return True
 
@@ -243,7 +258,7 @@ def _remove_leaving(name: str, parent: int) -> None:
     with suppress(OSError):
         descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_folder(descriptor, wait=False)
             remove_tree(name, parent)
         finally:
             os.close(descriptor)

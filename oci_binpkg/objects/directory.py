@@ -17,6 +17,7 @@ from oci_binpkg.disk import (
     NOT_REGULAR_HINT,
     FileTooLargeError,
     NotRegularError,
+    make_folder,
     open_file,
     read_descriptor,
     remove_leftovers,
@@ -99,7 +100,7 @@ class FileObjects:
         full = self._path(path)
         directory = os.path.dirname(full)
         with _mapped("create", directory):
-            os.makedirs(directory, exist_ok=True)
+            make_folder(directory)
         self._sweep(directory)
         if if_match is None:
             _replace(full, content)

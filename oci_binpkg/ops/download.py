@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from oci_binpkg.disk import disk_errors, replacing
+from oci_binpkg.disk import disk_errors, make_folder, replacing
 from oci_binpkg.errors import ContentError, NotFoundError, SignatureError
 from oci_binpkg.model.content import Blob
 from oci_binpkg.model.query import Query
@@ -61,7 +61,7 @@ def _fetch(sources: Sources, spec: Spec, destination: str) -> Downloaded:
 def _write(blob: Blob, path: str) -> None:
     """Write a blob, verified by the store it comes from, under its final name only when it is whole."""
     with disk_errors(path, "written"):
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    with replacing(path, sync=False, failing=lambda: disk_errors(path, "written")) as write, blob.open() as stream:
+        make_folder(os.path.dirname(path))
+    with replacing(path, failing=lambda: disk_errors(path, "written")) as write, blob.open() as stream:
         while chunk := stream.read(_CHUNK):
             write(chunk)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from oci_binpkg.disk import disk_errors, replace_file
+from oci_binpkg.disk import Batch, batch, disk_errors, make_folder
 from oci_binpkg.installs.protocol import Installs
 from oci_binpkg.model.query import Query, select
 from oci_binpkg.model.spec import Spec, SpecGraph
@@ -34,7 +34,8 @@ class SavedSpec:
 
 def save_specs(specs: Iterable[tuple[Spec, SpecGraph]], folder: str) -> list[SavedSpec]:
     """Write `NAME-VERSION-HASH.spec.json` of each spec, with the specs around it. Raises `LocalDiskError`."""
-    return [_save(spec, graph, folder) for spec, graph in specs]
+    with batch() as files:
+        return [_save(files, spec, graph, folder) for spec, graph in specs]
 
 
 def specs_in(installs: Installs, queries: Sequence[Query], *, present: bool = False) -> list[Spec]:
@@ -48,10 +49,10 @@ def specs_in(installs: Installs, queries: Sequence[Query], *, present: bool = Fa
     return list(dict.fromkeys(spec for query in queries for spec in select(query, specs, installs.graph)))
 
 
-def _save(spec: Spec, graph: SpecGraph, folder: str) -> SavedSpec:
+def _save(files: Batch, spec: Spec, graph: SpecGraph, folder: str) -> SavedSpec:
     path = os.path.join(folder, f"{spec.name}-{spec.version}-{spec.hash}.spec.json".replace("/", "_"))
     text = json.dumps(spec_document(spec, graph), separators=(",", ":"))
     with disk_errors(path, "written"):
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    replace_file(path, text.encode(), sync=False)  # there may be thousands of them
+        make_folder(os.path.dirname(path))
+    files.replace(path, text.encode())
     return SavedSpec(spec, path)

@@ -81,6 +81,7 @@ def unpack(
         sbang=(distribution.sbang_install_path, installs.sbang_path),
     )
     if not mapping:
+        place.sync()
         return Unpacked(0, distribution.remarks, extracted, kept)
     report, record = _relocated(
         place,
@@ -91,6 +92,7 @@ def unpack(
         budget=Budget.for_layer(layer.blob.descriptor.size, place.spec.short),
     )
     _record(place, record)
+    place.sync()
     return Unpacked(len(report.changed), (*distribution.remarks, *_remarks(report)), extracted, kept)
 
 
@@ -198,7 +200,7 @@ def _record(place: Place, data: bytes) -> None:
     try:
         with open(new, "xb") as file:
             file.write(data)
-        # its folder is a real one, because the archive's own document was unpacked into it
+        # its folder is a real one, because the archive's own document was unpacked into it; the tree is synced as one
         os.replace(new, path)
     except OSError as error:
         raise LocalDiskError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from oci_binpkg.disk import disk_errors, replace_file
+from oci_binpkg.disk import disk_errors, make_folder, replace_file
 
 SCRIPT: Final = """\
 #!/bin/sh
@@ -38,6 +38,6 @@ def ensure_sbang(path: str) -> bool:
     if os.path.exists(path):
         return False
     with disk_errors(path, "written"):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        make_folder(os.path.dirname(path))
     replace_file(path, SCRIPT.encode(), mode=0o755)  # programs of all users start with it
     return True

@@ -174,7 +174,7 @@ class _Work:
             if moved == target:
                 return
             temporary = os.path.join(os.path.dirname(full), _TEMPORARY)
-            os.symlink(moved, temporary)
+            os.symlink(moved, temporary)  # of a tree that has no name of its own yet: it is synced as one
             os.replace(temporary, full)
         except OSError as error:
             raise LocalDiskError(

@@ -15,7 +15,15 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from oci_binpkg.disk import NotRegularError, foreign_writers, open_file, open_regular, private_folder
+from oci_binpkg.disk import (
+    NotRegularError,
+    disk_errors,
+    foreign_writers,
+    open_file,
+    open_regular,
+    private_folder,
+    sync_tree,
+)
 from oci_binpkg.errors import ContentError, KeyringError, LocalDiskError, NotFoundError, UsageError
 from oci_binpkg.model.content import read_whole
 from oci_binpkg.signing.gpg import Gpg, Run, run_program, words
@@ -228,6 +236,9 @@ class Keyring:
         """Forget what is known about the keyring after a change, even one that failed half way."""
         try:
             yield
+            # gpg syncs nothing
+            with disk_errors(self.home, "written"):
+                sync_tree(self.home)
         finally:
             with self._lock:
                 self._listed = None

@@ -22,6 +22,7 @@ from oci_binpkg.disk import (
     TEMPORARY,
     FileTooLargeError,
     NotRegularError,
+    make_folder,
     open_file,
     read_descriptor,
     read_regular,
@@ -401,7 +402,7 @@ def _others(path: str) -> list[str]:
 
 def _make_directory(path: str) -> None:
     with _mapped("create", path):
-        os.makedirs(path, exist_ok=True)
+        make_folder(path)
 
 
 def _digest_of(file: BinaryIO, path: str) -> bytes:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from oci_binpkg.disk import FileTooLargeError, NotRegularError, open_file, read_descriptor, replace_file
+from oci_binpkg.disk import FileTooLargeError, NotRegularError, make_folder, open_file, read_descriptor, replace_file
 from oci_binpkg.errors import LocalDiskError
 from oci_binpkg.file_lock import Patience, locked
 
@@ -75,7 +75,7 @@ def change_auth_file(path: str, change: Callable[[dict[str, Any]], None], patien
     """
     target = os.path.realpath(path)
     try:
-        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+        make_folder(os.path.dirname(target), 0o700)
         with locked(f"{target}.lock", patience, mode=_SECRET_MODE):
             document = dict(read_auth_file(target).document)
             change(document)

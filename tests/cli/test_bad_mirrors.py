@@ -224,14 +224,14 @@ def test_a_registry_that_lies(lie, short, tree):
 def test_a_directory_that_cannot_be_written(number, tmp_path, short, tree, monkeypatch):
     mirror = golden_copy(tmp_path / "m")
     before = sorted(mirror.rglob("*"))
-    makedirs = os.makedirs
+    mkdir = os.mkdir
 
     def refuse(path, *args, **more):
         if str(path).startswith(str(mirror)):
             raise OSError(number, os.strerror(number), path)
-        makedirs(path, *args, **more)
+        mkdir(path, *args, **more)
 
-    monkeypatch.setattr(os, "makedirs", refuse)
+    monkeypatch.setattr(os, "mkdir", refuse)
     title = f"file that answers {errno.errorcode[number]}"
     told = Told(title, f"file://{mirror}", f"file://{mirror}", short / "n")
     told.run("push", "zlib", "--store", tree.root)

@@ -16,8 +16,11 @@ from oci_binpkg.disk import (
     NotRegularError,
     PrefixPath,
     Root,
+    batch,
     exchange,
     foreign_writers,
+    make_folder,
+    move_file,
     open_file,
     private_folder,
     read_regular,
@@ -25,6 +28,7 @@ from oci_binpkg.disk import (
     remove_tree,
     replace_file,
     replacing,
+    sync_tree,
 )
 from oci_binpkg.errors import ContentError, LocalDiskError
 from oci_binpkg.file_lock import Patience, locked
@@ -157,6 +161,85 @@ def test_a_failure_leaves_the_old_file_alone(tmp_path: Path) -> None:
         fail()
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What was synced and renamed, in order, by path."""
+    done: list[tuple[str, str]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def path_of(descriptor: int) -> str:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+
+    def synced(descriptor: int) -> None:
+        done.append(("sync", path_of(descriptor)))
+        fsync(descriptor)
+
+    def replaced(old: str, new: str, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None) -> None:
+        folder = path_of(dst_dir_fd) if dst_dir_fd is not None else ""
+        done.append(("name", os.path.join(folder, new)))
+        replace(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    return done
+
+
+def test_a_file_is_synced_before_it_has_its_name_and_its_folder_after(
+    tmp_path: Path, calls: list[tuple[str, str]]
+) -> None:
+    replace_file(str(tmp_path / "file"), b"new")
+
+    (first, temporary), *rest = calls
+    assert (first, temporary.startswith(f"{tmp_path}/.tmp-")) == ("sync", True)
+    assert rest == [("name", f"{tmp_path}/file"), ("sync", str(tmp_path))]
+
+
+def test_a_file_that_is_moved_is_synced_and_so_is_its_new_folder(tmp_path: Path, calls: list[tuple[str, str]]) -> None:
+    source, target = tmp_path / "source", tmp_path / "folder/target"
+    source.write_bytes(b"new")
+    make_folder(str(target.parent))
+    assert calls.pop() == ("sync", str(tmp_path))
+    move_file(str(source), str(target))
+
+    assert calls == [("sync", str(source)), ("name", str(target)), ("sync", str(target.parent))]
+    assert target.read_bytes() == b"new"
+
+
+def test_a_batch_syncs_each_file_and_each_folder_once(tmp_path: Path, calls: list[tuple[str, str]]) -> None:
+    names = [tmp_path / f"{number}" for number in range(200)]
+    with batch() as files:
+        for name in names:
+            files.replace(str(name), name.name.encode())
+
+    assert [path for call, path in calls if call == "name"] == [str(name) for name in names]
+    assert sum(path.startswith(f"{tmp_path}/.tmp-") for call, path in calls if call == "sync") == len(names)
+    folders = [at for at, call in enumerate(calls) if call == ("sync", str(tmp_path))]
+    assert (len(folders), folders[-1]) == (4, len(calls) - 1)
+    assert {name.read_bytes() for name in names} == {name.name.encode() for name in names}
+    assert len(list(tmp_path.iterdir())) == len(names)
+
+
+def test_a_batch_that_fails_leaves_nothing_half_made(tmp_path: Path) -> None:
+    (tmp_path / "old").write_bytes(b"old")
+    with pytest.raises(KeyError), batch() as files:  # noqa: PT012
+        files.replace(str(tmp_path / "old"), b"new")
+        raise KeyError
+
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    assert (tmp_path / "old").read_bytes() == b"old"
+
+
+def test_a_tree_is_synced_without_following_links(tmp_path: Path, calls: list[tuple[str, str]]) -> None:
+    (tmp_path / "tree/below").mkdir(parents=True)
+    (tmp_path / "tree/below/file").write_bytes(b"new")
+    (tmp_path / "outside").write_bytes(b"old")
+    (tmp_path / "tree/link").symlink_to(tmp_path / "outside")
+    os.mkfifo(tmp_path / "tree/pipe")
+    sync_tree(str(tmp_path / "tree"))
+
+    assert {path for _, path in calls} == {str(tmp_path / name) for name in ("tree", "tree/below", "tree/below/file")}
 
 
 def test_leftovers_are_removed_when_they_are_old(tmp_path: Path) -> None:

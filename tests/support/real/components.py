@@ -44,6 +44,7 @@ COMPONENTS = (
     Component("qemu-user", ("qemu-s390x", "qemu-aarch64"), ("qemu-user",)),
     Component("gnupg", ("gpg", "gpg-agent"), ("gnupg",)),
     Component("nginx", ("nginx",), ("nginx-light",)),
+    Component("strace", ("strace",), ("strace",)),
     Component("pigz", ("pigz",), ("pigz",)),
     Component("atheris", (), (), module="atheris"),
     Component("debian-packages", ("apt-get", "dpkg-deb"), ()),

@@ -425,7 +425,7 @@ def test_what_killed_processes_left_is_swept_after_a_day(tmp_path: Path, package
 
 
 @pytest.mark.covers("F46")
-@pytest.mark.parametrize("call", ["makedirs", "replace", "utime"])
+@pytest.mark.parametrize("call", ["mkdir", "replace", "utime"])
 def test_a_full_disk_is_named(
     call: str, cache: LayerCache, packages: Packages, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
