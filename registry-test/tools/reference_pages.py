@@ -42,9 +42,8 @@ def commands(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tu
     import click
 
     group = root_command() if group is None else group
-    context = click.Context(group, info_name="oci-binpkg")
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
+    for name in group.list_commands(click.Context(group, info_name="oci-binpkg")):
+        command = group.commands[name]
         if hasattr(command, "list_commands"):
             yield from commands(command, (*path, name))
         elif not command.hidden:
@@ -98,7 +97,7 @@ def command_page() -> str:
     parts = [
         f"# Commands\n\n{AGAIN}",
         "Every command also takes `-h`. [Caches](caches.md) and [queries](queries.md) have pages of their own.",
-        "These options stand before the command:",
+        "These options may stand before any command:",
         *_table(root_command().params),
     ]
     for words, command in commands():

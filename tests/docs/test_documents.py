@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import tomllib
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -148,9 +149,17 @@ def test_each_module_that_the_architecture_names_exists() -> None:
         if not any((ROOT / "oci_binpkg" / f"{name.replace('.', '/')}{end}").exists() for end in (".py", "/__init__.py"))
     ]
     assert missing == []
-    folders = re.findall(r"^\| `([^|]+)` \|", page, re.MULTILINE)
-    named = [part.strip("` ") for row in folders for part in row.split(",") if part.strip("` ").endswith(("/", ".py"))]
-    assert [name for name in named if not (ROOT / "oci_binpkg" / name).exists()] == []
+
+
+def test_the_rooms_stand_in_the_order_of_the_imports() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| ((?:`[a-z_]+(?:/|\.py)`(?:, )?)+) \|", page, re.MULTILINE)
+    rooms = [name.rstrip("/").removesuffix(".py") for row in rows for name in _CODE.findall(row)]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(each for each in contracts if each["type"] == "layers")["layers"]
+    floors = {name.strip().rpartition(".")[2]: floor for floor, layer in enumerate(layers) for name in layer.split("|")}
+    assert sorted(set(rooms) - set(floors)) == []
+    assert [floors[room] for room in rooms] == sorted(floors[room] for room in rooms)
 
 
 def decisions() -> list[Path]:
