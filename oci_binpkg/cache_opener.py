@@ -27,11 +27,10 @@ from oci_binpkg.signing.judge import CountingKeys, Judge, believed, check_counts
 from oci_binpkg.signing.statement import Site
 
 if TYPE_CHECKING:
-    from oci_binpkg.cache.oci import OciCache
-    from oci_binpkg.cache.protocol import BinaryCache
+    from oci_binpkg.cache.protocol import KeepsImages, ReadableCache, WritableCache
     from oci_binpkg.config.trust_policy import Rule
     from oci_binpkg.connections import Connections
-    from oci_binpkg.installs.spack import SpackInstalls
+    from oci_binpkg.installs.transaction import ChangeableTree
     from oci_binpkg.model.content import Digest
     from oci_binpkg.objects.protocol import Objects
     from oci_binpkg.ops.base_images import BaseImages
@@ -71,7 +70,7 @@ class CacheOpener:
         self._settings = settings
         self.observer = observer
         self._warn = Warnings(observer)
-        self._installs: SpackInstalls | None = None
+        self._installs: ChangeableTree | None = None
         self._connect = connections
 
     def location(self, text: str, *, writing: bool = False) -> Location:
@@ -119,27 +118,39 @@ class CacheOpener:
 
     def cache(
         self, text: str, flags: TrustFlags | None = None, *, writing: bool = False, view: str | None = None
-    ) -> BinaryCache:
-        """Open a cache of any kind; `view` is the part whose index is meant ("": all), None the configured one."""
+    ) -> ReadableCache:
+        """Open a cache to read it; with `writing` where it is written to.
+
+        `view` is the part whose index is meant ("": all), None the configured one.
+        """
+        location, trust = self._place(text, flags, view, writing=writing)
+        return self._opener(location).cache(location, trust)
+
+    def writable(self, text: str, flags: TrustFlags | None = None, *, view: str | None = None) -> WritableCache:
+        """Open a cache to write to it, `view` as in `cache`. Raises `UnsupportedError` for one that is only read."""
+        location, trust = self._place(text, flags, view, writing=True)
+        return self._opener(location).writable(location, trust)
+
+    def _place(self, text: str, flags: TrustFlags | None, view: str | None, *, writing: bool) -> tuple[Location, Trust]:
         location = self._whole(text, writing=writing)
         location = location if view is None else replace(location, view=view)
-        trust = self._trust(location, flags or TrustFlags(), writing=writing)
-        return self._opener(location).cache(location, trust, writing=writing)
+        return location, self._trust(location, flags or TrustFlags(), writing=writing)
 
-    def searched(self, text: str) -> BinaryCache:
+    def searched(self, text: str) -> ReadableCache:
         """Open a cache whose index is believed without its packages being looked at.
 
         So the index itself has to be signed where somebody said that the cache has to be.
         """
         return self.cache(text, TrustFlags(index=self.rule(text).require and self.rule(text).explicit))
 
-    def target(self, text: str, flags: TrustFlags) -> BinaryCache:
+    def target(self, text: str, flags: TrustFlags) -> WritableCache:
         """Open a cache to write to. Raises `UsageError` if it is a signed one and nothing is said of signing."""
-        cache = self.cache(text, flags, writing=True)
-        self._signing_is_settled(text, flags, usual=_is_mirror(cache, self.location(text, writing=True)))
+        cache = self.writable(text, flags)
+        # packages are usually signed on mirrors
+        self._signing_is_settled(text, flags, usual=cache.images is None)
         return cache
 
-    def images(self, text: str, flags: TrustFlags) -> OciCache:
+    def images(self, text: str, flags: TrustFlags) -> KeepsImages:
         """Open a cache to write images to, and packages. Raises as `target`."""
         location = self._whole(text, writing=True)
         cache = self._opener(location).images(location, self._trust(location, flags, writing=True))
@@ -161,7 +172,7 @@ class CacheOpener:
         if rule.require and (usual or rule.explicit) and not flags.key and not flags.unsigned:
             raise UsageError(f"{text} holds packages that are signed", hint="add --key KEY to sign them, or --unsigned")
 
-    def images_at(self, location: Location, check: bool | None = None) -> OciCache:
+    def images_at(self, location: Location, check: bool | None = None) -> KeepsImages:
         """Open the cache at a location to read images, which must be one that keeps them."""
         return self._opener(location).images(location, self._trust(location, TrustFlags(check)))
 
@@ -179,7 +190,7 @@ class CacheOpener:
 
         return Keyring(self._settings.keyring)
 
-    def installing_into(self, installs: SpackInstalls) -> CacheOpener:
+    def installing_into(self, installs: ChangeableTree) -> CacheOpener:
         """Return an opener to which what this tree remembers counts.
 
         A signature that was verified for the tree stays good there when its key expires.
@@ -300,15 +311,6 @@ class CacheOpener:
             self.observer,
             self.patience,
         )
-
-
-def _is_mirror(cache: BinaryCache, location: Location) -> bool:
-    """Tell whether packages are written one by one to a mirror, where they are usually signed."""
-    if not location.url:
-        return False
-    from oci_binpkg.cache.mirror import MirrorCache
-
-    return isinstance(cache, MirrorCache)
 
 
 def _signed_index(location: Location) -> bool:

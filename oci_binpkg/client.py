@@ -29,11 +29,11 @@ from oci_binpkg.model.reference import Reference, Repository, check_host, check_
 
 if TYPE_CHECKING:
     from oci_binpkg.archive.layer_cache import LayerCache
-    from oci_binpkg.cache.protocol import BinaryCache
+    from oci_binpkg.cache.protocol import ReadableCache
     from oci_binpkg.connections import Connections
     from oci_binpkg.index.document import IndexDocument
-    from oci_binpkg.installs.protocol import Installs
-    from oci_binpkg.installs.spack import SpackInstalls
+    from oci_binpkg.installs.protocol import InstallTree
+    from oci_binpkg.installs.transaction import ChangeableTree
     from oci_binpkg.model.content import Digest
     from oci_binpkg.model.image import Runtime
     from oci_binpkg.model.spec import Spec
@@ -516,7 +516,9 @@ class Client:
         flags, text = TrustFlags(check_signature, index=check_signature is True), _text(cache)
         views = self._views(text, view, writing=False)
         if views:
-            return check_views(*self._opened_views(text, views, flags, writing=False))
+            whole = self._opener.cache(text, flags, view="")
+            names = _view_names(text, whole, views)
+            return check_views(whole, {name: self._opener.cache(text, flags, view=name) for name in names})
         return [check_index(self._opener.cache(text, flags))]
 
     def verify_store(self, root: StrPath, queries: Queries = ()) -> list[Verified]:
@@ -662,7 +664,7 @@ class Client:
     def _jobs(self, wanted: int) -> int:
         return wanted or self.settings.jobs or os.cpu_count() or 1
 
-    def _installs(self, store: StrPath | None) -> Installs:
+    def _installs(self, store: StrPath | None) -> InstallTree:
         """Open the install tree that is named, or the configured one. Raises `UsageError`, `InstallsError`."""
         from oci_binpkg.installs.open import open_installs
 
@@ -674,7 +676,7 @@ class Client:
             raise UsageError("no install tree named", hint="use --store DIR, or set store in the configuration")
         return path
 
-    def _tree(self, root: StrPath | None, *, create: bool = True) -> SpackInstalls:
+    def _tree(self, root: StrPath | None, *, create: bool = True) -> ChangeableTree:
         """Open a tree that packages are installed into or removed from."""
         from oci_binpkg.installs.protocol import has_packages_file
         from oci_binpkg.installs.spack import SpackInstalls
@@ -689,7 +691,7 @@ class Client:
             )
         return SpackInstalls(path, spack_prefix=self.settings.spack_prefix, patience=self._patience, create=create)
 
-    def _packer(self, installs: Installs, compression: str) -> LayerPacker:
+    def _packer(self, installs: InstallTree, compression: str) -> LayerPacker:
         from oci_binpkg.archive.codec import Codec
         from oci_binpkg.ops.layer_packer import LayerPacker
 
@@ -736,18 +738,21 @@ class Client:
         view: str | Iterable[str],
         flags: TrustFlags,
     ) -> list[IndexReport]:
-        from oci_binpkg.ops.index import rebuild_index, rebuild_views, update_index, update_views
+        from oci_binpkg.ops.index import rebuild_indices, update_indices
 
         parsed, text = _parsed(queries), _text(cache)
         views = self._views(text, view, writing=True)
         if parsed and not views:
             raise UsageError("a QUERY chooses what a view holds, and no view is named", hint="add --view NAME")
         self._opener.index_is_settled(text, flags)
-        if views:
-            change_views = update_views if action == "update" else rebuild_views
-            return change_views(*self._opened_views(text, views, flags, writing=True), parsed, self._observer)
-        change = update_index if action == "update" else rebuild_index
-        return [change(self._opener.cache(text, flags, writing=True), self._observer)]
+        change = update_indices if action == "update" else rebuild_indices
+        if not views:
+            target = self._opener.writable(text, flags)
+            return change(target, {"": target}, parsed, self._observer)
+        whole = self._opener.cache(text, flags, writing=True, view="")
+        names = _view_names(text, whole, views)
+        indices = {name: self._opener.writable(text, flags, view=name) for name in names}
+        return change(whole, indices, parsed, self._observer)
 
     def _views(self, text: str, named: str | Iterable[str], *, writing: bool) -> Sequence[str]:
         """Return the views that are named, or else the one that a mirror's name stands for, if it does."""
@@ -755,18 +760,6 @@ class Client:
             return views
         location = self._opener.location(text, writing=writing)
         return [location.view] if location.url and location.view else []
-
-    def _opened_views(
-        self, text: str, views: Sequence[str], flags: TrustFlags, *, writing: bool
-    ) -> tuple[BinaryCache, dict[str, BinaryCache]]:
-        """Open a mirror, and again for each view. Raises `UsageError` for a cache that has none."""
-        from oci_binpkg.cache.mirror import MirrorCache
-
-        names = [check_view(view) for view in dict.fromkeys(views)]
-        whole = self._opener.cache(text, flags, writing=writing, view="")
-        if not isinstance(whole, MirrorCache):
-            raise UsageError(f"{text} has no views: only mirrors of layout 3 do", hint="leave out --view")
-        return whole, {name: self._opener.cache(text, flags, writing=writing, view=name) for name in names}
 
     def _engine(self, wanted: str) -> ContainerEngine:
         from oci_binpkg.ops.engines import connect
@@ -783,6 +776,14 @@ class Client:
         if len(failures) == 1:
             raise failures[0]
         raise EngineError("; ".join(error.message for error in failures), hint=failures[-1].hint)
+
+
+def _view_names(text: str, whole: ReadableCache, views: Iterable[str]) -> list[str]:
+    """Return the names of views, each once. Raises `UsageError` for a cache that has none."""
+    names = [check_view(view) for view in dict.fromkeys(views)]
+    if names and not whole.has_views:
+        raise UsageError(f"{text} has no views: only mirrors of layout 3 do", hint="leave out --view")
+    return names
 
 
 def _text(cache: CacheLike) -> str:
@@ -862,7 +863,7 @@ class Wiring(CacheOpener):
         """The layers kept on disk."""
         return self._client._layer_cache  # noqa: SLF001
 
-    def installing_into(self, installs: SpackInstalls) -> CacheOpener:
+    def installing_into(self, installs: ChangeableTree) -> CacheOpener:
         """Let what this tree remembers count."""
         self._installs = installs
         return self

@@ -17,7 +17,7 @@ import pytest
 
 from oci_binpkg.cache.mirror import MirrorCache
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import BinaryCache
+from oci_binpkg.cache.protocol import WritableCache
 from oci_binpkg.errors import SignatureError
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.reference import Repository
@@ -106,7 +106,7 @@ def test_an_index_is_read_again_only_when_it_changed(nginx: WebServer) -> None:
         assert [status for _, _, status, _ in nginx.requests()[len(before) :]] == [304]
 
 
-Opener = Callable[[int], BinaryCache]
+Opener = Callable[[int], WritableCache]
 
 
 def _write(

@@ -287,7 +287,31 @@ def test_whoever_opens_a_cache_or_store_has_to_say_what_is_asked_of_signatures()
         (verb.name, *(arg.arg for arg in verb.args.args[: len(verb.args.args) - len(verb.args.defaults)]))
         for verb in verbs
     ]
-    assert required == [(name, "self", "location", "trust") for name in ("store", "images", "cache")]
+    assert required == [(name, "self", "location", "trust") for name in ("store", "images", "cache", "writable")]
+
+
+CLASSES_OF_BACKENDS = re.compile(r"\w*(Cache|Store|Installs|Objects)")
+"""What a cache, a store or a tree can do, it says itself: by the protocols of its room."""
+
+
+def test_nobody_asks_a_cache_store_or_tree_for_its_class() -> None:
+    makers = {
+        node.name: module
+        for module, node in nodes()
+        if isinstance(node, ast.ClassDef)
+        and CLASSES_OF_BACKENDS.fullmatch(node.name)
+        and not any(isinstance(base, ast.Name) and base.id == "Protocol" for base in node.bases)
+    }
+    asked = [
+        f"{where(module, node)} {name.id}"
+        for module, node in nodes()
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"isinstance", "type"}
+        for argument in node.args[1:]
+        for name in ast.walk(argument)
+        if isinstance(name, ast.Name) and name.id in makers and makers[name.id] != module
+    ]
+    assert asked == []
+    assert {"OciCache", "MirrorCache", "SpackInstalls", "LayoutStore", "RegistryStore"} <= set(makers)
 
 
 @cache

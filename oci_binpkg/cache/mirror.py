@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import BinaryIO, Final
@@ -131,6 +131,25 @@ class MirrorCache:
     def proves_listing(self) -> bool:
         """Whether what a listing, or an index without a signature, names counts only after it has been looked at."""
         return self._trust.prove
+
+    @property
+    def images(self) -> None:
+        """Nothing: a mirror keeps packages alone."""
+        return None
+
+    @property
+    def has_views(self) -> bool:
+        """Say yes: an index is a file among others."""
+        return True
+
+    @property
+    def upload_growing(self) -> None:
+        """Nothing: a file is written when its size and digest are known."""
+        return None
+
+    def batch(self) -> AbstractContextManager[None]:
+        """Publish many packages, each at once."""
+        return nullcontext()
 
     @property
     def objects(self) -> Objects:

@@ -10,7 +10,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any, Final, Never
+from typing import Any, Final
 
 from oci_binpkg.cache.mirror import open_verified
 from oci_binpkg.cache.mirror_manifest import MAX_SPEC_BYTES
@@ -86,6 +86,16 @@ class MirrorV2Cache:
         """Whether what a listing, or the index, names counts only after it has been looked at."""
         return self._prove
 
+    @property
+    def images(self) -> None:
+        """Nothing: a mirror keeps packages alone."""
+        return None
+
+    @property
+    def has_views(self) -> bool:
+        """Say no: they came with layout 3."""
+        return False
+
     def hashes(self) -> Mapping[str, str]:
         """Return hash and spec path of every package: one listing, or the index where nothing can be listed."""
         self._warn()
@@ -124,14 +134,6 @@ class MirrorV2Cache:
         stem = _stem_of_path(locator)
         return self._entry_at(stem, stem.rpartition("-")[2])
 
-    def upload(self, layer: Layer) -> bool:  # noqa: ARG002
-        """Raise `UnsupportedError`."""
-        self._refuse()
-
-    def publish(self, entry: CacheEntry) -> Digest:  # noqa: ARG002
-        """Raise `UnsupportedError`."""
-        self._refuse()
-
     def read_index(self, known: Digest | None = None) -> IndexDocument | None:
         """Return the index; None if its digest is `known`. `index.json.hash` tells, where there is one.
 
@@ -152,14 +154,6 @@ class MirrorV2Cache:
     def index_signature(self) -> IndexSignature:
         """Tell that nobody signed the index: this layout knows no signatures of indices."""
         return NOT_SIGNED
-
-    def merge_index(self, added: IndexDocument, *, replace: bool = False) -> bool:  # noqa: ARG002
-        """Raise `UnsupportedError`."""
-        self._refuse()
-
-    def remove(self, key: PackageKey) -> None:  # noqa: ARG002
-        """Raise `UnsupportedError`."""
-        self._refuse()
 
     def _index_text(self) -> Iterator[bytes]:
         left = MAX_INDEX_BYTES
@@ -262,12 +256,6 @@ class MirrorV2Cache:
                     f"{self.name} has the old layout 2, which is only read: `oci-binpkg copy` makes a new cache of it"
                 )
             )
-
-    def _refuse(self) -> Never:
-        raise UnsupportedError(
-            f"{self.name} has the old layout 2 and is only read",
-            hint="copy it to a new cache with `oci-binpkg copy OLD NEW`, and push there",
-        )
 
 
 def _stem_of(spec: Spec) -> str:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final, Protocol
 
-from oci_binpkg.cache.protocol import BinaryCache, CacheEntry
+from oci_binpkg.cache.protocol import CacheEntry
 from oci_binpkg.errors import (
     ASK_AGAIN,
     PUSH_AGAIN,
@@ -124,6 +124,16 @@ class OciCache:
     def store(self) -> Store:
         """The store behind the cache, for images under tags of their own: what is read there counts as here."""
         return self._read
+
+    @property
+    def images(self) -> OciCache:
+        """The cache itself: it keeps images."""
+        return self
+
+    @property
+    def has_views(self) -> bool:
+        """Say no: a store has one index."""
+        return False
 
     def hashes(self) -> Mapping[str, str]:
         """Return hash and tag of every package, from one listing of the tags."""
@@ -250,7 +260,7 @@ class OciCache:
         return True
 
     def batch(self) -> AbstractContextManager[None]:
-        """Publish many packages. Where it costs less, tags are written together, at the end of the block."""
+        """Publish many packages. Where it costs less, the last tags are written together, at the end of the block."""
         return self._store.batch() if isinstance(self._store, BatchesTags) else nullcontext()
 
     def put_image(self, image: Image) -> None:
@@ -398,11 +408,6 @@ class OciCache:
         self._store.tag(stored, INDEX_TAG)
         self._last_index.keep(text, document.descriptor.digest)
         return document.descriptor.digest
-
-
-def batched(cache: BinaryCache) -> AbstractContextManager[None]:
-    """Publish many packages. Where it costs less, tags are written together, the last ones at the end of the block."""
-    return cache.batch() if isinstance(cache, OciCache) else nullcontext()
 
 
 def _prefix_of(env: Sequence[str]) -> str:

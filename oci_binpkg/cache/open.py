@@ -18,14 +18,14 @@ from oci_binpkg.events import Observer, ignore
 from oci_binpkg.file_lock import Patience
 from oci_binpkg.index.document import IndexDocument
 from oci_binpkg.model.content import Digest
-from oci_binpkg.model.image import Layer
 from oci_binpkg.model.reference import PackageKey, Repository, check_tag, is_loopback, parse_image, parse_reference
 from oci_binpkg.signing.index_trust import BELIEVED, IndexSignature, IndexTrust, missing
 from oci_binpkg.signing.statement import ANY_SITE, Site
 
 if TYPE_CHECKING:
-    from oci_binpkg.cache.oci import BesideVerifier, OciCache
-    from oci_binpkg.cache.protocol import BinaryCache
+    from oci_binpkg.cache.mirror import MirrorCache
+    from oci_binpkg.cache.oci import BesideVerifier
+    from oci_binpkg.cache.protocol import KeepsImages, ReadableCache, WritableCache
     from oci_binpkg.objects.protocol import Objects
     from oci_binpkg.signing.statement import Signed, Signer, Verifier
     from oci_binpkg.store.protocol import Store
@@ -39,6 +39,12 @@ class UnreachableCache:
     error: TransferError
     verifies: bool = False
     proves_listing: bool = False
+    images: None = None
+
+    @property
+    def has_views(self) -> bool:
+        """Raise the error."""
+        self._fail()
 
     def hashes(self) -> Mapping[str, str]:
         """Raise the error."""
@@ -52,23 +58,11 @@ class UnreachableCache:
         """Raise the error."""
         self._fail()
 
-    def upload(self, layer: Layer) -> bool:  # noqa: ARG002
-        """Raise the error."""
-        self._fail()
-
-    def publish(self, entry: CacheEntry) -> Digest:  # noqa: ARG002
-        """Raise the error."""
-        self._fail()
-
     def index_signature(self) -> IndexSignature:
         """Raise the error."""
         self._fail()
 
     def read_index(self, known: Digest | None = None) -> IndexDocument | None:  # noqa: ARG002
-        """Raise the error."""
-        self._fail()
-
-    def merge_index(self, added: IndexDocument, *, replace: bool = False) -> bool:  # noqa: ARG002
         """Raise the error."""
         self._fail()
 
@@ -214,7 +208,7 @@ class Opener:
 
         return verified_store(store, trust.verify_detached, trust.site)
 
-    def images(self, location: Location, trust: Trust) -> OciCache:
+    def images(self, location: Location, trust: Trust) -> KeepsImages:
         """Open a cache that keeps images. Raises `UsageError` for a mirror."""
         from oci_binpkg.cache.oci import OciCache
 
@@ -228,16 +222,46 @@ class Opener:
             site=trust.site,
         )
 
-    def cache(self, location: Location, trust: Trust, *, writing: bool = False) -> BinaryCache:
-        """Open the cache at a location, whatever its layout. Raises `UnsupportedError` if it cannot be written to."""
+    def cache(self, location: Location, trust: Trust) -> ReadableCache:
+        """Open the cache at a location to read it, whatever its layout. A mirror that does not answer says so later."""
         if not location.url:
             return self.images(location, trust)
-        if writing and location.url.startswith(READ_ONLY):
+        objects = self.objects(location.url)
+        try:
+            is_old = not location.view and _is_old(objects)  # layout 2 has no views
+        except TransferError as error:
+            return UnreachableCache(objects.name, error)
+        if not is_old:
+            return self._mirror(location, trust, objects)
+        if trust.mirror_index.require:
+            raise missing(f"the index of {objects.name} (layout 2)")
+        from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
+
+        return MirrorV2Cache(
+            objects,
+            verify=trust.verify,
+            verifies=trust.required,
+            prove=trust.mirror_index.prove,
+            site=trust.site,
+            observer=self.observer,
+        )
+
+    def writable(self, location: Location, trust: Trust) -> WritableCache:
+        """Open the cache at a location to write to it. Raises `UnsupportedError` if it can only be read."""
+        if not location.url:
+            return self.images(location, trust)
+        if location.url.startswith(READ_ONLY):
             raise UnsupportedError(
                 f"cannot write to {location.url}: a web server is only read",
                 hint="push to the place behind it: a directory (file://), or S3 (s3://)",
             )
-        return self._mirror(location, trust, writing=writing)
+        objects = self.objects(location.url)
+        if not location.view and _is_old(objects):
+            raise UnsupportedError(
+                f"{objects.name} has the old layout 2 and is only read",
+                hint="copy it to a new cache with `oci-binpkg copy OLD NEW`, and push there",
+            )
+        return self._mirror(location, trust, objects)
 
     def _store(self, location: Location) -> Store:
         if location.url:
@@ -253,28 +277,9 @@ class Opener:
             repository = Repository("http", repository.host, repository.name)
         return self.registry(repository)
 
-    def _mirror(self, location: Location, trust: Trust, *, writing: bool) -> BinaryCache:
+    def _mirror(self, location: Location, trust: Trust, objects: Objects) -> MirrorCache:
         from oci_binpkg.cache.mirror import MirrorCache
-        from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
 
-        objects = self.objects(location.url)
-        try:
-            is_old = not location.view and _is_old(objects)  # layout 2 has no views
-        except TransferError as error:
-            if writing:
-                raise
-            return UnreachableCache(objects.name, error)
-        if is_old:
-            if trust.mirror_index.require:
-                raise missing(f"the index of {objects.name} (layout 2)")
-            return MirrorV2Cache(
-                objects,
-                verify=trust.verify,
-                verifies=trust.required,
-                prove=trust.mirror_index.prove,
-                site=trust.site,
-                observer=self.observer,
-            )
         return MirrorCache(
             objects,
             verify=trust.verify,

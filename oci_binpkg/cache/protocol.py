@@ -1,19 +1,25 @@
-"""What every binary cache holds and does, whatever its layout."""
+"""What binary caches hold, and what each of them can do, whatever its layout.
+
+Every cache is read (`ReadableCache`). Some are also written to, and some of those keep images: a cache says so itself,
+so that nobody has to look at its class.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from oci_binpkg.index.document import IndexDocument
-from oci_binpkg.model.content import Digest
+from oci_binpkg.model.content import Blob, Descriptor, Digest, Growing
 from oci_binpkg.model.image import Image, Layer
 from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.spec_document import SpecDocument
 from oci_binpkg.model.spec_hash import HashState
 from oci_binpkg.signing.index_trust import IndexSignature
 from oci_binpkg.signing.statement import Signed
+from oci_binpkg.store.protocol import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +58,11 @@ class IndexSource(Protocol):
         ...
 
     def index_signature(self) -> IndexSignature:
-        """Tell who signed the index, whatever is asked of its signature. Raises `NotFoundError` without an index."""
+        """Return who signed the index, whatever is asked of its signature. Raises `NotFoundError` without an index."""
         ...
 
 
-class BinaryCache(IndexSource, Protocol):
+class ReadableCache(IndexSource, Protocol):
     """Packages kept in a store or on a URL mirror. Thread-safe."""
 
     @property
@@ -74,6 +80,16 @@ class BinaryCache(IndexSource, Protocol):
         """Whether what a listing, or an index without a signature, names counts only after it has been looked at."""
         ...
 
+    @property
+    def images(self) -> KeepsImages | None:
+        """The cache as one that keeps images; None for a mirror, which keeps packages alone."""
+        ...
+
+    @property
+    def has_views(self) -> bool:
+        """Whether the cache may have further indices, each over a part of it."""
+        ...
+
     def hashes(self) -> Mapping[str, str]:
         """Return the hashes of all packages, each with its tag or path. One listing, nothing else read."""
         ...
@@ -84,6 +100,15 @@ class BinaryCache(IndexSource, Protocol):
 
     def entry(self, locator: str) -> CacheEntry:
         """Return the package at a tag or path that `hashes` gave. Raises like `find`."""
+        ...
+
+
+class WritableCache(ReadableCache, Protocol):
+    """A cache that packages can be published to."""
+
+    @property
+    def upload_growing(self) -> Callable[[Growing], bool] | None:
+        """Send a layer while it is being made; returns whether it arrived. None where that saves nothing."""
         ...
 
     def upload(self, layer: Layer) -> bool:
@@ -99,4 +124,46 @@ class BinaryCache(IndexSource, Protocol):
 
         With `replace` the records take the place of all that were there.
         """
+        ...
+
+    def batch(self) -> AbstractContextManager[None]:
+        """Publish many packages within the block. Where it costs less, the last of them are visible at its end only."""
+        ...
+
+
+class KeepsImages(WritableCache, Protocol):
+    """A cache in a content store: a package is an image under a tag, and images of several packages have others."""
+
+    @property
+    def store(self) -> Store:
+        """The store behind the cache, for images under tags of their own: what is read there counts as here."""
+        ...
+
+    @property
+    def signs(self) -> bool:
+        """Whether what is published is signed."""
+        ...
+
+    def entry(self, locator: str, manifest: Digest | None = None) -> CacheEntry:
+        """Return the package under a tag; `manifest` if the tag was resolved already. Raises like `find`."""
+        ...
+
+    def publish_image(self, image: Image, tag: str) -> None:
+        """Store an image and tag it: layers that are not there yet, config, manifest, signature if we sign, tag."""
+        ...
+
+    def put_image(self, image: Image) -> None:
+        """Store an image by its digest only, to be listed in an index."""
+        ...
+
+    def publish_manifest(self, manifest: Blob, tag: str, signatures: Sequence[bytes] = ()) -> None:
+        """Tag a manifest or index of which all content is there, with these signatures of it, and ours if we sign."""
+        ...
+
+    def signatures(self, manifest: Descriptor) -> list[bytes]:
+        """Return the signatures that are attached to a manifest, whoever made them."""
+        ...
+
+    def index_layer(self) -> Descriptor:
+        """Return the layer that is the index. Raises `SignatureError` if it must not be believed, `NotFoundError`."""
         ...

@@ -11,10 +11,10 @@ from oci_binpkg.client import TrustFlags, Wiring
 from oci_binpkg.config.settings import load_settings
 from oci_binpkg.errors import ContentError, UsageError
 from oci_binpkg.model.reference import check_view
-from oci_binpkg.ops.index import IndexReport, check_index, rebuild_index, update_index
+from oci_binpkg.ops.index import IndexReport, check_index, rebuild_indices, update_indices
 
 if TYPE_CHECKING:
-    from oci_binpkg.cache.protocol import BinaryCache
+    from oci_binpkg.cache.protocol import ReadableCache
 
 
 def write(
@@ -36,15 +36,15 @@ def write(
         if parsed and not views:
             raise UsageError("a QUERY chooses what a view holds, and no view is named", hint="add --view NAME")
         wiring.index_is_settled(cache_text, flags)
-        if views:
-            from oci_binpkg.ops.index import rebuild_views, update_views
-
-            whole, named = _opened(wiring, cache_text, views, flags, writing=True)
-            change_views = update_views if action == "update" else rebuild_views
-            reports = change_views(whole, named, parsed, wiring.observer)
+        change = update_indices if action == "update" else rebuild_indices
+        if not views:
+            cache = wiring.writable(cache_text, flags)
+            reports = change(cache, {"": cache}, parsed, wiring.observer)
         else:
-            change = update_index if action == "update" else rebuild_index
-            reports = [change(wiring.cache(cache_text, flags, writing=True), wiring.observer)]
+            whole = wiring.cache(cache_text, flags, writing=True, view="")
+            names = _names(cache_text, whole, views)
+            indices = {name: wiring.writable(cache_text, flags, view=name) for name in names}
+            reports = change(whole, indices, parsed, wiring.observer)
     _show(reports, {True: "written", False: "unchanged"}, views=bool(views), json=json)
     return 0
 
@@ -59,8 +59,9 @@ def check(cache_text: str, views: Sequence[str], *, check: bool | None, json: bo
         if views:
             from oci_binpkg.ops.index import check_views
 
-            whole, named = _opened(wiring, cache_text, views, flags, writing=False)
-            reports = check_views(whole, named)
+            whole = wiring.cache(cache_text, flags, view="")
+            names = _names(cache_text, whole, views)
+            reports = check_views(whole, {name: wiring.cache(cache_text, flags, view=name) for name in names})
         else:
             reports = [check_index(wiring.cache(cache_text, flags))]
     states = [{False: "true" if report.is_true else "differs"} for report in reports]
@@ -74,17 +75,12 @@ def _configured(wiring: Wiring, text: str, *, writing: bool) -> list[str]:
     return [location.view] if location.url and location.view else []
 
 
-def _opened(
-    wiring: Wiring, text: str, views: Sequence[str], flags: TrustFlags, *, writing: bool
-) -> tuple[BinaryCache, dict[str, BinaryCache]]:
-    """Open a mirror, and again for each view. Raises `UsageError` for a cache that has none."""
-    from oci_binpkg.cache.mirror import MirrorCache
-
+def _names(text: str, whole: ReadableCache, views: Sequence[str]) -> list[str]:
+    """Return the names of views, each once. Raises `UsageError` for a cache that has none."""
     names = [check_view(view) for view in dict.fromkeys(views)]
-    whole = wiring.cache(text, flags, writing=writing, view="")
-    if not isinstance(whole, MirrorCache):
+    if names and not whole.has_views:
         raise UsageError(f"{text} has no views: only mirrors of layout 3 do", hint="leave out --view")
-    return whole, {name: wiring.cache(text, flags, writing=writing, view=name) for name in names}
+    return names
 
 
 def _show(

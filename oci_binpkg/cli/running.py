@@ -13,7 +13,7 @@ from oci_binpkg.errors import UsageError
 from oci_binpkg.model.query import Query
 
 if TYPE_CHECKING:
-    from oci_binpkg.installs.protocol import Installs
+    from oci_binpkg.installs.protocol import InstallTree
 
 
 class observed:  # noqa: N801 - reads as the statement it is
@@ -33,7 +33,7 @@ class observed:  # noqa: N801 - reads as the statement it is
         self._progress.__exit__(None, None, None)
 
 
-def installs_at(settings: Settings, store: str) -> Installs:
+def installs_at(settings: Settings, store: str) -> InstallTree:
     """Open the install tree that a flag or the settings name. Raises `UsageError`, `InstallsError`."""
     path = store or settings.store
     if not path:

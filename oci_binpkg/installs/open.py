@@ -8,7 +8,7 @@ from typing import Final
 
 from oci_binpkg.errors import InstallsError
 from oci_binpkg.file_lock import Patience
-from oci_binpkg.installs.protocol import PACKAGES_FILE, Installs, check_root, has_packages_file
+from oci_binpkg.installs.protocol import PACKAGES_FILE, InstallTree, check_root, has_packages_file
 from oci_binpkg.installs.spack import SpackInstalls, is_spack_tree, tree_hint
 
 PADDING: Final = "__spack_path_placeholder__"
@@ -16,7 +16,7 @@ PADDING: Final = "__spack_path_placeholder__"
 
 def open_installs(
     path: str, *, spack_prefix: str = "", upstreams: Sequence[str] = (), patience: Patience | None = None
-) -> Installs:
+) -> InstallTree:
     """Open a Spack install tree or a folder with a `packages.toml`.
 
     A root that was padded to a fixed length is found from the directory above the padding. Raises `InstallsError`

@@ -19,8 +19,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -112,26 +111,8 @@ class PrefixInstalls:
         known = self._records.get(spec.hash)
         return known.prefix if known else os.path.join(self._root, f"{spec.name}-{spec.version}-{spec.hash}")
 
-    @contextmanager
-    def locked(self, spec: Spec) -> Iterator[None]:
-        """Refuse: nothing is installed into such a folder."""
-        self._refuse(spec.short)
-        yield
-
-    def add(self, spec: Spec, graph: SpecGraph, *, prefix: str, explicit: bool, installation_time: float) -> None:
-        """Refuse: the file is written by people."""
-        del graph, prefix, explicit, installation_time
-        self._refuse(spec.short)
-
-    def remove(self, package_hash: str) -> None:
-        """Refuse: the file is written by people."""
-        self._refuse(package_hash)
-
-    def _refuse(self, what: str) -> None:
-        raise InstallsError(
-            f"{self._file}: {what} cannot be changed here: this file is only read",
-            hint="install into a Spack tree, or into an empty directory",
-        )
+    def check_prefix(self, record: InstallRecord) -> None:
+        """Accept any prefix: the file names the places."""
 
 
 def _parse(path: str) -> dict[str, Any]:

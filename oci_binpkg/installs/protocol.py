@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -50,8 +49,11 @@ class InstallRecord:
         return bool(self.prefix) and os.path.isdir(self.prefix)
 
 
-class Installs(Protocol):
-    """A tree of prefixes with a record of what is in it. Reading raises `InstallsError`."""
+class InstallTree(Protocol):
+    """A tree of prefixes with a record of what is in it. Reading raises `InstallsError`.
+
+    What can also be changed is a `transaction.ChangeableTree`.
+    """
 
     @property
     def root(self) -> str:
@@ -78,11 +80,5 @@ class Installs(Protocol):
     def prefix_for(self, spec: Spec) -> str:
         """Return the recorded prefix of `spec`, or the one that an install would give it."""
 
-    def locked(self, spec: Spec) -> AbstractContextManager[None]:
-        """Keep other processes from installing or removing `spec`. Raises `InstallsError` after a time of waiting."""
-
-    def add(self, spec: Spec, graph: SpecGraph, *, prefix: str, explicit: bool, installation_time: float) -> None:
-        """Record a package whose prefix is in place, and the nodes below it (from `graph`) that are not known yet."""
-
-    def remove(self, package_hash: str) -> None:
-        """Forget a package; a record that others depend on stays, as not installed."""
+    def check_prefix(self, record: InstallRecord) -> None:
+        """Raise `InstallsError` or `LocalDiskError` if the recorded prefix is not a place of its own in the tree."""

@@ -11,7 +11,6 @@ import stat
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 from oci_binpkg.disk import (
@@ -39,6 +38,7 @@ from oci_binpkg.installs.database import (
 )
 from oci_binpkg.installs.locking import LockFile, prefix_lock_offset
 from oci_binpkg.installs.protocol import InstallRecord, check_root
+from oci_binpkg.installs.transaction import Addition
 from oci_binpkg.installs.verifications import Verification, Verifications
 from oci_binpkg.model.spec import Spec, SpecGraph
 
@@ -48,21 +48,6 @@ _MAX_BYTES: Final = 1024 * 1024 * 1024
 _DEFAULT_TREE: Final = "/opt/spack"  # of a Spack clone, relative to it
 _SHAPE: Final = f"a Spack install tree has {INDEX} in it"
 _PLACES: Final = ("opt/spack", "opt", "store", "spack/opt/spack", "install", "installs")
-
-
-@dataclass(frozen=True, slots=True)
-class Addition:
-    """A package to be recorded: its prefix is in place; `graph` has the nodes it depends on; time in seconds.
-
-    `verification` says what was verified of it, None if it is the owner's own.
-    """
-
-    spec: Spec
-    graph: SpecGraph
-    prefix: str
-    explicit: bool
-    installation_time: float
-    verification: Verification | None = None
 
 
 class SpackInstalls:

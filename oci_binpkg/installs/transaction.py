@@ -9,25 +9,98 @@ What a killed process leaves behind is a hidden directory whose lock nobody hold
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Any, Final, Protocol
 
 from oci_binpkg.disk import PrefixPath, disk_errors, exchange, remove_tree, sync_tree
 from oci_binpkg.errors import BinpkgError, InstallsError, LocalDiskError, SignatureError
 from oci_binpkg.file_lock import lock_folder
 from oci_binpkg.installs.locking import prefix_lock_offset
-from oci_binpkg.installs.protocol import InstallRecord
-from oci_binpkg.installs.spack import Addition, DatabaseChange, SpackInstalls
-from oci_binpkg.installs.verifications import Verifications
-from oci_binpkg.model.spec import Spec
+from oci_binpkg.installs.protocol import InstallRecord, InstallTree
+from oci_binpkg.installs.verifications import Verification, Verifications
+from oci_binpkg.model.spec import Spec, SpecGraph
 
 _STAGING: Final = ".oci-binpkg-"
 _STAGED: Final = "prefix"
 _PRIVATE: Final = 0o700
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """A package to be recorded: its prefix is in place; `graph` has the nodes it depends on; time in seconds.
+
+    `verification` says what was verified of it, None if it is the owner's own.
+    """
+
+    spec: Spec
+    graph: SpecGraph
+    prefix: str
+    explicit: bool
+    installation_time: float
+    verification: Verification | None = None
+
+
+class TreeChange(Protocol):
+    """The record of a tree while its lock is held: what it says now, and what it shall say."""
+
+    verified: list[Verification]
+    """What is to be remembered of the packages that were entered."""
+
+    def is_installed(self, package_hash: str) -> bool:
+        """Return whether a package is installed, here or in an upstream, with what was added so far."""
+        ...
+
+    def with_added(self, addition: Addition) -> Mapping[str, Any]:
+        """Return the record with a package. Raises `ContentError` for nodes that cannot be recorded."""
+        ...
+
+    def announce(self, verification: Verification) -> None:
+        """Write down what was verified of a package before it takes the place of another."""
+        ...
+
+    def enter(self, addition: Addition, document: Mapping[str, Any]) -> None:
+        """Take over the record that `with_added` returned for an addition."""
+        ...
+
+    def remove(self, package_hash: str) -> None:
+        """Forget a package; a record that others depend on stays, as not installed."""
+        ...
+
+
+class ChangeableTree(InstallTree, Protocol):
+    """A tree that packages are installed into and removed from, while other processes do the same."""
+
+    @property
+    def verifications(self) -> Verifications:
+        """What was verified of the packages that came from caches."""
+        ...
+
+    def place_for(self, spec: Spec) -> PrefixPath:
+        """Return where an install puts `spec`."""
+        ...
+
+    def path_of(self, record: InstallRecord) -> PrefixPath | None:
+        """Return the prefix of a package of this very tree; None if it is recorded elsewhere."""
+        ...
+
+    def holds(self, record: InstallRecord) -> bool:
+        """Return whether a package is installed below the root of this very tree."""
+        ...
+
+    def locked(self, spec: Spec) -> AbstractContextManager[None]:
+        """Keep other processes from installing or removing `spec`. Raises `InstallsError` after a time of waiting."""
+        ...
+
+    def changing(self) -> AbstractContextManager[TreeChange]:
+        """Hold the lock of the record, which is read anew; what was changed is written at the end.
+
+        An exception leaves it as it is. Raises `InstallsError`, `LocalDiskError`.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +195,7 @@ class StagedPackage:
     refuses: Callable[[InstallRecord, Verifications], str] = lambda _record, _known: ""
 
 
-def commit(staged: Sequence[StagedPackage], installs: SpackInstalls) -> tuple[list[bool], BinpkgError | None]:
+def commit(staged: Sequence[StagedPackage], installs: ChangeableTree) -> tuple[list[bool], BinpkgError | None]:
     """Put packages in place, dependencies first, and record them in one change of the database.
 
     Returns, for as many as were dealt with, whether each was put there (False: another process did so in the meantime),
@@ -190,7 +263,7 @@ def _parent_of(path: PrefixPath, held: ExitStack) -> int | None:
 
 
 def _put(
-    staged: StagedPackage, installs: SpackInstalls, change: DatabaseChange, verified: Callable[[], Verifications]
+    staged: StagedPackage, installs: ChangeableTree, change: TreeChange, verified: Callable[[], Verifications]
 ) -> bool:
     place = staged.place
     record = installs.record(place.spec.hash)
@@ -209,7 +282,7 @@ def _put(
 
 
 def _check_needs(
-    staged: StagedPackage, installs: SpackInstalls, change: DatabaseChange, verified: Callable[[], Verifications]
+    staged: StagedPackage, installs: ChangeableTree, change: TreeChange, verified: Callable[[], Verifications]
 ) -> None:
     fresh = {each.hash for each in change.verified}
     for package_hash in staged.needs:

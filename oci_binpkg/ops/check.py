@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from oci_binpkg.cache.protocol import BinaryCache
+from oci_binpkg.cache.protocol import ReadableCache
 from oci_binpkg.errors import ContentError, NotFoundError
 from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.spec import Spec
@@ -31,7 +31,7 @@ class Rebuilds:
         }
 
 
-def check(cache: BinaryCache, url: str, specs: Sequence[Spec], *, thorough: bool = False) -> Rebuilds:
+def check(cache: ReadableCache, url: str, specs: Sequence[Spec], *, thorough: bool = False) -> Rebuilds:
     """Tell which packages would have to be pushed: one listing; with `thorough` also a look at each package's content.
 
     Where somebody said that all has to be signed, each package is looked at: one that is not signed is not there.
@@ -48,7 +48,7 @@ def check(cache: BinaryCache, url: str, specs: Sequence[Spec], *, thorough: bool
     return Rebuilds(cache.name, url, tuple((spec, reasons[spec.hash]) for spec in specs if spec.hash in reasons))
 
 
-def _why_incomplete(cache: BinaryCache, spec: Spec, *, thorough: bool) -> str:
+def _why_incomplete(cache: ReadableCache, spec: Spec, *, thorough: bool) -> str:
     try:
         found = cache.find(PackageKey.of(spec))
         if thorough:

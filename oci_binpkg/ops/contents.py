@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import BinaryCache
+from oci_binpkg.cache.protocol import ReadableCache
 from oci_binpkg.errors import ContentError, DeniedError, NotFoundError, SignatureError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.index.document import IndexDocument, index_of
@@ -39,7 +38,7 @@ class DamageReport:
             self._observer(Warned(f"{self._cache}: more packages are damaged and left out"))
 
 
-def contents(cache: BinaryCache, observer: Observer = ignore) -> IndexDocument:
+def contents(cache: ReadableCache, observer: Observer = ignore) -> IndexDocument:
     """Return the cache's index; without one, read every package (two requests each).
 
     Damaged packages are reported and left out.
@@ -58,7 +57,7 @@ def contents(cache: BinaryCache, observer: Observer = ignore) -> IndexDocument:
     return index_of(document for document in documents if document)
 
 
-def packages_of(cache: BinaryCache) -> Mapping[str, str]:
+def packages_of(cache: ReadableCache) -> Mapping[str, str]:
     """Return hash and tag or path of all packages. Raises `NotFoundError` if there are none: a name may be misspelt."""
     found = cache.hashes()
     if not found:
@@ -66,7 +65,7 @@ def packages_of(cache: BinaryCache) -> Mapping[str, str]:
     return found
 
 
-def _read(cache: BinaryCache, tag: str, observer: Observer) -> tuple[Spec, SpecGraph] | None:
+def _read(cache: ReadableCache, tag: str, observer: Observer) -> tuple[Spec, SpecGraph] | None:
     try:
         document = cache.entry(tag).document
     except (NotFoundError, ContentError) as error:
@@ -76,7 +75,7 @@ def _read(cache: BinaryCache, tag: str, observer: Observer) -> tuple[Spec, SpecG
 
 
 def packages_there(
-    cache: BinaryCache, specs: Iterable[Spec], graph: SpecGraph, observer: Observer
+    cache: ReadableCache, specs: Iterable[Spec], graph: SpecGraph, observer: Observer
 ) -> Mapping[str, str]:
     """Return hash and place of the packages that a cache has, of `specs` and what they need at least.
 
@@ -88,7 +87,7 @@ def packages_there(
 
 
 def counted_there(
-    cache: BinaryCache, specs: Iterable[Spec], listed: Mapping[str, str], observer: Observer
+    cache: ReadableCache, specs: Iterable[Spec], listed: Mapping[str, str], observer: Observer
 ) -> Mapping[str, str]:
     """Return what of `listed` (hash and place) counts as there: all of it, or of `specs` those that are signed."""
     if not cache.proves_listing:
@@ -109,7 +108,7 @@ def counted_there(
     return {spec.hash: place for (place, spec), good in zip(places.items(), found, strict=True) if good}
 
 
-def hashes_there(cache: BinaryCache, specs: Iterable[Spec], observer: Observer) -> frozenset[str]:
+def hashes_there(cache: ReadableCache, specs: Iterable[Spec], observer: Observer) -> frozenset[str]:
     """Return the hashes of the packages that a cache has, of `specs` at least; an empty cache is reported."""
     hashes = cache.hashes()
     if not hashes:
@@ -117,7 +116,7 @@ def hashes_there(cache: BinaryCache, specs: Iterable[Spec], observer: Observer) 
     return frozenset(counted_there(cache, specs, hashes, observer))
 
 
-def proven(cache: BinaryCache, specs: Sequence[Spec], observer: Observer) -> list[Spec]:
+def proven(cache: ReadableCache, specs: Sequence[Spec], observer: Observer) -> list[Spec]:
     """Return the packages that an index lists, as far as something may be said of them.
 
     Where somebody said that a cache is signed, an index without a signature says nothing: the packages are looked at.
@@ -144,22 +143,23 @@ def proven(cache: BinaryCache, specs: Sequence[Spec], observer: Observer) -> lis
     return found
 
 
-def _is_signed(cache: BinaryCache) -> bool:
+def _is_signed(cache: ReadableCache) -> bool:
     try:
         return bool(cache.index_signature().signer)
     except NotFoundError:
         return True  # without an index, the packages themselves were read
 
 
-def _listed(cache: BinaryCache, specs: Iterable[Spec], observer: Observer) -> Mapping[str, str]:
+def _listed(cache: ReadableCache, specs: Iterable[Spec], observer: Observer) -> Mapping[str, str]:
     try:
         return cache.hashes()
     except DeniedError as error:
-        if not isinstance(cache, OciCache):
+        images = cache.images
+        if images is None:
             raise
         observer(Warned(f"{error.message}; each package is looked for by its tag"))
     tags = {spec.hash: PackageKey.of(spec).tag for spec in specs}
-    there = in_turns(lambda tag: _is_there(cache.store, tag), tags.values())
+    there = in_turns(lambda tag: _is_there(images.store, tag), tags.values())
     return {package_hash: tag for (package_hash, tag), found in zip(tags.items(), there, strict=True) if found}
 
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from oci_binpkg.archive.extract import survey_layer
-from oci_binpkg.cache.oci import OciCache, batched
-from oci_binpkg.cache.protocol import BinaryCache, CacheEntry
+from oci_binpkg.cache.protocol import CacheEntry, KeepsImages, ReadableCache, WritableCache
 from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError
 from oci_binpkg.events import BatchStarted, BytesSent, Event, Observer, PackageFinished, PackageStarted, ignore
 from oci_binpkg.index.document import IndexDocument, index_of
@@ -42,7 +41,7 @@ class _PresentLayer:
 class ImageMaker:
     """Makes images of packages, whose dependencies must come before them, for a cache that keeps images."""
 
-    def __init__(self, target: BinaryCache) -> None:
+    def __init__(self, target: WritableCache) -> None:
         self._target = target
         self._known: dict[str, _PresentLayer] = {}
 
@@ -139,7 +138,7 @@ class CopyReport:
 
 
 def copy_cache(
-    source: BinaryCache, target: BinaryCache, queries: Sequence[Query] = (), *, observer: Observer = ignore
+    source: ReadableCache, target: WritableCache, queries: Sequence[Query] = (), *, observer: Observer = ignore
 ) -> CopyReport:
     """Copy all packages and images, or those packages that match a query with what they link to or run.
 
@@ -147,8 +146,8 @@ def copy_cache(
     source keeps none. What the target has already is left alone. The target's index is brought up to date.
     """
     index = contents(source, observer)
-    if isinstance(source, OciCache) and isinstance(target, OciCache):
-        work: _Images | _Packages = _Images(source, target, index, queries)
+    if source.images is not None and target.images is not None:
+        work: _Images | _Packages = _Images(source.images, target.images, index, queries)
     else:
         work = _Packages(source, target, index, queries)
     wanted, present = work.wanted(), work.present()
@@ -162,12 +161,12 @@ def copy_cache(
 
 
 def _copied(
-    work: _Images | _Packages, names: Sequence[str], target: BinaryCache, observer: Observer
+    work: _Images | _Packages, names: Sequence[str], target: WritableCache, observer: Observer
 ) -> tuple[list[str], list[tuple[str, BinpkgError]]]:
     """Copy one after the other; return what was copied, and what failed with the reason."""
     copied: list[str] = []
     failed: list[tuple[str, BinpkgError]] = []
-    with batched(target):
+    with target.batch():
         for name in names:
             observer(PackageStarted(name, name))
             try:
@@ -186,8 +185,8 @@ def _copied(
 class _Images:
     """Copies tags with all that is under them."""
 
-    source: OciCache
-    target: OciCache
+    source: KeepsImages
+    target: KeepsImages
     index: IndexDocument
     queries: Sequence[Query]
 
@@ -224,12 +223,12 @@ class _Packages:
     """Copies packages, one by one, dependencies first."""
 
     def __init__(
-        self, source: BinaryCache, target: BinaryCache, index: IndexDocument, queries: Sequence[Query]
+        self, source: ReadableCache, target: WritableCache, index: IndexDocument, queries: Sequence[Query]
     ) -> None:
         self._source = source
         self._target = target
         self._keys = {key.tag: key for key in _chosen(index, queries)}
-        self._maker = ImageMaker(target) if isinstance(target, OciCache) else None
+        self._maker = ImageMaker(target) if target.images is not None else None
 
     def wanted(self) -> list[str]:
         return list(self._keys)
@@ -268,7 +267,7 @@ def _counted(look: Callable[[str], object], places: Mapping[str, str]) -> set[st
     return {name for name, good in zip(places, in_turns(counts, places), strict=True) if good}
 
 
-def _enter(index: IndexDocument, tags: Collection[str], source: BinaryCache, target: BinaryCache) -> bool:
+def _enter(index: IndexDocument, tags: Collection[str], source: ReadableCache, target: WritableCache) -> bool:
     """Enter the packages under these tags into the target's index: as the source's index has them, or as they are.
 
     Where the source is signed, only what was signed counts: the packages' own documents.
@@ -280,7 +279,7 @@ def _enter(index: IndexDocument, tags: Collection[str], source: BinaryCache, tar
     return bool(len(added.records)) and target.merge_index(added)
 
 
-def _documents(source: BinaryCache, specs: Iterable[Spec]) -> Iterator[tuple[Spec, SpecGraph]]:
+def _documents(source: ReadableCache, specs: Iterable[Spec]) -> Iterator[tuple[Spec, SpecGraph]]:
     keys = {spec.hash: PackageKey.of(spec) for spec in specs}
 
     def read(package_hash: str) -> SpecDocument | None:

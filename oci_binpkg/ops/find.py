@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from oci_binpkg.cache.protocol import BinaryCache, CacheEntry
+from oci_binpkg.cache.protocol import CacheEntry, ReadableCache
 from oci_binpkg.events import Observer, ignore
 from oci_binpkg.index.search import IndexSearch
 from oci_binpkg.model.query import Query, ordered, select
@@ -16,7 +16,7 @@ from oci_binpkg.ops.contents import contents, proven
 from oci_binpkg.parallel import in_turns
 
 if TYPE_CHECKING:
-    from oci_binpkg.installs.protocol import Installs
+    from oci_binpkg.installs.protocol import InstallTree
     from oci_binpkg.installs.verifications import Verification
 
 CACHED: Final = "cached"
@@ -65,7 +65,7 @@ class FoundPackage:
         return document if self.state == CACHED else document | {"verified": verified}
 
 
-def find_installed(installs: Installs, queries: Sequence[Query]) -> list[FoundPackage]:
+def find_installed(installs: InstallTree, queries: Sequence[Query]) -> list[FoundPackage]:
     """Return the packages of an install tree that match any query (all, without one), externals left out."""
     from oci_binpkg.installs.verifications import Verifications  # noqa: PLC0415 - a search in a cache needs none
 
@@ -79,7 +79,7 @@ def find_installed(installs: Installs, queries: Sequence[Query]) -> list[FoundPa
     return [states[spec.hash] for spec in chosen]
 
 
-def find_cached(cache: BinaryCache, queries: Sequence[Query], observer: Observer = ignore) -> list[FoundPackage]:
+def find_cached(cache: ReadableCache, queries: Sequence[Query], observer: Observer = ignore) -> list[FoundPackage]:
     """Return the packages of a cache that match any query (all, without one), as far as they may be told."""
     with IndexSearch(contents(cache, observer)) as search:
         asked: Sequence[Query | None] = queries or (None,)
@@ -88,7 +88,7 @@ def find_cached(cache: BinaryCache, queries: Sequence[Query], observer: Observer
 
 
 def documents(
-    cache: BinaryCache, queries: Sequence[Query], observer: Observer = ignore
+    cache: ReadableCache, queries: Sequence[Query], observer: Observer = ignore
 ) -> list[tuple[Spec, SpecGraph]]:
     """Return the specs that match the queries, each with the specs around it, as the cache's index has them.
 
@@ -105,7 +105,7 @@ def documents(
     return [(document.root, document.graph) for document in found]
 
 
-def show(cache: BinaryCache, query: Query, observer: Observer = ignore) -> Shown:
+def show(cache: ReadableCache, query: Query, observer: Observer = ignore) -> Shown:
     """Return one package of a cache with all that is known of it. The query must mean exactly one."""
     with IndexSearch(contents(cache, observer)) as search:
         spec = search.one(query)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from oci_binpkg.cache.oci import OciCache
+from oci_binpkg.cache.protocol import KeepsImages
 from oci_binpkg.errors import PartialFailureError
 from oci_binpkg.events import BatchStarted, Observer, Warned, ignore
-from oci_binpkg.installs.protocol import InstallRecord, Installs
+from oci_binpkg.installs.protocol import InstallRecord, InstallTree
 from oci_binpkg.model.content import OCI_INDEX, Blob, Descriptor, Platform
 from oci_binpkg.model.image import Image, Runtime
 from oci_binpkg.model.manifest import Index
@@ -21,9 +21,9 @@ from oci_binpkg.ops.stack import BaseImages, Packer, Stack, no_base, require_bas
 
 
 def push_image(
-    installs: Installs,
+    installs: InstallTree,
     selection: Selection,
-    cache: OciCache,
+    cache: KeepsImages,
     packer: Packer,
     tag: str,
     *,
@@ -65,7 +65,7 @@ def push_image(
 
 
 def tag_image(
-    stack: Stack, cache: OciCache, roots: Sequence[Spec], tag: str, *, runtime: Runtime | None = None
+    stack: Stack, cache: KeepsImages, roots: Sequence[Spec], tag: str, *, runtime: Runtime | None = None
 ) -> TaggedImage:
     """Compose the image of `roots` from layers that are in the cache, and tag it."""
     by_platform: dict[Platform, list[Spec]] = {}
@@ -94,7 +94,7 @@ def tag_image(
     )
 
 
-def _publish_index(cache: OciCache, images: dict[Platform, Image], tag: str) -> Blob:
+def _publish_index(cache: KeepsImages, images: dict[Platform, Image], tag: str) -> Blob:
     entries = []
     for platform, image in images.items():
         cache.put_image(image)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import CacheEntry
+from oci_binpkg.cache.protocol import CacheEntry, KeepsImages
 from oci_binpkg.errors import BinpkgError, ContentError, SignatureError
 from oci_binpkg.index.document import IndexDocument
 from oci_binpkg.model.content import Descriptor, Digest
@@ -27,7 +26,7 @@ _WORTH_A_PACKAGE: Final = 64 * 1024
 """So many bytes of index cost less than reading one package: two requests, and a configuration to take apart."""
 
 
-def stacked(cache: OciCache, image: StoredImage) -> list[CacheEntry]:
+def stacked(cache: KeepsImages, image: StoredImage) -> list[CacheEntry]:
     """Return the packages of an image of `cache`, bottom first; nothing if one of its layers cannot be told so.
 
     The entries say nothing about images of these packages, so where their signatures count they are read.
@@ -86,7 +85,7 @@ def _entry(graph: SpecGraph, root: Spec, layer: Layer) -> CacheEntry:
     return CacheEntry(PackageKey.of(root), SpecDocument(root.format_version, root, closure), layer)
 
 
-def package_tags(cache: OciCache, config: ImageConfig) -> dict[Digest, tuple[str, Digest]]:
+def package_tags(cache: KeepsImages, config: ImageConfig) -> dict[Digest, tuple[str, Digest]]:
     """Return tag and manifest of the packages that an image may hold, by the digest of their layer.
 
     The image's environment and history mention the hashes; each of those packages' manifests is read. Raises
@@ -109,7 +108,7 @@ def package_tags(cache: OciCache, config: ImageConfig) -> dict[Digest, tuple[str
     return dict(found for found in in_turns(layer, tags) if found)
 
 
-def manifest_at(cache: OciCache, reference: str) -> tuple[Descriptor, Manifest | Index]:
+def manifest_at(cache: KeepsImages, reference: str) -> tuple[Descriptor, Manifest | Index]:
     """Return the manifest or index under a tag or digest, and its descriptor."""
     descriptor = cache.store.resolve(reference)
     data = blob_of(cache.store, descriptor).read(limit=MAX_MANIFEST_BYTES)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from oci_binpkg.cache.protocol import BinaryCache, CacheEntry
+from oci_binpkg.cache.protocol import CacheEntry, ReadableCache, WritableCache
 from oci_binpkg.errors import BinpkgError, ContentError, KeyringError, NotFoundError, TransferError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.index.document import EMPTY, IndexDocument, index_of
@@ -53,46 +53,101 @@ class IndexReport:
         }
 
 
-def update_index(cache: BinaryCache, observer: Observer = ignore) -> IndexReport:
+Indices = Mapping[str, WritableCache]
+"""A cache, opened with each of its indices that is meant: by the name of a view, "" for the index of all packages."""
+
+
+def update_index(cache: WritableCache, observer: Observer = ignore) -> IndexReport:
     """Enter the packages that the index lacks. Only those are read; what it names already is not."""
-    tags, index = _tags_and_index(cache)
-    listed = index.present()
-    unlisted = tuple(sorted(set(tags) - listed))
-    damaged: list[str] = []
-    added = document_of(read_entries(cache, [tags[each] for each in unlisted], damaged, observer))
-    written = bool(len(added.records)) and cache.merge_index(added)
-    vanished = tuple(sorted(listed - set(tags)))
-    return IndexReport(cache.name, len(tags), unlisted, vanished, tuple(sorted(damaged)), written, signature_of(cache))
+    (report,) = update_indices(cache, {"": cache}, observer=observer)
+    return report
 
 
-def rebuild_index(cache: BinaryCache, observer: Observer = ignore) -> IndexReport:
+def rebuild_index(cache: WritableCache, observer: Observer = ignore) -> IndexReport:
     """Read every package and write the index anew; what is gone or damaged is left out and reported.
 
     Raises `ContentError`, and leaves the index as it is, if that is every single package.
     """
-    tags = packages_of(cache)
-    listed = old_hashes(cache, observer)
+    (report,) = rebuild_indices(cache, {"": cache}, observer=observer)
+    return report
+
+
+def update_indices(
+    whole: ReadableCache, indices: Indices, queries: Sequence[Query] = (), observer: Observer = ignore
+) -> list[IndexReport]:
+    """Enter the chosen packages (all, without a query) that the indices lack. Only those are read.
+
+    Raises `NoMatchError` for a query that nothing matches.
+    """
+    # a query is asked of the index of all packages, which is the one to be updated where no view is named
+    tags, index = _tags_and_index(whole) if queries or "" in indices else (packages_of(whole), EMPTY)
+    unlisted = tags.keys() - index.present() if queries else set()
     damaged: list[str] = []
-    document = document_of(read_entries(cache, tags.values(), damaged, observer))
-    found = document.present()
-    if not found:
+    read = document_of(read_entries(whole, [tags[each] for each in sorted(unlisted)], damaged, observer))
+    chosen = _chosen(index.merged(read), tags, queries) if queries else list(tags)
+    reports = []
+    for name, cache in indices.items():
+        listed = (index if name == "" else index_or_empty(cache)).present()
+        lacking = [each for each in chosen if each not in listed]
+        known, unsound = read.present(), list(damaged)
+        unread = [tags[each] for each in sorted(lacking) if each not in known]
+        read = read.merged(document_of(read_entries(whole, unread, unsound, observer)))
+        known = read.present()
+        added = [each for each in lacking if each in known]
+        written = bool(added) and cache.merge_index(_part(read, added))
+        reports.append(
+            IndexReport(
+                whole.name,
+                len(listed) + len(added) if name else len(tags),
+                tuple(sorted(added if name else lacking)),
+                tuple(sorted(listed - tags.keys())),
+                tuple(sorted(set(unsound))),
+                written,
+                signature_of(cache),
+                name,
+            )
+        )
+    return reports
+
+
+def rebuild_indices(
+    whole: ReadableCache, indices: Indices, queries: Sequence[Query] = (), observer: Observer = ignore
+) -> list[IndexReport]:
+    """Read every package, and make each index of exactly the chosen ones (all, without a query).
+
+    Raises `ContentError`, and leaves all as they are, if no package can be read.
+    """
+    tags = packages_of(whole)
+    listed = {name: old_hashes(cache, observer) for name, cache in indices.items()}
+    unsound: list[str] = []
+    read = document_of(read_entries(whole, tags.values(), unsound, observer))
+    known = read.present()
+    if not known:
         raise ContentError(
-            f"{cache.name}: none of its {len(tags)} packages could be read, so its index stays as it is",
+            f"{whole.name}: none of its {len(tags)} packages could be read, so its index stays as it is",
             hint="see the warnings for why; if they are not signed, say --no-check-signature",
         )
-    cache.merge_index(document, replace=True)
-    return IndexReport(
-        cache.name,
-        len(found),
-        tuple(sorted(found - listed)),
-        tuple(sorted(listed - set(tags))),
-        tuple(sorted(damaged)),
-        written=True,
-        signature=signature_of(cache),
-    )
+    chosen = [each for each in _chosen(read, tags, queries) if each in known]
+    document = _part(read, chosen)
+    reports = []
+    for name, cache in indices.items():
+        cache.merge_index(document, replace=True)
+        reports.append(
+            IndexReport(
+                whole.name,
+                len(chosen),
+                tuple(sorted(set(chosen) - listed[name])),
+                tuple(sorted(listed[name] - tags.keys())),
+                tuple(sorted(unsound)),
+                written=True,
+                signature=signature_of(cache),
+                view=name,
+            )
+        )
+    return reports
 
 
-def check_index(cache: BinaryCache) -> IndexReport:
+def check_index(cache: ReadableCache) -> IndexReport:
     """Compare the index with one listing of the cache. Nothing is written."""
     tags, index = _tags_and_index(cache)
     listed = index.present()
@@ -100,7 +155,7 @@ def check_index(cache: BinaryCache) -> IndexReport:
     return IndexReport(cache.name, len(tags), unlisted, vanished, signature=signature_of(cache))
 
 
-def signature_of(cache: BinaryCache) -> IndexSignature:
+def signature_of(cache: ReadableCache) -> IndexSignature:
     """Tell who signed the index of a cache; nobody signed one that is not there.
 
     That it cannot be found out is told, too: what was to be done to the index does not fail for that.
@@ -113,7 +168,7 @@ def signature_of(cache: BinaryCache) -> IndexSignature:
         return IndexSignature(problem=error.message)
 
 
-def old_hashes(cache: BinaryCache, observer: Observer = ignore) -> set[str]:
+def old_hashes(cache: ReadableCache, observer: Observer = ignore) -> set[str]:
     """Return what the index lists that is about to be made anew, whatever state it is in."""
     try:
         return set(index_or_empty(cache).present())
@@ -122,7 +177,7 @@ def old_hashes(cache: BinaryCache, observer: Observer = ignore) -> set[str]:
         return set()
 
 
-def _tags_and_index(cache: BinaryCache) -> tuple[Mapping[str, str], IndexDocument]:
+def _tags_and_index(cache: ReadableCache) -> tuple[Mapping[str, str], IndexDocument]:
     """Ask for both at once: a listing keeps the other side busy, an index this one."""
     with ThreadPoolExecutor(1) as lister:
         listing = lister.submit(packages_of, cache)
@@ -134,7 +189,7 @@ def _tags_and_index(cache: BinaryCache) -> tuple[Mapping[str, str], IndexDocumen
         return listing.result(), index
 
 
-def index_or_empty(cache: BinaryCache) -> IndexDocument:
+def index_or_empty(cache: ReadableCache) -> IndexDocument:
     """Return the index of a cache, an empty one if there is none."""
     try:
         return cache.read_index() or EMPTY
@@ -148,7 +203,7 @@ def document_of(entries: Iterable[CacheEntry]) -> IndexDocument:
 
 
 def read_entries(
-    cache: BinaryCache, tags: Iterable[str], damaged: list[str], observer: Observer = ignore
+    cache: ReadableCache, tags: Iterable[str], damaged: list[str], observer: Observer = ignore
 ) -> Iterator[CacheEntry]:
     """Read packages at tags or paths; those that are no sound packages are told and join `damaged`."""
 
@@ -163,69 +218,7 @@ def read_entries(
     return (entry for entry in in_turns(read, tags) if entry)
 
 
-Views = Mapping[str, BinaryCache]
-"""The mirror, opened with each view's index in place of its own, by the view's name."""
-
-
-def update_views(
-    whole: BinaryCache, views: Views, queries: Sequence[Query] = (), observer: Observer = ignore
-) -> list[IndexReport]:
-    """Enter the chosen packages (all, without a query) that the views lack. Only those are read."""
-    tags = packages_of(whole)
-    index = index_or_empty(whole) if queries else EMPTY
-    unlisted = tags.keys() - index.present() if queries else set()
-    damaged: list[str] = []
-    read = document_of(read_entries(whole, [tags[each] for each in sorted(unlisted)], damaged, observer))
-    chosen = _chosen(index.merged(read), tags, queries)
-    reports = []
-    for name, view in views.items():
-        listed = index_or_empty(view).present()
-        lacking = [each for each in chosen if each not in listed]
-        known, unsound = read.present(), list(damaged)
-        unread = [tags[each] for each in lacking if each not in known]
-        read = read.merged(document_of(read_entries(whole, unread, unsound, observer)))
-        known = read.present()
-        added = [each for each in lacking if each in known]
-        written = bool(added) and view.merge_index(_part(read, added))
-        reports.append(
-            IndexReport(
-                whole.name,
-                len(listed) + len(added),
-                tuple(sorted(added)),
-                tuple(sorted(listed - tags.keys())),
-                tuple(sorted(set(unsound))),
-                written,
-                signature_of(view),
-                name,
-            )
-        )
-    return reports
-
-
-def rebuild_views(
-    whole: BinaryCache, views: Views, queries: Sequence[Query] = (), observer: Observer = ignore
-) -> list[IndexReport]:
-    """Read every package, and make each view of exactly the chosen ones (all, without a query)."""
-    tags = packages_of(whole)
-    unsound: list[str] = []
-    read = document_of(read_entries(whole, tags.values(), unsound, observer))
-    damaged, known = tuple(sorted(unsound)), read.present()
-    chosen = [each for each in _chosen(read, tags, queries) if each in known]
-    document = _part(read, chosen)
-    reports = []
-    for name, view in views.items():
-        listed = old_hashes(view, observer)
-        view.merge_index(document, replace=True)
-        added, vanished = tuple(sorted(set(chosen) - listed)), tuple(sorted(listed - tags.keys()))
-        reports.append(
-            IndexReport(
-                whole.name, len(chosen), added, vanished, damaged, written=True, signature=signature_of(view), view=name
-            )
-        )
-    return reports
-
-
-def check_views(whole: BinaryCache, views: Views) -> list[IndexReport]:
+def check_views(whole: ReadableCache, views: Mapping[str, ReadableCache]) -> list[IndexReport]:
     """Look for packages that views name and that are not there. Raises `NotFoundError` if there is no such view."""
     tags = packages_of(whole)
     reports = []
@@ -260,6 +253,8 @@ def _chosen(index: IndexDocument, tags: Mapping[str, str], queries: Sequence[Que
         return [key.hash for key in search.closure(list(roots)) if key.hash in tags]
 
 
-def _part(index: IndexDocument, chosen: Sequence[str]) -> IndexDocument:
+def _part(index: IndexDocument, chosen: Collection[str]) -> IndexDocument:
     """Return an index of some packages of another, and of all they depend on."""
+    if index.present() == set(chosen):
+        return index
     return index_of((spec, index.graph) for spec in index.specs(chosen))

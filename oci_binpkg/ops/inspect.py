@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from oci_binpkg.cache.oci import OciCache
+from oci_binpkg.cache.protocol import KeepsImages
 from oci_binpkg.errors import ContentError, NotFoundError, SignatureError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.model.content import Descriptor, Digest
@@ -119,7 +119,7 @@ class CacheInfo:
         return {"name": self.name, "size": self.size, "tags": [tag.to_json() for tag in self.tags]}
 
 
-def inspect_cache(cache: OciCache, observer: Observer = ignore) -> CacheInfo:
+def inspect_cache(cache: KeepsImages, observer: Observer = ignore) -> CacheInfo:
     """Read the manifest of every tag (one or two requests each).
 
     A damaged one is reported and passed over, as is one that has to be signed and is not: nothing is said of it.
@@ -151,7 +151,7 @@ def inspect_cache(cache: OciCache, observer: Observer = ignore) -> CacheInfo:
     return CacheInfo(cache.name, found, sum(sizes.values()))
 
 
-def inspect_image(cache: OciCache, reference: str) -> list[ImageInfo]:
+def inspect_image(cache: KeepsImages, reference: str) -> list[ImageInfo]:
     """Return the image under a tag or digest; one for each platform if it is an index."""
     descriptor, manifest = manifest_at(cache, reference)
     name = f"{cache.name}:{reference}"
@@ -166,7 +166,7 @@ def inspect_image(cache: OciCache, reference: str) -> list[ImageInfo]:
     return images
 
 
-def _image(cache: OciCache, name: str, descriptor: Descriptor, manifest: Manifest) -> ImageInfo:
+def _image(cache: KeepsImages, name: str, descriptor: Descriptor, manifest: Manifest) -> ImageInfo:
     data = blob_of(cache.store, manifest.config).read(limit=MAX_MANIFEST_BYTES)
     if data == b"{}":
         raise ContentError(
@@ -193,7 +193,7 @@ def _names_by_history(config: ImageConfig, layers: int) -> list[str]:
     return [text.removeprefix("oci-binpkg ")[:_SHOWN] for text in filled]
 
 
-def _names_by_prefix(cache: OciCache, config: ImageConfig, manifest: Manifest, names: list[str]) -> list[str]:
+def _names_by_prefix(cache: KeepsImages, config: ImageConfig, manifest: Manifest, names: list[str]) -> list[str]:
     """Name layers of images without a history by the packages of this cache that have them."""
     tags = package_tags(cache, config)
     known = {digest: tag.removesuffix(f"-{hash_of_tag(tag)}.spack") for digest, (tag, _) in tags.items()}

@@ -31,8 +31,7 @@ from oci_binpkg.errors import (
 )
 from oci_binpkg.events import BatchStarted, BytesPacked, Observer, PackageFinished, PackageStarted, Warned, ignore
 from oci_binpkg.installs.protocol import InstallRecord
-from oci_binpkg.installs.spack import Addition, SpackInstalls
-from oci_binpkg.installs.transaction import Place, StagedPackage, commit, stage, sweep
+from oci_binpkg.installs.transaction import Addition, ChangeableTree, Place, StagedPackage, commit, stage, sweep
 from oci_binpkg.installs.verifications import Verifications
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.spec import Spec
@@ -137,7 +136,7 @@ class InstallReport:
 
 
 def install(
-    installs: SpackInstalls,
+    installs: ChangeableTree,
     sources: Sources,
     queries: Sequence[Query],
     options: InstallOptions | None = None,
@@ -151,7 +150,7 @@ def install(
 
 
 def install_resolved(
-    installs: SpackInstalls,
+    installs: ChangeableTree,
     sources: Sources,
     resolution: Resolution,
     options: InstallOptions | None = None,
@@ -169,7 +168,7 @@ def install_resolved(
     return InstallReport(installs.root, (*results, *job.run(todo)))
 
 
-def _sweep_beside(results: Sequence[InstallResult], installs: SpackInstalls) -> None:
+def _sweep_beside(results: Sequence[InstallResult], installs: ChangeableTree) -> None:
     """Remove what installs left that were killed when all was in place: nothing is staged there any more."""
     beside = {os.path.dirname(result.prefix): result for result in results if result.outcome is Installed.PRESENT}
     for result in beside.values():
@@ -181,7 +180,7 @@ def _sweep_beside(results: Sequence[InstallResult], installs: SpackInstalls) -> 
 
 @dataclass(slots=True)
 class _Install:
-    installs: SpackInstalls
+    installs: ChangeableTree
     sources: Sources
     resolution: Resolution
     options: InstallOptions

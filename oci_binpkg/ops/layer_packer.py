@@ -15,7 +15,7 @@ from oci_binpkg.archive.received import received
 from oci_binpkg.archive.tar_writer import write_tar
 from oci_binpkg.errors import ContentError
 from oci_binpkg.events import BytesPacked, Observer, Warned, ignore
-from oci_binpkg.installs.protocol import InstallRecord, Installs
+from oci_binpkg.installs.protocol import InstallRecord, InstallTree
 from oci_binpkg.ops.stack import PackedPackage
 from oci_binpkg.relocate.scan import PrefixScanner
 
@@ -28,7 +28,7 @@ class LayerPacker:
 
     def __init__(
         self,
-        installs: Installs,
+        installs: InstallTree,
         cache: LayerCache,
         codec: Codec,
         *,
@@ -105,7 +105,7 @@ class LayerPacker:
         )
 
 
-def distribution_of(installs: Installs, record: InstallRecord) -> Distribution:
+def distribution_of(installs: InstallTree, record: InstallRecord) -> Distribution:
     """Return the head of a package's `.spack/binary_distribution`: where it is, and what its files may mention."""
     return Distribution(
         sbang_install_path=installs.sbang_path,

@@ -10,12 +10,11 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from oci_binpkg.cache.oci import OciCache, batched
-from oci_binpkg.cache.protocol import BinaryCache
+from oci_binpkg.cache.protocol import WritableCache
 from oci_binpkg.errors import BinpkgError
 from oci_binpkg.events import BatchStarted, Observer, Warned, ignore
 from oci_binpkg.index.document import index_of
-from oci_binpkg.installs.protocol import Installs
+from oci_binpkg.installs.protocol import InstallTree
 from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.ops.contents import packages_there
 from oci_binpkg.ops.image import tag_image
@@ -41,9 +40,9 @@ class PushOptions:
 
 
 def push(
-    installs: Installs,
+    installs: InstallTree,
     selection: Selection,
-    cache: BinaryCache,
+    cache: WritableCache,
     packer: Packer,
     *,
     base: BaseImages = no_base,
@@ -70,21 +69,21 @@ def push(
         results += [PackageResult(r.spec, PushOutcome.PLANNED, PackageKey.of(r.spec).tag) for r in todo]
         return PushReport(cache.name, tuple(results))
     stack = Stack(installs, cache, packer, present, base=base, observer=observer)
-    if isinstance(cache, OciCache):
+    if cache.images is not None:
         stacked = {record.spec.hash for record in stack.closure(record.spec for record in todo)}
         PushSchedule(stack, [r for r in left if r.spec.hash in stacked], publish=False).run(options.jobs)
-    with batched(cache):
+    with cache.batch():
         results += PushSchedule(stack, todo, publish=True).run(options.jobs)
     written = options.update_index and _update_index(installs, cache, results)
     image = None
-    if options.tag and isinstance(cache, OciCache) and not any(result.error for result in results):
+    if options.tag and cache.images is not None and not any(result.error for result in results):
         needed = [r for r in stack.closure(selection.roots) if stack.is_present(r.spec.hash)]
         PushSchedule(stack, [], publish=False, needed=needed).run(options.jobs)
-        image = tag_image(stack, cache, selection.roots, options.tag)
+        image = tag_image(stack, cache.images, selection.roots, options.tag)
     return PushReport(cache.name, tuple(results), image, written)
 
 
-def _update_index(installs: Installs, cache: BinaryCache, results: Iterable[PackageResult]) -> bool:
+def _update_index(installs: InstallTree, cache: WritableCache, results: Iterable[PackageResult]) -> bool:
     there = [r.spec for r in results if r.outcome in (PushOutcome.PUSHED, PushOutcome.SKIPPED)]
     if not there:
         return False

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from oci_binpkg.disk import Batch, batch, disk_errors, make_folder
-from oci_binpkg.installs.protocol import Installs
+from oci_binpkg.installs.protocol import InstallTree
 from oci_binpkg.model.query import Query, select
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.model.spec_document import spec_document
@@ -38,7 +38,7 @@ def save_specs(specs: Iterable[tuple[Spec, SpecGraph]], folder: str) -> list[Sav
         return [_save(files, spec, graph, folder) for spec, graph in specs]
 
 
-def specs_in(installs: Installs, queries: Sequence[Query], *, present: bool = False) -> list[Spec]:
+def specs_in(installs: InstallTree, queries: Sequence[Query], *, present: bool = False) -> list[Spec]:
     """Return the specs of a tree that match the queries (all, without one), externals left out.
 
     With `present` those whose prefix is gone are left out, too.

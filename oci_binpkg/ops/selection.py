@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from oci_binpkg.errors import NoMatchError
-from oci_binpkg.installs.protocol import InstallRecord, Installs
+from oci_binpkg.installs.protocol import InstallRecord, InstallTree
 from oci_binpkg.model.query import Query, one
 from oci_binpkg.model.spec import Spec
 
@@ -31,7 +31,7 @@ class Selection:
     gone: tuple[InstallRecord, ...]
 
 
-def select(installs: Installs, queries: Sequence[Query], only: Only | None = None) -> Selection:
+def select(installs: InstallTree, queries: Sequence[Query], only: Only | None = None) -> Selection:
     """Select by queries, each of which must mean exactly one package; without any, all explicitly installed packages.
 
     Raises `NoMatchError` and `AmbiguousQueryError`, naming near names or the candidates.
@@ -49,7 +49,7 @@ def select(installs: Installs, queries: Sequence[Query], only: Only | None = Non
     return Selection(roots, wanted, gone)
 
 
-def _roots(installs: Installs, queries: Sequence[Query]) -> tuple[Spec, ...]:
+def _roots(installs: InstallTree, queries: Sequence[Query]) -> tuple[Spec, ...]:
     candidates = [record.spec for record in _packages(installs.records())]
     if queries:
         return tuple(dict.fromkeys(one(query, candidates, installs.graph) for query in queries))

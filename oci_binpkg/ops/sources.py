@@ -9,8 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Final
 
-from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import BinaryCache, CacheEntry
+from oci_binpkg.cache.protocol import CacheEntry, KeepsImages, ReadableCache
 from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError, QueryError, UsageError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.index.document import EMPTY, IndexDocument
@@ -61,7 +60,7 @@ class Sources:
     `failures` holds, by hash, why a package that is there could not be had (damaged, not signed, ...).
     """
 
-    caches: Sequence[BinaryCache]
+    caches: Sequence[ReadableCache]
     observer: Observer = ignore
     _indices: dict[str, IndexDocument | None] = field(default_factory=dict)
     failures: dict[str, BinpkgError] = field(default_factory=dict)
@@ -126,9 +125,11 @@ class Sources:
 
         Raises `NotFoundError` for layers that are no package of the cache, the base image's aside.
         """
-        cache = self.caches[0]
-        if not isinstance(cache, OciCache):
-            raise UsageError(f"{cache.name} keeps packages, no images", hint="name a registry or an image layout")
+        cache = self.caches[0].images
+        if cache is None:
+            raise UsageError(
+                f"{self.caches[0].name} keeps packages, no images", hint="name a registry or an image layout"
+            )
         image = read_image(cache.store, reference, this_platform())
         found = stacked(cache, image) or _read(cache, image)
         roots = [entry.document.root for entry in found]
@@ -179,7 +180,7 @@ class Sources:
                 self.failures[spec.hash] = error
                 passed.append(f"{cache.name}: {error.message}")
 
-    def _find(self, cache: BinaryCache, key: PackageKey) -> FoundEntry:
+    def _find(self, cache: ReadableCache, key: PackageKey) -> FoundEntry:
         """Return a package of a cache; what was found once in this run is not asked for again."""
         known = self._known.get((cache.name, key.hash))
         if known is None:
@@ -202,7 +203,7 @@ class Sources:
         return None
 
 
-def _read(cache: OciCache, image: StoredImage) -> list[CacheEntry]:
+def _read(cache: KeepsImages, image: StoredImage) -> list[CacheEntry]:
     """Return the packages of an image by reading each of them."""
     tags = package_tags(cache, image.config)
     wanted = [tags[layer.digest] for layer in image.manifest.layers if layer.digest in tags]
@@ -210,7 +211,7 @@ def _read(cache: OciCache, image: StoredImage) -> list[CacheEntry]:
         return list(readers.map(lambda known: cache.entry(*known), wanted))
 
 
-def _another(cache: BinaryCache, key: PackageKey, entry: CacheEntry) -> ContentError:
+def _another(cache: ReadableCache, key: PackageKey, entry: CacheEntry) -> ContentError:
     """Return the error for a package that is not what is known of its hash: by the index, or by who asked for it."""
     root = entry.document.root
     return ContentError(

@@ -9,11 +9,10 @@ from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from oci_binpkg.archive.growing_file import Follow
-from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import BinaryCache, CacheEntry
+from oci_binpkg.cache.protocol import CacheEntry, WritableCache
 from oci_binpkg.errors import AuthError, CertificateError, ContentError, NotFoundError, TransferError
 from oci_binpkg.events import Observer, PackageFinished, PackageStarted, Warned
-from oci_binpkg.installs.protocol import InstallRecord, Installs
+from oci_binpkg.installs.protocol import InstallRecord, InstallTree
 from oci_binpkg.model.content import Digest, Growing, Platform
 from oci_binpkg.model.image import (
     MAX_ENGINE_LAYERS,
@@ -87,8 +86,8 @@ class Stack:
 
     def __init__(
         self,
-        installs: Installs,
-        cache: BinaryCache,
+        installs: InstallTree,
+        cache: WritableCache,
         packer: Packer,
         present: Mapping[str, str],
         *,
@@ -119,7 +118,7 @@ class Stack:
         A package that the cache lists is packed again only when forced to, and its layer is most likely there.
         """
         package_hash = record.spec.hash
-        upload = self._cache.upload_growing if isinstance(self._cache, OciCache) else None
+        upload = self._cache.upload_growing
         if upload is None or self.is_present(package_hash):
             return None
 

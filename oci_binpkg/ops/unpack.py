@@ -15,8 +15,7 @@ from oci_binpkg.archive.received import Tee
 from oci_binpkg.cache.protocol import CacheEntry
 from oci_binpkg.errors import ContentError, InstallsError, LocalDiskError
 from oci_binpkg.installs.install_manifest import MANIFEST, early_hashes, manifest_of, read_manifest
-from oci_binpkg.installs.spack import SpackInstalls
-from oci_binpkg.installs.transaction import Place
+from oci_binpkg.installs.transaction import ChangeableTree, Place
 from oci_binpkg.model.image import known_diff_id
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.ops.agreement import check_spec_file
@@ -46,7 +45,7 @@ class Unpacked:
 def unpack(
     entry: CacheEntry,
     place: Place,
-    installs: SpackInstalls,
+    installs: ChangeableTree,
     *,
     allow_stale: bool = False,
     keep_layer: bool = False,
@@ -112,7 +111,7 @@ def _check_hash(spec: Spec, extracted: Extracted) -> None:
 def _relocated(
     place: Place,
     extracted: Extracted,
-    installs: SpackInstalls,
+    installs: ChangeableTree,
     mapping: PrefixMap,
     *,
     allow_stale: bool,
@@ -148,7 +147,7 @@ def _relocated(
 
 
 def new_prefixes(
-    spec: Spec, distribution: Distribution, installs: SpackInstalls, graph: SpecGraph, final: str
+    spec: Spec, distribution: Distribution, installs: ChangeableTree, graph: SpecGraph, final: str
 ) -> dict[str, str]:
     """Return the prefix in this tree for each hash that the package's files may mention; its own is `final`.
 
@@ -169,7 +168,7 @@ def new_prefixes(
     return found
 
 
-def _bring_sbang(place: Place, extracted: Extracted, installs: SpackInstalls) -> None:
+def _bring_sbang(place: Place, extracted: Extracted, installs: ChangeableTree) -> None:
     """Write the script that long interpreter lines need, where a file of the package refers to it.
 
     The list of texts is the archive's word: only what came out of it as a file is read, never a link.

@@ -11,9 +11,8 @@ from typing import Any
 
 from oci_binpkg.errors import InstallsError, LocalDiskError, UsageError
 from oci_binpkg.installs.install_manifest import Difference, compare
-from oci_binpkg.installs.protocol import InstallRecord, Installs
-from oci_binpkg.installs.spack import SpackInstalls
-from oci_binpkg.installs.transaction import hidden
+from oci_binpkg.installs.protocol import InstallRecord, InstallTree
+from oci_binpkg.installs.transaction import ChangeableTree, hidden
 from oci_binpkg.installs.verifications import Verification, Verifications
 from oci_binpkg.model.query import Query, one
 from oci_binpkg.model.spec import Spec
@@ -51,7 +50,7 @@ class Verified:
         }
 
 
-def uninstall(installs: SpackInstalls, queries: Sequence[Query], *, dependents: bool = False) -> list[Spec]:
+def uninstall(installs: ChangeableTree, queries: Sequence[Query], *, dependents: bool = False) -> list[Spec]:
     """Remove packages, each query meaning exactly one; with `dependents` also what needs them. Dependents go first.
 
     Raises `InstallsError` naming what still needs them otherwise.
@@ -78,7 +77,7 @@ def uninstall(installs: SpackInstalls, queries: Sequence[Query], *, dependents: 
     return removed
 
 
-def _remove(installs: SpackInstalls, spec: Spec) -> None:
+def _remove(installs: ChangeableTree, spec: Spec) -> None:
     """Remove one package, if nothing needs it by what the database says under its lock."""
     with installs.locked(spec), ExitStack() as removing, installs.changing() as change:
         record = installs.record(spec.hash)
@@ -111,7 +110,7 @@ def _dependents(records: Sequence[InstallRecord], package_hash: str) -> list[Spe
     return list(found.values())
 
 
-def verify_store(installs: Installs, queries: Sequence[Query] = ()) -> list[Verified]:
+def verify_store(installs: InstallTree, queries: Sequence[Query] = ()) -> list[Verified]:
     """Compare the files of all packages (or those that match a query) with their records."""
     records = [record for record in installs.records() if not record.spec.is_external and record.installed]
     if queries:
@@ -123,10 +122,9 @@ def verify_store(installs: Installs, queries: Sequence[Query] = ()) -> list[Veri
     return [replace(each, verification=known.of(record)) for each, record in zip(compared, records, strict=True)]
 
 
-def _verify(installs: Installs, record: InstallRecord) -> Verified:
+def _verify(installs: InstallTree, record: InstallRecord) -> Verified:
     try:
-        if isinstance(installs, SpackInstalls):
-            installs.check_prefix(record)
+        installs.check_prefix(record)
         if not record.is_present:
             return Verified(record.spec, record.prefix, unverifiable="the prefix is gone")
         return Verified(record.spec, record.prefix, tuple(compare(record.prefix)))
@@ -134,5 +132,5 @@ def _verify(installs: Installs, record: InstallRecord) -> Verified:
         return Verified(record.spec, record.prefix, unverifiable=error.message)
 
 
-def _needs(installs: SpackInstalls, spec: Spec, wanted: set[str]) -> bool:
+def _needs(installs: ChangeableTree, spec: Spec, wanted: set[str]) -> bool:
     return any(each.hash in wanted for each in installs.graph.closure([spec]) if each.hash != spec.hash)

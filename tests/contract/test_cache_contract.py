@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from oci_binpkg.cache.protocol import BinaryCache
+from oci_binpkg.cache.protocol import WritableCache
 from oci_binpkg.errors import ContentError, NotFoundError
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.image import known_diff_id
@@ -25,17 +25,17 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CacheCase]:
 
 
 @pytest.fixture
-def cache(case: CacheCase) -> BinaryCache:
+def cache(case: CacheCase) -> WritableCache:
     return case.cache
 
 
-def names(cache: BinaryCache) -> list[str]:
+def names(cache: WritableCache) -> list[str]:
     index = cache.read_index()
     assert index is not None
     return sorted(spec.name for spec in index.packages())
 
 
-def test_names_itself_for_people(cache: BinaryCache) -> None:
+def test_names_itself_for_people(cache: WritableCache) -> None:
     assert cache.name
 
 
@@ -48,7 +48,7 @@ def test_a_fresh_cache_is_empty_and_not_broken(case: CacheCase) -> None:
         assert case.cache.hashes() == {}
 
 
-def test_what_was_published_is_found_as_it_was(cache: BinaryCache) -> None:
+def test_what_was_published_is_found_as_it_was(cache: WritableCache) -> None:
     entry = made_up("curl", "8.1", needs=("zlib", "openssl"))
     cache.publish(entry)
     found = cache.find(entry.key)
@@ -61,7 +61,7 @@ def test_what_was_published_is_found_as_it_was(cache: BinaryCache) -> None:
 
 
 @pytest.mark.covers("B14")
-def test_another_package_of_that_name_is_not_there(cache: BinaryCache) -> None:
+def test_another_package_of_that_name_is_not_there(cache: WritableCache) -> None:
     cache.publish(made_up("zlib"))
     for key in (
         PackageKey("zlib", "1.0", "z" * 32),
@@ -72,7 +72,7 @@ def test_another_package_of_that_name_is_not_there(cache: BinaryCache) -> None:
             cache.find(key)
 
 
-def test_a_layer_is_sent_once(cache: BinaryCache) -> None:
+def test_a_layer_is_sent_once(cache: WritableCache) -> None:
     entry = made_up("zlib")
     assert cache.upload(entry.layer) is True
     assert cache.upload(entry.layer) is False
@@ -87,13 +87,13 @@ def test_an_uploaded_layer_is_no_package_yet(case: CacheCase) -> None:
         assert case.cache.hashes() == {}
 
 
-def test_publishing_again_changes_nothing(cache: BinaryCache) -> None:
+def test_publishing_again_changes_nothing(cache: WritableCache) -> None:
     entry = made_up("zlib")
     assert cache.publish(entry) == cache.publish(entry)
     assert layer_bytes(cache.find(entry.key).layer) == entry.layer.blob.read()
 
 
-def test_a_package_is_replaced_by_publishing_another_layer(cache: BinaryCache) -> None:
+def test_a_package_is_replaced_by_publishing_another_layer(cache: WritableCache) -> None:
     first, second = made_up("zlib", text="first"), made_up("zlib", text="second")
     assert cache.publish(first) != cache.publish(second)
     assert layer_bytes(cache.find(first.key).layer) == second.layer.blob.read()
@@ -110,7 +110,7 @@ def test_packages_are_listed_and_each_can_be_had_from_the_list(case: CacheCase) 
         assert case.cache.entry(hashes[entry.key.hash]).key == entry.key
 
 
-def test_the_index_grows_by_merging_and_is_not_written_for_nothing(cache: BinaryCache) -> None:
+def test_the_index_grows_by_merging_and_is_not_written_for_nothing(cache: WritableCache) -> None:
     first, second = made_up("curl", needs=("zlib",)), made_up("zlib")
     assert cache.merge_index(index_for(first)) is True
     assert names(cache) == ["curl"]
@@ -119,14 +119,14 @@ def test_the_index_grows_by_merging_and_is_not_written_for_nothing(cache: Binary
     assert names(cache) == ["curl", "zlib"]
 
 
-def test_an_index_that_nobody_signed_says_so(cache: BinaryCache) -> None:
+def test_an_index_that_nobody_signed_says_so(cache: WritableCache) -> None:
     with pytest.raises(NotFoundError):
         cache.index_signature()
     cache.merge_index(index_for(made_up("zlib")))
     assert cache.index_signature() == IndexSignature(signer="", problem="")
 
 
-def test_an_index_can_be_written_anew(cache: BinaryCache) -> None:
+def test_an_index_can_be_written_anew(cache: WritableCache) -> None:
     assert cache.merge_index(index_for(made_up("gone")), replace=True) is True
     assert names(cache) == ["gone"]
     assert cache.merge_index(index_for(made_up("curl", needs=("zlib",))), replace=True) is True
@@ -135,7 +135,7 @@ def test_an_index_can_be_written_anew(cache: BinaryCache) -> None:
     assert names(cache) == ["curl", "zlib"]
 
 
-def test_an_entry_tells_which_manifest_it_came_from(cache: BinaryCache) -> None:
+def test_an_entry_tells_which_manifest_it_came_from(cache: WritableCache) -> None:
     entry = made_up("zlib")
     assert cache.publish(entry) == cache.find(entry.key).manifest
 

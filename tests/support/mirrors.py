@@ -19,7 +19,7 @@ from typing import Any, Self
 from oci_binpkg.cache.mirror import MirrorCache
 from oci_binpkg.cache.mirror_manifest import blob_path
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import BinaryCache, CacheEntry
+from oci_binpkg.cache.protocol import CacheEntry, WritableCache
 from oci_binpkg.index.document import IndexDocument, index_of
 from oci_binpkg.model.content import Digest, Platform
 from oci_binpkg.model.image import Layer, PackageLayer, PackageSpec, compose
@@ -215,11 +215,12 @@ class Split:
     """One cache to write to and another to read from."""
 
     def __init__(self, written: MirrorCache, read: MirrorCache) -> None:
-        self.name = read.name
+        self.name, self.verifies, self.proves_listing = read.name, read.verifies, read.proves_listing
+        self.images, self.has_views, self.upload_growing = None, read.has_views, None
         self.hashes, self.find, self.entry = read.hashes, read.find, read.entry
         self.read_index = read.read_index
         self.upload, self.publish, self.merge_index = written.upload, written.publish, written.merge_index
-        self.remove, self.index_signature = written.remove, read.index_signature
+        self.batch, self.remove, self.index_signature = written.batch, written.remove, read.index_signature
 
 
 @dataclass(frozen=True)
@@ -230,8 +231,8 @@ class CacheCase:
     packages are listed without an index. `removes`: they can be removed.
     """
 
-    cache: BinaryCache
-    again: Callable[[], BinaryCache]
+    cache: WritableCache
+    again: Callable[[], WritableCache]
     damage: Callable[[Digest, bytes], None]
     lists: bool = True
     removes: bool = True

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
+from oci_binpkg.cache.open import Opener, Trust, parse_location
 from oci_binpkg.errors import ContentError, NotFoundError, SignatureError, UnsupportedError
 from oci_binpkg.events import Event, Warned
 from oci_binpkg.model.content import Digest
@@ -16,8 +17,9 @@ from oci_binpkg.model.image import known_diff_id
 from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.objects.directory import FileObjects
 from oci_binpkg.signing.clearsign import plain, stripped
+from oci_binpkg.store.memory import MemoryStore
 from tests.support.golden import GOLDEN
-from tests.support.mirrors import MirrorServer, index_for, layer_bytes, made_up
+from tests.support.mirrors import MirrorServer, layer_bytes
 
 GREET = PackageKey("greet", "2.0", "ycy3s262xlda5gbfvt67yi5tvhln2yrh")
 STEM = "linux-debian12-x86_64-gcc-12.2.0-greet-2.0-ycy3s262xlda5gbfvt67yi5tvhln2yrh"
@@ -192,14 +194,14 @@ def test_says_once_that_the_layout_is_old() -> None:
 
 
 def test_nothing_is_written() -> None:
-    cache = mirror(GOLDEN / "v2-unsigned")
-    entry = made_up("zlib")
-    for act in (
-        lambda: cache.publish(entry),
-        lambda: cache.upload(entry.layer),
-        lambda: cache.merge_index(index_for(entry)),
-        lambda: cache.remove(entry.key),
-    ):
-        with pytest.raises(UnsupportedError, match="only read") as caught:
-            act()
-        assert "oci-binpkg copy OLD NEW" in caught.value.hint
+    def open_objects(url: str) -> FileObjects:
+        return FileObjects(url.removeprefix("file://"))
+
+    opener = Opener(lambda _: MemoryStore(), lambda _: False, open_objects, lambda _: None)
+    location, trust = parse_location(f"file://{GOLDEN}/v2-unsigned"), Trust(False, plain, lambda *_, **__: None)
+    with pytest.raises(UnsupportedError, match="only read") as caught:
+        opener.writable(location, trust)
+    assert "oci-binpkg copy OLD NEW" in caught.value.hint
+    read = opener.cache(location, trust)
+    for verb in ("publish", "upload", "merge_index", "remove"):
+        assert not hasattr(read, verb)

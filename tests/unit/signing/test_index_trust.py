@@ -13,7 +13,7 @@ import pytest
 
 from oci_binpkg.cache.mirror import MirrorCache
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.cache.protocol import BinaryCache
+from oci_binpkg.cache.protocol import WritableCache
 from oci_binpkg.errors import KeyringError, NotFoundError, SignatureError, UsageError
 from oci_binpkg.model.content import Descriptor
 from oci_binpkg.signing.index_trust import IndexSignature, IndexTrust
@@ -37,7 +37,7 @@ def keyring(gpg_keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return keyring
 
 
-Opener = Callable[..., BinaryCache]
+Opener = Callable[..., WritableCache]
 
 
 @pytest.fixture(params=["mirror", "layout"])
@@ -56,7 +56,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path, keyring: Keyring) -> 
     return again
 
 
-def names(cache: BinaryCache) -> set[str]:
+def names(cache: WritableCache) -> set[str]:
     index = cache.read_index()
     assert index is not None
     return {spec.name for spec in index.packages()}
