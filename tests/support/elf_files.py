@@ -19,7 +19,11 @@ ET_REL, ET_EXEC, ET_DYN = 1, 2, 3
 
 @dataclass
 class ElfFile:
-    """What to build. `names` are (tag, text) of the dynamic section; `spare` a program header type to add, or 0."""
+    """What to build. `names` are (tag, text) of the dynamic section; `spare` a program header type to add, or 0.
+
+    `machine` is another than the usual one of that class and order; `numbers` are further dynamic entries; `note` is
+    the content of the note, `weak` are the versions needed that may be absent.
+    """
 
     bits: int = 64
     order: str = "<"
@@ -35,6 +39,10 @@ class ElfFile:
     sections: bool = True
     spare: Sequence[int] = ()
     page: int = 4096
+    machine: int = 0
+    numbers: Sequence[tuple[int, int]] = ()
+    note: bytes = b""
+    weak: Sequence[bytes] = ()
     table: bytearray = field(default_factory=lambda: bytearray(b"\0"))
 
     def intern(self, text: bytes) -> int:
@@ -82,7 +90,7 @@ class ElfFile:
 
         if self.interpreter:
             add("interp", self.interpreter + b"\0")
-        add("note", self.pack("III", 4, 0, 5) + b"GNU\0")
+        add("note", self.pack("III", 4, len(self.note), 5) + b"GNU\0" + self.note)
         entries = [(tag, self.intern(text)) for tag, text in self.names]
         symbols = b"".join(self.symbol(self.intern(name)) for name in (b"", *self.symbols))
         number = len(self.symbols) + 1
@@ -96,7 +104,7 @@ class ElfFile:
         entries += [
             (tag, self.base + parts[name][0]) for tag, name in ((HASH, "hash"), (STRTAB, "dynstr"), (SYMTAB, "dynsym"))
         ]
-        entries += [(STRSZ, len(self.table)), (SYMENT, 24 if self.wide else 16)]
+        entries += [(STRSZ, len(self.table)), (SYMENT, 24 if self.wide else 16), *self.numbers]
         if needed:
             entries += [(VERNEED, self.base + parts["versions"][0]), (VERNEEDNUM, len(self.versions))]
         if defined:
@@ -111,7 +119,7 @@ class ElfFile:
         for n, (file, version) in enumerate(self.versions):
             last = n == len(self.versions) - 1
             packed += self.pack("HHIII", 1, 1, self.intern(file), 16, 0 if last else 32)
-            packed += self.pack("IHHII", 0, 0, 2, self.intern(version), 0)
+            packed += self.pack("IHHII", 0, 2 * (version in self.weak), 2, self.intern(version), 0)
         return packed
 
     def _defined(self) -> bytes:
@@ -148,7 +156,8 @@ class ElfFile:
             body += bytes(8 + -end % 8)
             table, shoff, shnum = b"".join(listed), len(body), len(listed)
         ident = b"\x7fELF" + bytes([2 if self.wide else 1, 1 if self.order == "<" else 2, 1]) + bytes(9)
-        machine = {(64, "<"): 183, (64, ">"): 22, (32, "<"): 40, (32, ">"): 8}[self.bits, self.order]
+        usual = {(64, "<"): 183, (64, ">"): 22, (32, "<"): 40, (32, ">"): 8}
+        machine = self.machine or usual[self.bits, self.order]
         word = "Q" if self.wide else "I"
         sizes = (
             (64, 56, count, 64, shnum, max(0, shnum - 1))
