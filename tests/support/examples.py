@@ -25,3 +25,8 @@ def load_profile() -> None:
 def examples(nightly: int) -> settings:
     """Return what decorates a test that tries so many examples in the profile `nightly`, and a quarter of them by day."""
     return settings(max_examples=max(nightly * settings().max_examples // NIGHTLY, 10))
+
+
+def nightly() -> bool:
+    """Whether there is time for what takes long."""
+    return os.environ.get("HYPOTHESIS_PROFILE") == "nightly"

@@ -40,16 +40,16 @@ for line in sys.stdin:
             sys.exit(0)
         status, used = os.wait4(child, 0)[1:]
         code = os.waitstatus_to_exitcode(status)
-        texts = [os.pread(file.fileno(), 1 << 24, 0).decode("utf-8", "replace") for file in (out, err)]
+        texts = [os.pread(file.fileno(), 1 << 26, 0).decode("utf-8", "replace") for file in (out, err)]
     ended = "did not end" if code == -signal.SIGALRM else code
     spent = used.ru_utime + used.ru_stime
-    print(json.dumps([ended, used.ru_maxrss / 1024, spent, texts[0][:2000], texts[1][-4000:]]), flush=True)
+    print(json.dumps([ended, used.ru_maxrss / 1024, spent, texts[0], texts[1][-4000:]]), flush=True)
 """
 
 
 @dataclass(frozen=True)
 class Cost:
-    """How a command ended, its peak memory in MiB and its CPU time in seconds; what it printed, cut."""
+    """How a command ended, its peak memory in MiB and its CPU time in seconds; what it printed, the end of it for errors."""
 
     code: int | str
     memory: float
