@@ -9,13 +9,13 @@ from __future__ import annotations
 import copy
 import random
 import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from oci_binpkg.cache.open import FORMS, Location, Opener, Trust, parse_base, parse_location
+from oci_binpkg.cancel import Cancel
 from oci_binpkg.config.caches import ANYWHERE, CacheEndpoint, CacheSettings
 from oci_binpkg.config.settings import Settings, patience
 from oci_binpkg.config.trust_policy import place_name
@@ -65,13 +65,18 @@ class CacheOpener:
     """Opens caches by name or address, each held to what the configuration and the caller ask of signatures there."""
 
     def __init__(
-        self, settings: Settings, observer: Observer, connections: Callable[[], Connections] | None = None
+        self,
+        settings: Settings,
+        observer: Observer,
+        connections: Callable[[], Connections] | None = None,
+        cancel: Cancel | None = None,
     ) -> None:
         self._settings = settings
         self.observer = observer
         self._warn = Warnings(observer)
         self._installs: ChangeableTree | None = None
         self._connect = connections
+        self._cancel = cancel or Cancel()
 
     def location(self, text: str, *, writing: bool = False) -> Location:
         """Return where a CACHE or CACHE:TAG is; a configured name stands for its address to read or to write."""
@@ -290,7 +295,7 @@ class CacheOpener:
     @cached_property
     def patience(self) -> Patience:
         """How long to wait for locks; the observer hears what for."""
-        return patience(self._settings.lock_timeout, self.observer)
+        return patience(self._settings.lock_timeout, self.observer, self._cancel.sleep)
 
     @cached_property
     def connections(self) -> Connections:
@@ -299,7 +304,7 @@ class CacheOpener:
             return self._connect()
         from oci_binpkg.connections import Connections
 
-        return Connections(self._settings, self.observer)
+        return Connections(self._settings, self.observer, cancel=self._cancel)
 
     def _opener(self, location: Location) -> Opener:
         endpoint = location.endpoint if isinstance(location, ConfiguredLocation) else ANYWHERE
@@ -307,7 +312,7 @@ class CacheOpener:
             lambda repository: self.connections.registry(repository, endpoint),
             _speaks_plain_http,
             lambda url: self.connections.objects(url, endpoint),
-            _pause,
+            lambda turn: _pause(turn, self._cancel.sleep),
             self.observer,
             self.patience,
         )
@@ -331,6 +336,6 @@ def _speaks_plain_http(host: str) -> bool:
     return plain_http_on_loopback(host)
 
 
-def _pause(_turn: int) -> None:
+def _pause(_turn: int, sleep: Callable[[float], None]) -> None:
     """Wait a random moment, so that writers of one index get out of step."""
-    time.sleep(random.uniform(0.2, 2.0))  # noqa: S311 - spreads writers
+    sleep(random.uniform(0.2, 2.0))  # noqa: S311 - spreads writers

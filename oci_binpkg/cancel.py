@@ -53,7 +53,8 @@ class Cancel:
 
     def when_cancelled(self, wake: Callable[[], None]) -> None:
         """Have a method called when somebody cancels; its object is not kept alive by that."""
-        self._hurries.append(weakref.WeakMethod(wake))
+        # a new list, because a signal handler may be looking through the old one
+        self._hurries = [*(known for known in self._hurries if known() is not None), weakref.WeakMethod(wake)]
         if self._parent is not None:
             self._parent.when_cancelled(wake)
 

@@ -9,30 +9,29 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Final, Literal, Self, Unpack
+from typing import TYPE_CHECKING, BinaryIO, Literal, Self, Unpack
 
 from oci_binpkg.cache_opener import CacheOpener, TrustFlags
+from oci_binpkg.cancel import Cancel, CancelledError
 from oci_binpkg.config.caches import CacheKeys, CacheSettings
 from oci_binpkg.config.settings import Settings, config_path, load_lock_timeout, load_settings, patience
-from oci_binpkg.disk import foreign_writers
-from oci_binpkg.errors import EngineError, NoMatchError, NotFoundError, SignatureError, UsageError
+from oci_binpkg.errors import NoMatchError, NotFoundError, SignatureError, UsageError
 from oci_binpkg.events import Observer, Warnings, ignore
 from oci_binpkg.file_lock import Patience
 from oci_binpkg.model.arch import this_platform
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.reference import Reference, Repository, check_host, check_tag, check_view, is_loopback
+from oci_binpkg.operation import Operation, StrPath, is_no_text
 
 if TYPE_CHECKING:
     from oci_binpkg.archive.layer_cache import LayerCache
     from oci_binpkg.cache.protocol import ReadableCache
-    from oci_binpkg.connections import Connections
     from oci_binpkg.index.document import IndexDocument
-    from oci_binpkg.installs.protocol import InstallTree
     from oci_binpkg.installs.transaction import ChangeableTree
     from oci_binpkg.model.content import Digest
     from oci_binpkg.model.image import Runtime
@@ -40,27 +39,21 @@ if TYPE_CHECKING:
     from oci_binpkg.ops.check import Rebuilds
     from oci_binpkg.ops.copy import CopyReport
     from oci_binpkg.ops.download import Downloaded
-    from oci_binpkg.ops.engines import ContainerEngine, Kind, Loaded
+    from oci_binpkg.ops.engines import Loaded
     from oci_binpkg.ops.find import FoundPackage, Shown
     from oci_binpkg.ops.index import IndexReport
     from oci_binpkg.ops.inspect import CacheInfo, ImageInfo
     from oci_binpkg.ops.install import InstallReport
-    from oci_binpkg.ops.layer_packer import LayerPacker
     from oci_binpkg.ops.push_report import PushReport
     from oci_binpkg.ops.save_specs import SavedSpec
     from oci_binpkg.ops.search import CatalogMatch
     from oci_binpkg.ops.selection import Only
-    from oci_binpkg.ops.stack import BaseImages
     from oci_binpkg.ops.upkeep import Verified
     from oci_binpkg.signing.keyring import Key
     from oci_binpkg.transport.credentials import Credential
 
 __all__ = ["Client", "TrustFlags", "Wiring"]
 
-DEFAULT_COMPRESSION: Final = "gzip"
-_KINDS: Final[tuple[Kind, ...]] = ("docker", "podman")
-
-StrPath = str | os.PathLike[str]
 CacheLike = str | Repository | Reference
 """A cache, or an image in one: as on the command line, or a value. A repository is that of a registry."""
 Queries = str | Query | Iterable[str | Query]
@@ -73,7 +66,7 @@ class Client:
     `config` is the path of a configuration file or settings; without it the user's own configuration and the
     environment are read when they are first needed. `observer` hears events, from any thread. `layer_cache` is the
     folder of packed layers, in place of the configured one. `credentials` are logins by host, which go before what
-    docker and podman keep. `clock` returns seconds since the epoch.
+    docker and podman keep. `cancel` stops whatever is running. `clock` returns seconds since the epoch.
 
     A CACHE is an address (`oci://HOST/NAME`, `oci-layout:PATH`, a mirror's URL) or a configured name. Methods raise
     subclasses of `BinpkgError`; what failed for single packages stands in their reports. A context manager: `close`
@@ -87,13 +80,14 @@ class Client:
         observer: Observer = ignore,
         layer_cache: StrPath | None = None,
         credentials: Mapping[str, Credential] | None = None,
+        cancel: Cancel | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
         self._observer = observer
-        self._warn = Warnings(observer)
         self._layer_cache_folder = os.fspath(layer_cache) if layer_cache is not None else ""
-        self._credentials = credentials or {}
+        self._credentials = credentials
+        self._cancel = cancel
         self._clock = clock
         self._closing = ExitStack()
 
@@ -146,22 +140,32 @@ class Client:
         from oci_binpkg.ops.push import push as push_packages
         from oci_binpkg.ops.selection import select
 
-        chosen = _only(only)
-        text, flags, parsed = _text(cache), TrustFlags(key=key, unsigned=unsigned), _parsed(queries)
-        if tag:
-            check_tag(tag)
-        installs = self._installs(store)
-        if update_index:
-            self._opener.index_is_settled(text, flags)
-        target = self._opener.images(text, flags) if tag else self._opener.target(text, flags)
-        packer = self._packer(installs, compression)
-        base = self._base_images(base_image)
-        selection = select(installs, parsed, chosen)
-        wanted = [record.spec for record in selection.wanted]
-        others = [self._opener.cache(text) for text in _texts(skip_present_in)]
-        elsewhere = frozenset[str]().union(*(hashes_there(other, wanted, self._observer) for other in others))
-        options = PushOptions(force, update_index, dry_run, tag, self._jobs(jobs), elsewhere=elsewhere)
-        return push_packages(installs, selection, target, packer, base=base, options=options, observer=self._observer)
+        with self._operation() as work:
+            chosen = _only(only)
+            text, flags, parsed = _text(cache), TrustFlags(key=key, unsigned=unsigned), _parsed(queries)
+            if tag:
+                check_tag(tag)
+            installs = work.installs(store)
+            if update_index:
+                work.opener.index_is_settled(text, flags)
+            target = work.opener.images(text, flags) if tag else work.opener.target(text, flags)
+            packer = work.packer(installs, compression)
+            base = work.base_images(base_image)
+            selection = select(installs, parsed, chosen)
+            wanted = [record.spec for record in selection.wanted]
+            others = [work.opener.cache(text) for text in _texts(skip_present_in)]
+            elsewhere = frozenset[str]().union(*(hashes_there(other, wanted, work.observer) for other in others))
+            options = PushOptions(force, update_index, dry_run, tag, work.jobs(jobs), elsewhere=elsewhere)
+            return push_packages(
+                installs,
+                selection,
+                target,
+                packer,
+                base=base,
+                options=options,
+                observer=work.observer,
+                cancel=work.cancel,
+            )
 
     def image(
         self,
@@ -191,25 +195,32 @@ class Client:
         from oci_binpkg.ops.image import push_image
         from oci_binpkg.ops.selection import select
 
-        runtime = Runtime(
-            _words(entrypoint, "entrypoint"), _words(cmd, "cmd"), tuple(_pairs(env)), dict(_pairs(label)), user, workdir
-        )
-        _check_runtime(runtime)
-        check_tag(tag)
-        parsed = _parsed(queries)
-        installs = self._installs(store)
-        return push_image(
-            installs,
-            select(installs, parsed),
-            self._opener.images(_text(cache), TrustFlags(key=key, unsigned=unsigned)),
-            self._packer(installs, compression),
-            tag,
-            base=self._base_images(base_image),
-            runtime=runtime,
-            jobs=self._jobs(jobs),
-            dry_run=dry_run,
-            observer=self._observer,
-        )
+        with self._operation() as work:
+            runtime = Runtime(
+                _words(entrypoint, "entrypoint"),
+                _words(cmd, "cmd"),
+                tuple(_pairs(env)),
+                dict(_pairs(label)),
+                user,
+                workdir,
+            )
+            _check_runtime(runtime)
+            check_tag(tag)
+            parsed = _parsed(queries)
+            installs = work.installs(store)
+            return push_image(
+                installs,
+                select(installs, parsed),
+                work.opener.images(_text(cache), TrustFlags(key=key, unsigned=unsigned)),
+                work.packer(installs, compression),
+                tag,
+                base=work.base_images(base_image),
+                runtime=runtime,
+                jobs=work.jobs(jobs),
+                dry_run=dry_run,
+                observer=work.observer,
+                cancel=work.cancel,
+            )
 
     def copy(
         self,
@@ -224,11 +235,12 @@ class Client:
         """Copy a cache, or the packages that match a query with what they link to or run, to another."""
         from oci_binpkg.ops.copy import copy_cache
 
-        parsed, flags = _parsed(queries), TrustFlags(None, key, unsigned)
-        self._opener.index_is_settled(_text(target), TrustFlags(key=key))
-        opened = self._opener.target(_text(target), flags)
-        read = self._opener.cache(_text(source), TrustFlags(check_signature))
-        return copy_cache(read, opened, parsed, observer=self._observer)
+        with self._operation() as work:
+            parsed, flags = _parsed(queries), TrustFlags(None, key, unsigned)
+            work.opener.index_is_settled(_text(target), TrustFlags(key=key))
+            opened = work.opener.target(_text(target), flags)
+            read = work.opener.cache(_text(source), TrustFlags(check_signature))
+            return copy_cache(read, opened, parsed, observer=work.observer)
 
     # Get and run
 
@@ -252,19 +264,21 @@ class Client:
         from oci_binpkg.ops.install import install as install_packages
         from oci_binpkg.ops.sources import Sources
 
-        parsed = _parsed(queries)
-        installs = self._tree(root)
-        opener, flags = self._opener.installing_into(installs), TrustFlags(check_signature)
-        sources = Sources([opener.cache(text, flags) for text in _texts(caches)], self._observer)
-        options = InstallOptions(
-            *(force, allow_missing, allow_stale, dry_run, self._jobs(jobs)),
-            layers=self._layer_cache,
-            accept_present=accept_present,
-            pin_newest=pin_newest,
-            signers=opener.signers,
-            clock=self._clock,
-        )
-        return install_packages(installs, sources, parsed, options, self._observer)
+        with self._operation() as work:
+            parsed = _parsed(queries)
+            installs = work.tree(root)
+            opener, flags = work.opener.installing_into(installs), TrustFlags(check_signature)
+            sources = Sources([opener.cache(text, flags) for text in _texts(caches)], work.observer)
+            options = InstallOptions(
+                *(force, allow_missing, allow_stale, dry_run, work.jobs(jobs)),
+                layers=work.layer_cache,
+                accept_present=accept_present,
+                pin_newest=pin_newest,
+                signers=opener.signers,
+                clock=work.clock,
+                cancel=work.cancel,
+            )
+            return install_packages(installs, sources, parsed, options, work.observer)
 
     def install_image(
         self,
@@ -281,25 +295,30 @@ class Client:
         from oci_binpkg.ops.install import InstallOptions, install_resolved
         from oci_binpkg.ops.sources import Sources
 
-        location = self._opener.image_location(_text(image))
-        installs = self._tree(root)
-        opener = self._opener.installing_into(installs)
-        sources = Sources([opener.images_at(location, check_signature)], self._observer)
-        options = InstallOptions(
-            *(False, allow_missing, allow_stale, False, self._jobs(jobs)),
-            layers=self._layer_cache,
-            accept_present=accept_present,
-            signers=opener.signers,
-            clock=self._clock,
-        )
-        return install_resolved(installs, sources, sources.resolve_image(location.reference), options, self._observer)
+        with self._operation() as work:
+            location = work.opener.image_location(_text(image))
+            installs = work.tree(root)
+            opener = work.opener.installing_into(installs)
+            sources = Sources([opener.images_at(location, check_signature)], work.observer)
+            options = InstallOptions(
+                *(False, allow_missing, allow_stale, False, work.jobs(jobs)),
+                layers=work.layer_cache,
+                accept_present=accept_present,
+                signers=opener.signers,
+                clock=work.clock,
+                cancel=work.cancel,
+            )
+            return install_resolved(
+                installs, sources, sources.resolve_image(location.reference), options, work.observer
+            )
 
     def uninstall(self, root: StrPath | None, queries: Queries, *, dependents: bool = False) -> list[Spec]:
         """Remove packages from a tree, with `dependents` also what needs them; return what was removed."""
         from oci_binpkg.ops.upkeep import uninstall as uninstall_packages
 
-        parsed = _parsed(queries)
-        return uninstall_packages(self._tree(root, create=False), parsed, dependents=dependents)
+        with self._operation() as work:
+            parsed = _parsed(queries)
+            return uninstall_packages(work.tree(root, create=False), parsed, dependents=dependents)
 
     def download(
         self,
@@ -313,16 +332,18 @@ class Client:
         from oci_binpkg.ops.download import download as download_packages
         from oci_binpkg.ops.sources import Sources
 
-        parsed, flags = _parsed(queries), TrustFlags(check_signature)
-        sources = Sources([self._opener.cache(text, flags) for text in _texts(caches)], self._observer)
-        return download_packages(sources, parsed, os.fspath(destination))
+        with self._operation() as work:
+            parsed, flags = _parsed(queries), TrustFlags(check_signature)
+            sources = Sources([work.opener.cache(text, flags) for text in _texts(caches)], work.observer)
+            return download_packages(sources, parsed, os.fspath(destination))
 
     def load(self, image: CacheLike, *, engine: str = "", check_signature: bool | None = None) -> Loaded:
         """Load an image into Docker or Podman; `engine` is `docker`, `podman` or "" for the first that answers."""
         from oci_binpkg.ops.engines import load_image
 
-        store, reference = self._opener.image(_text(image), check_signature)
-        return load_image(self._engine(engine), store, reference)
+        with self._operation() as work:
+            store, reference = work.opener.image(_text(image), check_signature)
+            return load_image(work.engine(engine), store, reference)
 
     def run(
         self,
@@ -339,18 +360,19 @@ class Client:
         """Run a command in an image; return its exit code. What it writes is dropped where no file is given."""
         from oci_binpkg.ops.engines import run_image
 
-        store, reference = self._opener.image(_text(image), check_signature)
-        with open(os.devnull, "wb") as nothing:
-            return run_image(
-                self._engine(engine),
-                store,
-                reference,
-                command,
-                stdout=stdout or nothing,
-                stderr=stderr or nothing,
-                network=network,
-                limits=ulimit,
-            )
+        with self._operation() as work:
+            store, reference = work.opener.image(_text(image), check_signature)
+            with open(os.devnull, "wb") as nothing:
+                return run_image(
+                    work.engine(engine),
+                    store,
+                    reference,
+                    command,
+                    stdout=stdout or nothing,
+                    stderr=stderr or nothing,
+                    network=network,
+                    limits=ulimit,
+                )
 
     # Look
 
@@ -368,12 +390,13 @@ class Client:
         """
         from oci_binpkg.ops.find import find_cached, find_installed
 
-        parsed = _parsed(queries)
-        if store and cache:
-            raise UsageError("a cache or a tree is searched, not both", hint="ask one place at a time")
-        if cache:
-            return find_cached(self._opener.cache(_text(cache), TrustFlags(check_signature)), parsed, self._observer)
-        return find_installed(self._installs(store), parsed)
+        with self._operation() as work:
+            parsed = _parsed(queries)
+            if store and cache:
+                raise UsageError("a cache or a tree is searched, not both", hint="ask one place at a time")
+            if cache:
+                return find_cached(work.opener.cache(_text(cache), TrustFlags(check_signature)), parsed, work.observer)
+            return find_installed(work.installs(store), parsed)
 
     def search(
         self,
@@ -391,50 +414,53 @@ class Client:
         """
         from oci_binpkg.ops.search import DEFAULT_TTL, Refresh, find_in_catalog
 
-        settings, parsed = self.settings, _parsed(queries)
-        caches = {name: self._opener.identity(each) for name, each in settings.caches.items() if each.fetch.url}
-        if not caches:
-            hint = 'write [caches.NAME] with url = "..." into the configuration'
-            raise UsageError("no caches are configured", hint=hint)
-        if cache:
-            self._configured(cache).endpoint(writing=False)  # a cache that is only written has no index here
-        refused: list[SignatureError] = []
+        with self._operation() as work:
+            settings, parsed = self.settings, _parsed(queries)
+            caches = {name: work.opener.identity(each) for name, each in settings.caches.items() if each.fetch.url}
+            if not caches:
+                hint = 'write [caches.NAME] with url = "..." into the configuration'
+                raise UsageError("no caches are configured", hint=hint)
+            if cache:
+                work.configured(cache).endpoint(writing=False)  # a cache that is only written has no index here
+            refused: list[SignatureError] = []
 
-        def read(name: str, known: Digest | None) -> IndexDocument | None:
+            def read(name: str, known: Digest | None) -> IndexDocument | None:
+                try:
+                    return work.opener.searched(name).read_index(known)
+                except SignatureError as error:
+                    refused.append(error)
+                    raise
+
+            wait = DEFAULT_TTL if ttl is None else ttl
+            refresh = Refresh(
+                settings.catalog, caches, read, work.clock, wait, offline, cache, work.observer, work.patience
+            )
             try:
-                return self._opener.searched(name).read_index(known)
-            except SignatureError as error:
-                refused.append(error)
-                raise
-
-        wait = DEFAULT_TTL if ttl is None else ttl
-        refresh = Refresh(
-            settings.catalog, caches, read, self._clock, wait, offline, cache, self._observer, self._patience
-        )
-        try:
-            found = find_in_catalog(refresh, parsed, family="" if all_arch else this_platform().architecture)
-        except NoMatchError as error:
-            raise (refused[0] if refused else error) from None
-        if refused and not found:
-            raise refused[0]
-        return found
+                found = find_in_catalog(refresh, parsed, family="" if all_arch else this_platform().architecture)
+            except NoMatchError as error:
+                raise (refused[0] if refused else error) from None
+            if refused and not found:
+                raise refused[0]
+            return found
 
     def show(self, query: str | Query, *, cache: CacheLike, check_signature: bool | None = None) -> Shown:
         """Return one package of a cache with all that is known of it. The query must mean exactly one."""
         from oci_binpkg.ops.find import show as show_package
 
-        (parsed,) = _parsed(query)
-        return show_package(self._opener.cache(_text(cache), TrustFlags(check_signature)), parsed, self._observer)
+        with self._operation() as work:
+            (parsed,) = _parsed(query)
+            return show_package(work.opener.cache(_text(cache), TrustFlags(check_signature)), parsed, work.observer)
 
     def inspect(self, cache_or_image: CacheLike, *, check_signature: bool | None = None) -> CacheInfo | list[ImageInfo]:
         """Return what a cache is made of, or (with a tag or digest) an image: one value for each platform."""
         from oci_binpkg.ops.inspect import inspect_cache, inspect_image
 
-        location = self._opener.location(_text(cache_or_image))
-        opened = self._opener.images_at(location, check_signature)
-        if location.reference:
-            return inspect_image(opened, location.reference)
-        return inspect_cache(opened, self._observer)
+        with self._operation() as work:
+            location = work.opener.location(_text(cache_or_image))
+            opened = work.opener.images_at(location, check_signature)
+            if location.reference:
+                return inspect_image(opened, location.reference)
+            return inspect_cache(opened, work.observer)
 
     def check(
         self,
@@ -449,10 +475,11 @@ class Client:
         from oci_binpkg.ops.check import check as check_packages
         from oci_binpkg.ops.save_specs import specs_in
 
-        parsed, flags = _parsed(queries), TrustFlags(check_signature)
-        specs = specs_in(self._installs(store), parsed, present=True)
-        texts = _texts(caches)
-        return [check_packages(self._opener.cache(text, flags), text, specs, thorough=thorough) for text in texts]
+        with self._operation() as work:
+            parsed, flags = _parsed(queries), TrustFlags(check_signature)
+            specs = specs_in(work.installs(store), parsed, present=True)
+            texts = _texts(caches)
+            return [check_packages(work.opener.cache(text, flags), text, specs, thorough=thorough) for text in texts]
 
     def save_specs(
         self,
@@ -467,14 +494,15 @@ class Client:
         from oci_binpkg.ops.find import documents
         from oci_binpkg.ops.save_specs import save_specs, specs_in
 
-        parsed = _parsed(queries)
-        if store and cache:
-            raise UsageError("a cache or a tree is searched, not both", hint="ask one place at a time")
-        if cache:
-            opened = self._opener.cache(_text(cache), TrustFlags(check_signature))
-            return save_specs(documents(opened, parsed, self._observer), os.fspath(destination))
-        installs = self._installs(store)
-        return save_specs(((spec, installs.graph) for spec in specs_in(installs, parsed)), os.fspath(destination))
+        with self._operation() as work:
+            parsed = _parsed(queries)
+            if store and cache:
+                raise UsageError("a cache or a tree is searched, not both", hint="ask one place at a time")
+            if cache:
+                opened = work.opener.cache(_text(cache), TrustFlags(check_signature))
+                return save_specs(documents(opened, parsed, work.observer), os.fspath(destination))
+            installs = work.installs(store)
+            return save_specs(((spec, installs.graph) for spec in specs_in(installs, parsed)), os.fspath(destination))
 
     # Keep in order
 
@@ -512,21 +540,24 @@ class Client:
         """Compare the index, or each view, with what is there."""
         from oci_binpkg.ops.index import check_index, check_views
 
-        # nothing but the index is read here: that is what has to be signed
-        flags, text = TrustFlags(check_signature, index=check_signature is True), _text(cache)
-        views = self._views(text, view, writing=False)
-        if views:
-            whole = self._opener.cache(text, flags, view="")
-            names = _view_names(text, whole, views)
-            return check_views(whole, {name: self._opener.cache(text, flags, view=name) for name in names})
-        return [check_index(self._opener.cache(text, flags))]
+        with self._operation() as work:
+            # nothing but the index is read here: that is what has to be signed
+            flags, text = TrustFlags(check_signature, index=check_signature is True), _text(cache)
+            views = work.views(text, view, writing=False)
+            if views:
+                whole = work.opener.cache(text, flags, view="")
+                names = _view_names(text, whole, views)
+                return check_views(whole, {name: work.opener.cache(text, flags, view=name) for name in names})
+            return [check_index(work.opener.cache(text, flags))]
 
     def verify_store(self, root: StrPath, queries: Queries = ()) -> list[Verified]:
         """Compare the files of a tree (of the packages that match a query, if there is one) with its records."""
         from oci_binpkg.installs.open import open_installs
         from oci_binpkg.ops.upkeep import verify_store as verify_packages
 
-        return verify_packages(open_installs(os.fspath(root)), _parsed(queries))
+        parsed = _parsed(queries)
+        with self._operation() as work:
+            return verify_packages(open_installs(os.fspath(root)), parsed, work.cancel.check)
 
     # Set up
 
@@ -535,62 +566,69 @@ class Client:
         from oci_binpkg.transport.credentials import Credential
         from oci_binpkg.transport.probe import check_login, plain_http_on_loopback
 
-        check_host(host)
-        credential, connections = Credential(username, password), self._connections()
-        plain = plain_http or (is_loopback(host) and plain_http_on_loopback(host))
-        scheme = "http" if plain else "https"
-        check_login(f"{scheme}://{host}", credential, settings=connections.transport(host, plain=plain))
-        connections.keychain.store(host, credential)
-        return connections.files.writable
+        with self._operation() as work:
+            check_host(host)
+            credential, connections = Credential(username, password), work.connections
+            plain = plain_http or (is_loopback(host) and plain_http_on_loopback(host))
+            scheme = "http" if plain else "https"
+            check_login(f"{scheme}://{host}", credential, settings=connections.transport(host, plain=plain))
+            connections.keychain.store(host, credential)
+            return connections.files.writable
 
     def logout(self, host: str) -> str:
         """Forget a login; return the file that it was in, "" if there was none."""
-        check_host(host)
-        connections = self._connections()
-        if connections.keychain.find(host) is None:
-            return ""
-        connections.keychain.erase(host)
-        return connections.files.writable
+        with self._operation() as work:
+            check_host(host)
+            connections = work.connections
+            if connections.keychain.find(host) is None:
+                return ""
+            connections.keychain.erase(host)
+            return connections.files.writable
 
     def keys_list(self) -> list[Key]:
         """Return the keys that are trusted."""
-        return self._opener.keyring.keys()
+        with self._operation() as work:
+            return work.opener.keyring.keys()
 
     def keys_fetch(self, mirror: str) -> list[Key]:
         """Return the keys that a mirror publishes; none of them is trusted by that."""
         from oci_binpkg.cache.mirror_keys import published_keys
 
-        found = published_keys(self._opener.objects(mirror))
-        if not found:
-            raise NotFoundError(f"{mirror} publishes no keys", hint="ask its owner for the key file")
-        return [key for name, data in found.items() for key in self._opener.keyring.inspect(data, f"the key {name}")]
+        with self._operation() as work:
+            found = published_keys(work.opener.objects(mirror))
+            if not found:
+                raise NotFoundError(f"{mirror} publishes no keys", hint="ask its owner for the key file")
+            return [key for name, data in found.items() for key in work.opener.keyring.inspect(data, f"the key {name}")]
 
     def keys_trust(self, source: StrPath, *, mirror: str = "") -> tuple[str, ...]:
         """Trust the keys of a file, or the key of a mirror with this fingerprint; return the fingerprints."""
         from oci_binpkg.cache.mirror_keys import published_keys
         from oci_binpkg.signing.keyring import read_key_file
 
-        source, keyring = os.fspath(source), self._opener.keyring
-        if not mirror:
-            return keyring.trust(read_key_file(source), source)
-        wanted = source.upper().replace(" ", "").removeprefix("0X")
-        for name, data in published_keys(self._opener.objects(mirror)).items():
-            if [key.fingerprint for key in keyring.inspect(data, f"the key {name}")] == [wanted]:
-                return keyring.trust(data, source)
-        raise NotFoundError(f"{mirror} publishes no key {source}", hint=f"`oci-binpkg keys fetch {mirror}`")
+        with self._operation() as work:
+            source, keyring = os.fspath(source), work.opener.keyring
+            if not mirror:
+                return keyring.trust(read_key_file(source), source)
+            wanted = source.upper().replace(" ", "").removeprefix("0X")
+            for name, data in published_keys(work.opener.objects(mirror)).items():
+                if [key.fingerprint for key in keyring.inspect(data, f"the key {name}")] == [wanted]:
+                    return keyring.trust(data, source)
+            raise NotFoundError(f"{mirror} publishes no key {source}", hint=f"`oci-binpkg keys fetch {mirror}`")
 
     def keys_untrust(self, fingerprint: str) -> None:
         """Trust a key no longer."""
-        self._opener.keyring.untrust(fingerprint)
+        with self._operation() as work:
+            work.opener.keyring.untrust(fingerprint)
 
     def keys_publish(self, mirror: str, *, key: str) -> str:
         """Publish the public half of one of the user's keys on a mirror; return its fingerprint."""
         from oci_binpkg.cache.mirror_keys import publish_key
 
-        data = self._opener.keyring.export_signer(key)
-        (found,) = self._opener.keyring.inspect(data, f"the key {key}")
-        publish_key(self._opener.objects(mirror, writing=True), found.fingerprint, data)
-        return found.fingerprint
+        with self._operation() as work:
+            data = work.opener.keyring.export_signer(key)
+            (found,) = work.opener.keyring.inspect(data, f"the key {key}")
+            publish_key(work.opener.objects(mirror, writing=True), found.fingerprint, data)
+            return found.fingerprint
 
     def mirror_add(self, name: str, **keys: Unpack[CacheKeys]) -> str:
         """Give a cache a name in the configuration file, which is returned. `keys` are those of `[caches.NAME]`."""
@@ -615,28 +653,42 @@ class Client:
 
     def mirror_list(self) -> list[CacheSettings]:
         """Return the caches that have names, also those in Spack's configuration, in the order of their names."""
+        warn = Warnings(self._observer)
         for remark in self.settings.remarks:
-            self._warn(remark)
+            warn(remark)
         return [cache for _, cache in sorted(self.settings.caches.items())]
 
     # What the verbs are made of
 
-    @cached_property
-    def _opener(self) -> CacheOpener:
-        return CacheOpener(self.settings, self._observer, self._connections)
+    @contextmanager
+    def _operation(self) -> Iterator[Operation]:
+        """Yield the parts of one call. Its threads are told to end when it ends early, whatever the reason."""
+        cancel = Cancel(self._cancel)
+        work = Operation(
+            lambda: self.settings,
+            self._observer,
+            cancel,
+            clock=self._clock,
+            temporary=lambda: self._temporary,
+            layer_cache=self._layer_cache_folder,
+            credentials=self._credentials,
+        )
+        try:
+            cancel.check()
+            yield work
+            cancel.check()
+        except BaseException as error:
+            was_cancelled = cancel.is_cancelled
+            cancel.cancel()
+            if work.observer.failure is not None:
+                raise work.observer.failure from None
+            if was_cancelled and isinstance(error, Exception):
+                raise CancelledError from error
+            raise
 
     @cached_property
-    def _connected(self) -> Connections:
-        from oci_binpkg.connections import Connections
-
-        return Connections(self.settings, self._observer, self._credentials)
-
-    def _connections(self) -> Connections:
-        return self._connected
-
-    @cached_property
-    def _patience(self) -> Patience:
-        return patience(self.settings.lock_timeout, self._observer)
+    def _temporary(self) -> str:
+        return self._closing.enter_context(TemporaryDirectory(prefix="oci-binpkg-layers-"))
 
     @property
     def _config_file(self) -> str:
@@ -651,84 +703,8 @@ class Client:
     def _editing_patience(self) -> Patience:
         """Return the patience with other writers of the configuration file, of which nothing else is looked at."""
         if isinstance(self._config, Settings):
-            return self._patience
+            return patience(self._config.lock_timeout, self._observer)
         return patience(load_lock_timeout(file=self._config_file), self._observer)
-
-    def _configured(self, name: str) -> CacheSettings:
-        found = self.settings.caches.get(name)
-        if found is None:
-            known = ", ".join(sorted(self.settings.caches)) or "none"
-            raise UsageError(f"no cache named {name!r}", hint=f"configured names: {known}")
-        return found
-
-    def _jobs(self, wanted: int) -> int:
-        return wanted or self.settings.jobs or os.cpu_count() or 1
-
-    def _installs(self, store: StrPath | None) -> InstallTree:
-        """Open the install tree that is named, or the configured one. Raises `UsageError`, `InstallsError`."""
-        from oci_binpkg.installs.open import open_installs
-
-        return open_installs(self._tree_path(store), spack_prefix=self.settings.spack_prefix)
-
-    def _tree_path(self, store: StrPath | None) -> str:
-        path = os.fspath(store or "") or self.settings.store
-        if not path:
-            raise UsageError("no install tree named", hint="use --store DIR, or set store in the configuration")
-        return path
-
-    def _tree(self, root: StrPath | None, *, create: bool = True) -> ChangeableTree:
-        """Open a tree that packages are installed into or removed from."""
-        from oci_binpkg.installs.protocol import has_packages_file
-        from oci_binpkg.installs.spack import SpackInstalls
-
-        path = self._tree_path(root)
-        if _has_no_text(path):
-            raise UsageError(f"{path}: a path that is not UTF-8", hint="name another folder: a tree's records are JSON")
-        if has_packages_file(path):
-            raise UsageError(
-                f"{path} is described by a packages.toml, which is written by hand",
-                hint="install into another folder: a tree of its own is made there",
-            )
-        return SpackInstalls(path, spack_prefix=self.settings.spack_prefix, patience=self._patience, create=create)
-
-    def _packer(self, installs: InstallTree, compression: str) -> LayerPacker:
-        from oci_binpkg.archive.codec import Codec
-        from oci_binpkg.ops.layer_packer import LayerPacker
-
-        return LayerPacker(
-            installs,
-            self._layer_cache,
-            Codec.parse(compression or self.settings.compression or DEFAULT_COMPRESSION),
-            threads=os.cpu_count() or 1,
-            observer=self._observer,
-        )
-
-    @cached_property
-    def _layer_cache(self) -> LayerCache:
-        """The layers kept on disk, in a folder that nobody else may write, or that is shared knowingly."""
-        from oci_binpkg.archive.layer_cache import LayerCache
-
-        settings = self.settings
-        root = self._layer_cache_folder or settings.layer_cache
-        foreign = foreign_writers(root, os.getuid())
-        if foreign and not settings.shared:
-            self._warn(
-                f"the layer cache {root} is not used: it {foreign}; "
-                "make it yours alone (chown, chmod go-w), name another (layer_cache.path), or set shared = true"
-            )
-            root = self._closing.enter_context(TemporaryDirectory(prefix="oci-binpkg-layers-"))
-        return LayerCache(
-            root,
-            settings.layer_cache_size,
-            clock=self._clock,
-            patience=self._patience,
-            shared=bool(foreign) and settings.shared,
-        )
-
-    def _base_images(self, text: str) -> BaseImages:
-        from oci_binpkg.ops.stack import no_base
-
-        return self._opener.base_images(text) if text else no_base
 
     def _write_index(
         self,
@@ -740,42 +716,20 @@ class Client:
     ) -> list[IndexReport]:
         from oci_binpkg.ops.index import rebuild_indices, update_indices
 
-        parsed, text = _parsed(queries), _text(cache)
-        views = self._views(text, view, writing=True)
-        if parsed and not views:
-            raise UsageError("a QUERY chooses what a view holds, and no view is named", hint="add --view NAME")
-        self._opener.index_is_settled(text, flags)
-        change = update_indices if action == "update" else rebuild_indices
-        if not views:
-            target = self._opener.writable(text, flags)
-            return change(target, {"": target}, parsed, self._observer)
-        whole = self._opener.cache(text, flags, writing=True, view="")
-        names = _view_names(text, whole, views)
-        indices = {name: self._opener.writable(text, flags, view=name) for name in names}
-        return change(whole, indices, parsed, self._observer)
-
-    def _views(self, text: str, named: str | Iterable[str], *, writing: bool) -> Sequence[str]:
-        """Return the views that are named, or else the one that a mirror's name stands for, if it does."""
-        if views := [named] if isinstance(named, str) else list(named):
-            return views
-        location = self._opener.location(text, writing=writing)
-        return [location.view] if location.url and location.view else []
-
-    def _engine(self, wanted: str) -> ContainerEngine:
-        from oci_binpkg.ops.engines import connect
-
-        if wanted and wanted not in _KINDS:
-            raise UsageError(f"--engine {wanted!r}: docker or podman is expected")
-        failures = []
-        for kind in _KINDS:
-            if wanted in ("", kind):
-                try:
-                    return connect(kind, self.settings.engine_sockets[kind])
-                except EngineError as error:
-                    failures.append(error)
-        if len(failures) == 1:
-            raise failures[0]
-        raise EngineError("; ".join(error.message for error in failures), hint=failures[-1].hint)
+        with self._operation() as work:
+            parsed, text = _parsed(queries), _text(cache)
+            views = work.views(text, view, writing=True)
+            if parsed and not views:
+                raise UsageError("a QUERY chooses what a view holds, and no view is named", hint="add --view NAME")
+            work.opener.index_is_settled(text, flags)
+            change = update_indices if action == "update" else rebuild_indices
+            if not views:
+                target = work.opener.writable(text, flags)
+                return change(target, {"": target}, parsed, work.observer)
+            whole = work.opener.cache(text, flags, writing=True, view="")
+            names = _view_names(text, whole, views)
+            indices = {name: work.opener.writable(text, flags, view=name) for name in names}
+            return change(whole, indices, parsed, work.observer)
 
 
 def _view_names(text: str, whole: ReadableCache, views: Iterable[str]) -> list[str]:
@@ -838,13 +792,8 @@ def _check_runtime(runtime: Runtime) -> None:
         "workdir": (runtime.workdir,),
     }
     for name, given in texts.items():
-        if any(_has_no_text(text) for text in given):
+        if any(is_no_text(text) for text in given):
             raise UsageError(f"{name}: a text that is not UTF-8", hint="image configurations are JSON: write UTF-8")
-
-
-def _has_no_text(value: str) -> bool:
-    """Tell whether a string holds half surrogates, which stand for bytes that are not UTF-8."""
-    return any("\ud800" <= character <= "\udfff" for character in value)
 
 
 class Wiring(CacheOpener):
@@ -852,16 +801,17 @@ class Wiring(CacheOpener):
 
     def __init__(self, settings: Settings, observer: Observer) -> None:
         self._client = Client(config=settings, observer=observer)
-        super().__init__(settings, observer, self._client._connections)  # noqa: SLF001
-        self.packer = self._client._packer  # noqa: SLF001
-        self.jobs = self._client._jobs  # noqa: SLF001
+        self._stack = stack = ExitStack()
+        self._work = work = stack.enter_context(self._client._operation())  # noqa: SLF001
+        super().__init__(settings, observer, lambda: work.connections)
+        self.packer, self.jobs = work.packer, work.jobs
         self.login, self.logout = self._client.login, self._client.logout
         self.close = self._client.close
 
     @property
     def layer_cache(self) -> LayerCache:
         """The layers kept on disk."""
-        return self._client._layer_cache  # noqa: SLF001
+        return self._work.layer_cache
 
     def installing_into(self, installs: ChangeableTree) -> CacheOpener:
         """Let what this tree remembers count."""

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
+from oci_binpkg.cancel import Cancel
 from oci_binpkg.config.caches import ANYWHERE, Access, CacheEndpoint
 from oci_binpkg.config.settings import Settings, patience
 from oci_binpkg.disk import kind_of
@@ -41,10 +42,15 @@ class Connections:
     """Everything that leads elsewhere. `credentials` are logins by host, which go before what is in files."""
 
     def __init__(
-        self, settings: Settings, observer: Observer, credentials: Mapping[str, Credential] | None = None
+        self,
+        settings: Settings,
+        observer: Observer,
+        credentials: Mapping[str, Credential] | None = None,
+        cancel: Cancel | None = None,
     ) -> None:
         self._settings = settings
         self._credentials = credentials or {}
+        self._cancel = cancel or Cancel()
         self._observer = observer
         self._clients: dict[tuple[str, Access], RegistryHttpClient] = {}
         self._warn = Warnings(observer)
@@ -58,7 +64,7 @@ class Connections:
         servers = self._settings.servers.get(repository.host, ())
         settings = replace(usual, upload_origins=frozenset(map(str, servers)))
         client = self._client(f"{repository.scheme}://{host}", endpoint.access)
-        return RegistryStore(client, repository, settings=settings, observer=self._observer)
+        return RegistryStore(client, repository, settings=settings, observer=self._observer, sleep=self._cancel.sleep)
 
     def objects(self, url: str, endpoint: CacheEndpoint = ANYWHERE) -> Objects:
         """Open the files of a mirror at a `file://`, `http(s)://` or `s3://` URL, or one that fsspec knows."""
@@ -66,7 +72,7 @@ class Connections:
         if parts.scheme == "file":
             from oci_binpkg.objects.directory import FileObjects
 
-            waiting = patience(self._settings.lock_timeout, self._observer)
+            waiting = patience(self._settings.lock_timeout, self._observer, self._cancel.sleep)
             return FileObjects(unquote(parts.path), patience=waiting)
         if parts.scheme == "s3":
             from oci_binpkg.objects.s3 import open_s3
@@ -104,7 +110,7 @@ class Connections:
 
     @cached_property
     def _gates(self) -> HostGates:
-        return HostGates(GateLimits(), clock=time.monotonic, sleep=time.sleep)
+        return HostGates(GateLimits(), clock=time.monotonic, sleep=self._cancel.sleep)
 
     @cached_property
     def _tokens(self) -> TokenCache:
@@ -122,7 +128,7 @@ class Connections:
     @cached_property
     def keychain(self) -> Keychain:
         """The logins."""
-        waiting = patience(self._settings.lock_timeout, self._observer)
+        waiting = patience(self._settings.lock_timeout, self._observer, self._cancel.sleep)
         return Keychain(self.files, explicit=self._credentials, observer=self._observer, patience=waiting)
 
     def _keychain_with(self, host: str, access: Access) -> Keychain:
@@ -143,6 +149,8 @@ class Connections:
                 observer=self._observer,
                 gates=self._gates,
                 tokens=self._tokens,
+                sleep=self._cancel.sleep,
+                cancel=self._cancel,
             )
         return self._clients[key]
 

@@ -1,7 +1,8 @@
 """Facts that long operations report while they run.
 
-An `Observer` is called with each event from any thread; it must be quick and cannot influence what happens. The command
-line renders events; tests collect them.
+An `Observer` is called with each event from any thread; it must be quick. It influences what happens in one way only:
+an exception that it raises stops the operation, cleanly, and reaches the caller. The command line renders events; tests
+collect them.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
@@ -325,6 +326,10 @@ def _sockets(env: Mapping[str, str], runtime: str) -> dict[str, tuple[str, ...]]
     return {"docker": tuple(docker), "podman": tuple(podman)}
 
 
-def patience(timeout: float, observer: Observer) -> Patience:
+def patience(timeout: float, observer: Observer, sleep: Callable[[float], None] = time.sleep) -> Patience:
     """Return a patience of so many seconds that tells what it waits for."""
-    return Patience(timeout, tell=lambda path: observer(Warned(f"waiting for another process that holds {path}")))
+
+    def tell(path: str) -> None:
+        observer(Warned(f"waiting for another process that holds {path}"))
+
+    return Patience(timeout, sleep=sleep, tell=tell)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from oci_binpkg.cache.protocol import KeepsImages
+from oci_binpkg.cancel import Cancel
 from oci_binpkg.errors import PartialFailureError
 from oci_binpkg.events import BatchStarted, Observer, Warned, ignore
 from oci_binpkg.installs.protocol import InstallRecord, InstallTree
@@ -32,6 +33,7 @@ def push_image(
     jobs: int = 2,
     dry_run: bool = False,
     observer: Observer = ignore,
+    cancel: Cancel | None = None,
 ) -> PushReport:
     """Push one image with the union of the closures of the roots, and tag it.
 
@@ -51,7 +53,7 @@ def push_image(
         results += [PackageResult(record.spec, PushOutcome.PLANNED) for record in todo]
         results += [PackageResult(record.spec, PushOutcome.SKIPPED, present[record.spec.hash]) for record in there]
         return PushReport(cache.name, tuple(results))
-    stack = Stack(installs, cache, packer, present, base=base, observer=observer)
+    stack = Stack(installs, cache, packer, present, base=base, observer=observer, cancel=cancel)
     results += PushSchedule(stack, todo, publish=False, needed=there).run(jobs)
     results += [PackageResult(record.spec, PushOutcome.SKIPPED, present[record.spec.hash]) for record in there]
     failed = [result for result in results if result.error]

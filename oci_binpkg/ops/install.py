@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from oci_binpkg.archive.layer_cache import LayerCache
 from oci_binpkg.archive.received import keep
+from oci_binpkg.cancel import Cancel
 from oci_binpkg.errors import (
     PUSH_AGAIN,
     BinpkgError,
@@ -63,7 +64,8 @@ class InstallOptions:
     Where all caches are signed, what is there without a good signature is not built on, unless with `accept_present`;
     `signers` returns the fingerprints of the keys that count now (None: not asked). `pin_newest` refuses an older
     signed build than the one that is installed. Layers are kept in `layers`, for a push that sends them on as they
-    came. `clock` returns seconds since the epoch, `timer` seconds that only grow.
+    came. `clock` returns seconds since the epoch, `timer` seconds that only grow. `cancel` is cancelled when
+    the install ends early, so that its threads end soon.
     """
 
     force: bool = False
@@ -77,6 +79,7 @@ class InstallOptions:
     signers: Callable[[], frozenset[str]] | None = None
     clock: Callable[[], float] = time.time
     timer: Callable[[], float] = time.monotonic
+    cancel: Cancel = field(default_factory=Cancel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +281,9 @@ class _Install:
                     self.observer(PackageFinished(result.spec.hash, result.outcome.value, _detail(result)))
                 queue = [spec for spec in queue if spec.hash not in results]
                 pause = max(BETWEEN_WRITES, 4 * (self.options.timer() - started))
+        except BaseException:
+            self.options.cancel.cancel()
+            raise
         finally:
             self.stopped.set()
             pool.shutdown(wait=True, cancel_futures=True)

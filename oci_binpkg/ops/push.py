@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from oci_binpkg.cache.protocol import WritableCache
+from oci_binpkg.cancel import Cancel
 from oci_binpkg.errors import BinpkgError
 from oci_binpkg.events import BatchStarted, Observer, Warned, ignore
 from oci_binpkg.index.document import index_of
@@ -48,6 +49,7 @@ def push(
     base: BaseImages = no_base,
     options: PushOptions | None = None,
     observer: Observer = ignore,
+    cancel: Cancel | None = None,
 ) -> PushReport:
     """Push the selected packages that are not in the cache yet, and (if asked) put them all in its index."""
     options = options or PushOptions()
@@ -68,7 +70,7 @@ def push(
     if options.dry_run:
         results += [PackageResult(r.spec, PushOutcome.PLANNED, PackageKey.of(r.spec).tag) for r in todo]
         return PushReport(cache.name, tuple(results))
-    stack = Stack(installs, cache, packer, present, base=base, observer=observer)
+    stack = Stack(installs, cache, packer, present, base=base, observer=observer, cancel=cancel)
     if cache.images is not None:
         stacked = {record.spec.hash for record in stack.closure(record.spec for record in todo)}
         PushSchedule(stack, [r for r in left if r.spec.hash in stacked], publish=False).run(options.jobs)

@@ -81,9 +81,14 @@ class PushSchedule:
                 for call, following, subject in self._after(step, package_hash, future):
                     begin(senders, following, subject, call)
                     running += 1
+        except BaseException:
+            # what is under way sees that at its next chunk; without waiting for it, locks would be held on
+            self._stack.cancel.cancel()
+            self._stack.abandon()
+            raise
         finally:
-            packers.shutdown(wait=False, cancel_futures=True)
-            senders.shutdown(wait=False, cancel_futures=True)
+            packers.shutdown(cancel_futures=True)
+            senders.shutdown(cancel_futures=True)
         return [self._results[package_hash] for package_hash in self._progress]
 
     def _after(self, step: str, package_hash: str, future: Future[Any]) -> list[_Step]:

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from oci_binpkg.archive.growing_file import Follow
 from oci_binpkg.cache.protocol import CacheEntry, WritableCache
+from oci_binpkg.cancel import Cancel
 from oci_binpkg.errors import AuthError, CertificateError, ContentError, NotFoundError, TransferError
 from oci_binpkg.events import Observer, PackageFinished, PackageStarted, Warned
 from oci_binpkg.installs.protocol import InstallRecord, InstallTree
@@ -93,7 +94,9 @@ class Stack:
         *,
         base: BaseImages,
         observer: Observer,
+        cancel: Cancel | None = None,
     ) -> None:
+        self.cancel = cancel or Cancel()
         self._installs = installs
         self._cache = cache
         self._packer = packer
@@ -104,6 +107,10 @@ class Stack:
         self._stopped: TransferError | None = None
         self._ahead: dict[str, Future[bool]] = {}
         self._sending_ahead = ThreadPoolExecutor(AHEAD, "send-ahead")
+
+    def abandon(self) -> None:
+        """Begin nothing further, and wait for what is being sent; it ends soon once `cancel` is cancelled."""
+        self._sending_ahead.shutdown(cancel_futures=True)
 
     def pack(self, record: InstallRecord) -> PackedPackage:
         """Pack one package, or take its layer from the layer cache."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -110,19 +110,25 @@ def _dependents(records: Sequence[InstallRecord], package_hash: str) -> list[Spe
     return list(found.values())
 
 
-def verify_store(installs: InstallTree, queries: Sequence[Query] = ()) -> list[Verified]:
-    """Compare the files of all packages (or those that match a query) with their records."""
+def verify_store(
+    installs: InstallTree, queries: Sequence[Query] = (), go_on: Callable[[], None] = lambda: None
+) -> list[Verified]:
+    """Compare the files of all packages (or those that match a query) with their records.
+
+    `go_on` is called before each package and raises when the caller has cancelled.
+    """
     records = [record for record in installs.records() if not record.spec.is_external and record.installed]
     if queries:
         graph = installs.graph
         records = [record for record in records if any(query.matches(record.spec, graph) for query in queries)]
     with ThreadPoolExecutor() as readers:
-        compared = list(readers.map(partial(_verify, installs), records))
+        compared = list(readers.map(partial(_verify, installs, go_on), records))
     known = Verifications(installs.root)
     return [replace(each, verification=known.of(record)) for each, record in zip(compared, records, strict=True)]
 
 
-def _verify(installs: InstallTree, record: InstallRecord) -> Verified:
+def _verify(installs: InstallTree, go_on: Callable[[], None], record: InstallRecord) -> Verified:
+    go_on()
     try:
         installs.check_prefix(record)
         if not record.is_present:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Final, Self
 from urllib.parse import urljoin
 
+from oci_binpkg.cancel import Cancel
 from oci_binpkg.errors import AuthError, BinpkgError, DeniedError, NetworkError, UsageError
 from oci_binpkg.events import Observer, Retrying, Warned, ignore
 from oci_binpkg.model.content import Blob, Growing
@@ -48,8 +49,8 @@ class RegistryHttpClient:
     """Sends requests to the registry at `origin` (`https://host[:port]`) and wherever it redirects. Thread-safe.
 
     `clock` is a steady clock, `now` the time since 1970, both in seconds; `random` gives numbers from 0 up to 1.
-    Clients of one run that share `gates` and `tokens` share the limits per host and the access tokens. Raises
-    `UsageError` for an origin that is not http(s).
+    Clients of one run that share `gates` and `tokens` share the limits per host and the access tokens. `cancel` ends
+    requests where they are. Raises `UsageError` for an origin that is not http(s).
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class RegistryHttpClient:
         observer: Observer = ignore,
         gates: HostGates | None = None,
         tokens: TokenCache | None = None,
+        cancel: Cancel | None = None,
     ) -> None:
         try:
             self._home = Origin.parse(origin)
@@ -87,7 +89,10 @@ class RegistryHttpClient:
         self._local = threading.local()
         self._lock = threading.Lock()
         self._sessions: weakref.WeakSet[WireSession] = weakref.WeakSet()
+        self._all: list[weakref.ref[WireSession]] = []
         self._warned: set[str] = set()
+        self._cancel = cancel or Cancel()
+        self._cancel.when_cancelled(self.hang_up)
 
     def __enter__(self) -> Self:
         return self
@@ -101,6 +106,12 @@ class RegistryHttpClient:
             sessions = tuple(self._sessions)
         for session in sessions:
             session.close()
+
+    def hang_up(self) -> None:
+        """End the connections of all threads where they are; who waits there gets an error."""
+        for session in tuple(self._all):
+            if (open_session := session()) is not None:
+                open_session.hang_up()
 
     def send(self, request: Request) -> Response:
         """Send, with authentication, retries, redirects and limits.
@@ -124,6 +135,7 @@ class RegistryHttpClient:
         gate = self._gates.of(home.netloc)
 
         def checked() -> WireResponse:
+            self._cancel.check()
             if self._timing.deadline is not None and self._timing.clock() >= self._timing.deadline:
                 raise NetworkError(f"{attempted.operation}: the time for this run is over")
             return self._checked(request, attempt(), home)
@@ -276,9 +288,11 @@ class RegistryHttpClient:
     def _session(self) -> WireSession:
         session: WireSession | None = getattr(self._local, "session", None)
         if session is None:
-            session = self._local.session = WireSession(self._settings, self._timing.clock)
+            session = self._local.session = WireSession(self._settings, self._timing.clock, self._cancel.check)
             with self._lock:
                 self._sessions.add(session)
+                # a list, which a signal handler may look through without a lock
+                self._all = [*(known for known in self._all if known() is not None), weakref.ref(session)]
         return session
 
 

@@ -11,7 +11,9 @@ import http.client
 import io
 import socket
 import ssl
+import weakref
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from http.cookiejar import DefaultCookiePolicy
@@ -63,6 +65,8 @@ class _ConnectionState:
         self.target = "/"
         self.origin: Origin | None = None
         self.reader: FramedReader | None = None
+        self.sock: weakref.ref[Any] | None = None
+        """Where the last connection was made, or the last request went."""
 
     def answered(self, reader: FramedReader) -> None:
         """Take note of the reader of the answer that is begun."""
@@ -86,9 +90,12 @@ class _Connection(HTTPConnection):
         self._served = 0
         if self.sock is not None:
             self.sock.settimeout(self._wire.idle)
+            self._wire.sock = weakref.ref(self.sock)
 
     def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
         """Send the target byte for byte; urllib3 has changed the case of escapes in it."""
+        if self.sock is not None:
+            self._wire.sock = weakref.ref(self.sock)
         super().putrequest(method, self._wire.target if url.startswith("/") else url, *args, **kwargs)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
@@ -210,7 +217,10 @@ class WireResponse:
 
 
 class BodyReader(io.RawIOBase):
-    """A response body as it comes off the wire. `fail` makes the error to raise when it breaks off or trickles."""
+    """A response body as it comes off the wire. `fail` makes the error to raise when it breaks off or trickles.
+
+    `go_on` raises when the caller has cancelled.
+    """
 
     def __init__(
         self,
@@ -218,8 +228,10 @@ class BodyReader(io.RawIOBase):
         timeouts: Timeouts,
         clock: Callable[[], float],
         fail: Callable[[Failure, str], BinpkgError],
+        go_on: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__()
+        self._go_on = go_on
         self._raw = raw
         self._timeouts = timeouts
         self._clock = clock
@@ -236,6 +248,7 @@ class BodyReader(io.RawIOBase):
         """Read what is there; only the time spent waiting for the server counts as slowness."""
         if self._failure is not None:
             raise self._failure
+        self._go_on()
         started = self._clock()
         try:
             data: bytes = self._raw.read1(len(buffer), decode_content=False) or b""
@@ -279,8 +292,11 @@ class Call:
 class WireSession:
     """Keep-alive connections for one thread."""
 
-    def __init__(self, settings: TransportSettings, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, settings: TransportSettings, clock: Callable[[], float], go_on: Callable[[], None] = lambda: None
+    ) -> None:
         self._settings = settings
+        self._go_on = go_on
         self._clock = clock
         self._wire = _ConnectionState(settings.timeouts.idle, clock)
         self._session = _NoRedirectSession()
@@ -308,12 +324,19 @@ class WireSession:
             if framed is not None:
                 framed.body_ends = self._clock() + seconds
 
-        reader = BodyReader(response.raw, self._settings.timeouts, self._clock, fail)
+        reader = BodyReader(response.raw, self._settings.timeouts, self._clock, fail, self._go_on)
         return WireResponse(response, call, cast("BinaryIO", io.BufferedReader(reader, CHUNK)), end_by)
 
     def close(self) -> None:
         """Close idle connections."""
         self._session.close()
+
+    def hang_up(self) -> None:
+        """End the connection that the thread may be waiting on; called from other threads and signal handlers."""
+        sock = self._wire.sock() if self._wire.sock is not None else None
+        if sock is not None:
+            with suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # under TLS, too: there is no time for its farewell
 
     def _send(self, call: Call) -> requests.Response:
         origin = call.origin
@@ -347,7 +370,7 @@ class WireSession:
         prepared.method = call.method
         prepared.url = call.url
         prepared.headers = CaseInsensitiveDict(headers)
-        prepared.body = cast("Any", streamed(call.body))
+        prepared.body = cast("Any", streamed(call.body, self._go_on))
         return prepared
 
 

@@ -1,0 +1,219 @@
+"""One call of a verb: what it is made of, and how it is stopped from outside.
+
+A part is imported when it is made. No verb needs all of them, and what speaks to registries alone takes longer to
+import than a look into an image layout takes to run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from threading import Lock
+from typing import TYPE_CHECKING, Final
+
+from oci_binpkg.cache_opener import CacheOpener
+from oci_binpkg.cancel import Cancel
+from oci_binpkg.config.caches import CacheSettings
+from oci_binpkg.config.settings import Settings, patience
+from oci_binpkg.disk import foreign_writers
+from oci_binpkg.errors import EngineError, UsageError
+from oci_binpkg.events import Event, Observer, Warnings
+from oci_binpkg.file_lock import Patience
+
+if TYPE_CHECKING:
+    from oci_binpkg.archive.layer_cache import LayerCache
+    from oci_binpkg.connections import Connections
+    from oci_binpkg.installs.protocol import InstallTree
+    from oci_binpkg.installs.transaction import ChangeableTree
+    from oci_binpkg.ops.engines import ContainerEngine, Kind
+    from oci_binpkg.ops.layer_packer import LayerPacker
+    from oci_binpkg.ops.stack import BaseImages
+    from oci_binpkg.transport.credentials import Credential
+
+DEFAULT_COMPRESSION: Final = "gzip"
+_KINDS: Final[tuple[Kind, ...]] = ("docker", "podman")
+
+StrPath = str | os.PathLike[str]
+
+
+class StoppableObserver:
+    """Hands events on, unless the operation is cancelled; what the caller's observer raises cancels it.
+
+    `failure` is the first exception that it raised.
+    """
+
+    def __init__(self, observer: Observer, cancel: Cancel) -> None:
+        self._observer = observer
+        self._cancel = cancel
+        self._lock = Lock()
+        self.failure: BaseException | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Hand an event on. Raises `CancelledError`, and what the observer raises, on whatever thread."""
+        self._cancel.check()
+        try:
+            self._observer(event)
+        except BaseException as error:
+            with self._lock:
+                self.failure = self.failure or error
+            self._cancel.cancel()
+            raise
+
+
+class Operation:
+    """The parts of one call of a verb, made when they are needed.
+
+    `temporary` makes a folder for layers that lasts as long as the client.
+    """
+
+    def __init__(
+        self,
+        settings: Callable[[], Settings],
+        observer: Observer,
+        cancel: Cancel,
+        *,
+        clock: Callable[[], float],
+        temporary: Callable[[], str],
+        layer_cache: str = "",
+        credentials: Mapping[str, Credential] | None = None,
+    ) -> None:
+        self._configure = settings
+        self.observer = StoppableObserver(observer, cancel)
+        self.cancel = cancel
+        self.clock = clock
+        self._warn = Warnings(self.observer)
+        self._temporary = temporary
+        self._layer_cache_folder = layer_cache
+        self._credentials = credentials
+
+    @cached_property
+    def settings(self) -> Settings:
+        """What is configured. Raises `UsageError` naming file and key."""
+        return self._configure()
+
+    @cached_property
+    def opener(self) -> CacheOpener:
+        """What opens caches."""
+        return CacheOpener(self.settings, self.observer, lambda: self.connections, self.cancel)
+
+    @cached_property
+    def connections(self) -> Connections:
+        """What leads to registries and mirrors."""
+        from oci_binpkg.connections import Connections
+
+        return Connections(self.settings, self.observer, self._credentials, self.cancel)
+
+    @cached_property
+    def patience(self) -> Patience:
+        """How long to wait for locks; the observer hears what for."""
+        return patience(self.settings.lock_timeout, self.observer, self.cancel.sleep)
+
+    def configured(self, name: str) -> CacheSettings:
+        """Return a cache by its configured name. Raises `UsageError`."""
+        found = self.settings.caches.get(name)
+        if found is None:
+            known = ", ".join(sorted(self.settings.caches)) or "none"
+            raise UsageError(f"no cache named {name!r}", hint=f"configured names: {known}")
+        return found
+
+    def jobs(self, wanted: int) -> int:
+        """Return how many packages are packed at a time: as asked, as configured, else one for each core."""
+        return wanted or self.settings.jobs or os.cpu_count() or 1
+
+    def installs(self, store: StrPath | None) -> InstallTree:
+        """Open the install tree that is named, or the configured one. Raises `UsageError`, `InstallsError`."""
+        from oci_binpkg.installs.open import open_installs
+
+        return open_installs(self._tree_path(store), spack_prefix=self.settings.spack_prefix)
+
+    def tree(self, root: StrPath | None, *, create: bool = True) -> ChangeableTree:
+        """Open a tree that packages are installed into or removed from."""
+        from oci_binpkg.installs.protocol import has_packages_file
+        from oci_binpkg.installs.spack import SpackInstalls
+
+        path = self._tree_path(root)
+        if is_no_text(path):
+            raise UsageError(f"{path}: a path that is not UTF-8", hint="name another folder: a tree's records are JSON")
+        if has_packages_file(path):
+            raise UsageError(
+                f"{path} is described by a packages.toml, which is written by hand",
+                hint="install into another folder: a tree of its own is made there",
+            )
+        return SpackInstalls(path, spack_prefix=self.settings.spack_prefix, patience=self.patience, create=create)
+
+    def _tree_path(self, store: StrPath | None) -> str:
+        path = os.fspath(store or "") or self.settings.store
+        if not path:
+            raise UsageError("no install tree named", hint="use --store DIR, or set store in the configuration")
+        return path
+
+    def packer(self, installs: InstallTree, compression: str) -> LayerPacker:
+        """Return what makes layers of the packages of a tree."""
+        from oci_binpkg.archive.codec import Codec
+        from oci_binpkg.ops.layer_packer import LayerPacker
+
+        return LayerPacker(
+            installs,
+            self.layer_cache,
+            Codec.parse(compression or self.settings.compression or DEFAULT_COMPRESSION),
+            threads=os.cpu_count() or 1,
+            observer=self.observer,
+        )
+
+    @cached_property
+    def layer_cache(self) -> LayerCache:
+        """The layers kept on disk, in a folder that nobody else may write, or that is shared knowingly."""
+        from oci_binpkg.archive.layer_cache import LayerCache
+
+        settings = self.settings
+        root = self._layer_cache_folder or settings.layer_cache
+        foreign = foreign_writers(root, os.getuid())
+        if foreign and not settings.shared:
+            self._warn(
+                f"the layer cache {root} is not used: it {foreign}; "
+                "make it yours alone (chown, chmod go-w), name another (layer_cache.path), or set shared = true"
+            )
+            root = self._temporary()
+        return LayerCache(
+            root,
+            settings.layer_cache_size,
+            clock=self.clock,
+            patience=self.patience,
+            shared=bool(foreign) and settings.shared,
+        )
+
+    def base_images(self, text: str) -> BaseImages:
+        """Return the base images under a reference, none for ""."""
+        from oci_binpkg.ops.stack import no_base
+
+        return self.opener.base_images(text) if text else no_base
+
+    def views(self, text: str, named: str | Iterable[str], *, writing: bool) -> Sequence[str]:
+        """Return the views that are named, or else the one that a mirror's name stands for, if it does."""
+        if views := [named] if isinstance(named, str) else list(named):
+            return views
+        location = self.opener.location(text, writing=writing)
+        return [location.view] if location.url and location.view else []
+
+    def engine(self, wanted: str) -> ContainerEngine:
+        """Connect to the engine that is named, or to the first that answers. Raises `EngineError`."""
+        from oci_binpkg.ops.engines import connect
+
+        if wanted and wanted not in _KINDS:
+            raise UsageError(f"--engine {wanted!r}: docker or podman is expected")
+        failures = []
+        for kind in _KINDS:
+            if wanted in ("", kind):
+                try:
+                    return connect(kind, self.settings.engine_sockets[kind])
+                except EngineError as error:
+                    failures.append(error)
+        if len(failures) == 1:
+            raise failures[0]
+        raise EngineError("; ".join(error.message for error in failures), hint=failures[-1].hint)
+
+
+def is_no_text(value: str) -> bool:
+    """Tell whether a string holds half surrogates, which stand for bytes that are not UTF-8."""
+    return any("\ud800" <= character <= "\udfff" for character in value)
