@@ -158,7 +158,7 @@ def test_the_rooms_stand_in_the_order_of_the_imports() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     layers = next(each for each in contracts if each["type"] == "layers")["layers"]
     floors = {name.strip().rpartition(".")[2]: floor for floor, layer in enumerate(layers) for name in layer.split("|")}
-    assert sorted(set(rooms) - set(floors)) == []
+    assert sorted(set(rooms) ^ set(floors)) == []
     assert [floors[room] for room in rooms] == sorted(floors[room] for room in rooms)
 
 

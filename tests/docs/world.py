@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -167,7 +168,7 @@ def world(shared: Parts, *, signing: bool = False) -> Iterator[World]:
             "TOKEN": "secret",
         }.items():
             patch.setenv(name, value)
-        patch.setenv("PATH", f"{Path(os.sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         patch.chdir(made.home)
         put_base_image(registry)
         names = {
