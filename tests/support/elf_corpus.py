@@ -75,6 +75,22 @@ def elf_corpus(cache: Path, directory: Path) -> list[Sample]:
     return samples
 
 
+def foreign_root(cache: Path, directory: Path, architecture: str, packages: Sequence[str]) -> Path:
+    """Packages of another architecture, unpacked over each other as a root. Raises `CorpusError` without them."""
+    kept = cache / architecture
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "root.lock").open("w") as lock, tempfile.TemporaryDirectory() as name:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if len(_kept(cache, architecture)) < len(packages):
+            options = _private_apt(Path(name), [architecture])
+            _apt([*options, "update"])
+            _fetch(kept, [f"{package}:{architecture}" for package in packages], options)
+    for archive in _kept(cache, architecture):
+        argv = [command_path("dpkg-deb"), "--extract", str(archive), str(directory)]
+        subprocess.run(argv, check=True, capture_output=True, timeout=300)
+    return directory
+
+
 def _download(cache: Path) -> dict[str, list[Path]]:
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "elf.lock").open("w") as lock:

@@ -41,6 +41,8 @@ COMPONENTS = (
     Component("openssl", ("openssl",), ("openssl",)),
     Component("patchelf", ("patchelf",), ("patchelf",)),
     Component("binutils", ("readelf",), ("binutils",)),
+    Component("gcc", ("gcc",), ("gcc", "libc6-dev")),
+    Component("musl", ("musl-gcc",), ("musl-tools",)),
     Component("qemu-user", ("qemu-s390x", "qemu-aarch64"), ("qemu-user",)),
     Component("gnupg", ("gpg", "gpg-agent"), ("gnupg",)),
     Component("nginx", ("nginx",), ("nginx-light",)),

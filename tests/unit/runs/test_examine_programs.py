@@ -346,7 +346,7 @@ def test_musl_looks_in_no_directory_of_another_c_library(tree: RunTree) -> None:
     assert (found.kind.value, found.looked) == ("library", ("/lib", "/usr/local/lib", "/usr/lib"))
 
 
-def test_musl_gives_up_at_a_library_for_another_machine(tree: RunTree) -> None:
+def test_musl_passes_over_no_library_for_another_machine(tree: RunTree) -> None:
     tree.file(MUSL, elf(soname="libc.so"), mode=0o755)
     tree.library("/lib/libdep.so.1", machine=AARCH64)
     tree.library("/usr/lib/libdep.so.1")
