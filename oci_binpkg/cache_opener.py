@@ -11,7 +11,7 @@ import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from oci_binpkg.cache.open import FORMS, Location, Opener, Trust, parse_base, parse_location
@@ -23,7 +23,7 @@ from oci_binpkg.errors import UsageError
 from oci_binpkg.events import Observer, Warnings
 from oci_binpkg.file_lock import Patience
 from oci_binpkg.signing.index_trust import IndexTrust
-from oci_binpkg.signing.judge import CountingKeys, Judge, believed, check_counts
+from oci_binpkg.signing.judge import BELIEVING, CountingKeys, Judge, check_counts
 from oci_binpkg.signing.statement import Site
 
 if TYPE_CHECKING:
@@ -259,25 +259,16 @@ class CacheOpener:
         wanted = (flags.index or _signed_index(location)) and flags.check is not False
         prove = required and (rule.explicit or bool(flags.check) or signs)
         index = IndexTrust(keys, required or (signs and flags.check is not False), wanted, self._warn, prove)
-        judge = Judge(keys, self._was_verified)
-        return Trust(
-            required,
-            judge.opened if required else believed,
-            judge.judged,
-            *self._signers(flags.key),
-            mirror_index=index,
-            image_index=index,
-            site=self._site(location),
-            ours=lambda signed: not flags.key or signed.signer in self.keyring.own(flags.key).fingerprints(),
-        )
+        verifier = Judge(keys, self._was_verified) if required else BELIEVING
+        return Trust(verifier, self._signer(flags.key), index, self._site(location))
 
-    def _signers(self, key: str) -> tuple[Signer | None, Signer | None]:
-        """Return what signs documents, and what makes signatures beside them; None and None without a key."""
+    def _signer(self, key: str) -> Signer | None:
+        """Return what signs with a key; None without one."""
         if not key:
-            return None, None
-        from oci_binpkg.signing.sign import sign_clear, sign_detached
+            return None
+        from oci_binpkg.signing.sign import KeySigner
 
-        return partial(sign_clear, key=key, keyring=self.keyring), partial(sign_detached, key=key, keyring=self.keyring)
+        return KeySigner(key, self.keyring)
 
     def base_images(self, text: str) -> BaseImages:
         """Return the base images under a reference."""

@@ -9,7 +9,6 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from oci_binpkg.objects.http import HttpObjects
 from oci_binpkg.ops.index import check_index
 from oci_binpkg.signing.index_trust import IndexTrust
 from oci_binpkg.signing.keyring import Keyring
-from oci_binpkg.signing.sign import sign_detached
+from oci_binpkg.signing.sign import KeySigner
 from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.retry import RetryPolicy
@@ -174,10 +173,10 @@ def test_signers_at_once_leave_a_signed_index_on_a_registry(
     repository = Repository("http", plain_registry.host, f"signed/{next(_NUMBERS)}")
     with RegistryHttpClient(plain_registry.url, settings=SETTINGS) as client:
         store = RegistryStore(client, repository)
-        sign = partial(sign_detached, key=gpg_keys.good, keyring=keyring)
+        signer = KeySigner(gpg_keys.good, keyring)
 
         def push(name: str) -> None:
-            cache = OciCache(store, pause=_wait_a_moment, sign=sign, trust=trust)
+            cache = OciCache(store, pause=_wait_a_moment, signer=signer, trust=trust)
             cache.publish(made_up(name))
             cache.merge_index(index_for(made_up(name)))
 

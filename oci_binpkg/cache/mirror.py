@@ -54,8 +54,9 @@ from oci_binpkg.model.image import UNKNOWN_DIFF_ID, Layer
 from oci_binpkg.model.reference import INDEX_TAG, PackageKey
 from oci_binpkg.model.spec_document import NodeReader, SpecDocument, parse_spec_document, spec_document
 from oci_binpkg.objects.protocol import Objects, exists
-from oci_binpkg.signing.clearsign import is_clearsigned, plain, stripped
+from oci_binpkg.signing.clearsign import is_clearsigned
 from oci_binpkg.signing.index_trust import BELIEVED, IndexSignature, IndexTrust, looked_at, unvouched
+from oci_binpkg.signing.judge import BELIEVING, UNSIGNED
 from oci_binpkg.signing.statement import ANY_SITE, Signed, Signer, Site, Verifier
 from oci_binpkg.store.verifying import VerifyingReader
 
@@ -80,10 +81,9 @@ class _KnownIndex:
 class MirrorCache:
     """Packages below `v3` of a mirror. Layers that are found have no known diff_id: mirrors do not record it.
 
-    `verify` unwraps the manifests of packages and decides which to believe; with `verifies` only those that are signed.
-    `sign` (bytes in, a clear-signed message out) signs those that are published, and indices; `trust` says what is
-    asked of an index's signature, and `site` what signatures state. What others signed than `ours` is signed anew when
-    it is published again. `view` names an index over a part of the mirror.
+    `verifier` unwraps the manifests of packages and decides which to believe. `signer` signs those that are published,
+    and indices; what others signed is signed anew when it is published again. `trust` says what is asked of an index's
+    signature, and `site` what signatures state. `view` names an index over a part of the mirror.
     `pause(round)` is called between rounds of an index merge that another writer got in the way of.
     """
 
@@ -91,23 +91,19 @@ class MirrorCache:
         self,
         objects: Objects,
         *,
-        verify: Verifier = plain,
-        verifies: bool = False,
-        sign: Signer | None = None,
+        verifier: Verifier = UNSIGNED,
+        signer: Signer | None = None,
         trust: IndexTrust = BELIEVED,
         site: Site = ANY_SITE,
-        ours: Callable[[Signed], bool] = lambda _: True,
         view: str = "",
         pause: Callable[[int], None],
     ) -> None:
         self._nodes = NodeReader()
         self._objects = objects
-        self._verify = verify
-        self._verifies = verifies
-        self._sign = sign
+        self._verifier = verifier
+        self._signer = signer
         self._trust = trust
         self._site = site
-        self._ours = ours
         self._index_tag = f"{INDEX_TAG}/{view}" if view else INDEX_TAG
         self._index = index_path(view)
         self._index_name = f"the view {view} of {objects.name}" if view else f"the index of {objects.name}"
@@ -125,7 +121,7 @@ class MirrorCache:
     @property
     def verifies(self) -> bool:
         """Whether a package counts only with a good signature."""
-        return self._verifies
+        return self._verifier.required
 
     @property
     def proves_listing(self) -> bool:
@@ -217,7 +213,7 @@ class MirrorCache:
 
         `replace` writes `added` in its place, whatever state it is in; who merges meanwhile merges into the new one.
         """
-        self._trust.check_writer(self._index_name, signs=self._sign is not None)
+        self._trust.check_writer(self._index_name, signs=self._signer is not None)
         if replace:
             with self._merging:
                 self._replace_index(added, None, vouched=True)
@@ -238,7 +234,7 @@ class MirrorCache:
             listed = key.hash in current.records and current.records.in_cache(key.hash)
             return current.without(key.hash) if listed else None
 
-        self._trust.check_writer(self._index_name, signs=self._sign is not None)
+        self._trust.check_writer(self._index_name, signs=self._signer is not None)
         self._objects.remove(package_path(key))
         self._change_index(change)
 
@@ -246,7 +242,7 @@ class MirrorCache:
         what = f"{self.name}/{path}"
         data = self._document(path)
         with hinted(PUSH_AGAIN):
-            text, signed = self._verify(data, what)
+            text, signed = self._verifier.opened(data, what)
             found = parse_mirror_manifest(text, what)
             document = self._spec_document(found.record(_SPEC_PREFIX, what), what)
             if document.root.hash != package_hash:
@@ -309,22 +305,22 @@ class MirrorCache:
             present = b""
         if self._says(present, data, key):
             return Digest.of(present)
-        signed = self._sign(data, statement=self._site.statement(key.tag)) if self._sign else data
+        signed = self._signer.clear(data, self._site.statement(key.tag)) if self._signer else data
         self._objects.write(path, signed)
         return Digest.of(signed)
 
     def _says(self, present: bytes, data: bytes, key: PackageKey) -> bool:
         """Whether what is there already says the same, and is signed by us if we sign."""
-        if not present or (self._sign is not None and not is_clearsigned(present)):
+        if not present or (self._signer is not None and not is_clearsigned(present)):
             return False
         try:
             what = f"{self.name}/{package_path(key)}"
-            said, signed = self._verify(present, what) if self._sign else stripped(present, what)
+            said, signed = (self._verifier if self._signer else BELIEVING).opened(present, what)
             if signed is not None:
                 self._site.check(signed, key.tag, what)
         except ContentError:
             return False
-        if signed is not None and not self._ours(signed):
+        if signed is not None and self._signer is not None and not self._signer.made(signed):
             return False
         return said.strip() == data
 
@@ -399,12 +395,12 @@ class MirrorCache:
         self._put(document)
         manifest = MirrorManifest((_record(document.descriptor, INDEX_TYPE, NONE),))
         data = manifest.to_bytes()
-        if self._sign is not None and vouched:
-            data = self._sign(data, statement=self._site.statement(self._index_tag))
+        if self._signer is not None and vouched:
+            data = self._signer.clear(data, self._site.statement(self._index_tag))
         if not self._objects.write(self._index, data, if_match=etag):
             return False
         self._last_index.keep(text, document.descriptor.digest)
-        if self._sign is not None and not vouched:
+        if self._signer is not None and not vouched:
             self._trust.warn(unvouched(self.name))
         return self._index_record().record.digest == document.descriptor.digest
 

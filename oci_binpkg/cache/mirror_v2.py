@@ -26,8 +26,8 @@ from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.spec import Spec
 from oci_binpkg.model.spec_document import NodeReader, parse_spec_document
 from oci_binpkg.objects.protocol import Objects
-from oci_binpkg.signing.clearsign import plain
 from oci_binpkg.signing.index_trust import NOT_SIGNED, IndexSignature
+from oci_binpkg.signing.judge import UNSIGNED
 from oci_binpkg.signing.statement import ANY_SITE, Site, Verifier
 
 FOLDER: Final = "build_cache"
@@ -43,8 +43,8 @@ _CHUNK: Final = 256 * 1024
 class MirrorV2Cache:
     """Packages below `build_cache` of a mirror. Its layers have no known diff_id; nothing can be published.
 
-    `verify` unwraps spec documents and decides which to believe; with `verifies` only those that are signed, and with
-    `prove` those that the index lists are verified before they are reported. `observer` is told once that the layout is
+    `verifier` unwraps spec documents and decides which to believe; with `prove` those that the index lists are verified
+    before they are reported. `observer` is told once that the layout is
     old.
     """
 
@@ -52,16 +52,14 @@ class MirrorV2Cache:
         self,
         objects: Objects,
         *,
-        verify: Verifier = plain,
-        verifies: bool = False,
+        verifier: Verifier = UNSIGNED,
         prove: bool = False,
         site: Site = ANY_SITE,
         observer: Observer = ignore,
     ) -> None:
         self._nodes = NodeReader()
         self._objects = objects
-        self._verify = verify
-        self._verifies = verifies
+        self._verifier = verifier
         self._prove = prove
         self._site = site
         self._observer = observer
@@ -79,7 +77,7 @@ class MirrorV2Cache:
     @property
     def verifies(self) -> bool:
         """Whether a package counts only with a good signature."""
-        return self._verifies
+        return self._verifier.required
 
     @property
     def proves_listing(self) -> bool:
@@ -205,7 +203,7 @@ class MirrorV2Cache:
     def _entry_at(self, stem: str, package_hash: str) -> CacheEntry:
         path, data = self._spec_file(stem)
         what = f"{self.name}/{path}"
-        text, signed = self._verify(data, what)
+        text, signed = self._verifier.opened(data, what)
         raw = parse_json(text, what, fold_case=False)
         document = parse_spec_document(raw, what, self._nodes)
         if document.root.hash != package_hash:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from oci_binpkg.cache.protocol import CacheEntry
 from oci_binpkg.errors import (
@@ -32,7 +32,8 @@ from oci_binpkg.model.reference import INDEX_TAG, PackageKey, hash_of_tag, is_pa
 from oci_binpkg.model.spec_document import NodeReader, parse_spec_document
 from oci_binpkg.parallel import in_turns
 from oci_binpkg.signing.index_trust import BELIEVED, IndexSignature, IndexTrust, looked_at, unvouched
-from oci_binpkg.signing.statement import ANY_SITE, Signed, Signer, Site
+from oci_binpkg.signing.judge import BELIEVING
+from oci_binpkg.signing.statement import ANY_SITE, Signed, Signer, Site, Verifier
 from oci_binpkg.store.images import StoredImage, blob_of, read_image
 from oci_binpkg.store.protocol import BatchesTags, Store, TakesGrowing
 from oci_binpkg.store.referrers import attach_signature, iter_signatures, signatures
@@ -44,24 +45,14 @@ _LOOKS: Final = 3
 _PREFIXES: Final = "CMAKE_PREFIX_PATH="
 
 
-class BesideVerifier(Protocol):
-    """Verifies what is signed by a signature beside it."""
-
-    def __call__(
-        self, data: bytes, signatures: Iterable[bytes], what: str, *, accept: Callable[[Signed], object]
-    ) -> Signed:
-        """Return one of the signatures that is good and that `accept` does not refuse. Raises `SignatureError`."""
-        ...
-
-
-def verified_store(store: Store, verify: BesideVerifier, site: Site) -> VerifiedStore[Signed]:
+def verified_store(store: Store, verifier: Verifier, site: Site) -> VerifiedStore[Signed]:
     """Return a store as it may be read where signatures are asked for: made for the tag, and for this place."""
 
     def judge(data: bytes, signatures: Iterable[bytes], tag: str, what: str) -> Signed:
         def accept(signed: Signed) -> None:
             site.check(signed, tag or signed.statement.tag, what)
 
-        return verify(data, signatures, what, accept=accept)
+        return verifier.judged(data, signatures, what, accept=accept)
 
     return VerifiedStore(store, judge)
 
@@ -69,11 +60,10 @@ def verified_store(store: Store, verify: BesideVerifier, site: Site) -> Verified
 class OciCache:
     """Packages in a registry repository, an OCI image layout or memory.
 
-    `pause(round)` is called between rounds of an index merge that another writer got in the way of. With `verify` a
-    package or image counts only if its manifest's exact bytes are signed: it is given these, the signatures attached to
-    them, what they are of, and what else is asked of a good one, and raises if none is. With `sign` what is published
-    is signed, and the index; `ours` tells whether a signature is by the key that we sign with. `trust` says what is
-    asked of an index's signature, and `site` what signatures state.
+    `pause(round)` is called between rounds of an index merge that another writer got in the way of. With a `verifier`
+    that requires signatures a package or image counts only if its manifest's exact bytes are signed. With a `signer`
+    what is published is signed, and the index. `trust` says what is asked of an index's signature, and `site` what
+    signatures state.
     """
 
     def __init__(
@@ -81,20 +71,18 @@ class OciCache:
         store: Store,
         *,
         pause: Callable[[int], None],
-        verify: BesideVerifier | None = None,
-        sign: Signer | None = None,
-        ours: Callable[[Signed], bool] = lambda _: False,
+        verifier: Verifier = BELIEVING,
+        signer: Signer | None = None,
         trust: IndexTrust = BELIEVED,
         site: Site = ANY_SITE,
     ) -> None:
         self._nodes = NodeReader()
         self._store = store
-        self._signed = verified_store(store, verify, site) if verify is not None else None
+        self._signed = verified_store(store, verifier, site) if verifier.required else None
         self._read: Store = self._signed or store
         self._pause = pause
-        self._sign = sign
-        self._verify = verify
-        self._ours = ours
+        self._signer = signer
+        self._verifier = verifier
         self._trust = trust
         self._site = site
         self._vouched: set[Digest] = set()
@@ -113,7 +101,7 @@ class OciCache:
     @property
     def signs(self) -> bool:
         """Whether what is published is signed."""
-        return self._sign is not None
+        return self._signer is not None
 
     @property
     def proves_listing(self) -> bool:
@@ -231,12 +219,12 @@ class OciCache:
     def publish_manifest(self, manifest: Blob, tag: str, signatures: Sequence[bytes] = ()) -> None:
         """Tag a manifest or index of which all content is there, with these signatures of it, and ours if we sign."""
         # the signatures first: a reader that wants one never sees the tag without it
-        if self._sign is not None or signatures:
+        if self._signer is not None or signatures:
             self._store.put(manifest)
         for each in signatures:
             attach_signature(self._store, manifest.descriptor, each, pause=self._pause)
-        if self._sign is not None and not self._is_signed_by_us(manifest, tag):
-            signature = self._sign(manifest.read(), statement=self._site.statement(tag))
+        if self._signer is not None and not self._is_signed_by_us(manifest, tag):
+            signature = self._signer.beside(manifest.read(), self._site.statement(tag))
             attach_signature(self._store, manifest.descriptor, signature, pause=self._pause)
         self._store.tag(manifest, tag)
 
@@ -245,16 +233,17 @@ class OciCache:
 
         Packages are pushed when they are new, and are not asked for.
         """
-        if self._verify is None or is_package_tag(tag):
+        signer = self._signer
+        if signer is None or not self._verifier.required or is_package_tag(tag):
             return False
 
         def accept(signed: Signed) -> None:
-            if signed.statement != self._site.statement(tag) or not self._ours(signed):
+            if signed.statement != self._site.statement(tag) or not signer.made(signed):
                 raise SignatureError(f"{self.name}:{tag} is signed by somebody else, or for something else")
 
         found = iter_signatures(self._store, manifest.descriptor)
         try:
-            self._verify(manifest.read(), found, f"{self.name}:{tag}", accept=accept)
+            self._verifier.judged(manifest.read(), found, f"{self.name}:{tag}", accept=accept)
         except SignatureError:
             return False
         return True
@@ -287,7 +276,7 @@ class OciCache:
         gone. Packages are tagged before they are indexed, so whoever wrote last lists the tags and enters what is
         missing. Whatever the order of writes, the last one is followed by a look that finds everything there.
         """
-        self._trust.check_writer(self._index_name, signs=self._sign is not None)
+        self._trust.check_writer(self._index_name, signs=self._signer is not None)
         unusable: set[str] = set()
         for attempt in range(MERGE_ROUNDS):
             anew = replace and attempt == 0
@@ -397,13 +386,13 @@ class OciCache:
         self._store.put(document)
         self._store.put(config)
         stored = Blob.from_bytes(manifest.to_bytes(), OCI_MANIFEST)
-        if self._sign is not None and vouched:
+        if self._signer is not None and vouched:
             # the signature first, as for packages: there is no moment in which the index is there without it
             self._store.put(stored)
-            signature = self._sign(stored.read(), statement=self._site.statement(INDEX_TAG))
+            signature = self._signer.beside(stored.read(), self._site.statement(INDEX_TAG))
             attach_signature(self._store, stored.descriptor, signature, pause=self._pause)
             self._vouched.add(stored.descriptor.digest)
-        elif self._sign is not None:
+        elif self._signer is not None:
             self._trust.warn(unvouched(self.name))
         self._store.tag(stored, INDEX_TAG)
         self._last_index.keep(text, document.descriptor.digest)

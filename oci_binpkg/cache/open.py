@@ -24,10 +24,9 @@ from oci_binpkg.signing.statement import ANY_SITE, Site
 
 if TYPE_CHECKING:
     from oci_binpkg.cache.mirror import MirrorCache
-    from oci_binpkg.cache.oci import BesideVerifier
     from oci_binpkg.cache.protocol import KeepsImages, ReadableCache, WritableCache
     from oci_binpkg.objects.protocol import Objects
-    from oci_binpkg.signing.statement import Signed, Signer, Verifier
+    from oci_binpkg.signing.statement import Signer, Verifier
     from oci_binpkg.store.protocol import Store
 
 
@@ -165,22 +164,14 @@ def _layout(text: str) -> Location:
 class Trust:
     """What is asked of signatures in one cache: whoever opens it says so, and all that is read there is held to it.
 
-    With `required` only what is signed counts: `verify` unwraps the documents of a mirror and raises for one that is
-    not signed, `verify_detached` judges the signatures of a manifest elsewhere. Without it, `verify` takes documents as
-    they are, and nobody asks for signatures of manifests. `sign` and `sign_detached` sign what is written.
-    `mirror_index` and `image_index` say what is asked of the signature of an index there, `site` what signatures state
-    of where they are. `ours` tells whether a signature is by the key that signs what is written.
+    `verifier` decides what counts, `signer` signs what is written. `index` says what is asked of the signature of an
+    index there, `site` what signatures state of where they are.
     """
 
-    required: bool
-    verify: Verifier
-    verify_detached: BesideVerifier
-    sign: Signer | None = None
-    sign_detached: Signer | None = None
-    mirror_index: IndexTrust = BELIEVED
-    image_index: IndexTrust = BELIEVED
+    verifier: Verifier
+    signer: Signer | None = None
+    index: IndexTrust = BELIEVED
     site: Site = ANY_SITE
-    ours: Callable[[Signed], bool] = lambda _: True
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,11 +193,11 @@ class Opener:
     def store(self, location: Location, trust: Trust) -> Store:
         """Open the store at a location to read images. Raises `UsageError` for a mirror, which keeps none."""
         store = self._store(location)
-        if not trust.required:
+        if not trust.verifier.required:
             return store
         from oci_binpkg.cache.oci import verified_store
 
-        return verified_store(store, trust.verify_detached, trust.site)
+        return verified_store(store, trust.verifier, trust.site)
 
     def images(self, location: Location, trust: Trust) -> KeepsImages:
         """Open a cache that keeps images. Raises `UsageError` for a mirror."""
@@ -215,10 +206,9 @@ class Opener:
         return OciCache(
             self._store(location),
             pause=self.pause,
-            verify=trust.verify_detached if trust.required else None,
-            sign=trust.sign_detached,
-            ours=trust.ours,
-            trust=trust.image_index,
+            verifier=trust.verifier,
+            signer=trust.signer,
+            trust=trust.index,
             site=trust.site,
         )
 
@@ -233,15 +223,14 @@ class Opener:
             return UnreachableCache(objects.name, error)
         if not is_old:
             return self._mirror(location, trust, objects)
-        if trust.mirror_index.require:
+        if trust.index.require:
             raise missing(f"the index of {objects.name} (layout 2)")
         from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
 
         return MirrorV2Cache(
             objects,
-            verify=trust.verify,
-            verifies=trust.required,
-            prove=trust.mirror_index.prove,
+            verifier=trust.verifier,
+            prove=trust.index.prove,
             site=trust.site,
             observer=self.observer,
         )
@@ -282,12 +271,10 @@ class Opener:
 
         return MirrorCache(
             objects,
-            verify=trust.verify,
-            verifies=trust.required,
-            sign=trust.sign,
-            trust=trust.mirror_index,
+            verifier=trust.verifier,
+            signer=trust.signer,
+            trust=trust.index,
             site=trust.site,
-            ours=trust.ours,
             view=location.view,
             pause=self.pause,
         )

@@ -51,12 +51,12 @@ def unsigned(data: bytes, what: str, *, strip: bool = False) -> bytes:
 
 
 def plain(data: bytes, what: str) -> tuple[bytes, None]:
-    """Return a document that nobody signed: a `Verifier` that refuses those that are signed."""
+    """Return a document that nobody signed. Raises `SignatureError` for one that is signed."""
     return unsigned(data, what), None
 
 
 def stripped(data: bytes, what: str) -> tuple[bytes, None]:
-    """Return a document, believed without its signature if it has one: a `Verifier` that verifies nothing."""
+    """Return a document, believed without its signature if it has one."""
     return unsigned(data, what, strip=True), None
 
 

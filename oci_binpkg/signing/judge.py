@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, Never, TypeVar
 
 from oci_binpkg.errors import SignatureError, UsageError
 from oci_binpkg.model.content import Digest
@@ -73,6 +73,11 @@ class Judge:
     keyrings: Sequence[Trusted]
     remembers: Callable[[Digest, str], bool] = lambda _digest, _signer: False
 
+    @property
+    def required(self) -> bool:
+        """Say yes."""
+        return True
+
     def opened(self, data: bytes, what: str) -> tuple[bytes, Signed | None]:
         """Return the document inside a clear-signed one, and who signed it. Raises `SignatureError`."""
         from oci_binpkg.signing.sign import read_clearsigned  # noqa: PLC0415 - see above
@@ -106,8 +111,28 @@ class Judge:
         raise failure
 
 
-def believed(data: bytes, what: str) -> tuple[bytes, None]:
-    """Return a document whatever its signature says."""
-    from oci_binpkg.signing.clearsign import stripped  # noqa: PLC0415 - see above
+@dataclass(frozen=True, slots=True)
+class Unasked:
+    """Asks for no signatures: takes documents whatever theirs says, or, with `refuses`, only those without one."""
 
-    return stripped(data, what)
+    refuses: bool = False
+    required: bool = False
+
+    def opened(self, data: bytes, what: str) -> tuple[bytes, None]:
+        """Return the document. Raises `SignatureError` for a signed one that is refused."""
+        from oci_binpkg.signing.clearsign import plain, stripped  # noqa: PLC0415 - see above
+
+        return (plain if self.refuses else stripped)(data, what)
+
+    def judged(
+        self, data: bytes, signatures: Iterable[bytes], what: str, *, accept: Callable[[Signed], object]
+    ) -> Never:
+        """Raise `SignatureError`: no key counts."""
+        del data, signatures, accept
+        raise SignatureError(f"{what}: no keys are known to check signatures with")
+
+
+BELIEVING: Final = Unasked()
+"""Takes documents whatever their signature says."""
+UNSIGNED: Final = Unasked(refuses=True)
+"""Takes documents that nobody signed."""

@@ -151,6 +151,26 @@ def sign_detached(data: bytes, key: str, keyring: Keyring, *, statement: Stateme
     return signature
 
 
+class KeySigner:
+    """Signs with a key of the user's own: a fingerprint or part of a user id."""
+
+    def __init__(self, key: str, keyring: Keyring) -> None:
+        self._key = key
+        self._keyring = keyring
+
+    def clear(self, data: bytes, statement: Statement) -> bytes:
+        """Return a clear-signed document, as `sign_clear`."""
+        return sign_clear(data, self._key, self._keyring, statement=statement)
+
+    def beside(self, data: bytes, statement: Statement) -> bytes:
+        """Return a signature beside a document, as `sign_detached`."""
+        return sign_detached(data, self._key, self._keyring, statement=statement)
+
+    def made(self, signed: Signed) -> bool:
+        """Return whether a signature is by this key."""
+        return signed.signer in self._keyring.own(self._key).fingerprints()
+
+
 def _sign(data: bytes, key: str, keyring: Keyring, statement: Statement, *mode: str) -> bytes:
     name = check_key_name(key)
     return keyring.signer().checked(

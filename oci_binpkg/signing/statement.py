@@ -9,7 +9,7 @@ Source: RFC 4880, section 5.2.3.16 (notation data); GnuPG's `--sig-notation` and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import unquote_to_bytes
@@ -54,18 +54,44 @@ class Signed:
     statement: Statement = NOTHING_SAID
 
 
-Verifier = Callable[[bytes, str], tuple[bytes, Signed | None]]
-"""`verify(data, what)` returns the document inside a message and who signed it, None where nobody's signature counted.
+class Verifier(Protocol):
+    """Decides which documents and manifests to believe."""
 
-Raises `ContentError` if the message must not be believed.
-"""
+    @property
+    def required(self) -> bool:
+        """Whether only what is signed counts."""
+        ...
+
+    def opened(self, data: bytes, what: str) -> tuple[bytes, Signed | None]:
+        """Return the document inside a message and who signed it, None where nobody's signature counted.
+
+        Raises `ContentError` if the message must not be believed.
+        """
+        ...
+
+    def judged(
+        self, data: bytes, signatures: Iterable[bytes], what: str, *, accept: Callable[[Signed], object]
+    ) -> Signed:
+        """Return one of the signatures beside `data` that is good and that `accept` does not refuse by raising.
+
+        Raises `SignatureError`. It is asked only where signatures are required.
+        """
+        ...
 
 
 class Signer(Protocol):
-    """Signs bytes: the result is a clear-signed message, or an armored signature, by where it is used."""
+    """Signs with one key what is published."""
 
-    def __call__(self, data: bytes, /, *, statement: Statement) -> bytes:
-        """Sign `data`, with what the signature is to state. Raises `KeyringError`."""
+    def clear(self, data: bytes, statement: Statement) -> bytes:
+        """Return `data` as a clear-signed message that also covers `statement`. Raises `KeyringError`."""
+        ...
+
+    def beside(self, data: bytes, statement: Statement) -> bytes:
+        """Return an armored signature over exactly these bytes, and over `statement`. Raises `KeyringError`."""
+        ...
+
+    def made(self, signed: Signed) -> bool:
+        """Return whether a signature is by the key that this signs with."""
         ...
 
 

@@ -124,7 +124,7 @@ MUTATIONS = (
     Mutation(
         "trust: load, run and base images read signed manifests alone",
         "oci_binpkg/cache/open.py",
-        "        if not trust.required:\n            return store\n",
+        "        if not trust.verifier.required:\n            return store\n",
         "        if True:\n            return store\n",
         "no_command and layout-name",
         "tests/cli/test_trust_everywhere.py",

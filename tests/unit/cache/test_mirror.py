@@ -24,6 +24,7 @@ from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.spec_document import parse_spec_document
 from oci_binpkg.objects.directory import FileObjects
 from oci_binpkg.signing.clearsign import stripped
+from oci_binpkg.signing.judge import BELIEVING
 from oci_binpkg.signing.keyring import Keyring
 from oci_binpkg.signing.sign import read_clearsigned
 from oci_binpkg.signing.statement import NOTHING_SAID, Statement
@@ -37,6 +38,7 @@ from tests.support.mirrors import (
     layer_bytes,
     made_up,
 )
+from tests.support.signers import Signs, Verifies
 
 GREET = PackageKey("greet", "2.0", "6fytamqgzio2shuhlaie55hiv2m2stdw")
 
@@ -51,7 +53,7 @@ def tree(root: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(("mirror", "count"), [("v3-unsigned", 5), ("v3-signed", 5), ("v3-padded", 3)])
 def test_every_golden_package_is_found_and_its_archive_is_right(mirror: str, count: int) -> None:
-    cache = file_mirror(GOLDEN / mirror, verify=stripped)
+    cache = file_mirror(GOLDEN / mirror, verifier=BELIEVING)
     hashes = cache.hashes()
     assert len(hashes) == count
     for package_hash, path in hashes.items():
@@ -88,7 +90,7 @@ def test_signed_packages_go_through_the_verifier() -> None:
         asked.append(what)
         return stripped(data, what)
 
-    cache = file_mirror(GOLDEN / "v3-signed", verify=verify)
+    cache = file_mirror(GOLDEN / "v3-signed", verifier=Verifies(verify))
     assert cache.find(GREET).key == GREET
     assert asked == [f"{cache.name}/{package_path(GREET)}"]
 
@@ -97,11 +99,11 @@ def test_signed_packages_go_through_the_verifier() -> None:
 def test_golden_signatures_are_good_by_the_key_that_is_published_beside_them(tmp_path: Path, layout: str) -> None:
     objects = FileObjects(str(GOLDEN / f"{layout}-signed"))
     with Keyring(str(tmp_path / "keys")) as keyring:
-        verify = partial(read_clearsigned, keyring=keyring)
+        verifier = Verifies(partial(read_clearsigned, keyring=keyring))
         cache = (
-            MirrorCache(objects, verify=verify, pause=lambda _: None)
+            MirrorCache(objects, verifier=verifier, pause=lambda _: None)
             if layout == "v3"
-            else MirrorV2Cache(objects, verify=verify)
+            else MirrorV2Cache(objects, verifier=verifier)
         )
         paths = sorted(cache.hashes().values())
         with pytest.raises(SignatureError):
@@ -162,7 +164,7 @@ def sign(data: bytes, *, statement: Statement = NOTHING_SAID) -> bytes:
 def test_a_signing_cache_signs_manifests_and_signs_what_was_not(tmp_path: Path) -> None:
     entry = from_registry("greet-2.0")
     plain = file_mirror(tmp_path).publish(entry)
-    signing = file_mirror(tmp_path, sign=sign, verify=stripped)
+    signing = file_mirror(tmp_path, signer=Signs(sign), verifier=BELIEVING)
     signed = signing.publish(entry)
     assert signed != plain
     data = (tmp_path / package_path(GREET)).read_bytes()
@@ -178,14 +180,14 @@ def test_a_signature_that_is_not_believed_is_replaced(tmp_path: Path) -> None:
         raise SignatureError("not one of ours")
 
     entry = from_registry("greet-2.0")
-    file_mirror(tmp_path, sign=sign, verify=stripped).publish(entry)
+    file_mirror(tmp_path, signer=Signs(sign), verifier=BELIEVING).publish(entry)
     signed: list[bytes] = []
 
     def remembering(data: bytes, *, statement: Statement) -> bytes:
         signed.append(data)
         return sign(data)
 
-    file_mirror(tmp_path, sign=remembering, verify=distrusting).publish(entry)
+    file_mirror(tmp_path, signer=Signs(remembering), verifier=Verifies(distrusting)).publish(entry)
     assert len(signed) == 1
 
 

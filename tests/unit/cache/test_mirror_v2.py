@@ -16,7 +16,7 @@ from oci_binpkg.model.content import Digest
 from oci_binpkg.model.image import known_diff_id
 from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.objects.directory import FileObjects
-from oci_binpkg.signing.clearsign import plain, stripped
+from oci_binpkg.signing.judge import BELIEVING, UNSIGNED
 from oci_binpkg.store.memory import MemoryStore
 from tests.support.golden import GOLDEN
 from tests.support.mirrors import MirrorServer, layer_bytes
@@ -26,7 +26,7 @@ STEM = "linux-debian12-x86_64-gcc-12.2.0-greet-2.0-ycy3s262xlda5gbfvt67yi5tvhln2
 
 
 def mirror(directory: Path) -> MirrorV2Cache:
-    return MirrorV2Cache(FileObjects(str(directory)), verify=stripped)
+    return MirrorV2Cache(FileObjects(str(directory)), verifier=BELIEVING)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def copy(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("over_http", [False, True])
 def test_every_golden_package_is_found_and_its_archive_is_right(name: str, over_http: bool) -> None:
     with MirrorServer(GOLDEN / name) as server, server.objects() as objects:
-        cache = MirrorV2Cache(objects, verify=stripped) if over_http else mirror(GOLDEN / name)
+        cache = MirrorV2Cache(objects, verifier=BELIEVING) if over_http else mirror(GOLDEN / name)
         hashes = cache.hashes()
         assert len(hashes) == 5
         for package_hash, path in hashes.items():
@@ -60,7 +60,7 @@ def test_every_golden_package_is_found_and_its_archive_is_right(name: str, over_
 
 def test_finding_by_the_index_asks_for_what_it_needs_only() -> None:
     with MirrorServer(GOLDEN / "v2-unsigned") as server, server.objects() as objects:
-        cache = MirrorV2Cache(objects, verify=plain)
+        cache = MirrorV2Cache(objects, verifier=UNSIGNED)
         cache.find(GREET)
         cache.find(GREET)
         paths = [path for _, path, status in server.log if status == 200]
@@ -198,7 +198,7 @@ def test_nothing_is_written() -> None:
         return FileObjects(url.removeprefix("file://"))
 
     opener = Opener(lambda _: MemoryStore(), lambda _: False, open_objects, lambda _: None)
-    location, trust = parse_location(f"file://{GOLDEN}/v2-unsigned"), Trust(False, plain, lambda *_, **__: None)
+    location, trust = parse_location(f"file://{GOLDEN}/v2-unsigned"), Trust(BELIEVING)
     with pytest.raises(UnsupportedError, match="only read") as caught:
         opener.writable(location, trust)
     assert "oci-binpkg copy OLD NEW" in caught.value.hint

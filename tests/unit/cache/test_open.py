@@ -9,12 +9,13 @@ from oci_binpkg.errors import SignatureError, UsageError
 from oci_binpkg.model.content import Platform
 from oci_binpkg.model.reference import Repository
 from oci_binpkg.objects.directory import FileObjects
-from oci_binpkg.signing.clearsign import plain
+from oci_binpkg.signing.judge import BELIEVING
 from oci_binpkg.store.copy import copy
 from oci_binpkg.store.images import read_image
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.memory import MemoryStore
 from tests.support.golden import GOLDEN
+from tests.support.signers import Verifies
 from tests.support.stores import index_of, put_image, small_image
 
 DIGEST = "sha256:" + "a" * 64
@@ -92,8 +93,8 @@ def _refuse(_data, _signatures, what, **_):
     raise SignatureError(f"{what} is not signed")
 
 
-ANYTHING = Trust(False, plain, _refuse)
-SIGNED = Trust(True, plain, _refuse)
+ANYTHING = Trust(BELIEVING)
+SIGNED = Trust(Verifies(judged=_refuse))
 
 
 def opener(*, plain):
@@ -180,7 +181,7 @@ def test_what_a_signed_index_lists_is_read_and_what_another_lists_is_not(tmp_pat
             _refuse(data, (), what)
 
     found, _ = opener(plain=False)
-    store = found.store(parse_location(f"oci-layout:{tmp_path}"), Trust(True, plain, judge))
+    store = found.store(parse_location(f"oci-layout:{tmp_path}"), Trust(Verifies(judged=judge)))
     platform = Platform("linux", "amd64")
     assert read_image(store, "good", platform).descriptor.digest == inner.manifest.descriptor.digest
     for reference in ("bad", str(other.manifest.descriptor.digest)):

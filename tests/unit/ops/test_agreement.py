@@ -13,7 +13,7 @@ from oci_binpkg.errors import ContentError
 from oci_binpkg.model.spec_document import parse_spec_document
 from oci_binpkg.objects.directory import FileObjects
 from oci_binpkg.ops.agreement import MAX_BYTES, SPEC_FILE, check_spec_file
-from oci_binpkg.signing.clearsign import stripped
+from oci_binpkg.signing.judge import BELIEVING
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.memory import MemoryStore
 from tests.support.golden import GOLDEN
@@ -135,9 +135,9 @@ def test_every_golden_layer_agrees_with_its_document(name, tmp_path):
     if name == "oci-layout":
         cache = OciCache(LayoutStore(str(GOLDEN / name)), pause=lambda _: None)
     elif name.startswith("v2"):
-        cache = MirrorV2Cache(FileObjects(str(GOLDEN / name)), verify=stripped)
+        cache = MirrorV2Cache(FileObjects(str(GOLDEN / name)), verifier=BELIEVING)
     else:
-        cache = file_mirror(GOLDEN / name, verify=stripped)
+        cache = file_mirror(GOLDEN / name, verifier=BELIEVING)
     for package_hash, locator in cache.hashes().items():
         entry = cache.entry(locator)
         place = str(tmp_path / package_hash)

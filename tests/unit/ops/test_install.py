@@ -47,6 +47,7 @@ from oci_binpkg.store.images import read_image
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.memory import MemoryStore
 from tests.support.golden import GOLDEN
+from tests.support.signers import Verifies
 from tests.support.spack_trees import Sketch, spack_tree
 
 SKETCHES = [
@@ -474,7 +475,7 @@ def test_where_signatures_count_every_package_of_an_image_is_looked_at(tree, tmp
         looked.append(what)
         return Signed("key")
 
-    checked = OciCache(store, pause=lambda _: None, verify=verify)
+    checked = OciCache(store, pause=lambda _: None, verifier=Verifies(judged=verify))
     Sources([checked]).resolve_image("all")
     assert len(looked) == len(tree.hashes) + 1  # the image itself, too
 

@@ -10,6 +10,7 @@ from oci_binpkg.events import PackageStarted, Warned
 from oci_binpkg.installs.spack import SpackInstalls
 from oci_binpkg.signing.statement import Signed
 from oci_binpkg.store.memory import MemoryStore
+from tests.support.signers import Verifies
 from tests.support.spack_trees import Sketch, spack_tree
 from tests.unit.ops.test_install import SKETCHES, cache, installed, outcomes, pushed, target, tree
 
@@ -26,7 +27,7 @@ def signed(cache, signer=ALICE, made=1_000):
         accept(found)
         return found
 
-    return OciCache(cache.store, pause=lambda _: None, verify=verify)
+    return OciCache(cache.store, pause=lambda _: None, verifier=Verifies(judged=verify))
 
 
 def by(*signers):

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,12 +17,13 @@ from oci_binpkg.errors import KeyringError, NotFoundError, SignatureError, Usage
 from oci_binpkg.model.content import Descriptor
 from oci_binpkg.signing.index_trust import IndexSignature, IndexTrust
 from oci_binpkg.signing.keyring import Keyring
-from oci_binpkg.signing.sign import sign_clear, sign_detached
+from oci_binpkg.signing.sign import KeySigner
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.memory import MemoryStore
 from oci_binpkg.store.referrers import signatures
 from tests.support.gpg_keys import Keys, gpg_keys
 from tests.support.mirrors import file_mirror, index_for, made_up, patient
+from tests.support.signers import Signs
 
 __all__ = ["gpg_keys"]  # a fixture
 
@@ -47,11 +47,10 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path, keyring: Keyring) -> 
     def again(key: str = "", **asked: object) -> MirrorCache | OciCache:
         keys = (keyring, keyring.own(key)) if key else (keyring,)
         trust = replace(IndexTrust(keys, check=True), **asked)
+        signer = KeySigner(key, keyring) if key else None
         if request.param == "mirror":
-            sign = partial(sign_clear, key=key, keyring=keyring) if key else None
-            return file_mirror(tmp_path / "cache", sign=sign, trust=trust)
-        beside = partial(sign_detached, key=key, keyring=keyring) if key else None
-        return OciCache(LayoutStore(str(tmp_path / "cache")), pause=patient, sign=beside, trust=trust)
+            return file_mirror(tmp_path / "cache", signer=signer, trust=trust)
+        return OciCache(LayoutStore(str(tmp_path / "cache")), pause=patient, signer=signer, trust=trust)
 
     return again
 
@@ -123,9 +122,11 @@ def test_the_reason_is_told_why_a_signature_of_an_index_does_not_count(
     key = getattr(gpg_keys, name)
     cache = opened("nobody")
     if isinstance(cache, MirrorCache):
-        cache = file_mirror(tmp_path / "cache", sign=lambda data, **_: gpg_keys.home.clear(data, key, at=at))
+        cache = file_mirror(tmp_path / "cache", signer=Signs(lambda data, **_: gpg_keys.home.clear(data, key, at=at)))
     else:
-        cache = OciCache(cache.store, pause=patient, sign=lambda data, **_: gpg_keys.home.detached(data, key, at=at))
+        cache = OciCache(
+            cache.store, pause=patient, signer=Signs(lambda data, **_: gpg_keys.home.detached(data, key, at=at))
+        )
     cache.merge_index(index_for(made_up("zlib")))
     with pytest.raises(SignatureError, match=reason) as caught:
         opened().read_index()
@@ -173,8 +174,8 @@ def test_a_signature_that_is_listed_late_is_waited_for_where_it_has_to_be_there(
     gpg_keys: Keys, keyring: Keyring, times: int, found: bool
 ) -> None:
     store, rounds = ListsLate(0), list[int]()
-    sign = partial(sign_detached, key=gpg_keys.good, keyring=keyring)
-    OciCache(store, pause=patient, sign=sign).merge_index(index_for(made_up("zlib")))
+    signer = KeySigner(gpg_keys.good, keyring)
+    OciCache(store, pause=patient, signer=signer).merge_index(index_for(made_up("zlib")))
     store.times = times
     cache = OciCache(store, pause=rounds.append, trust=IndexTrust((keyring,), check=True, require=True))
     if found:
@@ -196,8 +197,8 @@ def test_the_signature_is_there_before_the_tag(gpg_keys: Keys, keyring: Keyring)
                 seen.append(len(signatures(self, manifest.descriptor)))
             return super().tag(manifest, tag)
 
-    sign = partial(sign_detached, key=gpg_keys.good, keyring=keyring)
-    cache = OciCache(Watched(), pause=patient, sign=sign, trust=IndexTrust((keyring,), check=True))
+    signer = KeySigner(gpg_keys.good, keyring)
+    cache = OciCache(Watched(), pause=patient, signer=signer, trust=IndexTrust((keyring,), check=True))
     for name in ("zlib", "curl"):
         cache.merge_index(index_for(made_up(name)))
     assert seen == [1, 1]
