@@ -19,7 +19,7 @@ from oci_binpkg.cancel import Cancel
 from oci_binpkg.config.caches import ANYWHERE, CacheEndpoint, CacheSettings
 from oci_binpkg.config.settings import Settings, patience
 from oci_binpkg.config.trust_policy import place_name
-from oci_binpkg.errors import UsageError
+from oci_binpkg.errors import Hint, Step, UsageError
 from oci_binpkg.events import Observer, Warnings
 from oci_binpkg.file_lock import Patience
 from oci_binpkg.signing.index_trust import IndexTrust
@@ -97,7 +97,7 @@ class CacheOpener:
         try:
             at = parse_location(endpoint.url + colon + tag)
         except UsageError as error:
-            raise UsageError(f"{configured.origin_file}: {name}: {error.message}", hint=error.hint) from None
+            raise error.within(f"{configured.origin_file}: {name}") from error
         return ConfiguredLocation(
             at.text, at.repository, at.path, at.reference, at.url, endpoint.view, configured, endpoint
         )
@@ -106,7 +106,7 @@ class CacheOpener:
         """Return where an image is. Raises `UsageError` without a tag or digest."""
         location = self.location(text)
         if not location.reference:
-            raise UsageError(f"{text} names no image: a tag is missing", hint=f"`oci-binpkg inspect {text}` lists them")
+            raise UsageError(f"{text} names no image: a tag is missing", hint=Hint(Step.LIST_TAGS, cache=text))
         return location
 
     def identity(self, cache: CacheSettings) -> str:
@@ -170,12 +170,12 @@ class CacheOpener:
         """Raise `UsageError` if an index that has to be signed is about to be written without a key."""
         location = self.location(text, writing=True)
         if not flags.key and flags.check is not False and (flags.index or _signed_index(location)):
-            raise UsageError(f"the index of {text} has to be signed", hint="add --key KEY to sign it")
+            raise UsageError(f"the index of {text} has to be signed", hint=Hint(Step.SIGN_INDEX))
 
     def _signing_is_settled(self, text: str, flags: TrustFlags, *, usual: bool) -> None:
         rule = self._rule(self.location(text, writing=True))
         if rule.require and (usual or rule.explicit) and not flags.key and not flags.unsigned:
-            raise UsageError(f"{text} holds packages that are signed", hint="add --key KEY to sign them, or --unsigned")
+            raise UsageError(f"{text} holds packages that are signed", hint=Hint(Step.SIGN_PACKAGES))
 
     def images_at(self, location: Location, check: bool | None = None) -> KeepsImages:
         """Open the cache at a location to read images, which must be one that keeps them."""
@@ -314,10 +314,9 @@ def _signed_index(location: Location) -> bool:
 
 
 def _not_taken_back(location: Location, flags: TrustFlags, rule: Rule) -> UsageError:
-    flag = "--unsigned" if flags.unsigned else "--no-check-signature"
     return UsageError(
-        f"{flag}: {location.text} has to be signed, says {rule.where}",
-        hint='leave the flag out, or give that cache a scope of its own there with rule = "accept-unsigned"',
+        f"{location.text} has to be signed, says {rule.where}",
+        hint=Hint(Step.KEEP_RULE_WRITING if flags.unsigned else Step.KEEP_RULE_READING),
     )
 
 

@@ -20,7 +20,7 @@ from oci_binpkg.cache_opener import CacheOpener, TrustFlags
 from oci_binpkg.cancel import Cancel, CancelledError
 from oci_binpkg.config.caches import CacheKeys, CacheSettings
 from oci_binpkg.config.settings import Settings, config_path, load_lock_timeout, load_settings, patience
-from oci_binpkg.errors import NoMatchError, NotFoundError, SignatureError, UsageError
+from oci_binpkg.errors import Hint, NoMatchError, NotFoundError, SignatureError, Step, UsageError
 from oci_binpkg.events import Observer, Warnings, ignore
 from oci_binpkg.file_lock import Patience
 from oci_binpkg.model.arch import this_platform
@@ -438,9 +438,11 @@ class Client:
             try:
                 found = find_in_catalog(refresh, parsed, family="" if all_arch else this_platform().architecture)
             except NoMatchError as error:
-                raise (refused[0] if refused else error) from None
+                if not refused:
+                    raise
+                raise refused[0].again() from error
             if refused and not found:
-                raise refused[0]
+                raise refused[0].again() from refused[0]
             return found
 
     def show(self, query: str | Query, *, cache: CacheLike, check_signature: bool | None = None) -> Shown:
@@ -613,7 +615,7 @@ class Client:
             for name, data in published_keys(work.opener.objects(mirror)).items():
                 if [key.fingerprint for key in keyring.inspect(data, f"the key {name}")] == [wanted]:
                     return keyring.trust(data, source)
-            raise NotFoundError(f"{mirror} publishes no key {source}", hint=f"`oci-binpkg keys fetch {mirror}`")
+            raise NotFoundError(f"{mirror} publishes no key {source}", hint=Hint(Step.FETCH_KEYS, mirror=mirror))
 
     def keys_untrust(self, fingerprint: str) -> None:
         """Trust a key no longer."""
@@ -720,7 +722,7 @@ class Client:
             parsed, text = _parsed(queries), _text(cache)
             views = work.views(text, view, writing=True)
             if parsed and not views:
-                raise UsageError("a QUERY chooses what a view holds, and no view is named", hint="add --view NAME")
+                raise UsageError("a QUERY chooses what a view holds, and no view is named", hint=Hint(Step.NAME_VIEW))
             work.opener.index_is_settled(text, flags)
             change = update_indices if action == "update" else rebuild_indices
             if not views:
@@ -736,7 +738,7 @@ def _view_names(text: str, whole: ReadableCache, views: Iterable[str]) -> list[s
     """Return the names of views, each once. Raises `UsageError` for a cache that has none."""
     names = [check_view(view) for view in dict.fromkeys(views)]
     if names and not whole.has_views:
-        raise UsageError(f"{text} has no views: only mirrors of layout 3 do", hint="leave out --view")
+        raise UsageError(f"{text} has no views: only mirrors of layout 3 do", hint=Hint(Step.NO_VIEW))
     return names
 
 

@@ -393,10 +393,10 @@ def disk_errors(path: str, what: str = "used", hint: str = CHECK_DISK) -> Iterat
     try:
         yield
     except NotRegularError as error:
-        raise LocalDiskError(f"{path}: cannot be {what}: {error.strerror}", hint=NOT_REGULAR_HINT) from error
+        raise LocalDiskError(f"{path}: cannot be {what}: {error.strerror}", hint=NOT_REGULAR_HINT, path=path) from error
     except OSError as error:
         reason = error.strerror or str(error)
-        raise LocalDiskError(f"{path}: cannot be {what}: {reason}", hint=hint) from error
+        raise LocalDiskError(f"{path}: cannot be {what}: {reason}", hint=hint, path=path) from error
 
 
 # folders of ours

@@ -3,15 +3,19 @@
 Two families matter to callers: `TransferError` (the bytes did not arrive; may be retried) and `ContentError` (the bytes
 arrived and are wrong; retrying the same source is pointless). Everything else is a wrong request or a local problem.
 
-Every message says what was attempted and on which thing; `hint` is the one next step.
+Every message says what was attempted and on which thing; `hint` is the one next step. What a program may want to know
+of a failure are fields (`Fields`). An error never changes: `within` makes a new one that says more, and `again` a new
+one for an error that was kept, each to be raised `from` the old one.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final
+from enum import Enum
+from types import MappingProxyType
+from typing import Any, Final, Literal, Self, TypedDict, Unpack
 
 _SCARCE: Final = {
     errno.ENOMEM: "not enough memory",
@@ -30,23 +34,224 @@ _SIGNS: Final = {
 """What the interpreter and libraries in C say, in small letters, when the machine has no more to give."""
 
 
+class Step(Enum):
+    """A next step that a front end words in its own way. The value is what a script reads: it names no flag."""
+
+    ACCEPT_OLDER = "allow older builds if the older one is meant"
+    ADD_OWN_CACHE = "change it there, or add a cache {name} of your own in its place"
+    ALLOW_MISSING = "name another cache, or allow dependencies to be missing"
+    ALLOW_PLAIN_HTTP = "write https://, or say insecure = true if it is meant"
+    ANOTHER_CACHE = "name another cache"
+    ANY_ARCHITECTURE = "other architectures have it: {found}"
+    ASK_AGAIN = "try again: the answer may have been cut off on the way"
+    ASK_ONLINE = "read it once over the network"
+    BUILD_ANEW = "images of packages that are there are built anew only if that is forced"
+    CHECK_ADDRESS_OR_REBUILD_INDEX = "check the address, or rebuild the index where the mirror is written"
+    COPY_CACHE = "copy it to a new cache, and push there"
+    DESCRIBE_KEY_FILE = "a key file holds public keys as gpg exports them"
+    EXPORT_PUBLIC_KEY = "export the public key alone"
+    FETCH_KEYS = "look at the keys that {mirror} publishes"
+    FIND_IN_INDEX = "an index of packages? list its packages"
+    GZIP_FOR_DOCKER = "use gzip, or a base image with OCI media types"
+    GZIP_FOR_MIRROR = "use gzip for a mirror"
+    INSPECT_IMAGE = "inspect it as an image"
+    KEEP_RULE_READING = 'check signatures, or give that cache a scope of its own there with rule = "accept-unsigned"'
+    KEEP_RULE_WRITING = 'sign it, or give that cache a scope of its own there with rule = "accept-unsigned"'
+    LIST_CACHES = "list the names of the caches"
+    LIST_CATALOG = "list what there is in the catalog"
+    LIST_INSTALLED = "list what is installed, and name packages of it"
+    LIST_KEYS = "write all 40 digits, as in the list of trusted keys"
+    LIST_PACKAGES = "list what there is"
+    LIST_PACKAGES_IN_CACHE = "list what there is in the cache"
+    LIST_TAGS = "name one of the tags of {cache}"
+    LOG_IN = "log in to {host}"
+    LOG_IN_APART = "log in to the host to give credentials; a digest is sha256: and 64 digits of 0-9 a-f"
+    LOG_IN_OR_CHECK_NAME = "log in to {host}, or check the name of the repository"
+    LOG_IN_OR_CONFIGURE = "log in to the host, or name a login for this cache in the configuration"
+    MAKE_VIEW = "update the view: that makes it"
+    NAME_DEPENDENTS = "name these too, or let dependents be removed"
+    NAME_KEY_FILE = "name a key file, or a mirror that publishes the key"
+    NAME_PACKAGES = "name the packages"
+    NAME_SIGNING_KEY = "name one of the secret keys that gpg lists"
+    NAME_TREE = "name the folder of the tree, or set store in the configuration"
+    NAME_USABLE_SIGNING_KEY = "name a secret key that may sign and has not expired"
+    NAME_VIEW = "name the view"
+    NO_VIEW = "name no view"
+    PUSH_AGAIN = "push the package again, or leave this cache out"
+    PUSH_AND_REBUILD = "push the package again, and then rebuild the index of the cache"
+    PUSH_TO_SAME_CACHE = "push its packages to the same cache"
+    REBUILD_INDEX = "rebuild the index from the packages, where this cache is written"
+    REBUILD_SIGNED_INDEX = "rebuild the index from the packages and sign it"
+    REBUILD_UNSIGNED = "see the warnings for why; if they are not signed, leave signatures unchecked"
+    REINSTALL = "install it again by force, {packages}; or accept what is present"
+    REMOVE_CACHE = "remove the cache {name} instead"
+    REMOVE_FIRST = "remove the package /{hash}, then install again"
+    SET_CACHE = "change {name}, or choose another name"
+    SET_LOGIN = "name a login of the cache in the settings (`profile` or `access_key_id_variable`)"
+    SET_SOMETHING = "give at least one key"
+    SIGN_ANEW_FOR_COPY = "if this cache is a copy of that one, {settle}, or copy it anew and sign it"
+    SIGN_INDEX = "name a key to sign it with"
+    SIGN_INDEX_OR_ACCEPT = "name a key to sign it with, or do not ask for a signed index"
+    SIGN_PACKAGES = "name a key to sign them with, or say that they stay unsigned"
+    SIGN_WITH_SHA512 = "sign it again with the hash algorithm SHA512"
+    START_ENGINE = "start the engine, or name its socket"
+    UPDATE_INDEX = "update the index"
+    UPDATE_INDEX_AGAIN = "the packages themselves are there; update the index to enter them"
+    UPDATE_INDEX_ON_PUSH = "update the index when something is pushed"
+    USE_LESS = "raise the limits (`ulimit -a` shows them), or use fewer jobs"
+    VOUCH_OR_NAME = "check its signature, which vouches for the hash, or name the package as NAME@VERSION/HASH"
+    WITH_REBUILT_SIGNED_INDEX = "{first}; or rebuild the index from the packages and sign it"
+
+
+class Hint(str):
+    """A `Step` with what it is about, as a value: it reads as the step's neutral words and still knows the step.
+
+    `values` fill the words: `Hint(Step.LOG_IN, host="registry.example")`. A next step without a command or a flag of
+    its own is plain text and needs no `Hint`.
+    """
+
+    __slots__ = ("step", "values")
+    step: Step
+    values: Mapping[str, str]
+
+    def __new__(cls, step: Step, **values: str) -> Self:
+        """Return the hint. Raises `KeyError` if the words of the step need a value that is not given."""
+        hint = super().__new__(cls, step.value.format(**values))
+        hint.step = step
+        hint.values = MappingProxyType(values)
+        return hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how a copy is made, in this process or another."""
+        return _hint_of, (self.step, dict(self.values))
+
+
+def _hint_of(step: Step, values: Mapping[str, str]) -> Hint:
+    return Hint(step, **values)
+
+
+Side = Literal["source", "target"]
+
+
+class Fields(TypedDict, total=False):
+    """What an error may know of the failure, each given by keyword and read as a property.
+
+    `operation`: what was attempted, as "fetch manifest 1.0 of registry.example/apps". `side`: which side of a copy
+    failed. `host`: who answered or should have, with its port. `status` and `codes`: the HTTP status and the error
+    codes of the distribution specification that the host answered with. `digest`: the content that it is about,
+    "sha256:...". `path`: the local file or folder.
+    """
+
+    operation: str
+    side: Side
+    host: str
+    status: int
+    codes: tuple[str, ...]
+    digest: str
+    path: str
+
+
 class BinpkgError(Exception):
-    """Base of all errors shown to a user. `exit_code` is stable and part of the interface."""
+    """Base of all errors shown to a user. `exit_code` is stable and part of the interface.
+
+    `hint` is the next step, "" if none is known; a `Hint` where a front end has words of its own for it. `details` are
+    lines below the message.
+    """
 
     exit_code = 1
 
-    def __init__(self, message: str, *, hint: str = "", details: Sequence[str] = ()) -> None:
-        message = "\n  ".join([message, *details])
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-        self.details = tuple(details)
+    def __init__(self, message: str, *, hint: str = "", details: Sequence[str] = (), **fields: Unpack[Fields]) -> None:
+        super().__init__("\n  ".join([message, *details]))
+        self._first = message
+        self._hint = hint
+        self._details = tuple(details)
+        self._fields: Fields = fields
+
+    @property
+    def message(self) -> str:
+        """The message, with the details below it."""
+        return "\n  ".join(self.lines)
+
+    @property
+    def hint(self) -> str:
+        """The next step: plain words, or a `Hint`."""
+        return self._hint
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """The lines below the message."""
+        return self._details
 
     @property
     def lines(self) -> tuple[str, ...]:
         """The lines of the message: where `details` were given, each is one. A line feed elsewhere is never ours."""
-        below = "".join(f"\n  {detail}" for detail in self.details)
-        return self.message.removesuffix(below), *self.details
+        return self._first, *self._details
+
+    @property
+    def fields(self) -> Fields:
+        """The fields that are known."""
+        return self._fields.copy()
+
+    @property
+    def operation(self) -> str | None:
+        """What was attempted."""
+        return self._fields.get("operation")
+
+    @property
+    def side(self) -> Side | None:
+        """The side of a copy that failed."""
+        return self._fields.get("side")
+
+    @property
+    def host(self) -> str | None:
+        """The host that answered or should have."""
+        return self._fields.get("host")
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status."""
+        return self._fields.get("status")
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """The error codes in the answer, in upper case."""
+        return self._fields.get("codes", ())
+
+    @property
+    def digest(self) -> str | None:
+        """The digest of the content that it is about."""
+        return self._fields.get("digest")
+
+    @property
+    def path(self) -> str | None:
+        """The local file or folder that it is about."""
+        return self._fields.get("path")
+
+    def within(self, context: str = "", after: str = "", *, hint: str | None = None, **fields: Unpack[Fields]) -> Self:
+        """Return a new error of the same class that says more, to be raised `from` this one.
+
+        `context` stands before the message ("base image debian" before ": not found"), `after` behind it. `hint` takes
+        the place of the old one unless it is None; `fields` join those that are known.
+        """
+        first = (f"{context}: " if context else "") + self._first + (f" {after}" if after else "")
+        step = self._hint if hint is None else hint
+        new = type(self).__new__(type(self))  # a subclass may ask for more than a message when it is made
+        new.__dict__ |= self.__dict__ | {"_first": first, "_hint": step, "_fields": {**self._fields, **fields}}
+        new.args = (new.message,)
+        return new
+
+    def again(self) -> Self:
+        """Return a new error that says the same: one that was kept is raised from, never itself, a second time."""
+        return self.within()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the error for a JSON document: message, exit code, and under `error_fields` the known fields."""
+        fields: dict[str, Any] = {**self._fields}
+        if self.hint:
+            fields["hint"] = str(self.hint)
+        if isinstance(self.hint, Hint):
+            fields["step"] = self.hint.step.name.lower()
+        return {"error": self.message, "exit_code": self.exit_code} | ({"error_fields": fields} if fields else {})
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.hint}" if self.hint else self.message
@@ -138,9 +343,15 @@ class RelocationError(BinpkgError):
     exit_code = 13
 
     def __init__(
-        self, message: str, *, hint: str = "", longest_prefix: int | None = None, longest_root: int | None = None
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        longest_prefix: int | None = None,
+        longest_root: int | None = None,
+        **fields: Unpack[Fields],
     ) -> None:
-        super().__init__(message, hint=hint)
+        super().__init__(message, hint=hint, **fields)
         self.longest_prefix = longest_prefix
         self.longest_root = longest_root
 
@@ -210,8 +421,8 @@ class RateLimitedError(TransferError):
 
     exit_code = 24
 
-    def __init__(self, message: str, *, hint: str = "", seconds: float | None = None) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, message: str, *, hint: str = "", seconds: float | None = None, **fields: Unpack[Fields]) -> None:
+        super().__init__(message, hint=hint, **fields)
         self.seconds = seconds
 
 
@@ -238,28 +449,28 @@ def scarce_resource(error: BaseException) -> ResourceError | None:
         number = next((found for sign, found in _SIGNS.items() if sign in text), None)
     if number is None:
         return None
-    return ResourceError(_SCARCE[number], hint="raise the limits (`ulimit -a` shows them), or use a smaller --jobs")
+    return ResourceError(_SCARCE[number], hint=Hint(Step.USE_LESS))
 
 
 class DamagedError(ContentError):
     """Content that has not the size or digest it was promised with."""
 
 
-PUSH_AGAIN: Final = "push the package again, or leave this cache out"
-REBUILD: Final = "`oci-binpkg index rebuild` writes a new index, where this cache is written"
-ASK_AGAIN: Final = "try again: the answer may have been cut off on the way"
-
-
 class MissingBlobError(ContentError):
     """A manifest names a blob that is not there: damage, not absence."""
 
 
+PUSH_AGAIN: Final = Hint(Step.PUSH_AGAIN)
+REBUILD: Final = Hint(Step.REBUILD_INDEX)
+ASK_AGAIN: Final = Hint(Step.ASK_AGAIN)
+
+
 @contextmanager
 def hinted(hint: str) -> Iterator[None]:
-    """Say what to do about damage, unless the error has it already from somebody who knows more."""
+    """Give an error about damage its next step, unless it has one already from somebody who knows more."""
     try:
         yield
     except ContentError as error:
-        if not error.hint or isinstance(error, DamagedError):
-            error.hint = hint
-        raise
+        if error.hint and not isinstance(error, DamagedError):
+            raise
+        raise error.within(hint=hint) from error

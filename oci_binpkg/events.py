@@ -62,9 +62,10 @@ class Retrying(Event, frozen=True):
 
 
 class Warned(Event, frozen=True):
-    """Something the user should know; never repeated with the same text in one run."""
+    """Something the user should know, never repeated with the same text in one run; `hint` is the next step, or ""."""
 
     text: str
+    hint: str = ""
 
 
 Observer = Callable[[Event], None]
@@ -81,8 +82,8 @@ class Warnings:
         self._observer = observer
         self._told: set[str] = set()
 
-    def __call__(self, text: str) -> None:
+    def __call__(self, text: str, hint: str = "") -> None:
         """Warn of something, unless that was done before."""
         if text not in self._told:
             self._told.add(text)
-            self._observer(Warned(text))
+            self._observer(Warned(text, hint))

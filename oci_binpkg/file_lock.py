@@ -79,6 +79,7 @@ def locked(path: str, patience: Patience | None = None, *, mode: int = _PUBLIC) 
             raise LockTimeoutError(
                 f"{path}: another process has held this lock for {patience.timeout:g} seconds",
                 hint="wait until it has ended, or set a longer `lock_timeout`",
+                path=path,
             )
         yield
     finally:

@@ -17,7 +17,7 @@ from oci_binpkg.cancel import Cancel
 from oci_binpkg.config.caches import CacheSettings
 from oci_binpkg.config.settings import Settings, patience
 from oci_binpkg.disk import foreign_writers
-from oci_binpkg.errors import EngineError, UsageError
+from oci_binpkg.errors import EngineError, Hint, Step, UsageError
 from oci_binpkg.events import Event, Observer, Warnings
 from oci_binpkg.file_lock import Patience
 
@@ -145,7 +145,7 @@ class Operation:
     def _tree_path(self, store: StrPath | None) -> str:
         path = os.fspath(store or "") or self.settings.store
         if not path:
-            raise UsageError("no install tree named", hint="use --store DIR, or set store in the configuration")
+            raise UsageError("no install tree named", hint=Hint(Step.NAME_TREE))
         return path
 
     def packer(self, installs: InstallTree, compression: str) -> LayerPacker:
@@ -201,7 +201,7 @@ class Operation:
         from oci_binpkg.ops.engines import connect
 
         if wanted and wanted not in _KINDS:
-            raise UsageError(f"--engine {wanted!r}: docker or podman is expected")
+            raise UsageError(f"no engine is called {wanted!r}: docker or podman is expected")
         failures = []
         for kind in _KINDS:
             if wanted in ("", kind):
@@ -210,8 +210,8 @@ class Operation:
                 except EngineError as error:
                     failures.append(error)
         if len(failures) == 1:
-            raise failures[0]
-        raise EngineError("; ".join(error.message for error in failures), hint=failures[-1].hint)
+            raise failures[0].again() from failures[0]
+        raise EngineError("; ".join(error.message for error in failures), hint=failures[-1].hint) from failures[-1]
 
 
 def is_no_text(value: str) -> bool:

@@ -334,7 +334,7 @@ class _ChunkStream(io.RawIOBase):
     def readinto(self, target: Any, /) -> int:
         while not self._rest:
             if self._failure is not None:
-                raise self._failure
+                raise self._failure.again() from self._failure
             try:
                 chunk = next(self._chunks, None)
             except ContentError as error:

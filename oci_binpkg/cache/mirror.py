@@ -40,8 +40,10 @@ from oci_binpkg.errors import (
     PUSH_AGAIN,
     REBUILD,
     ContentError,
+    Hint,
     MissingBlobError,
     NotFoundError,
+    Step,
     TransferError,
     UnsupportedError,
     UsageError,
@@ -165,7 +167,7 @@ class MirrorCache:
         except NotFoundError:
             raise NotFoundError(
                 f"{self.name} has no index, and a web server does not list its packages",
-                hint="check the address; `oci-binpkg index rebuild` writes an index, where the mirror is written",
+                hint=Hint(Step.CHECK_ADDRESS_OR_REBUILD_INDEX),
             ) from None
 
     def find(self, key: PackageKey) -> CacheEntry:
@@ -181,7 +183,7 @@ class MirrorCache:
         if layer.blob.descriptor.media_type not in _LAYERS:
             raise UsageError(
                 f"{self.name} holds gzip layers, and this one is {layer.blob.descriptor.media_type}",
-                hint="use --compression gzip for a mirror",
+                hint=Hint(Step.GZIP_FOR_MIRROR),
             )
         return self._put(layer.blob)
 
@@ -274,7 +276,7 @@ class MirrorCache:
         try:
             data = self._blob(record).read(limit=limit)
         except MissingBlobError as error:
-            raise ContentError(f"{what} is not there: {error.message}") from None
+            raise ContentError(f"{what} is not there: {error.message}", **error.fields) from error
         return decompressed(data, record.compression, what, limit)
 
     def _blob(self, record: BlobRecord, media_type: str = "") -> Blob:
@@ -341,7 +343,7 @@ class MirrorCache:
                 inflated(self._blob(record).chunks(MAX_INDEX_BYTES), record.compression, what, MAX_INDEX_BYTES)
             )
         except MissingBlobError as error:
-            raise ContentError(f"{what} is not there: {error.message}") from None
+            raise ContentError(f"{what} is not there: {error.message}", **error.fields) from error
 
     @hinted(REBUILD)
     def opened_index(self, data: bytes) -> tuple[BlobRecord, str]:
@@ -401,7 +403,7 @@ class MirrorCache:
             return False
         self._last_index.keep(text, document.descriptor.digest)
         if self._signer is not None and not vouched:
-            self._trust.warn(unvouched(self.name))
+            self._trust.warn(*unvouched(self.name))
         return self._index_record().record.digest == document.descriptor.digest
 
 
@@ -419,7 +421,7 @@ def _opened(objects: Objects, path: str) -> Iterator[BinaryIO]:
         try:
             stream = stack.enter_context(objects.open(path))
         except NotFoundError as error:
-            raise MissingBlobError(error.message, hint=PUSH_AGAIN) from None
+            raise MissingBlobError(error.message, hint=PUSH_AGAIN, **error.fields) from error
         yield stream
 
 

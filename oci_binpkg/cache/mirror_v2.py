@@ -15,7 +15,7 @@ from typing import Any, Final
 from oci_binpkg.cache.mirror import open_verified
 from oci_binpkg.cache.mirror_manifest import MAX_SPEC_BYTES
 from oci_binpkg.cache.protocol import CacheEntry
-from oci_binpkg.errors import ContentError, NotFoundError, UnsupportedError
+from oci_binpkg.errors import ContentError, Hint, NotFoundError, Step, UnsupportedError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.index.document import MAX_INDEX_BYTES, IndexDocument, LastIndex
 from oci_binpkg.index.spool import Spool
@@ -249,11 +249,7 @@ class MirrorV2Cache:
         with self._lock:
             first, self._warned = not self._warned, True
         if first:
-            self._observer(
-                Warned(
-                    f"{self.name} has the old layout 2, which is only read: `oci-binpkg copy` makes a new cache of it"
-                )
-            )
+            self._observer(Warned(f"{self.name} has the old layout 2, which is only read", Hint(Step.COPY_CACHE)))
 
 
 def _stem_of(spec: Spec) -> str:

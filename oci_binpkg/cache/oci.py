@@ -17,8 +17,10 @@ from oci_binpkg.errors import (
     PUSH_AGAIN,
     REBUILD,
     ContentError,
+    Hint,
     NotFoundError,
     SignatureError,
+    Step,
     TransferError,
     hinted,
 )
@@ -147,7 +149,7 @@ class OciCache:
         if "spec" not in document or not image.manifest.layers:
             raise ContentError(
                 f"{what} is an image, but not a package: its config has no spec",
-                hint="look at it with `oci-binpkg inspect`",
+                hint=Hint(Step.INSPECT_IMAGE),
             )
         layer = image.manifest.layers[-1]
         filled = sum(not entry.get("empty_layer") for entry in image.config.history)
@@ -298,7 +300,7 @@ class OciCache:
         if not self._current_index()[0].holds(added):
             raise TransferError(
                 f"the index of {self.name} was replaced by other writers {MERGE_ROUNDS} times in a row",
-                hint="the packages themselves are there; run `oci-binpkg index update` to enter them",
+                hint=Hint(Step.UPDATE_INDEX_AGAIN),
             )
         return True
 
@@ -393,7 +395,7 @@ class OciCache:
             attach_signature(self._store, stored.descriptor, signature, pause=self._pause)
             self._vouched.add(stored.descriptor.digest)
         elif self._signer is not None:
-            self._trust.warn(unvouched(self.name))
+            self._trust.warn(*unvouched(self.name))
         self._store.tag(stored, INDEX_TAG)
         self._last_index.keep(text, document.descriptor.digest)
         return document.descriptor.digest

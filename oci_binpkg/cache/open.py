@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Never
 from urllib.parse import unquote, urlsplit
 
 from oci_binpkg.cache.protocol import CacheEntry
-from oci_binpkg.errors import NotFoundError, TransferError, UnsupportedError, UsageError
+from oci_binpkg.errors import Hint, NotFoundError, Step, TransferError, UnsupportedError, UsageError
 from oci_binpkg.events import Observer, ignore
 from oci_binpkg.file_lock import Patience
 from oci_binpkg.index.document import IndexDocument
@@ -66,7 +66,7 @@ class UnreachableCache:
         self._fail()
 
     def _fail(self) -> Never:
-        raise self.error
+        raise self.error.again() from self.error
 
 
 LAYOUT: Final = "oci-layout:"
@@ -248,7 +248,7 @@ class Opener:
         if not location.view and _is_old(objects):
             raise UnsupportedError(
                 f"{objects.name} has the old layout 2 and is only read",
-                hint="copy it to a new cache with `oci-binpkg copy OLD NEW`, and push there",
+                hint=Hint(Step.COPY_CACHE),
             )
         return self._mirror(location, trust, objects)
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from oci_binpkg.cli import render
+from oci_binpkg.cli.hints import words
 from oci_binpkg.cli.running import installs_at, observed, parse_queries
 from oci_binpkg.cli.terminal import flush_results, tell
 from oci_binpkg.client import TrustFlags
@@ -37,7 +38,7 @@ def copy(
         render.print_lines([f"failed  {tag}  {error.message}" for tag, error in report.failed])
         flush_results()
         counts = f"{len(report.copied)} copied, {len(report.skipped)} there already, {len(report.failed)} failed"
-        hints = dict.fromkeys(error.hint for _, error in report.failed if error.hint)
+        hints = dict.fromkeys(words(error.hint) for _, error in report.failed if error.hint)
         tell(f"{report.target}: {counts}", *hints)
     return report.exit_code
 

@@ -103,9 +103,11 @@ def _search(settings: Settings, queries: Sequence[str], flags: CatalogFlags, onl
         try:
             found = find_in_catalog(refresh, parsed, family=family)
         except NoMatchError as error:
-            raise (refused[0] if refused else error) from None
+            if not refused:
+                raise
+            raise refused[0].again() from error
         if refused and not found:
-            raise refused[0]
+            raise refused[0].again() from refused[0]
     if flags.json:
         print_json_text(json_list(each.to_json() for each in found))
     else:

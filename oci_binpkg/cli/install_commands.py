@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from oci_binpkg.cli import render
+from oci_binpkg.cli.hints import words
 from oci_binpkg.cli.running import observed, parse_queries
 from oci_binpkg.cli.terminal import flush_results, tell
 from oci_binpkg.client import TrustFlags, Wiring
@@ -148,7 +149,7 @@ def _print_install(report: InstallReport) -> None:
         if result.cache:
             render.print_lines([f"    passed over: {reason}" for reason in result.passed_over])
         if result.error and result.error.hint:
-            render.print_lines([f"    {result.error.hint}"])
+            render.print_lines([f"    {words(result.error.hint)}"])
         render.print_lines([f"    {remark}" for remark in result.remarks])
 
 

@@ -35,7 +35,7 @@ def change(name: str, values: Mapping[str, str | bool | None]) -> int:
     path = config_path()
     given = {key: value for key, value in values.items() if value is not None}
     if not given:
-        raise UsageError(f"nothing is said of what to change of {name}", hint="try `oci-binpkg mirror set -h`")
+        raise UsageError(f"no change of {name} is given", hint="try `oci-binpkg mirror set -h`")
 
     def edit(table: dict[str, Any]) -> None:
         if not table:

@@ -8,6 +8,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
 from oci_binpkg.cli import terminal
+from oci_binpkg.cli.hints import words
 from oci_binpkg.events import (
     BatchStarted,
     BytesPacked,
@@ -60,9 +61,9 @@ class PlainProgress:
                     self._titles[key] = title
                 case PackageFinished(key, outcome, detail) if not self._quiet:
                     self._show(f"{outcome} {self._titles.pop(key, key)}{f': {detail}' if detail else ''}")
-                case Warned(text) if text not in self._warned:
+                case Warned(text, hint) if text not in self._warned:
                     self._warned.add(text)
-                    self._show(f"warning: {text}")
+                    self._show(f"warning: {text}{f' ({words(hint)})' if hint else ''}")
                 case Retrying(host, reason, delay, attempt):
                     self._show(f"{host}: {reason}; trying again in {delay:.1f} s (attempt {attempt})")
                 case _:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from oci_binpkg.cli import render
+from oci_binpkg.cli.hints import words
 from oci_binpkg.cli.render import size_text
 from oci_binpkg.cli.running import installs_at, observed, pairs, parse_queries
 from oci_binpkg.cli.terminal import flush_results, tell
@@ -168,7 +169,7 @@ def _push_summary(report: PushReport) -> str:
 
 def _hints(report: PushReport) -> list[str]:
     """Return what to do next about the failures, each once."""
-    return list(dict.fromkeys(r.error.hint for r in report.by(PushOutcome.FAILED) if r.error and r.error.hint))
+    return list(dict.fromkeys(words(r.error.hint) for r in report.by(PushOutcome.FAILED) if r.error and r.error.hint))
 
 
 def _pushed(result: PackageResult) -> tuple[str, str, str, str]:

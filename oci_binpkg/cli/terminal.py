@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol
 
+from oci_binpkg.cli.hints import words
 from oci_binpkg.errors import BinpkgError, OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def tell(line: str, *below: str) -> None:
 def tell_error(error: BinpkgError) -> None:
     """Show an error as the last words of a command."""
     first, *below = error.lines
-    tell(f"oci-binpkg: {first}", *below, *filter(None, [error.hint]))
+    tell(f"oci-binpkg: {first}", *below, *filter(None, [words(error.hint)]))
 
 
 def tell_text(text: str) -> None:

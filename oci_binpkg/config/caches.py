@@ -5,8 +5,8 @@ In our configuration file a name is a table:
     [caches.lab]
     url = "s3://bucket/apps"              # or fetch and push, where they differ
     push = "s3://bucket/incoming"
-    signed = false                        # nothing is checked, and what is written is signed only with --key
-    signed_index = true                   # its index must be signed, too, and is written only with --key
+    signed = false                        # nothing is checked, and what is written is signed only if a key is given
+    signed_index = true                   # its index must be signed, too, and is written only if a key is given
     insecure = true                       # its address may be http://
     origins = ["oci://lab.example/apps"]  # places that it is a copy of: what was signed for them counts here
     view = "stable"                       # the part of a mirror whose index is used
@@ -27,7 +27,7 @@ from typing import Any, Final, TypedDict
 from urllib.parse import urlsplit
 
 from oci_binpkg.config.tables import Kinds, tables
-from oci_binpkg.errors import UsageError
+from oci_binpkg.errors import Hint, Step, UsageError
 from oci_binpkg.model.reference import check_view, is_loopback
 
 KEYS: Final[Mapping[str, Kinds]] = {
@@ -312,7 +312,7 @@ def _check_plain(url: str, what: str) -> None:
     if scheme.lower() == "http" and not is_loopback(host):
         raise UsageError(
             f"{what}: plain http, which anybody on the way can read and change",
-            hint="write https://, or say insecure = true (`mirror add --insecure`) if it is meant",
+            hint=Hint(Step.ALLOW_PLAIN_HTTP),
         )
 
 
@@ -321,7 +321,7 @@ def _check_view(view: str, what: str) -> None:
         if view:
             check_view(view)
     except UsageError as error:
-        raise UsageError(f"{what}: {error.message}", hint=error.hint) from None
+        raise error.within(what) from error
 
 
 def _check_endpoint(url: str, what: str) -> None:

@@ -15,7 +15,7 @@ from oci_binpkg.cache.open import parse_location
 from oci_binpkg.config.caches import check_name, parse_caches
 from oci_binpkg.config.settings import MAX_FILE_BYTES, load_settings, parse_config
 from oci_binpkg.disk import FileTooLargeError, NotRegularError, make_folder, read_regular, replace_file
-from oci_binpkg.errors import LocalDiskError, UsageError
+from oci_binpkg.errors import Hint, LocalDiskError, Step, UsageError
 from oci_binpkg.file_lock import Patience, locked
 
 Change = Callable[[dict[str, Any]], None]
@@ -50,7 +50,7 @@ def add_cache(path: str, name: str, values: Mapping[str, Any], patience: Patienc
 
     def add(table: dict[str, Any]) -> None:
         if table:
-            raise UsageError(f"{path}: there is a cache {name} already", hint=f"`oci-binpkg mirror set {name}`")
+            raise UsageError(f"{path}: there is a cache {name} already", hint=Hint(Step.SET_CACHE, name=name))
         table.update({key: value for key, value in values.items() if value not in (None, "")})
 
     change_cache(path, name, add, patience)
@@ -60,7 +60,7 @@ def set_cache(path: str, name: str, values: Mapping[str, Any], patience: Patienc
     """Change keys of a cache: None leaves one as it is, "" removes it. Raises as `change_cache`."""
     given = {key: value for key, value in values.items() if value is not None}
     if not given:
-        raise UsageError(f"nothing is said of what to change of {name}", hint="try `oci-binpkg mirror set -h`")
+        raise UsageError(f"no change of {name} is given", hint=Hint(Step.SET_SOMETHING))
 
     def edit(table: dict[str, Any]) -> None:
         if not table:
@@ -69,7 +69,7 @@ def set_cache(path: str, name: str, values: Mapping[str, Any], patience: Patienc
         for key in [key for key, value in table.items() if value == ""]:
             del table[key]
         if not table:
-            raise UsageError(f"{name} would be left without an address", hint=f"`oci-binpkg mirror remove {name}`")
+            raise UsageError(f"{name} would be left without an address", hint=Hint(Step.REMOVE_CACHE, name=name))
 
     change_cache(path, name, edit, patience)
 
@@ -88,10 +88,10 @@ def remove_cache(path: str, name: str, patience: Patience | None = None) -> None
 def _unknown(name: str, path: str) -> UsageError:
     found = load_settings(file=path if os.path.lexists(path) else "").caches.get(name)
     if found is None:
-        return UsageError(f"{path}: no cache is named {name!r}", hint="`oci-binpkg mirror list` shows their names")
+        return UsageError(f"{path}: no cache is named {name!r}", hint=Hint(Step.LIST_CACHES))
     return UsageError(
         f"{name} comes from {found.origin_file}, which is Spack's",
-        hint=f"change it there, or `oci-binpkg mirror add {name} URL` to have one of your own in its place",
+        hint=Hint(Step.ADD_OWN_CACHE, name=name),
     )
 
 
@@ -132,7 +132,7 @@ def _check_address(url: str, what: str) -> None:
     try:
         location = parse_location(url)
     except UsageError as error:
-        raise UsageError(f"{what}: {error.message}", hint=error.hint) from None
+        raise error.within(what) from error
     if location.reference:
         raise UsageError(f"{what}: {url} names an image, a cache is expected", hint="leave out what follows the last :")
 

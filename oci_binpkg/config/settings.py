@@ -2,7 +2,7 @@
 
 The file is `config.toml` in the user's configuration folder (or `$OCI_BINPKG_CONFIG`):
 
-    store = "/opt/spack/opt"            # default of --store
+    store = "/opt/spack/opt"            # the install tree where none is named
     compression = "balanced"
     jobs = 4
     retries = 5
@@ -194,7 +194,7 @@ def parse_config(data: bytes, path: str) -> dict[str, Any]:
     try:
         document = parse_toml(data, path)
     except ContentError as error:
-        raise UsageError(error.message) from None
+        raise UsageError(error.message) from error
     check_table(document, _KEYS, path, "")
     return document
 

@@ -27,7 +27,7 @@ from urllib.parse import quote, unquote, urlsplit
 from oci_binpkg.cache.open import LAYOUT, REGISTRY, Location, parse_location
 from oci_binpkg.config.caches import CacheSettings
 from oci_binpkg.config.tables import check_table
-from oci_binpkg.errors import UsageError
+from oci_binpkg.errors import Hint, Step, UsageError
 from oci_binpkg.model.reference import DOCKER_HUB, check_host, is_loopback, parse_repository
 
 Kind = Literal["registry", "layout", "mirror"]
@@ -235,7 +235,7 @@ def _scopes(text: str, said: Scope, caches: Mapping[str, CacheSettings]) -> list
             found.append(Scope(_scope_address(text), said.require, said.keys, said.where))
         except UsageError as error:
             if not found:
-                raise UsageError(f"{said.where}: {error.message}", hint=error.hint or _WRITE) from None
+                raise error.within(said.where, hint=error.hint or _WRITE) from error
     return found
 
 
@@ -304,7 +304,7 @@ def _keys(listed: Iterable[object], what: str) -> frozenset[str]:
         if not _FINGERPRINT.fullmatch(text):
             raise UsageError(
                 f"{what}: {str(each)[:100]!r} is not a fingerprint",
-                hint="write all 40 digits, as `oci-binpkg keys list` shows them",
+                hint=Hint(Step.LIST_KEYS),
             )
         found.add(text)
     if not found:

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from oci_binpkg.errors import ContentError
+from oci_binpkg.errors import ContentError, Hint, Step
 from oci_binpkg.index.scanner import scan_index
 from oci_binpkg.index.spool import Spool
 from oci_binpkg.model.documents import canonical_json, parse_json
@@ -71,7 +71,7 @@ Notice = Callable[[str, ContentError], None]
 def refuse(package_hash: str, error: ContentError) -> None:
     """Raise the error: nobody listens who could report the record and go on without it."""
     del package_hash
-    raise error
+    raise error.again() from error
 
 
 class IndexRecord(Protocol):
@@ -355,7 +355,7 @@ class StoredRecords(_NumberedRecords):
         if self._damaged > MOST_DAMAGED:
             raise ContentError(
                 f"{self._what}: more than {MOST_DAMAGED} of its records are damaged",
-                hint="`oci-binpkg index rebuild` makes it anew from the packages",
+                hint=Hint(Step.REBUILD_INDEX),
             )
         self._notice(package_hash, error.with_traceback(None))
 

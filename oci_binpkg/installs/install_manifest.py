@@ -57,7 +57,7 @@ def read_manifest(prefix: str, *, files: int = MOST_FILES) -> Mapping[str, Mappi
         check_values(data, path, (files + _SLACK) * _VALUES_PER_FILE)
         return _RECORDED.decode(data)
     except ContentError as error:
-        raise InstallsError(error.message) from None
+        raise InstallsError(error.message, **error.fields) from error
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InstallsError(f"{path}: an object for each file is expected: {str(error)[:200]}") from None
     except OSError as error:

@@ -119,7 +119,7 @@ def _parse(path: str) -> dict[str, Any]:
     try:
         return parse_toml(read_regular(path, _MAX_BYTES), path)
     except ContentError as error:
-        raise InstallsError(error.message) from None
+        raise InstallsError(error.message, **error.fields) from error
     except OSError as error:
         raise InstallsError(
             f"{path}: cannot be read: {error.strerror}", hint="put a file there that describes the packages"

@@ -64,7 +64,7 @@ class Verification:
         return f"{who}; from {self.cache}" if self.cache else who
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
+        """Return the JSON document."""
         return {
             "signed_by": self.signer or None,
             "signed_at": self.signed_at or None,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from oci_binpkg.errors import UsageError
+from oci_binpkg.errors import Hint, Step, UsageError
 from oci_binpkg.model.content import (
     DOCKER_CONFIG,
     DOCKER_LAYER_GZIP,
@@ -261,7 +261,7 @@ def _in_family(package: PackageLayer, *, docker: bool) -> Layer:
     if docker and descriptor.media_type == OCI_LAYER_ZSTD:
         raise UsageError(
             f"{package.title} is a zstd layer and the base image has Docker's media types, which know gzip only",
-            hint="use --compression gzip, or a base image with OCI media types",
+            hint=Hint(Step.GZIP_FOR_DOCKER),
         )
     wanted = {OCI_LAYER_GZIP: DOCKER_LAYER_GZIP} if docker else {DOCKER_LAYER_GZIP: OCI_LAYER_GZIP}
     media_type = wanted.get(descriptor.media_type, descriptor.media_type)

@@ -268,7 +268,7 @@ def _digest(value: object, what: str) -> Digest:
     try:
         return Digest.parse(value)
     except ContentError as error:
-        raise ContentError(f"{what}: {error.message}") from None
+        raise error.within(what) from error
 
 
 def _platform(document: Mapping[str, Any], what: str) -> Platform | None:

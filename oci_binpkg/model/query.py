@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from oci_binpkg.errors import AmbiguousQueryError, NoMatchError
+from oci_binpkg.errors import AmbiguousQueryError, Hint, NoMatchError, Step
 from oci_binpkg.model.constraint import Constraint
 from oci_binpkg.model.query_syntax import parse_constraint
 from oci_binpkg.model.spec import Spec, SpecGraph
@@ -87,7 +87,7 @@ def _no_match(query: Query, known: Sequence[Spec], names: Sequence[str]) -> NoMa
     near += [each for each in names if name and each not in near and (name in each or each in name)][:3]
     return NoMatchError(
         f"no package here matches {query.text!r}",
-        hint=f"did you mean {' or '.join(near)}?" if near else "`oci-binpkg find` lists what there is",
+        hint=f"did you mean {' or '.join(near)}?" if near else Hint(Step.LIST_PACKAGES),
     )
 
 

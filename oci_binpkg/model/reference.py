@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from oci_binpkg.errors import ContentError, UsageError
+from oci_binpkg.errors import ContentError, Hint, Step, UsageError
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.spec import Spec
 
@@ -147,7 +147,7 @@ def _refuse_credentials(text: str) -> None:
         # what stands before it may be a password: it is not repeated
         raise UsageError(
             "a repository address holds no @ but the one before a digest",
-            hint="use `oci-binpkg login HOST` for credentials; a digest is sha256: and 64 digits of 0-9 a-f",
+            hint=Hint(Step.LOG_IN_APART),
         )
 
 
@@ -155,7 +155,7 @@ def _digest(text: str) -> Digest:
     try:
         return Digest.parse(text)
     except ContentError as error:
-        raise UsageError(error.message, hint="a digest is sha256: and 64 digits of 0-9 a-f") from None
+        raise UsageError(error.message, hint="a digest is sha256: and 64 digits of 0-9 a-f") from error
 
 
 def parse_image(text: str) -> Reference:

@@ -17,9 +17,11 @@ from oci_binpkg.errors import (
     BinpkgError,
     ContentError,
     DeniedError,
+    Hint,
     NetworkError,
     NotFoundError,
     ServerError,
+    Step,
     UnsupportedError,
 )
 from oci_binpkg.model.content import Blob, read_whole
@@ -36,7 +38,7 @@ _SETTLED: Final = timedelta(seconds=2)
 """How old a change must be by the server's own clock before another one in the same second is out of the question."""
 _NEXT: Final[dict[type[BinpkgError], str]] = {
     NotFoundError: "check the address of the mirror",
-    AuthError: "log in with `oci-binpkg login HOST`, or name a login for this cache in the configuration",
+    AuthError: Hint(Step.LOG_IN_OR_CONFIGURE),
     DeniedError: "ask for access to this mirror, or name another login for it in the configuration",
 }
 _SIZE: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
@@ -116,7 +118,7 @@ class HttpObjects:
             return self._client.send(Request(method, url, headers or {}, accept=accept, operation=operation))
         except (NotFoundError, AuthError, DeniedError) as error:
             # the client's own next steps are about repositories
-            raise type(error)(error.message, hint=_NEXT[type(error)]) from error
+            raise error.within(hint=_NEXT[type(error)]) from error
 
     def _refuse(self, what: str) -> Never:
         raise UnsupportedError(

@@ -13,9 +13,11 @@ from oci_binpkg.errors import (
     BinpkgError,
     ContentError,
     DeniedError,
+    Hint,
     NetworkError,
     NotFoundError,
     ServerError,
+    Step,
     UsageError,
 )
 from oci_binpkg.model.content import Blob
@@ -237,7 +239,7 @@ class S3Objects:
         except exceptions.NoCredentialsError:
             raise AuthError(
                 f"{operation}: there is no login for {self.name}",
-                hint="set `profile` or `access_key_id_variable` of the cache in the settings (`mirror set`)",
+                hint=Hint(Step.SET_LOGIN),
             ) from None
         except (OSError, exceptions.BotoCoreError, exceptions.ClientError, broken) as error:
             raise self._explained(error, operation) from error

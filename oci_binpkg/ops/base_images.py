@@ -36,16 +36,17 @@ class BaseImages:
         try:
             image = read_image(self._store, self._reference, platform)
         except NotFoundError as error:
-            raise BaseImageError(f"base image {name}: {error.message}", hint="check its name and tag") from None
+            raise BaseImageError(
+                f"base image {name}: {error.message}", hint="check its name and tag", **error.fields
+            ) from error
         except PlatformError as error:
-            raise PlatformError(
-                f"base image {name}: {error.message}", hint="choose one for this architecture"
-            ) from None
+            raise error.within(f"base image {name}", hint="choose one for this architecture") from error
         except SignatureError as error:
-            error.message = f"base image {name}: {error.message}"
-            raise
+            raise error.within(f"base image {name}") from error
         except ContentError as error:
-            raise BaseImageError(f"base image {name} is unusable: {error.message}", hint=error.hint) from None
+            raise BaseImageError(
+                f"base image {name} is unusable: {error.message}", hint=error.hint, **error.fields
+            ) from error
         offered = image.config.platform
         if (offered.os, offered.architecture) != (platform.os, platform.architecture):
             raise PlatformError(

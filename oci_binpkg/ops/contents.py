@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from oci_binpkg.cache.protocol import ReadableCache
-from oci_binpkg.errors import ContentError, DeniedError, NotFoundError, SignatureError
+from oci_binpkg.errors import ContentError, DeniedError, Hint, NotFoundError, SignatureError, Step
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.index.document import IndexDocument, index_of
 from oci_binpkg.model.reference import PackageKey
@@ -50,9 +50,7 @@ def contents(cache: ReadableCache, observer: Observer = ignore) -> IndexDocument
     if index is not None:
         return index.reporting(DamageReport(cache.name, observer))
     tags = sorted(packages_of(cache).values())
-    observer(
-        Warned(f"{cache.name} has no index: reading its {len(tags)} packages (push with --update-index writes one)")
-    )
+    observer(Warned(f"{cache.name} has no index: reading its {len(tags)} packages", Hint(Step.UPDATE_INDEX_ON_PUSH)))
     documents = in_turns(lambda tag: _read(cache, tag, observer), tags)
     return index_of(document for document in documents if document)
 
@@ -139,7 +137,7 @@ def proven(cache: ReadableCache, specs: Sequence[Spec], observer: Observer) -> l
 
     found = [spec for spec in in_turns(look, keys) if spec]
     if failures and not found:
-        raise failures[0]
+        raise failures[0].again() from failures[0]
     return found
 
 

@@ -126,7 +126,7 @@ class CopyReport:
         return 1 if self.failed else 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
+        """Return the JSON document."""
         return {
             "source": self.source,
             "target": self.target,

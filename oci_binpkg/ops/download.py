@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from oci_binpkg.disk import disk_errors, make_folder, replacing
-from oci_binpkg.errors import ContentError, NotFoundError, SignatureError
+from oci_binpkg.errors import ContentError, Hint, NotFoundError, SignatureError, Step
 from oci_binpkg.model.content import Blob
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.spec import Spec
@@ -54,8 +54,8 @@ def _fetch(sources: Sources, spec: Spec, destination: str) -> Downloaded:
         return Downloaded(spec, found.cache, f"{base}.spec.json", archive)
     failure = sources.failures.get(spec.hash)
     if isinstance(failure, SignatureError):
-        raise failure
-    raise NotFoundError(f"{spec.short} cannot be had: {'; '.join(passed)}", hint="name another cache with --from")
+        raise failure.again() from failure
+    raise NotFoundError(f"{spec.short} is not available: {'; '.join(passed)}", hint=Hint(Step.ANOTHER_CACHE))
 
 
 def _write(blob: Blob, path: str) -> None:

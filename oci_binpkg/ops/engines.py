@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, Literal
 
 from oci_binpkg.disk import read_regular
-from oci_binpkg.errors import EngineError, LocalDiskError, NotFoundError, UsageError
+from oci_binpkg.errors import EngineError, Hint, LocalDiskError, NotFoundError, Step, UsageError
 from oci_binpkg.model.arch import this_platform
 from oci_binpkg.model.content import OCI_INDEX, OCI_LAYER_ZSTD, Blob, Descriptor, Digest
 from oci_binpkg.model.image import Image
@@ -72,7 +72,7 @@ def connect(kind: Kind, candidates: Sequence[str], *, timeout: float = DEFAULT_T
             return ContainerEngine(kind, address, _client(kind, address, timeout))
     raise EngineError(
         f"no {kind} engine: no socket at {', '.join(a.removeprefix('unix://') for a in addresses) or 'any place'}",
-        hint="start the engine (`systemctl --user start podman.socket` for Podman), or name its socket",
+        hint=Hint(Step.START_ENGINE),
     )
 
 
@@ -346,7 +346,7 @@ def load_image(engine: ContainerEngine, store: Store, reference: str) -> Loaded:
     except NotFoundError as error:
         tags = sorted(store.tags())
         offered = ", ".join(tags[:8]) + (", ..." if tags[8:] else "")
-        raise NotFoundError(error.message, hint=f"there is {offered}" if tags else error.hint) from None
+        raise error.within(hint=f"there is {offered}" if tags else error.hint) from error
     name = engine_name(store.name, reference)
     known = has_image(engine, name, stored.manifest.config.digest)
     return Loaded(engine.kind, name, known or load(engine, image_of(store, stored), name))

@@ -50,7 +50,7 @@ class FoundPackage:
         return self.spec.hash
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
+        """Return the JSON document."""
         spec = self.spec
         document: dict[str, Any] = {
             "name": spec.name,
@@ -124,7 +124,7 @@ class Shown:
         return self.entry.document.root
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
+        """Return the JSON document."""
         layer = self.entry.layer
         graph = self.entry.document.graph
         return {

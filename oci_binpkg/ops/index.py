@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from oci_binpkg.cache.protocol import CacheEntry, ReadableCache, WritableCache
-from oci_binpkg.errors import BinpkgError, ContentError, KeyringError, NotFoundError, TransferError
+from oci_binpkg.errors import BinpkgError, ContentError, Hint, KeyringError, NotFoundError, Step, TransferError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.index.document import EMPTY, IndexDocument, index_of
 from oci_binpkg.model.query import Query
@@ -40,7 +40,7 @@ class IndexReport:
         return not (self.unlisted or self.vanished or self.damaged)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
+        """Return the JSON document."""
         return {
             "cache": self.cache,
             "packages": self.packages,
@@ -125,7 +125,7 @@ def rebuild_indices(
     if not known:
         raise ContentError(
             f"{whole.name}: none of its {len(tags)} packages could be read, so its index stays as it is",
-            hint="see the warnings for why; if they are not signed, say --no-check-signature",
+            hint=Hint(Step.REBUILD_UNSIGNED),
         )
     chosen = [each for each in _chosen(read, tags, queries) if each in known]
     document = _part(read, chosen)
@@ -226,9 +226,7 @@ def check_views(whole: ReadableCache, views: Mapping[str, ReadableCache]) -> lis
         try:
             index = view.read_index()
         except NotFoundError:
-            raise NotFoundError(
-                f"{whole.name} has no view {name!r}", hint="`oci-binpkg index update --view` makes one"
-            ) from None
+            raise NotFoundError(f"{whole.name} has no view {name!r}", hint=Hint(Step.MAKE_VIEW)) from None
         assert index is not None  # no digest was named
         listed = index.present()
         vanished = tuple(sorted(listed - tags.keys()))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from oci_binpkg.cache.protocol import KeepsImages
-from oci_binpkg.errors import ContentError, NotFoundError, SignatureError
+from oci_binpkg.errors import ContentError, Hint, NotFoundError, SignatureError, Step
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.model.content import Descriptor, Digest
 from oci_binpkg.model.image import MISSING_KEY
@@ -31,7 +31,7 @@ class LayerInfo:
     package: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
+        """Return the JSON document."""
         return {
             "digest": str(self.descriptor.digest),
             "diff_id": str(self.diff_id),
@@ -67,7 +67,7 @@ class ImageInfo:
         return dict(self.config.document.get("config") or {})
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
+        """Return the JSON document."""
         return {
             "name": self.name,
             "digest": str(self.descriptor.digest),
@@ -95,7 +95,7 @@ class TagInfo:
     size: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
+        """Return the JSON document."""
         digest = str(self.digest) if self.digest else None
         return {"tag": self.tag, "kind": self.kind, "digest": digest, "layers": self.layers, "size": self.size}
 
@@ -115,7 +115,7 @@ class CacheInfo:
         return SignatureError.exit_code if lacking else 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
+        """Return the JSON document."""
         return {"name": self.name, "size": self.size, "tags": [tag.to_json() for tag in self.tags]}
 
 
@@ -169,9 +169,7 @@ def inspect_image(cache: KeepsImages, reference: str) -> list[ImageInfo]:
 def _image(cache: KeepsImages, name: str, descriptor: Descriptor, manifest: Manifest) -> ImageInfo:
     data = blob_of(cache.store, manifest.config).read(limit=MAX_MANIFEST_BYTES)
     if data == b"{}":
-        raise ContentError(
-            f"{name} is no image: its config is empty", hint="an index of packages? try `oci-binpkg find`"
-        )
+        raise ContentError(f"{name} is no image: its config is empty", hint=Hint(Step.FIND_IN_INDEX))
     config = parse_config(data, f"the config of {name}")
     if len(config.diff_ids) != len(manifest.layers):
         raise ContentError(f"{name}: {len(manifest.layers)} layers, but {len(config.diff_ids)} diff_ids")

@@ -24,10 +24,12 @@ from oci_binpkg.errors import (
     PUSH_AGAIN,
     BinpkgError,
     ContentError,
+    Hint,
     InstallsError,
     LocalDiskError,
     NotFoundError,
     SignatureError,
+    Step,
     TransferError,
 )
 from oci_binpkg.events import BatchStarted, BytesPacked, Observer, PackageFinished, PackageStarted, Warned, ignore
@@ -96,7 +98,7 @@ class InstallResult:
     error: BinpkgError | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
+        """Return the JSON document."""
         document: dict[str, Any] = {
             "name": self.spec.name,
             "version": self.spec.version,
@@ -109,7 +111,7 @@ class InstallResult:
             "remarks": list(self.remarks),
         }
         if self.error:
-            document |= {"error": self.error.message, "exit_code": self.error.exit_code}
+            document |= self.error.to_json()
         return document
 
 
@@ -134,7 +136,7 @@ class InstallReport:
         return 1 if failed else 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return the document that `--json` prints."""
+        """Return the JSON document."""
         return {"root": self.root, "packages": [result.to_json() for result in self.packages]}
 
 
@@ -209,7 +211,7 @@ class _Install:
             if there and record and not record.spec.agrees_with(spec):
                 raise InstallsError(
                     f"{self.installs.root}: another package has the hash of {spec.short}: {record.spec.describe()}",
-                    hint=f"remove it with `oci-binpkg uninstall /{spec.hash[:7]}`, then install again",
+                    hint=Hint(Step.REMOVE_FIRST, hash=spec.hash[:7]),
                 )
             if there and record and not (self.options.force and spec.hash in roots):
                 results.append(InstallResult(spec, Installed.PRESENT, record.prefix))
@@ -247,11 +249,11 @@ class _Install:
                 (self.sources.failures[spec.hash] for spec in absent if spec.hash in self.sources.failures), None
             )
             if refused is not None:
-                raise refused
+                raise refused.again() from refused
             listed = "; ".join(f"{spec.short} ({reason})" for spec, reason in absent.items())
             raise NotFoundError(
                 f"not in any cache: {listed}",
-                hint="name another cache with --from, or leave dependencies out with --allow-missing",
+                hint=Hint(Step.ALLOW_MISSING),
             )
         return absent
 
@@ -326,9 +328,10 @@ class _Install:
                 hint = "mend that one, then install again"
                 return BinpkgError(f"{spec.short} needs {dependency.name}, which failed", hint=hint)
         error = running[spec.hash].exception()
-        if error is not None and not isinstance(error, BinpkgError):
-            raise error
-        return error
+        if error is None or isinstance(error, BinpkgError):
+            return error
+        running[spec.hash].result()  # raises it: nobody expected it
+        return None
 
     def _to_commit(self, spec: Spec, done: _UnpackedPackage) -> StagedPackage:
         named = spec in self.resolution.roots
@@ -376,7 +379,7 @@ class _Install:
             self._go_on()
             if told := self._older(found):
                 passed.append(told)
-                last = SignatureError(told, hint="leave out --pin-newest if the older one is meant")
+                last = SignatureError(told, hint=Hint(Step.ACCEPT_OLDER))
                 continue
             place = stage(spec, final, swept=self.swept)
             try:
@@ -398,7 +401,9 @@ class _Install:
                 place.discard()
                 raise
             return _UnpackedPackage(place, found, tuple(passed), unpacked)
-        raise last or NotFoundError(f"{spec.short} is in no cache any more: {'; '.join(passed)}")
+        if last is not None:
+            raise last.again() from last
+        raise NotFoundError(f"{spec.short} is in no cache any more: {'; '.join(passed)}")
 
     def _older(self, found: FoundEntry) -> str:
         """Tell of an older build than the one that is installed; return that if it is not to be taken."""
@@ -434,10 +439,8 @@ def _discard(staged: Future[_UnpackedPackage]) -> None:
 def _damage(error: BinpkgError) -> BinpkgError:
     """Return the error with a next step; what was found and has no layer is damaged, not absent."""
     if isinstance(error, NotFoundError):
-        return ContentError(error.message, hint=PUSH_AGAIN)
-    if isinstance(error, ContentError):
-        error.hint = error.hint or PUSH_AGAIN
-    return error
+        return ContentError(error.message, hint=PUSH_AGAIN, **error.fields)
+    return error.within(hint=error.hint or PUSH_AGAIN) if isinstance(error, ContentError) else error
 
 
 def _detail(result: InstallResult) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from oci_binpkg.cache.protocol import WritableCache
 from oci_binpkg.cancel import Cancel
-from oci_binpkg.errors import BinpkgError
+from oci_binpkg.errors import BinpkgError, Hint, Step
 from oci_binpkg.events import BatchStarted, Observer, Warned, ignore
 from oci_binpkg.index.document import index_of
 from oci_binpkg.installs.protocol import InstallTree
@@ -65,7 +65,7 @@ def push(
         observer(Warned(f"{record.spec.short} is left out: its prefix {record.prefix} is gone"))
     require_base(base, todo)
     if there and base is not no_base:
-        observer(Warned(f"{len(there)} packages are there already and keep their images; --force stacks them anew"))
+        observer(Warned(f"{len(there)} packages are there already and keep their images", Hint(Step.BUILD_ANEW)))
     observer(BatchStarted(len(todo), len(there) + len(left)))
     if options.dry_run:
         results += [PackageResult(r.spec, PushOutcome.PLANNED, PackageKey.of(r.spec).tag) for r in todo]
@@ -92,5 +92,4 @@ def _update_index(installs: InstallTree, cache: WritableCache, results: Iterable
     try:
         return cache.merge_index(index_of((spec, installs.graph) for spec in there))
     except BinpkgError as error:
-        error.message = f"the packages are in {cache.name}, but its index is not updated: {error.message}"
-        raise
+        raise error.within(f"the packages are in {cache.name}, but its index is not updated") from error

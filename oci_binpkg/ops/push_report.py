@@ -38,7 +38,7 @@ class PackageResult:
     error: BinpkgError | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints for this package."""
+        """Return the JSON document of this package."""
         document: dict[str, Any] = {
             "name": self.spec.name,
             "version": str(self.spec.version),
@@ -52,7 +52,7 @@ class PackageResult:
         if self.missing:
             document["missing"] = list(self.missing)
         if self.error:
-            document |= {"error": self.error.message, "exit_code": self.error.exit_code}
+            document |= self.error.to_json()
         return document
 
 
@@ -68,7 +68,7 @@ class TaggedImage:
     platforms: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints for this image."""
+        """Return the JSON document of this image."""
         return {
             "tag": self.tag,
             "digest": str(self.digest),
@@ -113,7 +113,7 @@ class PushReport:
         return sum(result.size for result in self.by(PushOutcome.PUSHED) if not result.sent)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the document that `--json` prints."""
+        """Return the JSON document."""
         return {
             "cache": self.cache,
             "packages": [result.to_json() for result in self.packages],

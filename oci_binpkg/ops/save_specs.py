@@ -28,7 +28,7 @@ class SavedSpec:
         return f"{self.spec.name}@={self.spec.version}/{self.spec.hash}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
+        """Return the JSON document."""
         return {"query": self.query, "file": self.path}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from oci_binpkg.errors import BinpkgError, ContentError, NoMatchError, NotFoundError
+from oci_binpkg.errors import BinpkgError, ContentError, Hint, NoMatchError, NotFoundError, Step
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.file_lock import Patience
 from oci_binpkg.index.catalog import CacheState, Catalog
@@ -53,7 +53,7 @@ class CatalogMatch:
         return self.spec.hash
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
+        """Return the JSON document."""
         spec = self.spec
         return {
             "name": spec.name,
@@ -99,11 +99,11 @@ class Refresh:
         try:
             return self._once(use)
         except DamagedCatalogError as error:
-            self.observer(Warned(f"{error.message}; {error.hint}"))
+            self.observer(Warned(error.message, error.hint))
             replace_database(self.path, self.patience)
             return self._once(use)
         except ForeignCatalogError as error:
-            self.observer(Warned(f"{error.message}; what is read of the caches is not kept: {error.hint}"))
+            self.observer(Warned(f"{error.message}; what is read of the caches is not kept", error.hint))
             return self._once(use, kept=None)
         except UnwritableCatalogError as error:
             self.observer(Warned(f"{error.message}: what is read of the caches is not kept"))
@@ -164,11 +164,11 @@ class Refresh:
         for name in self._wanted:
             state = states.get(name)
             if state is None:
-                self.observer(Warned(f"{name} was never read: run once without --offline"))
+                self.observer(Warned(f"{name} was never read", Hint(Step.ASK_ONLINE)))
             elif state.error:
                 self.observer(Warned(f"{name} could not be read{_since(state)}: {state.error}"))
             elif not state.has_index:
-                self.observer(Warned(f"{name} has no index: its packages are not searched (`oci-binpkg index update`)"))
+                self.observer(Warned(f"{name} has no index: its packages are not searched", Hint(Step.UPDATE_INDEX)))
 
 
 def find_in_catalog(refresh: Refresh, queries: Sequence[Query], *, family: str = "") -> list[CatalogMatch]:
@@ -196,11 +196,11 @@ def _no_match(catalog: Catalog, queries: Sequence[Query], family: str, cache: st
     elsewhere = search(catalog, queries, cache=cache) if family else []
     if elsewhere:
         others = ", ".join(sorted({match.spec.arch.go_architecture for match in elsewhere}))
-        return NoMatchError(f"no package for {family} matches {asked}", hint=f"with --all-arch there is: {others}")
+        return NoMatchError(f"no package for {family} matches {asked}", hint=Hint(Step.ANY_ARCHITECTURE, found=others))
     near = near_names(catalog, queries)
     return NoMatchError(
         f"no package in {cache or 'the configured caches'} matches {asked}",
-        hint=f"did you mean {' or '.join(near)}?" if near else "`oci-binpkg search` lists what there is",
+        hint=f"did you mean {' or '.join(near)}?" if near else Hint(Step.LIST_CATALOG),
     )
 
 

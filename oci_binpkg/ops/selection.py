@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from oci_binpkg.errors import NoMatchError
+from oci_binpkg.errors import Hint, NoMatchError, Step
 from oci_binpkg.installs.protocol import InstallRecord, InstallTree
 from oci_binpkg.model.query import Query, one
 from oci_binpkg.model.spec import Spec
@@ -57,7 +57,7 @@ def _roots(installs: InstallTree, queries: Sequence[Query]) -> tuple[Spec, ...]:
     if not roots:
         raise NoMatchError(
             f"no package in {installs.root} is explicitly installed",
-            hint="name the packages: `oci-binpkg find` lists them",
+            hint=Hint(Step.NAME_PACKAGES),
         )
     return roots
 

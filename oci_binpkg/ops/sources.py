@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from oci_binpkg.cache.protocol import CacheEntry, KeepsImages, ReadableCache
-from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError, QueryError, UsageError
+from oci_binpkg.errors import BinpkgError, ContentError, Hint, NotFoundError, QueryError, Step, UsageError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.index.document import EMPTY, IndexDocument
 from oci_binpkg.index.search import IndexSearch
@@ -73,7 +73,7 @@ class Sources:
         Raises `NoMatchError` and `AmbiguousQueryError`.
         """
         if not queries:
-            raise QueryError("no package named", hint="`oci-binpkg find --from CACHE` lists what there is")
+            raise QueryError("no package named", hint=Hint(Step.LIST_PACKAGES_IN_CACHE))
         with ExitStack() as stack:
             search: list[IndexSearch] = []
             asked: list[FoundEntry | _Listed] = []
@@ -107,11 +107,11 @@ class Sources:
         listed, query = asked.spec, asked.query
         found = next(self.candidates(listed, []), None)
         if found is None and listed.hash in self.failures:
-            raise self.failures[listed.hash]
+            raise self.failures[listed.hash].again() from self.failures[listed.hash]
         if found is not None and found.entry.is_unverified and query.constraint == Constraint(hash=listed.hash):
             raise ContentError(
                 f"the hash of {listed.short} cannot be verified: no rule is known for what {found.cache} has under it",
-                hint="a signature vouches for it (--check-signature); without one, name it as NAME@VERSION/HASH",
+                hint=Hint(Step.VOUCH_OR_NAME),
             )
         return found
 
@@ -138,7 +138,7 @@ class Sources:
         if not roots:
             raise NotFoundError(
                 f"{cache.name}:{reference} stacks no layer that is a package of {cache.name}",
-                hint="push its packages to the same cache, with `oci-binpkg push`",
+                hint=Hint(Step.PUSH_TO_SAME_CACHE),
             )
         needed = {spec.hash for root in roots for spec in graph.closure([root]) if spec.hash != root.hash}
         return Resolution(tuple(root for root in roots if root.hash not in needed), graph)
@@ -163,7 +163,7 @@ class Sources:
             if index is not None:
                 merged = index if merged is EMPTY else merged.merged(index)
         if failures and not len(merged.records):
-            raise failures[0]
+            raise failures[0].again() from failures[0]
         return merged
 
     def candidates(self, spec: Spec, passed: list[str]) -> Iterator[FoundEntry]:
@@ -216,5 +216,5 @@ def _another(cache: ReadableCache, key: PackageKey, entry: CacheEntry) -> Conten
     root = entry.document.root
     return ContentError(
         f"{cache.name}: under {key.name}@{key.version}/{key.hash[:7]} stands another package: {root.describe()}",
-        hint="push the package again, and then `oci-binpkg index rebuild CACHE`",
+        hint=Hint(Step.PUSH_AND_REBUILD),
     )

@@ -115,7 +115,7 @@ class Stack:
     def pack(self, record: InstallRecord) -> PackedPackage:
         """Pack one package, or take its layer from the layer cache."""
         if self._stopped is not None:
-            raise self._stopped
+            raise self._stopped.again() from self._stopped
         self._observer(PackageStarted(record.spec.hash, record.spec.short))
         return self._packer(record, self._follow(record))
 
@@ -148,7 +148,7 @@ class Stack:
         refused, nothing further is packed or sent.
         """
         if self._stopped is not None:
-            raise self._stopped
+            raise self._stopped.again() from self._stopped
         ahead = self._ahead.pop(record.spec.hash, None)
         arrived = ahead is not None and ahead.result()
         try:

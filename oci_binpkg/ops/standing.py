@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from oci_binpkg.cache.protocol import CacheEntry
-from oci_binpkg.errors import SignatureError
+from oci_binpkg.errors import Hint, SignatureError, Step
 from oci_binpkg.installs.protocol import InstallRecord
 from oci_binpkg.installs.verifications import Verification, Verifications
 
@@ -44,7 +44,7 @@ def check_present(
     more = f"; and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
     raise SignatureError(
         f"signatures are asked for, and what is installed already lacks a good one: {listed}{more}",
-        hint=f"install it again with `oci-binpkg install --force {_exact(refused)}`, or add --accept-present",
+        hint=Hint(Step.REINSTALL, packages=_exact(refused)),
     )
 
 

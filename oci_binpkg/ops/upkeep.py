@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from oci_binpkg.errors import InstallsError, LocalDiskError, UsageError
+from oci_binpkg.errors import Hint, InstallsError, LocalDiskError, Step, UsageError
 from oci_binpkg.installs.install_manifest import Difference, compare
 from oci_binpkg.installs.protocol import InstallRecord, InstallTree
 from oci_binpkg.installs.transaction import ChangeableTree, hidden
@@ -37,7 +37,7 @@ class Verified:
         return not self.findings and not self.unverifiable
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
+        """Return the JSON document."""
         return {
             "name": self.spec.name,
             "version": self.spec.version,
@@ -59,7 +59,7 @@ def uninstall(installs: ChangeableTree, queries: Sequence[Query], *, dependents:
     candidates = [record.spec for record in installed.values()]
     wanted = {one(query, candidates, installs.graph).hash for query in queries}
     if not wanted:
-        raise UsageError("no package named", hint="`oci-binpkg find --store DIR` lists them")
+        raise UsageError("no package named", hint=Hint(Step.LIST_INSTALLED))
     needing = {
         record.spec.hash: record.spec
         for record in installed.values()
@@ -68,7 +68,7 @@ def uninstall(installs: ChangeableTree, queries: Sequence[Query], *, dependents:
     if needing and not dependents:
         raise InstallsError(
             f"still needed by {', '.join(sorted(spec.short for spec in needing.values()))}",
-            hint="name these too, or add --dependents",
+            hint=Hint(Step.NAME_DEPENDENTS),
         )
     order = installs.graph.closure([installed[each].spec for each in (*wanted, *needing)], types=None)
     removed = [spec for spec in reversed(order) if spec.hash in wanted or spec.hash in needing]
@@ -89,7 +89,7 @@ def _remove(installs: ChangeableTree, spec: Spec) -> None:
             names = ", ".join(sorted(each.short for each in needing))
             raise InstallsError(
                 f"{spec.short} is needed by {names}, which was installed meanwhile",
-                hint="name these too, or add --dependents",
+                hint=Hint(Step.NAME_DEPENDENTS),
             )
         removing.enter_context(hidden(path))
         change.remove(spec.hash)

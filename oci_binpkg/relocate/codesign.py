@@ -169,7 +169,7 @@ def renewed_plan(old: Signature, exec_segment: ExecSegment, info_plist: bytes | 
     Identifier, page size, entitlements and the hashes of what lies outside the file stay; so do requirements, unless
     they come from an identity, whose certificate they would ask for. `info_plist` is the property list in the file
     itself, hashed anew. Everything that only an identity can assert (team, hardened run time) goes, as with
-    `codesign --sign -`. `exec_segment` is for signatures too old to describe it.
+    `codesign -s -`. `exec_segment` is for signatures too old to describe it.
     """
     parts = set(old.blobs) - {_DIRECTORY_SLOT, *_OTHER_DIRECTORIES}
     blobs: dict[int, bytes] = {slot: old.blobs[slot] for slot in (ENTITLEMENTS, ENTITLEMENTS_DER) if slot in parts}

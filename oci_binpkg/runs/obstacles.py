@@ -73,7 +73,7 @@ class Obstacle:
         return text
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
+        """Return the JSON document."""
         return {
             "path": self.path,
             "kind": self.kind.value,
@@ -113,7 +113,7 @@ class Verdict:
         return {_COUNTED[kind]: count for kind, count in sorted(kinds.items())}
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
+        """Return the JSON document."""
         return {
             "runs": self.runs,
             "programs": self.programs,

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from oci_binpkg.errors import SignatureError
+from oci_binpkg.errors import Hint, SignatureError, Step
 
 MAX_SIGNATURE_BYTES: Final = 64 * 1024
 STRONG_HASHES: Final = {8: "SHA256", 9: "SHA384", 10: "SHA512"}
@@ -124,7 +124,7 @@ def _facts(packet: bytes, what: str) -> SignatureFacts:
         name = _WEAK_HASHES.get(hash_number, f"hash algorithm {hash_number}")
         raise SignatureError(
             f"{what}: signed with {name}; only {', '.join(STRONG_HASHES.values())} are accepted",
-            hint="sign it again with --digest-algo SHA512",
+            hint=Hint(Step.SIGN_WITH_SHA512),
         )
     return _with_subpackets(SignatureFacts(STRONG_HASHES[hash_number], signature_class), packet)
 

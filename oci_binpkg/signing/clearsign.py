@@ -12,7 +12,7 @@ import re
 import unicodedata
 from typing import Final
 
-from oci_binpkg.errors import SignatureError
+from oci_binpkg.errors import Hint, SignatureError, Step
 from oci_binpkg.signing.armor import BEGIN_SIGNATURE, MAX_SIGNATURE_BYTES, read_signature
 
 MAX_DOCUMENT_BYTES: Final = 64 * 1024 * 1024
@@ -142,7 +142,7 @@ def _after_header(data: bytes, what: str) -> int:
     if names == ["Hash"]:
         raise SignatureError(
             f"{what}: {block[0][:60].decode('ascii', 'replace')!a} is not one of SHA256, SHA384 and SHA512",
-            hint="sign it again with --digest-algo SHA512",
+            hint=Hint(Step.SIGN_WITH_SHA512),
         )
     raise SignatureError(f"{what}: no proper Hash header follows the opening line", hint=_ANEW)
 

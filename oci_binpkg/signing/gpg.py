@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from oci_binpkg.errors import KeyringError, LocalDiskError
+from oci_binpkg.errors import Hint, KeyringError, LocalDiskError, Step
 
 _STATUS: Final = "[GNUPG:] "
 _FIXED: Final = ("--batch", "--no-tty", "--no-options", "--disable-dirmngr", "--no-auto-check-trustdb")
@@ -102,7 +102,7 @@ class Gpg:
 
 
 def statuses(output: bytes) -> list[Status]:
-    """Return the status lines in an output of gpg that `--status-fd` chose."""
+    """Return the status lines in an output of gpg that the option `status-fd` chose."""
     found = []
     for line in output.decode("utf-8", "replace").split("\n"):
         if line.startswith(_STATUS):
@@ -155,7 +155,7 @@ def _hint(outcome: ProgramResult) -> str:
     keywords = {status.keyword for status in found}
     codes = {int(status.arguments[-1]) & 0xFFFF for status in found if status.failed}
     if keywords & {"INV_SGNR", "NO_SGNR"}:
-        return "name a key of `gpg --list-secret-keys` that may sign and has not expired"
+        return Hint(Step.NAME_USABLE_SIGNING_KEY)
     if keywords & {"PINENTRY_LAUNCHED", "MISSING_PASSPHRASE", "BAD_PASSPHRASE"}:
         return "the key's passphrase could not be asked for: set GPG_TTY=$(tty), or unlock the key in gpg-agent first"
     if _NO_AGENT in codes:

@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from oci_binpkg.errors import SignatureError, UsageError
+from oci_binpkg.errors import Hint, SignatureError, Step, UsageError
 
 if TYPE_CHECKING:
     from oci_binpkg.signing.keyring import Trusted
     from oci_binpkg.signing.statement import Signed
 
 _T = TypeVar("_T")
-_REBUILD: Final = "`oci-binpkg index rebuild CACHE --key KEY` makes the index anew from the packages"
+_REBUILD: Final = Hint(Step.REBUILD_SIGNED_INDEX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,14 @@ class IndexSignature:
     problem: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
+        """Return the JSON document."""
         return {"signed_by": self.signer or None, "problem": self.problem or None}
 
 
 NOT_SIGNED: Final = IndexSignature()
 
 
-def _keep_quiet(_text: str) -> None:
+def _keep_quiet(_text: str, _hint: str) -> None:
     """Tell nobody."""
 
 
@@ -56,7 +56,7 @@ class IndexTrust:
     keyrings: Sequence[Trusted] = ()
     check: bool = False
     require: bool = False
-    warn: Callable[[str], None] = _keep_quiet
+    warn: Callable[[str, str], None] = _keep_quiet
     prove: bool = False
 
     def opened(self, data: bytes, what: str, accept: Callable[[Signed], object] = lambda _: None) -> tuple[bytes, str]:
@@ -99,7 +99,7 @@ class IndexTrust:
     def check_writer(self, what: str, *, signs: bool) -> None:
         """Raise `UsageError` if an index that has to be signed is about to be written by somebody who does not sign."""
         if self.require and not signs:
-            raise UsageError(f"{what} has to be signed", hint="add --key KEY, or do not ask for a signed index")
+            raise UsageError(f"{what} has to be signed", hint=Hint(Step.SIGN_INDEX_OR_ACCEPT))
 
     @property
     def asks(self) -> bool:
@@ -115,7 +115,8 @@ class IndexTrust:
             except SignatureError as error:
                 failure = failure or error
         failure = failure or SignatureError(f"{what} is signed, and no keys are known to check that with")
-        raise SignatureError(failure.message, hint=f"{failure.hint}; {_REBUILD}" if failure.hint else _REBUILD)
+        hint = Hint(Step.WITH_REBUILT_SIGNED_INDEX, first=failure.hint) if failure.hint else _REBUILD
+        raise failure.within(hint=hint) from failure
 
 
 BELIEVED: Final = IndexTrust()
@@ -135,9 +136,9 @@ def missing(what: str) -> SignatureError:
     return SignatureError(f"{what} is not signed, and a signed index is asked for", hint=_REBUILD)
 
 
-def unvouched(name: str) -> str:
-    """Return what is told when a merge leaves an index without a signature: it would vouch for what nobody did."""
+def unvouched(name: str) -> tuple[str, Hint]:
+    """Return the warning and its hint for a merge without a signature, which would vouch for what others entered."""
     return (
-        f"the index of {name} had no signature, and the new one has none either: it lists what others entered; "
-        "`oci-binpkg index rebuild CACHE --key KEY` makes a signed one"
+        f"the index of {name} was not signed, and the new one is not signed either: it lists what others entered",
+        _REBUILD,
     )

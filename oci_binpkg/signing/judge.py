@@ -58,7 +58,7 @@ def check_counts(own: Trusted, key: str, named: frozenset[str] | None, reserved:
     """Raise `UsageError` for a key to sign with whose signatures nobody would believe in this cache."""
     if not _counting(own.fingerprints(), named, reserved):
         raise UsageError(
-            f"--key {key}: signatures by that key do not count for {cache}, says [trust]",
+            f"the key {key}: signatures by it do not count for {cache}, says [trust]",
             hint="name the key in the keys of that cache's scope, or sign with one that is named there",
         )
 
@@ -108,7 +108,7 @@ class Judge:
             except SignatureError as error:
                 failure = failure or error
         assert failure is not None  # there is always the keyring of trusted keys
-        raise failure
+        raise failure.again() from failure
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from oci_binpkg.disk import (
     private_folder,
     sync_tree,
 )
-from oci_binpkg.errors import ContentError, KeyringError, LocalDiskError, NotFoundError, UsageError
+from oci_binpkg.errors import ContentError, Hint, KeyringError, LocalDiskError, NotFoundError, Step, UsageError
 from oci_binpkg.model.content import read_whole
 from oci_binpkg.signing.gpg import Gpg, Run, run_program, words
 
@@ -154,13 +154,11 @@ class Keyring:
             raise ContentError(f"{what}: {len(key_bytes)} bytes; at most {MAX_KEY_BYTES} are read as keys")
         outcome = self.reader().call("--with-colons", "--show-keys", stdin=key_bytes)
         if any(line.startswith((b"sec:", b"ssb:")) for line in outcome.stdout.split(b"\n")):
-            raise ContentError(f"{what} holds a secret key", hint="export the public key alone: `gpg --export`")
+            raise ContentError(f"{what} holds a secret key", hint=Hint(Step.EXPORT_PUBLIC_KEY))
         trusted = self._present()
         keys = [replace(key, trusted=key.fingerprint in trusted) for key in _parsed(outcome.stdout, trusted=False)]
         if outcome.code != 0 or not keys:
-            raise ContentError(
-                f"{what} holds no public key: {words(outcome)}", hint="a key file is made with `gpg --export --armor`"
-            )
+            raise ContentError(f"{what} holds no public key: {words(outcome)}", hint=Hint(Step.DESCRIBE_KEY_FILE))
         return keys
 
     def trust(self, key_bytes: bytes, what: str = "the key file") -> tuple[str, ...]:
@@ -194,7 +192,7 @@ class Keyring:
         """
         data = self.signer().checked("--armor", "--export", "--", check_key_name(key), task=f"export the key {key}")
         if not data:
-            raise KeyringError(f"there is no key {key!r}", hint="name a key of `gpg --list-secret-keys`")
+            raise KeyringError(f"there is no key {key!r}", hint=Hint(Step.NAME_SIGNING_KEY))
         found = [one.fingerprint for one in self.inspect(data, f"the key {key}")]
         if len(found) > 1:
             raise KeyringError(f"{key!r} names several keys: {', '.join(found)}", hint="name one by its fingerprint")
@@ -277,7 +275,7 @@ def read_key_file(path: str) -> bytes:
         with open(path, "rb") if path.startswith("/dev/") else open_file(os.path.expanduser(path)) as file:
             return read_whole(file, MAX_KEY_BYTES + 1)
     except OSError as error:
-        raise LocalDiskError(f"{path}: {error.strerror}", hint="name a key file, or add --from MIRROR") from None
+        raise LocalDiskError(f"{path}: {error.strerror}", hint=Hint(Step.NAME_KEY_FILE)) from None
 
 
 def names_of(keys: Iterable[Key]) -> frozenset[str]:

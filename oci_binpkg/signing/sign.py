@@ -126,7 +126,7 @@ def verify_any(
             failure = error
         else:
             return signed
-    raise failure
+    raise failure.again() from failure
 
 
 def sign_clear(data: bytes, key: str, keyring: Keyring, *, statement: Statement = NOTHING_SAID) -> bytes:

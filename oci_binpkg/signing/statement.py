@@ -4,7 +4,7 @@ A signature over bytes alone is good wherever somebody puts these bytes. So ours
 signature covers: the package's tag, and the name of the repository or mirror. When it was made is part of every
 signature. Programs that know nothing of it verify the signature all the same, and Spack's clear-signed form stays as it
 is. Signatures without notations (Spack's, and ours of earlier versions) are bound by their bytes alone.
-Source: RFC 4880, section 5.2.3.16 (notation data); GnuPG's `--sig-notation` and its status lines `NOTATION_*`.
+Source: RFC 4880, section 5.2.3.16 (notation data); GnuPG's option `sig-notation` and its status lines `NOTATION_*`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import unquote_to_bytes
 
-from oci_binpkg.errors import SignatureError
+from oci_binpkg.errors import Hint, SignatureError, Step
 
 if TYPE_CHECKING:
     from oci_binpkg.signing.gpg import Status
@@ -133,7 +133,7 @@ class Site:
         if self.strict or _kind(said.place) == _kind(self.name):
             raise SignatureError(
                 f"{what}: the signature is for {said.place}, not for {self.shown}",
-                hint=f"if this cache is a copy of that one, {settle}, or sign it anew with `oci-binpkg copy --key KEY`",
+                hint=Hint(Step.SIGN_ANEW_FOR_COPY, settle=settle),
             )
         self.warn(
             f"{self.shown} holds packages that were signed for {said.place}; "

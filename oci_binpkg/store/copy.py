@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
-from oci_binpkg.errors import BinpkgError, ContentError
+from oci_binpkg.errors import BinpkgError, ContentError, Side
 from oci_binpkg.events import BytesSent, Observer, ignore
 from oci_binpkg.model.content import DOCKER_FOREIGN_LAYER, INDEX_TYPES, Blob, Descriptor, Digest
 from oci_binpkg.store.images import MAX_DEPTH, _read_manifest, blob_of
@@ -56,7 +56,7 @@ def copy(
         _collect(source, root, plan, ())
     _in_parallel(jobs, (_putter(source, target, descriptor, observer) for descriptor in plan.blobs))
     name = tag if tag is not None else "" if reference.startswith(("sha256:", "sha512:")) else reference
-    with _failing_at("destination", target):
+    with _failing_at("target", target):
         *children, last = plan.manifests
         for child in children:
             target.put(child)
@@ -95,11 +95,9 @@ def _putter(source: Store, target: Store, descriptor: Descriptor, observer: Obse
         try:
             target.put(Blob(descriptor, watched.open, source.address))
         except BinpkgError as error:
-            if watched.failure is not None and watched.failure in (error, error.__cause__):
-                _blame("source", source, error)
-            else:
-                _blame("destination", target, error)
-            raise
+            if watched.failure is not None and any(each is watched.failure for each in _causes(error)):
+                raise _blamed("source", source, error) from error
+            raise _blamed("target", target, error) from error
 
     return put
 
@@ -177,14 +175,20 @@ def _in_parallel(jobs: int, tasks: Iterable[Callable[[], None]]) -> None:
 
 
 @contextmanager
-def _failing_at(side: str, store: Store) -> Iterator[None]:
+def _failing_at(side: Side, store: Store) -> Iterator[None]:
     try:
         yield
     except BinpkgError as error:
-        _blame(side, store, error)
-        raise
+        raise _blamed(side, store, error) from error
 
 
-def _blame(side: str, store: Store, error: BinpkgError) -> None:
-    error.message = f"{side} {store.name}: {error.message}"
-    error.args = (error.message,)
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those that it was raised from."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _blamed(side: Side, store: Store, error: BinpkgError) -> BinpkgError:
+    place = "destination" if side == "target" else side
+    return error.within(f"{place} {store.name}", side=side)

@@ -77,7 +77,7 @@ def _with_config(
         raw = blob_of(store, manifest.config).read(MAX_CONFIG_BYTES)
     except NotFoundError as error:
         # a manifest without its blobs is damage, not absence
-        raise ContentError(f"{what} is not there: {error.message}") from None
+        raise ContentError(f"{what} is not there: {error.message}", **error.fields) from error
     config = parse_config(raw, what)
     if len(config.diff_ids) != len(manifest.layers):
         raise ContentError(f"{what} describes {len(config.diff_ids)} layers, the manifest {len(manifest.layers)}")

@@ -246,7 +246,9 @@ class LayoutStore:
         try:
             return Descriptor(parse_manifest(data, path).media_type, digest, size)
         except ContentError as error:
-            raise NotFoundError(f"{self.name}: {digest} is not a manifest: {error.message}") from None
+            raise NotFoundError(
+                f"{self.name}: {digest} is not a manifest: {error.message}", digest=str(digest)
+            ) from error
 
     def _is_blank(self) -> bool:
         # no marker yet: somebody is creating the layout at this moment, or was killed when doing so

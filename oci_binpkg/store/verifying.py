@@ -51,7 +51,7 @@ class VerifyingReader(io.BufferedIOBase, BinaryIO):
     def read(self, size: int | None = -1, /) -> bytes:
         """Return the next `size` bytes, all that is left if negative or None, b"" at the verified end."""
         if self._failure:
-            raise DamagedError(self._failure)
+            raise DamagedError(self._failure, digest=str(self._descriptor.digest))
         wanted = self._left if size is None or size < 0 else min(size, self._left)
         chunks = []
         while wanted:
@@ -93,7 +93,11 @@ class VerifyingReader(io.BufferedIOBase, BinaryIO):
 
     def _fail(self, finding: str) -> Never:
         self._failure = f"{self._where}: the content of {self._descriptor.digest} {finding}"
-        raise DamagedError(self._failure, hint="the source is damaged or was changed; get it from elsewhere")
+        raise DamagedError(
+            self._failure,
+            hint="the source is damaged or was changed; get it from elsewhere",
+            digest=str(self._descriptor.digest),
+        )
 
 
 def verified_chunks(blob: Blob, where: str) -> Generator[bytes, None, None]:

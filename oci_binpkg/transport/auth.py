@@ -11,10 +11,11 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from oci_binpkg.errors import AuthError, ServerError
+from oci_binpkg.errors import AuthError, Hint, ServerError, Step
 from oci_binpkg.transport.addresses import Neighbours, Origin, UnsafeAddressError, printable, redact_text, redact_url
 from oci_binpkg.transport.challenge import Challenge, choose, merge_scopes, parse_challenges, repository_of
 from oci_binpkg.transport.credentials import Credential, CredentialSource
@@ -176,7 +177,13 @@ class Authenticator:
 
     def _refused(self, operation: str, what: str, *, hint: str = "") -> AuthError:
         host = self._registry.netloc
-        return AuthError(f"{operation}: {host} {what}", hint=hint or f"log in with `oci-binpkg login {host}`")
+        return AuthError(
+            f"{operation}: {host} {what}",
+            hint=hint or Hint(Step.LOG_IN, host=host),
+            operation=operation,
+            host=host,
+            status=HTTPStatus.UNAUTHORIZED,
+        )
 
     def _credential(self, repository: str) -> Credential | None:
         with self._lock:
@@ -224,6 +231,8 @@ class Authenticator:
             raise ServerError(
                 f"{operation}: {redact_url(response.url)} answered without a token",
                 hint="ask whoever runs the registry: its token server does not follow the protocol",
+                operation=operation,
+                host=Origin.parse(response.url).netloc,
             )
         with self._lock:
             self._secrets.add(value)

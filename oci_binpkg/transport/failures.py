@@ -18,10 +18,13 @@ from oci_binpkg.errors import (
     BinpkgError,
     CertificateError,
     DeniedError,
+    Fields,
+    Hint,
     NetworkError,
     NotFoundError,
     RateLimitedError,
     ServerError,
+    Step,
 )
 from oci_binpkg.transport.addresses import Origin, UnsafeAddressError, printable
 from oci_binpkg.transport.retry import (
@@ -128,10 +131,11 @@ class Attempted:
         if status in {_UNAUTHORIZED, _FORBIDDEN} and self.in_charge and self.wanted:
             message += f" (asked for {self.wanted})"
         message += _effort(attempts, seconds)
+        fields = self._known | {"status": status, "codes": tuple(code for code, _ in problems if code)}
         if status == TOO_MANY_REQUESTS:
-            return _rate_limited(message, wait, now)
+            return _rate_limited(message, wait, now, fields)
         quota = status in {_FORBIDDEN, _TOO_LARGE} and bool(_QUOTA.search(shown))
-        return self._kind(status, quota=quota)(message, hint=self._hint(status, problems, quota=quota))
+        return self._kind(status, quota=quota)(message, hint=self._hint(status, problems, quota=quota), **fields)
 
     def failure_error(self, failure: Failure, detail: str, *, attempts: int = 1, seconds: float = 0.0) -> BinpkgError:
         """Return the error for a request without a usable answer."""
@@ -139,15 +143,19 @@ class Attempted:
         message = f"{self.operation}: {self._place}: {failure.value}{f' ({shown})' if shown else ''}"
         message += _effort(attempts, seconds)
         if failure is Failure.CERTIFICATE:
-            return CertificateError(message, hint=_certificate_hint(self.host, detail))
+            return CertificateError(message, hint=_certificate_hint(self.host, detail), **self._known)
         if failure is Failure.ENCODED:
             hint = "a proxy on the way changes what is transferred: reach the host without it"
-            return ServerError(message, hint=hint)
-        return NetworkError(message, hint=_NETWORK_HINTS.get(failure, ""))
+            return ServerError(message, hint=hint, **self._known)
+        return NetworkError(message, hint=_NETWORK_HINTS.get(failure, ""), **self._known)
 
     def protocol_error(self, what: str, *, hint: str = "") -> ServerError:
         """Return the error for an answer that is not the protocol, or asks for something unsafe."""
-        return ServerError(f"{self.operation}: {self._place} {what}", hint=hint)
+        return ServerError(f"{self.operation}: {self._place} {what}", hint=hint, **self._known)
+
+    @property
+    def _known(self) -> Fields:
+        return {"operation": self.operation, "host": self.host}
 
     @property
     def _place(self) -> str:
@@ -169,6 +177,11 @@ class Attempted:
             return f"try again; if it stays so, ask whoever runs {self.registry}: it sends us where we are refused"
         if status in RETRIED_STATUSES or (status >= _SERVER_SIDE and status not in FINAL_STATUSES):
             return "the fault is on the server's side: try again later"
+        if status == _UNAUTHORIZED:
+            return Hint(Step.LOG_IN_OR_CHECK_NAME, host=self.registry)
+        return self._usual_hint(status)
+
+    def _usual_hint(self, status: int) -> str:
         if status in _REDIRECTS:
             return f"ask whoever runs {self.host}: it sends us elsewhere in a way that cannot be followed"
         return _HINTS.get(status, _ELSE).format(registry=self.registry)
@@ -177,7 +190,6 @@ class Attempted:
 _ELSE: Final = "check the address: this may be another kind of server"
 _HINTS: Final = {
     _NOT_MODIFIED: "a cache on the way answers what was not asked: reach the host without it",
-    _UNAUTHORIZED: "log in with `oci-binpkg login {registry}`, or check the name of the repository",
     _FORBIDDEN: "ask for permission on this repository, or log in to {registry} as somebody else",
     _NOT_FOUND: "check the name; a registry also hides what the login may not read",
     _TOO_LARGE: "the registry, or a proxy before it, limits the size of uploads",
@@ -216,9 +228,10 @@ def _effort(attempts: int, seconds: float) -> str:
     return f" (after {attempts} attempts in {seconds:.1f} s)" if attempts > 1 else ""
 
 
-def _rate_limited(message: str, wait: float | None, now: float) -> RateLimitedError:
+def _rate_limited(message: str, wait: float | None, now: float, fields: Fields) -> RateLimitedError:
     if wait is None:
-        return RateLimitedError(message, hint="wait some minutes, or log in: most registries allow more to known users")
+        hint = "wait some minutes, or log in: most registries allow more to known users"
+        return RateLimitedError(message, hint=hint, **fields)
     moment = datetime.fromtimestamp(min(now + wait, 32503680000.0), UTC)
     hint = f"it asks to wait {wait:.0f} s, until {moment:%Y-%m-%d %H:%M:%S} UTC; a login often raises the limit"
-    return RateLimitedError(message, hint=hint, seconds=wait)
+    return RateLimitedError(message, hint=hint, seconds=wait, **fields)

@@ -127,6 +127,7 @@ class HostGate:
             raise ServerError(
                 f"{self._host} was given up for this run: it kept failing with one request at a time",
                 hint="try again later; what was transferred so far is not sent again",
+                host=self._host,
             )
 
     def pause(self, seconds: float) -> None:

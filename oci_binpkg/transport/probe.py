@@ -39,7 +39,9 @@ def check_login(origin: str, credential: Credential, *, settings: TransportSetti
             with known.send(request):
                 return asked
         except NotFoundError as error:
-            raise ServerError(f"{host} is not a registry: {error.message}", hint="check host and port") from None
+            raise ServerError(
+                f"{host} is not a registry: {error.message}", hint="check host and port", **error.fields
+            ) from error
 
 
 def plain_http_on_loopback(host: str, *, timeout: float = 3.0) -> bool:

@@ -183,6 +183,8 @@ class WireResponse:
             raise ContentError(
                 f"{self._operation}: {self.origin.netloc} answered with more than {limit} bytes where less is expected",
                 hint="check the address: this may be another kind of server",
+                operation=self._operation,
+                host=self.origin.netloc,
             )
         return data
 
@@ -247,7 +249,7 @@ class BodyReader(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Read what is there; only the time spent waiting for the server counts as slowness."""
         if self._failure is not None:
-            raise self._failure
+            raise self._failure.again() from self._failure
         self._go_on()
         started = self._clock()
         try:

@@ -218,7 +218,7 @@ def test_plain_http_is_taken_where_it_is_said_and_not_once_that_is_taken_back(co
         (["add", "more", "s3://b", "--endpoint-url", "h"], "endpoint_url must be a URL"),
         (["add", "more", "s3://b", "--access-key-id-variable", "ID"], "go together"),
         (["add", "more", "s3://b", "--access-token-variable", "hush/+="], "not the name of an environment variable"),
-        (["set", "lab"], "nothing is said of what to change"),
+        (["set", "lab"], "no change of lab is given"),
         (["set", "lab", "--url", ""], "lab would be left without an address"),
         (["set", "lab", "--url", "", "--view", "v"], "lab has no url"),
         (["set", "absent", "--view", "v"], "no cache is named 'absent'"),

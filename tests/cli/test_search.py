@@ -59,7 +59,7 @@ def test_find_in_one_cache_can_do_with_what_is_known_of_it(configured, tmp_path)
     assert binpkg("find", "greet", "--from", "images", "--offline", "--all-arch").out == first.out
     never = binpkg("find", "greet", "--from", "other", "--offline", "--all-arch")
     assert never.code == 4
-    assert "other was never read: run once without --offline" in never.err
+    assert "other was never read (run once without --offline)" in never.err
     assert "no package in other matches" in never.err
 
 

@@ -17,6 +17,7 @@ from oci_binpkg.errors import (
     BinpkgError,
     ContentError,
     DeniedError,
+    Fields,
     NotFoundError,
     RateLimitedError,
     ServerError,
@@ -108,6 +109,7 @@ class Refusal:
     errors: tuple[tuple[str, str], ...] = ()
     text: str = ""
     named: frozenset[Digest] = frozenset()
+    host: str = ""
 
     @classmethod
     def of(cls, response: Response) -> Refusal:
@@ -119,7 +121,7 @@ class Refusal:
         errors = parse_error_body(body)
         text = printable("; ".join(": ".join(filter(None, pair)) for pair in errors))
         named = frozenset(Digest.parse(found) for found in _DIGEST.findall(body.decode("utf-8", "replace")))
-        return cls(response.status, errors, text, named)
+        return cls(response.status, errors, text, named, host_of(response.url))
 
     @property
     def codes(self) -> frozenset[str]:
@@ -133,17 +135,26 @@ class Refusal:
     def error(self, operation: str) -> BinpkgError:
         """Return the error that tells the user about this refusal."""
         said = f"{operation}: the registry answers {self.status}" + (f" ({self.text})" if self.text else "")
+        kind, hint = self._judged()
+        return kind(said, hint=hint, **self.fields(operation))
+
+    def fields(self, operation: str) -> Fields:
+        """Return what an error about this refusal knows."""
+        codes = tuple(code for code, _ in self.errors if code)
+        return {"operation": operation, "host": self.host, "status": self.status, "codes": codes}
+
+    def _judged(self) -> tuple[type[BinpkgError], str]:
         if self.is_quota():
-            return DeniedError(said, hint="the quota is used up: delete something there, or ask for more room")
+            return DeniedError, "the quota is used up: delete something there, or ask for more room"
         if "NAME_UNKNOWN" in self.codes:
-            return NotFoundError(said, hint="create the repository first: this registry does not create one on push")
+            return NotFoundError, "create the repository first: this registry does not create one on push"
         if self.status == HTTPStatus.NOT_FOUND and not self.codes & _LOST:
-            return NotFoundError(said, hint="check the repository's name, and that the login may push to it")
+            return NotFoundError, "check the repository's name, and that the login may push to it"
         if self.status == HTTPStatus.FORBIDDEN:
-            return DeniedError(said, hint="the login may not do this here: check its rights on the repository")
+            return DeniedError, "the login may not do this here: check its rights on the repository"
         if self.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            return DeniedError(said, hint="the registry takes no body of this size")
-        return ServerError(said, hint=_LOSES if self.codes & _LOST else _NOT_ACCEPTED)
+            return DeniedError, "the registry takes no body of this size"
+        return ServerError, _LOSES if self.codes & _LOST else _NOT_ACCEPTED
 
 
 def content_length(headers: Mapping[str, str]) -> int | None:
@@ -178,6 +189,12 @@ def origin_of(url: str) -> Origin | None:
         return Origin.parse(url)
     except UnsafeAddressError:
         return None
+
+
+def host_of(url: str) -> str:
+    """Return the host, with its port, of an address that was asked; "" if there is none to show."""
+    origin = origin_of(url)
+    return origin.netloc if origin else ""
 
 
 def resolved(response: Response, target: str) -> str:

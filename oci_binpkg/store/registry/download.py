@@ -89,9 +89,16 @@ class Download:
             raise ContentError(
                 f"{self._operation}: the content does not have this digest",
                 hint=_DAMAGED,
+                operation=self._operation,
+                digest=str(digest),
             )
         if damaged:
-            raise NetworkError(f"{self._operation}: it was damaged on the way", hint="try again")
+            raise NetworkError(
+                f"{self._operation}: it was damaged on the way",
+                hint="try again",
+                operation=self._operation,
+                digest=str(digest),
+            )
         yield bytes(held)
 
     def _hash(self) -> hashlib._Hash:
@@ -122,6 +129,8 @@ class Download:
                 raise NetworkError(
                     f"{self._operation}: broken off at byte {position} of {size} after {attempt} attempts ({reason})",
                     hint="try again: the network or the registry does not hold the connection",
+                    operation=self._operation,
+                    digest=str(self._descriptor.digest),
                 )
             self._remote.wait(min(_LONGEST_PAUSE, 0.75 * 2 ** max(0, failures - 1)), reason, attempt)
             attempt += 1

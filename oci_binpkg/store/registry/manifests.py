@@ -106,7 +106,7 @@ class ManifestReader:
             try:
                 data = response.read(limit)
             except NetworkError as error:
-                raise _BrokenBodyError(error.message, hint=error.hint) from error
+                raise _BrokenBodyError(error.message, hint=error.hint, **error.fields) from error
             if length is not None and len(data) < length:
                 raise _BrokenBodyError(f"{what}: the body ended after {len(data)} of {length} bytes", hint="try again")
             headers = response.headers
@@ -203,7 +203,7 @@ class ManifestPusher:
             if not refusal.codes & _MISSING or repairs == self._remote.settings.repair_rounds:
                 if self._refused(refusal, descriptor, tag, operation):
                     break
-                raise refusal.error(operation)
+                raise refusal.error(operation).within(digest=str(descriptor.digest))
             repairs += 1
             self._repair(data, descriptor, refusal, last=repairs == self._remote.settings.repair_rounds)
             self._remote.wait(self._remote.settings.repair_delay, refusal.text, repairs)
@@ -223,7 +223,7 @@ class ManifestPusher:
             if now is not None and now.digest == descriptor.digest:
                 return None
             if not self._remote.back_off(failure, next(delays, None), attempt):
-                raise failure
+                raise failure.again() from failure
             attempt += 1
 
     def _put_once(self, data: bytes, descriptor: Descriptor, reference: str, operation: str) -> Refusal | None:
@@ -262,7 +262,8 @@ class ManifestPusher:
             raise DeniedError(
                 f"{operation}: the tag is immutable and points to {now.digest} ({refusal.text or refusal.status})",
                 hint="use another tag, or remove this one if the registry lets you",
-            )
+                **refusal.fields(operation),
+            ).within(digest=str(descriptor.digest))
         return False
 
     def _current(self, reference: str) -> Descriptor | None:

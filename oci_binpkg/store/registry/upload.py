@@ -61,15 +61,15 @@ class Uploader:
                 sent = self._attempt(body, blob.origin if mount else "", chunk, counting=attempt % 2 == 0)
             except ServerError as error:
                 # chunks were a guess: what is wrong with the upload itself is what counts
-                raise (guessed or error) from None
+                raise (guessed or error).within(digest=str(blob.descriptor.digest)) from error
             except BlobTooLargeError as error:
                 if chunk:
-                    raise error.cause from None
+                    raise error.cause.within(digest=str(blob.descriptor.digest)) from error.cause
                 chunk = self._remote.settings.fallback_chunk
                 delays = self._delays(chunk)
             except AttemptError as error:
                 if not self._remote.back_off(error.cause, next(delays, None), attempt):
-                    raise _final(error.cause, attempt, self._remote.clock() - started) from None
+                    raise _final(error.cause, body, attempt, self._remote.clock() - started) from error.cause
                 if error.unknown and not chunk:
                     chunk, guessed = self._remote.settings.fallback_chunk, error.cause
                 attempt += 1
@@ -125,7 +125,7 @@ class Uploader:
         except AttemptError as error:
             if not error.again:
                 self._abort(session, body)
-                raise error.cause from None
+                raise error.cause.within(digest=str(descriptor.digest)) from error.cause
             failure = error
         except (BinpkgError, BlobTooLargeError):
             self._abort(session, body)
@@ -232,9 +232,7 @@ class Uploader:
             return
 
 
-def _final(cause: BinpkgError, attempts: int, seconds: float) -> BinpkgError:
-    """Add to an error how often and how long it was tried."""
-    if attempts > 1:
-        cause.message = f"{cause.message} [{attempts} attempts in {seconds:.0f} s]"
-        cause.args = (cause.message,)
-    return cause
+def _final(cause: BinpkgError, body: SentBody, attempts: int, seconds: float) -> BinpkgError:
+    """Return the error with what was sent, how often and how long it was tried."""
+    effort = f"[{attempts} attempts in {seconds:.0f} s]" if attempts > 1 else ""
+    return cause.within(after=effort, digest=str(body.blob.descriptor.digest))

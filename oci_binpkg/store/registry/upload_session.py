@@ -229,7 +229,8 @@ def judged(refusal: Refusal, operation: str) -> AttemptError | BlobTooLargeError
         said = refusal.text or str(refusal.status)
         gone = ServerError(
             f"{operation}: the upload session is gone ({said})",
-            hint="try again; if it stays so, the registry's own log may tell why",
+            hint="try again; if it stays so, the registry's own log may say why",
+            **refusal.fields(operation),
         )
         unknown = refusal.status == HTTPStatus.NOT_FOUND and not refusal.codes
         return AttemptError(gone, definite=True, unknown=unknown)

@@ -16,6 +16,7 @@ from oci_binpkg.cache.mirror_keys import published_keys
 from oci_binpkg.cache.mirror_manifest import INDEX_TYPE, blob_path, index_path, package_path
 from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
 from oci_binpkg.cache.protocol import CacheEntry
+from oci_binpkg.cli.hints import words
 from oci_binpkg.errors import ContentError, NetworkError, NotFoundError, SignatureError, TransferError, UsageError
 from oci_binpkg.index.document import index_of
 from oci_binpkg.model.content import OCI_LAYER_ZSTD, Blob, Descriptor, Digest
@@ -286,7 +287,7 @@ def test_a_zstd_layer_is_not_for_a_mirror(tmp_path: Path) -> None:
     blob = replace(entry.layer.blob, descriptor=replace(entry.layer.blob.descriptor, media_type=OCI_LAYER_ZSTD))
     with pytest.raises(UsageError, match="gzip layers") as caught:
         file_mirror(tmp_path).publish(replace(entry, layer=replace(entry.layer, blob=blob)))
-    assert "--compression gzip" in caught.value.hint
+    assert "--compression gzip" in words(caught.value.hint)
 
 
 def test_views_have_indices_of_their_own(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
 from oci_binpkg.cache.open import Opener, Trust, parse_location
+from oci_binpkg.cli.hints import words
 from oci_binpkg.errors import ContentError, NotFoundError, SignatureError, UnsupportedError
 from oci_binpkg.events import Event, Warned
 from oci_binpkg.model.content import Digest
@@ -201,7 +202,7 @@ def test_nothing_is_written() -> None:
     location, trust = parse_location(f"file://{GOLDEN}/v2-unsigned"), Trust(BELIEVING)
     with pytest.raises(UnsupportedError, match="only read") as caught:
         opener.writable(location, trust)
-    assert "oci-binpkg copy OLD NEW" in caught.value.hint
+    assert "oci-binpkg copy OLD NEW" in words(caught.value.hint)
     read = opener.cache(location, trust)
     for verb in ("publish", "upload", "merge_index", "remove"):
         assert not hasattr(read, verb)

@@ -8,6 +8,7 @@ import pytest
 
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import CacheEntry
+from oci_binpkg.cli.hints import words
 from oci_binpkg.errors import ContentError, NotFoundError, TransferError
 from oci_binpkg.index.document import index_of
 from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Blob, Digest, Platform
@@ -189,7 +190,7 @@ def test_an_endless_rival_is_an_error_that_says_what_to_do():
     cache = OciCache(Rival(100), pause=lambda _: None)
     with pytest.raises(TransferError, match="replaced by other writers") as caught:
         cache.merge_index(index_for(package()))
-    assert "index update" in caught.value.hint
+    assert "index update" in words(caught.value.hint)
 
 
 class Overtaken(MemoryStore):

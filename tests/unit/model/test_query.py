@@ -2,6 +2,7 @@
 
 import pytest
 
+from oci_binpkg.cli.hints import words
 from oci_binpkg.errors import AmbiguousQueryError, NoMatchError, QueryError
 from oci_binpkg.model.query import Query, one, select
 from oci_binpkg.model.spec import Spec, SpecGraph
@@ -189,7 +190,7 @@ def test_no_match_names_what_is_near(text: str, message: str, hint: str) -> None
     with pytest.raises(NoMatchError) as caught:
         one(Query.parse(text), candidates, graph)
     assert caught.value.message == message
-    assert hint in caught.value.hint
+    assert hint in words(caught.value.hint)
 
 
 def test_no_match_where_nothing_is() -> None:

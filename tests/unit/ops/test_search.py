@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from oci_binpkg.cli.hints import words
 from oci_binpkg.errors import ContentError, LocalDiskError, NetworkError, NoMatchError, NotFoundError
 from oci_binpkg.events import Warned
 from oci_binpkg.index.catalog import Catalog
@@ -17,6 +18,10 @@ from tests.support.catalog_indices import Caches, hash_of, index, node
 
 GREETLIB = node("greetlib", "1.3.0")
 GREET = node("greet", "2.0", "greetlib@1.3.0")
+
+
+def shown(warned):
+    return f"{warned.text} ({words(warned.hint)})" if warned.hint else warned.text
 
 
 class Bench:
@@ -35,7 +40,7 @@ class Bench:
             self.urls,
             self.caches.read,
             lambda: self.now,
-            observer=lambda event: self.said.append(event.text) if isinstance(event, Warned) else None,
+            observer=lambda event: self.said.append(shown(event)) if isinstance(event, Warned) else None,
             **options,
         )
 
@@ -182,7 +187,7 @@ def test_another_url_under_the_same_name_is_another_cache(lab):
 
 def test_offline_asks_nobody(lab):
     assert lab.find(offline=True) == []
-    assert lab.said == ["lab was never read: run once without --offline"]
+    assert lab.said == ["lab was never read (run once without --offline)"]
     lab.find()
     lab.caches.asked.clear()
     lab.now += 10**6
@@ -314,7 +319,7 @@ def test_nothing_found_names_what_is_near(lab):
     assert "greetlib" in caught.value.hint
     with pytest.raises(NoMatchError) as caught:
         lab.find("+nothing")
-    assert "oci-binpkg search" in caught.value.hint
+    assert "oci-binpkg search" in words(caught.value.hint)
 
 
 def test_packages_for_other_machines_are_found_only_when_asked_for(tmp_path):
@@ -331,7 +336,7 @@ def test_packages_for_other_machines_are_found_only_when_asked_for(tmp_path):
     assert len(bench.find()) == 3
     with pytest.raises(NoMatchError) as caught:
         bench.find("b", family="amd64")
-    assert caught.value.hint == "with --all-arch there is: arm64"
+    assert words(caught.value.hint) == "with --all-arch there is: arm64"
 
 
 def test_the_answer_as_json(lab):

@@ -13,6 +13,7 @@ import pytest
 from oci_binpkg.cache.mirror import MirrorCache
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import WritableCache
+from oci_binpkg.cli.hints import words
 from oci_binpkg.errors import KeyringError, NotFoundError, SignatureError, UsageError
 from oci_binpkg.model.content import Descriptor
 from oci_binpkg.signing.index_trust import IndexSignature, IndexTrust
@@ -91,7 +92,7 @@ def test_a_signer_among_writers_that_do_not_sign_vouches_for_nothing_of_theirs(o
     said: list[str] = []
     for number, key in enumerate([gpg_keys.good, "", gpg_keys.good]):
         entry = made_up(f"package-{number}")
-        cache = opened(key, warn=said.append)
+        cache = opened(key, warn=lambda text, hint: said.append(f"{text} ({words(hint)})"))
         cache.publish(entry)
         cache.merge_index(index_for(entry))
     assert names(opened()) == {"package-0", "package-1", "package-2"}
@@ -106,7 +107,7 @@ def test_an_index_that_has_to_be_signed_is_not_written_without_a_key(opened: Ope
     for anew in (False, True):
         with pytest.raises(UsageError, match="has to be signed") as caught:
             opened(require=True).merge_index(index_for(made_up("zlib")), replace=anew)
-        assert "--key" in caught.value.hint
+        assert "--key" in words(caught.value.hint)
     with pytest.raises(NotFoundError):
         opened().read_index()
 

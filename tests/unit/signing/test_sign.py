@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from oci_binpkg.cli.hints import words
 from oci_binpkg.errors import KeyringError, LocalDiskError, SignatureError, UsageError
 from oci_binpkg.signing.clearsign import split
 from oci_binpkg.signing.gpg import ProgramResult, run_program
@@ -115,7 +116,7 @@ def test_text_that_a_signature_would_not_cover_faithfully_is_not_signed(signer, 
 def test_signing_with_a_key_that_cannot_sign_says_so(signer, key):
     with pytest.raises(KeyringError, match="cannot sign with the key") as caught:
         sign_clear(TEXT, key, signer)
-    assert "--list-secret-keys" in caught.value.hint
+    assert "--list-secret-keys" in words(caught.value.hint)
     assert "GNUPG" not in str(caught.value)
 
 

@@ -701,6 +701,7 @@ def test_B46_an_error_body_is_shown_cut_and_harmless():
     class Response:
         status = 500
         body = b""
+        url = "https://reg.example/v2/"
 
         def read(self, limit: int) -> bytes:
             if len(self.body) > limit:

@@ -7,6 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from oci_binpkg.cli.hints import words
 from oci_binpkg.errors import AuthError, ContentError, DeniedError, NetworkError, ServerError
 from oci_binpkg.model.content import Blob
 from oci_binpkg.transport.auth import Token, TokenCache, TokenKey
@@ -201,7 +202,7 @@ def test_a_second_refusal_is_an_error_that_says_who(bench) -> None:
     with pytest.raises(AuthError, match=rf"pull apps: {bench.server.host} answered HTTP 401") as caught:
         ask(bench.client(credential=LOGIN), bench, operation="pull apps")
     assert "repository:apps:pull" in caught.value.message
-    assert f"oci-binpkg login {bench.server.host}" in caught.value.hint
+    assert f"oci-binpkg login {bench.server.host}" in words(caught.value.hint)
     assert len(bench.server.log) == 2
 
 
