@@ -79,12 +79,16 @@ def _cell(text: str | None) -> str:
 
 def _table(params: list[Any]) -> list[str]:
     """Return the arguments and options of a command as one table; none where it has neither."""
-    rows = [f"| `{each.metavar or each.name.upper()}` | {_cell(each.help)} |" for each in params if _is_argument(each)]
+    rows = [
+        f"| `{_cell(each.metavar or each.name.upper())}` | {_cell(each.help)} |"
+        for each in params
+        if _is_argument(each)
+    ]
     for option in params:
         if _is_argument(option) or option.hidden or "--help" in option.opts:
             continue
         names = ", ".join(f"`{name}`" for name in [*option.opts, *option.secondary_opts])
-        rows.append(f"| {names}{f' `{option.metavar}`' if option.metavar else ''} | {_cell(option.help)} |")
+        rows.append(f"| {names}{f' `{_cell(option.metavar)}`' if option.metavar else ''} | {_cell(option.help)} |")
     return ["\n".join(["| | |", "|---|---|", *rows])] if rows else []
 
 

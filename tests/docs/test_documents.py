@@ -61,6 +61,17 @@ def test_every_link_leads_somewhere(document: Path) -> None:
     assert lost == []
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_the_rows_of_a_table_have_as_many_cells_as_its_head(document: Path) -> None:
+    uneven, cells = [], 0
+    for line in prose(document).splitlines():
+        found = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
+        if found and cells and found != cells:
+            uneven.append(line)
+        cells = found and (cells or found)
+    assert uneven == []
+
+
 def test_every_page_is_in_the_navigation() -> None:
     site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     pages = [path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md")]
