@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 import subprocess
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, quote_plus
@@ -63,6 +65,7 @@ class Watch:
     arguments: list[str] = field(default_factory=list)
     environments: list[str] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
+    logged: int = 0
     given: Mapping[str, str] = field(default_factory=dict)
 
     def started(self, event: str, details: tuple[object, ...]) -> None:
@@ -134,6 +137,32 @@ def hook() -> None:
     sys.addaudithook(_hear)
 
 
+class _Ear(logging.Handler):
+    """Takes down all that is logged, as `--debug` shows it."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__(logging.DEBUG)
+        self._watch = watch
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._watch.logged += 1
+        self._watch.told.append(self.format(record))
+
+
+@contextmanager
+def heard(watch: Watch) -> Iterator[None]:
+    """Listen to all that the package logs."""
+    logger, ear = logging.getLogger("oci_binpkg"), _Ear(watch)
+    before = logger.level
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(ear)
+    try:
+        yield
+    finally:
+        logger.removeHandler(ear)
+        logger.setLevel(before)
+
+
 @pytest.fixture
 def watch(hook: None, isolated_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     """Listen to every program that is started, and look into the home and the test's own folder."""
@@ -141,7 +170,8 @@ def watch(hook: None, isolated_home: Path, tmp_path: Path, monkeypatch: pytest.M
     for name, value in FAST.items():
         monkeypatch.setenv(name, value)
     _LISTENING.append(made)
-    yield made
+    with heard(made):
+        yield made
     _LISTENING.remove(made)
 
 
@@ -190,6 +220,7 @@ def test_logins_stay_where_they_belong(
     _judge_requests(played, profile, watch)
     assert watch.run("logout", played.proxy.host).code == 0
     assert watch.leaks() == [], "nor is anything left after logout"
+    assert watch.logged > 10, "what --debug shows was looked at, too"
 
 
 def _use_all(watch: Watch, played: Standing, cache: str, tree: Path, tmp_path: Path, patch: pytest.MonkeyPatch) -> None:

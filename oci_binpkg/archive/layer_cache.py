@@ -22,9 +22,11 @@ from oci_binpkg.archive.layer_record import CachedLayer, encode_record, read_rec
 from oci_binpkg.disk import NotRegularError, make_folder, move_file, open_file, private_folder
 from oci_binpkg.errors import ContentError, LocalDiskError
 from oci_binpkg.file_lock import LockTimeoutError, Patience, locked
+from oci_binpkg.log import Log
 from oci_binpkg.model.content import Blob, Descriptor, Digest
 from oci_binpkg.model.image import Layer
 
+_log: Final = Log("layers")
 _CHUNK: Final = 1024 * 1024
 _STALE: Final = 24 * 3600.0
 _HINT: Final = "free some space, or choose another place for the layer cache"
@@ -140,13 +142,17 @@ class LayerCache:
             made_of, cached = read_record(path)
         except FileNotFoundError:
             return None
-        except ContentError:
+        except ContentError as error:
+            _log.info("%s: dropped from the layer cache: %s", path, error.message)
             self._drop(path)
             return None
         if cached.key != key:
             self._drop(path)
             return None
-        return cached if made_of == fingerprint else None
+        if made_of != fingerprint:
+            _log.info("%s in the layer cache is out of date: the files of the package have changed", cached.digest)
+            return None
+        return cached
 
     def _is_intact(self, cached: CachedLayer, *, verify: bool) -> bool:
         path = self._blob_path(cached.digest)

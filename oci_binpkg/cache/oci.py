@@ -26,6 +26,7 @@ from oci_binpkg.errors import (
 )
 from oci_binpkg.index.document import EMPTY, MAX_INDEX_BYTES, IndexDocument, LastIndex, index_of
 from oci_binpkg.index.spool import Spool
+from oci_binpkg.log import Log
 from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Blob, Descriptor, Digest, Growing
 from oci_binpkg.model.documents import object_of, text_of
 from oci_binpkg.model.image import Image, Layer
@@ -43,6 +44,7 @@ from oci_binpkg.store.verified import VerifiedStore
 
 MERGE_ROUNDS: Final = 20
 _LOOKS: Final = 3
+_log: Final = Log("index")
 """How often a signature is looked for that has to be there: registries list what was attached with a delay at times."""
 _PREFIXES: Final = "CMAKE_PREFIX_PATH="
 
@@ -296,6 +298,7 @@ class OciCache:
                 if written == self.index_layer().digest:
                     added = added.merged(self._read_packages(missing, unusable))
             else:
+                _log.info("the index of %s was replaced by another writer: it is merged again", self.name)
                 self._pause(attempt)
         if not self._current_index()[0].holds(added):
             raise TransferError(

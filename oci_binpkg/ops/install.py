@@ -36,6 +36,7 @@ from oci_binpkg.events import BatchStarted, BytesPacked, Observer, PackageFinish
 from oci_binpkg.installs.protocol import InstallRecord
 from oci_binpkg.installs.transaction import Addition, ChangeableTree, Place, StagedPackage, commit, stage, sweep
 from oci_binpkg.installs.verifications import Verifications
+from oci_binpkg.log import Log
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.spec import Spec
 from oci_binpkg.ops.sources import FoundEntry, Resolution, Sources
@@ -43,6 +44,7 @@ from oci_binpkg.ops.standing import check_present, older_than_known, verificatio
 from oci_binpkg.ops.unpack import Unpacked, unpack
 from oci_binpkg.parallel import READERS
 
+_log: Final = Log("install")
 MOST_AT_ONCE: Final = 256
 SHOWN: Final = 5
 BETWEEN_WRITES: Final = 0.5
@@ -382,6 +384,7 @@ class _Install:
                 last = SignatureError(told, hint=Hint(Step.ACCEPT_OLDER))
                 continue
             place = stage(spec, final, swept=self.swept)
+            _log.info("%s comes from %s", spec.short, found.cache)
             try:
                 unpacked = unpack(
                     found.entry,
@@ -393,6 +396,7 @@ class _Install:
                 )
             except (ContentError, TransferError, NotFoundError) as error:
                 passed.append(f"{found.cache}: {error.message}")
+                _log.info("%s from %s is not used: %s", spec.short, found.cache, error.message)
                 self.observer(Warned(f"{spec.short} from {found.cache} is unusable: {error.message}"))
                 last = _damage(error)
                 place.discard()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import partial
+from typing import Final
 
 from oci_binpkg.archive.binary_distribution import Distribution
 from oci_binpkg.archive.codec import Codec
@@ -16,8 +17,11 @@ from oci_binpkg.archive.tar_writer import write_tar
 from oci_binpkg.errors import ContentError
 from oci_binpkg.events import BytesPacked, Observer, Warned, ignore
 from oci_binpkg.installs.protocol import InstallRecord, InstallTree
+from oci_binpkg.log import Log
 from oci_binpkg.ops.stack import PackedPackage
 from oci_binpkg.relocate.scan import PrefixScanner
+
+_log: Final = Log("layers")
 
 
 class LayerPacker:
@@ -53,6 +57,7 @@ class LayerPacker:
         if not self._cache.shared:  # nothing here tells whether a layer is what once came
             came = received(self._cache, record.spec.hash, record.prefix, self._codec.name, fingerprint)
             if came is not None:
+                _log.info("%s is sent on as it came from a cache (%s)", record.spec.short, came[0].digest)
                 return self._packed(record, came[0], came[1], reused=True)
         distribution = distribution_of(self._installs, record)
         key = layer_key(record.spec.hash, record.prefix, self._codec, distribution)
@@ -62,6 +67,8 @@ class LayerPacker:
             partial(self._pack, record, distribution, follow),
             accept=partial(self._holds_the_tree, record, distribution) if self._cache.shared else None,
         )
+        how = "taken from the layer cache" if reused else "packed: the layer cache does not hold it"
+        _log.info("%s is %s (%s, %d bytes)", record.spec.short, how, cached.digest, cached.size)
         if cached.summary.skipped:
             self._observer(
                 Warned(f"{record.spec.short}: left out, as no layer holds such files: {_few(cached.summary.skipped)}")

@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from oci_binpkg.cache.protocol import WritableCache
 from oci_binpkg.cancel import Cancel
 from oci_binpkg.errors import BinpkgError, Hint, Step
 from oci_binpkg.events import BatchStarted, Observer, Warned, ignore
 from oci_binpkg.index.document import index_of
-from oci_binpkg.installs.protocol import InstallTree
+from oci_binpkg.installs.protocol import InstallRecord, InstallTree
+from oci_binpkg.log import Log
 from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.ops.contents import packages_there
 from oci_binpkg.ops.image import tag_image
@@ -23,6 +25,8 @@ from oci_binpkg.ops.push_report import PackageResult, PushOutcome, PushReport
 from oci_binpkg.ops.schedule import PushSchedule
 from oci_binpkg.ops.selection import Selection
 from oci_binpkg.ops.stack import BaseImages, Packer, Stack, no_base, require_base
+
+_log: Final = Log("push")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ def push(
     results += [PackageResult(record.spec, PushOutcome.ELSEWHERE) for record in left]
     for record in selection.gone:
         observer(Warned(f"{record.spec.short} is left out: its prefix {record.prefix} is gone"))
+    _log_decisions(options, cache.name, todo, there, left)
     require_base(base, todo)
     if there and base is not no_base:
         observer(Warned(f"{len(there)} packages are there already and keep their images", Hint(Step.BUILD_ANEW)))
@@ -83,6 +88,20 @@ def push(
         PushSchedule(stack, [], publish=False, needed=needed).run(options.jobs)
         image = tag_image(stack, cache.images, selection.roots, options.tag)
     return PushReport(cache.name, tuple(results), image, written)
+
+
+def _log_decisions(
+    options: PushOptions,
+    name: str,
+    todo: Iterable[InstallRecord],
+    there: Iterable[InstallRecord],
+    left: Iterable[InstallRecord],
+) -> None:
+    reason = "it is pushed in any case" if options.force else f"{name} does not have it"
+    decided = [(todo, f"pushed: {reason}"), (there, f"skipped: {name} has it"), (left, "skipped: another cache has it")]
+    for records, why in decided:
+        for record in records:
+            _log.info("%s is %s", record.spec.short, why)
 
 
 def _update_index(installs: InstallTree, cache: WritableCache, results: Iterable[PackageResult]) -> bool:

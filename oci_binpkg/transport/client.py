@@ -11,14 +11,16 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
 from typing import Final, Self
 from urllib.parse import urljoin
 
 from oci_binpkg.cancel import Cancel
 from oci_binpkg.errors import AuthError, BinpkgError, DeniedError, NetworkError, UsageError
 from oci_binpkg.events import Observer, Retrying, Warned, ignore
+from oci_binpkg.log import Log
 from oci_binpkg.model.content import Blob, Growing
-from oci_binpkg.transport.addresses import Origin, UnsafeAddressError, redact_url
+from oci_binpkg.transport.addresses import Origin, UnsafeAddressError, printable, redact_url
 from oci_binpkg.transport.auth import MARGIN, Authenticator, TokenCache
 from oci_binpkg.transport.credentials import CredentialSource, FixedCredential
 from oci_binpkg.transport.failures import (
@@ -39,6 +41,7 @@ from oci_binpkg.transport.settings import TransportSettings
 _READS: Final = frozenset({"GET", "HEAD"})
 _READ_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _WRITE_REDIRECTS: Final = frozenset({307, 308})
+_log: Final = Log("transport")
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _SUCCESS: Final = range(200, 300)
@@ -119,43 +122,45 @@ class RegistryHttpClient:
         Raises `NetworkError`, `CertificateError`, `AuthError` (401), `DeniedError` (403), `NotFoundError` (404),
         `RateLimitedError` (429), `ServerError` (all else) unless the status is in `request.accept`.
         """
-        return self._retried(request, self._home, lambda: self._authorized(request))
+        return self._retried(request, self._home, lambda number: self._authorized(request, number))
 
     def _send_to_token_server(self, request: Request) -> Response:
         home = Origin.parse(request.url)
         wait = self._settings.timeouts.token
-        answer = self._retried(request, home, lambda: self._followed(request, home, "", wait))
+        answer = self._retried(request, home, lambda number: self._followed(request, home, "", wait, number))
         answer.hurry()
         return answer
 
-    def _retried(self, request: Request, home: Origin, attempt: Callable[[], WireResponse]) -> WireResponse:
+    def _retried(self, request: Request, home: Origin, attempt: Callable[[int], WireResponse]) -> WireResponse:
         attempted = self._attempted(request, home, home)
         if self._settings.offline:
             raise NetworkError(f"{attempted.operation}: offline, so {home.netloc} is not asked")
-        gate = self._gates.of(home.netloc)
+        gate, numbers = self._gates.of(home.netloc), count(1)
 
         def checked() -> WireResponse:
             self._cancel.check()
             if self._timing.deadline is not None and self._timing.clock() >= self._timing.deadline:
                 raise NetworkError(f"{attempted.operation}: the time for this run is over")
-            return self._checked(request, attempt(), home)
+            return self._checked(request, attempt(next(numbers)), home)
 
         def before_wait(outcome: FailedAttempt, number: int, delay: float) -> None:
             if outcome.stops_host:
                 gate.pause(delay)
+            shown = self._auth.redact(f"{attempted.operation}: {outcome}")
+            _log.info("%s: attempt %d failed, the next one follows in %.1f s", shown, number, delay)
             self._observer(Retrying(home.netloc, str(outcome), delay, number))
 
         policy = self._settings.retry if request.replay else self._settings.retry.without_retries()
         return call_with_retries(checked, policy, self._timing, before_wait=before_wait, queued=lambda: gate.queued)
 
-    def _authorized(self, request: Request) -> WireResponse:
+    def _authorized(self, request: Request, number: int) -> WireResponse:
         """Send with the login as known so far; renew it once when the registry does not accept it."""
         needed = MARGIN
         if isinstance(request.body, Blob):
             needed += request.body.descriptor.size / self._settings.upload_rate
         authorization = self._auth.authorization(request.scopes, needed=needed)
         wait = self._settings.timeouts.header_wait(_body_size(request))
-        answer = self._followed(request, self._home, authorization, wait)
+        answer = self._followed(request, self._home, authorization, wait, number)
         challenge = answer.headers.get("WWW-Authenticate", "")
         if answer.origin != self._home or not (
             answer.status == _UNAUTHORIZED or (answer.status == _FORBIDDEN and self._auth.insufficient(challenge))
@@ -170,10 +175,10 @@ class RegistryHttpClient:
             answer.close()
             raise
         answer.discard()
-        return self._followed(request, self._home, renewed, wait)
+        return self._followed(request, self._home, renewed, wait, number)
 
-    def _followed(self, request: Request, home: Origin, authorization: str, wait: float) -> WireResponse:
-        """Send one attempt from the start, along redirects. Where the origin changes the login stays behind."""
+    def _followed(self, request: Request, home: Origin, authorization: str, wait: float, number: int) -> WireResponse:
+        """Send attempt `number` from the start, along redirects. Where the origin changes the login stays behind."""
         url, previous = request.url, home
         headers = dict(request.headers)
         authorization = headers.pop("Authorization", authorization)
@@ -184,7 +189,7 @@ class RegistryHttpClient:
             credentials = {"Authorization": authorization} if authorization else {}
             repeatable, operation = request.replay or request.body is None, _operation(request)
             call = Call(request.method, url, origin, headers | credentials, request.body, wait, repeatable, operation)
-            answer = self._exchange(request, call, home, origin)
+            answer = self._exchange(request, call, home, origin, number)
             if not _redirects(request, answer):
                 return answer
             target = answer.headers["Location"]
@@ -205,18 +210,21 @@ class RegistryHttpClient:
                 f"points to {redact_url(url)}, which is refused: {error}", hint=redirect_hint(self._home, error)
             ) from None
 
-    def _exchange(self, request: Request, call: Call, home: Origin, origin: Origin) -> WireResponse:
+    def _exchange(self, request: Request, call: Call, home: Origin, origin: Origin, number: int) -> WireResponse:
         attempted = self._attempted(request, home, origin)
         gate = self._gates.of(home.netloc)
 
         def fail(failure: Failure, detail: str) -> BinpkgError:
             return attempted.failure_error(failure, detail)
 
+        started = self._timing.clock()
         try:
             with gate.slot(upload=isinstance(call.body, Blob | Growing)):
-                return self._session().exchange(call, fail)
+                started = self._timing.clock()
+                answer = self._session().exchange(call, fail)
         except ExchangeError as error:
             failure, detail = error.failure, error.detail
+            self._log_exchange(call, f"no answer ({failure.value})", started, number, "0")
             outcome = FailedAttempt(failure=failure)
             if outcome.overloaded:
                 gate.overloaded()
@@ -225,6 +233,17 @@ class RegistryHttpClient:
                 return attempted.failure_error(failure, detail, attempts=attempts, seconds=seconds)
 
             raise FailedAttemptError(outcome, explain) from None
+        received = "0" if call.method == "HEAD" else answer.headers.get("Content-Length", "?")
+        self._log_exchange(call, str(answer.status), started, number, received)
+        return answer
+
+    def _log_exchange(self, call: Call, outcome: str, started: float, number: int, received: str) -> None:
+        """Log one request: nothing of headers and bodies, and of the address what is never secret."""
+        if _log.hears_debug():
+            seconds = self._timing.clock() - started
+            address = self._auth.redact(redact_url(call.url))
+            sizes = f"{_sent_size(call)} bytes sent, {printable(received, 20)} to come"
+            _log.debug("%s %s: %s in %.3f s, attempt %d, %s", call.method, address, outcome, seconds, number, sizes)
 
     def _checked(self, request: Request, answer: WireResponse, home: Origin) -> WireResponse:
         """Hand back what the caller can use; everything else is a failed attempt."""
@@ -305,6 +324,13 @@ def _redirects(request: Request, answer: WireResponse) -> bool:
 
 def _operation(request: Request) -> str:
     return request.operation or f"{request.method} {redact_url(request.url)}"
+
+
+def _sent_size(call: Call) -> str:
+    """Return the size of a body; of one that is still made it is not known."""
+    if isinstance(call.body, Growing):
+        return "?"
+    return str(call.body.descriptor.size if isinstance(call.body, Blob) else len(call.body or b""))
 
 
 def _body_size(request: Request) -> int | None:

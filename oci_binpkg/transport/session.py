@@ -28,13 +28,15 @@ from urllib3.exceptions import HTTPError
 from urllib3.util.ssl_match_hostname import CertificateError
 
 from oci_binpkg.errors import BinpkgError, ContentError, LocalDiskError
+from oci_binpkg.log import Log
 from oci_binpkg.model.content import Blob, Growing, read_whole
-from oci_binpkg.transport.addresses import Origin, request_target
+from oci_binpkg.transport.addresses import Origin, redact_url, request_target
 from oci_binpkg.transport.bodies import CHUNK, streamed
 from oci_binpkg.transport.framing import FramedReader, FramedResponse
 from oci_binpkg.transport.retry import Failure
 from oci_binpkg.transport.settings import Timeouts, TransportSettings
 
+_log: Final = Log("transport.connection")
 _DRAINED: Final = 64 * 1024
 _PLAIN_REASONS: Final = frozenset(
     {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}
@@ -318,6 +320,7 @@ class WireSession:
         except ExchangeError as error:
             if not (error.stale and call.repeatable):
                 raise
+            _log.debug("%s %s: the kept connection was closed, it goes out again", call.method, redact_url(call.url))
             self._session.close()
             response = self._send(call)
         framed = self._wire.reader

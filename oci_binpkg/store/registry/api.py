@@ -24,6 +24,7 @@ from oci_binpkg.errors import (
     TransferError,
 )
 from oci_binpkg.events import Observer, Retrying, Warned
+from oci_binpkg.log import Log
 from oci_binpkg.model.content import (
     DOCKER_LIST,
     DOCKER_MANIFEST,
@@ -46,6 +47,7 @@ ACCEPT: Final = f"{OCI_MANIFEST}, {OCI_INDEX}, {DOCKER_MANIFEST}, {DOCKER_LIST}"
 PUSH: Final = "pull,push"
 """The token actions of every step of a push: one token for all of them."""
 
+_log: Final = Log("registry")
 MIB: Final = 1024 * 1024
 _HUB_API: Final = "https://registry-1.docker.io"
 _LOST: Final = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
@@ -291,6 +293,7 @@ class Remote:
     def wait(self, delay: float, reason: str, attempt: int) -> None:
         """Report that attempt `attempt` failed and wait about `delay` seconds."""
         seconds = delay * (0.8 + 0.4 * self.random())
+        _log.info("%s: attempt %d failed (%s), the next one follows in %.1f s", self.name, attempt, reason, seconds)
         self.observe(Retrying(self.repository.host, reason, seconds, attempt))
         self.sleep(seconds)
 
@@ -305,6 +308,7 @@ class Remote:
             return False
         jitter = self.random()
         seconds = max(delay * (0.8 + 0.4 * jitter), asked * (1 + 0.1 * jitter))
+        _log.info("%s: attempt %d failed (%s), all of it again in %.1f s", self.name, attempt, error.message, seconds)
         self.observe(Retrying(self.repository.host, error.message, seconds, attempt))
         self.sleep(seconds)
         return True

@@ -7,10 +7,12 @@ import threading
 from http import HTTPStatus
 from typing import Final
 
+from oci_binpkg.log import Log
 from oci_binpkg.model.content import Descriptor, Digest
 from oci_binpkg.store.registry.api import ACCEPT, Remote, content_length, contradicts
 from oci_binpkg.transport.http import Response
 
+_log: Final = Log("registry")
 NO_HEAD: Final = frozenset({401, 403, 405, 501})
 """Answers to HEAD that say nothing about the content: storage behind a redirect often signs GET only (GHCR, S3)."""
 
@@ -66,6 +68,7 @@ class Presence:
             found = response.status != HTTPStatus.NOT_FOUND and _fits(response, descriptor)
         if refused:
             found = self._probe_by_get(descriptor, actions)
+        _log.debug("%s is %s %s", descriptor.digest, "in" if found else "not in", self._remote.name)
         if found:
             self.remember(descriptor)
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from http import HTTPStatus
+from typing import Final
 
 from oci_binpkg.errors import (
     AuthError,
@@ -20,6 +21,7 @@ from oci_binpkg.errors import (
     ServerError,
     TransferError,
 )
+from oci_binpkg.log import Log
 from oci_binpkg.model.content import Blob, Descriptor, Growing
 from oci_binpkg.store.registry.api import PUSH, Refusal, Remote, with_query
 from oci_binpkg.store.registry.presence import Presence
@@ -34,6 +36,8 @@ from oci_binpkg.store.registry.upload_session import (
     judged,
 )
 from oci_binpkg.transport.http import Response
+
+_log: Final = Log("registry")
 
 
 class Uploader:
@@ -115,7 +119,11 @@ class Uploader:
         descriptor = body.blob.descriptor
         session = self._mount(descriptor, origin) or self._begin(str(descriptor.digest))
         if session is True:
+            _log.info("%s mounted into %s from %s", descriptor.digest, self._remote.name, origin)
             return False
+        _log.info(
+            "%s is sent to %s, which does not have it: %d bytes", descriptor.digest, self._remote.name, descriptor.size
+        )
         try:
             self._send(session, body, chunk, counting=counting)
         except (NetworkError, ServerError, RateLimitedError) as error:
