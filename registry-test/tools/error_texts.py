@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from oci_binpkg.cli.hints import words
 from oci_binpkg.config import caches as mirrors
 from oci_binpkg.config import settings
 from oci_binpkg.errors import BinpkgError
@@ -88,7 +89,8 @@ class Told:
                 yield caught
             if isinstance(caught.value, BinpkgError):
                 kind = f"{type(caught.value).__name__}, exit {caught.value.exit_code}"
-                self.texts.add(normalised(f"{kind}\n{caught.value}"))
+                step = f"\n  {words(caught.value.hint)}" if caught.value.hint else ""
+                self.texts.add(normalised(f"{kind}\n{caught.value.message}{step}"))
 
         return listening
 
