@@ -1,0 +1,60 @@
+"""The page about Python names every verb and every public name as it is. `test_examples` runs its blocks."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import oci_binpkg
+from oci_binpkg import Client
+from tests.docs.blocks import blocks
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+TABLE = PAGE[PAGE.index("## Verbs") : PAGE.index("Reports have")]
+VERBS = [name for name, _ in inspect.getmembers(Client, inspect.isfunction) if not name.startswith("_")]
+
+
+def test_every_verb_is_in_the_table() -> None:
+    named = set(re.findall(r"`(\w+)\(", TABLE))
+    assert named == set(VERBS) - {"close"}
+
+
+@pytest.mark.parametrize("call", re.findall(r"`(\w+\([^`]*\))`", TABLE))
+def test_a_verb_takes_what_the_table_says(call: str) -> None:
+    name, _, arguments = call.removesuffix(")").partition("(")
+    signature = inspect.signature(getattr(Client, name))
+    given = [each.strip() for each in arguments.split(",") if each.strip()]
+    keywords = {each.removesuffix("=") for each in given if each.endswith("=")}
+    places = [each for each in given if not each.endswith("=")]
+    parameters = list(signature.parameters)[1:]
+    assert places == parameters[: len(places)]
+    assert keywords <= set(parameters) or "keys" in parameters
+
+
+def test_what_verbs_return_is_public() -> None:
+    returned = re.findall(r"`([A-Z]\w+)`", TABLE)
+    assert [name for name in returned if name not in oci_binpkg.__all__] == []
+
+
+def test_each_import_of_the_page_is_a_public_one() -> None:
+    lines = [
+        line for block in blocks(PAGE) for line in block.text.splitlines() if "oci_binpkg" in line and "import" in line
+    ]
+    assert lines
+    for line in lines:
+        module, _, names = line.removeprefix("from ").partition(" import ")
+        assert module in ("oci_binpkg", "oci_binpkg.testing")
+        if module == "oci_binpkg":
+            assert set(names.split(", ")) <= set(oci_binpkg.__all__)
+
+
+def test_every_option_of_a_command_has_a_keyword_of_its_name() -> None:
+    """A reader of the help can write the call."""
+    assert {"base_image", "update_index", "dry_run", "key", "unsigned"} <= set(
+        inspect.signature(Client.push).parameters
+    )
+    assert {"allow_missing", "check_signature", "jobs"} <= set(inspect.signature(Client.install).parameters)
