@@ -149,7 +149,7 @@ class CacheOpener:
         return self.cache(text, TrustFlags(index=self.rule(text).require and self.rule(text).explicit))
 
     def target(self, text: str, flags: TrustFlags) -> WritableCache:
-        """Open a cache to write to. Raises `UsageError` if it is a signed one and nothing is said of signing."""
+        """Open a cache to write to. Raises `UsageError` if it is signed and no key is given."""
         cache = self.writable(text, flags)
         # packages are usually signed on mirrors
         self._signing_is_settled(text, flags, usual=cache.images is None)

@@ -358,7 +358,7 @@ class MirrorCache:
     def _current_index(self) -> tuple[IndexDocument, str | None, bool]:
         """Return the index, its manifest's version (None: it has none), and whether a signature vouches for it.
 
-        Where there is none: an empty one and "".
+        Without an index: an empty one and "".
         """
         try:
             known = self._index_record()

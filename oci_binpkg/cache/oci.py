@@ -145,7 +145,7 @@ class OciCache:
         return replace(found, key=PackageKey.of(found.document.root))
 
     def _entry_of(self, image: StoredImage, key: PackageKey, *, tag: str = "") -> CacheEntry:
-        """Return the package that a stored image is. Raises `ContentError` if it is none, or another than `key`."""
+        """Return the package that a stored image is. Raises `ContentError` for another image or package."""
         what = f"{self.name}:{tag or key.tag}"
         document = image.config.document
         if "spec" not in document or not image.manifest.layers:
@@ -375,7 +375,7 @@ class OciCache:
         return Spool.filled(blob_of(self._store, layer).chunks(MAX_INDEX_BYTES))
 
     def _current_index(self) -> tuple[IndexDocument, bool]:
-        """Return the index, an empty one if there is none, and whether a signature vouches for it."""
+        """Return the index (an empty one if the cache has no index), and whether a signature vouches for it."""
         try:
             layer, vouched = self._believed_index()
             return self._last_index.read(layer.digest, partial(self._document, layer)), vouched

@@ -53,7 +53,7 @@ class IndexSource(Protocol):
     def read_index(self, known: Digest | None = None) -> IndexDocument | None:
         """Return the index, or None if its digest is `known`. Raises `NotFoundError` if the cache has none.
 
-        Raises `SignatureError` if a signature is asked for and there is none that is good.
+        Raises `SignatureError` if a signature is required and no good one is there.
         """
         ...
 

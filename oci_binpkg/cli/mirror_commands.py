@@ -105,7 +105,7 @@ def _files(cache: CacheSettings) -> str:
 
 
 def _remarks(cache: CacheSettings) -> str:
-    """Return what else is said of it; of a login no more than that there is one."""
+    """Return the other settings of a cache; a login is mentioned, never shown."""
     remarks = [] if cache.signed is None else ["signed" if cache.signed else "unsigned"]
     remarks += ["signed index"] if cache.signed_index else []
     remarks += [f"copy of {', '.join(cache.origins)}"] if cache.origins else []

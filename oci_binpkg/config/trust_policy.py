@@ -55,7 +55,7 @@ Address = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What is said of the caches below an address. `whole`: of the one at this address alone.
+    """The rule for the caches below an address; with `whole`, for the cache at this address alone.
 
     `require` and `keys` are None where nothing is said; `where` names file and key.
     """

@@ -42,7 +42,7 @@ Member = Callable[[str, bytes], None]
 
 
 def scan_index(text: Spool, what: str, found: Found, member: Member) -> None:
-    """Go through an index. Raises `ContentError` for what is no JSON or no index, and what `found` and `member` raise.
+    """Go through an index. Raises `ContentError` for anything but an index, and what `found` and `member` raise.
 
     `installs` is given to `member`, too: as an empty object, or as what stands in its place.
     """

@@ -47,7 +47,7 @@ class Difference:
 
 
 def read_manifest(prefix: str, *, files: int = MOST_FILES) -> Mapping[str, Mapping[str, Any]]:
-    """Read the record of a prefix, by absolute path. Raises `InstallsError` if there is none or it is damaged.
+    """Read the record of a prefix, by absolute path. Raises `InstallsError` if it is absent or damaged.
 
     One that is too long for so many files, links and directories is damaged: it costs no more than they do.
     """

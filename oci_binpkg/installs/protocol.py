@@ -10,7 +10,7 @@ from oci_binpkg.errors import UsageError
 from oci_binpkg.model.spec import Spec, SpecGraph
 
 PACKAGES_FILE: Final = "packages.toml"
-"""Describes a folder of prefixes that is no Spack tree."""
+"""Describes the prefixes of a folder that Spack did not make."""
 
 
 def has_packages_file(path: str) -> bool:

@@ -149,7 +149,7 @@ def texts_of(document: Mapping[str, Any], key: str, what: str) -> tuple[str, ...
 
 
 def all_text(values: Sequence[Any], what: str) -> tuple[str, ...]:
-    """Return `values` as a tuple of strings, or raise `ContentError` naming the first that is none."""
+    """Return `values` as a tuple of strings. Raises `ContentError` naming the first that is not a string."""
     for position, value in enumerate(values):
         if not isinstance(value, str):
             raise ContentError(f"{what}[{position}]: text is expected, not {_kind(value)}")

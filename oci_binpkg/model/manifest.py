@@ -187,7 +187,7 @@ def parse_manifest(data: bytes, what: str, *, media_type: str = "") -> Manifest 
 def parse_listed(data: bytes, what: str) -> tuple[Descriptor, ...]:
     """Return the entries of an index that anybody may add to; those that are malformed do not hide the others.
 
-    Raises `ContentError` for a document that is no index.
+    Raises `ContentError` for any other document.
     """
     document = parse_json(data, what, fold_case=False)
     entries = list_of(document, "manifests", what)

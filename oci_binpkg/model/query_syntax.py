@@ -159,7 +159,7 @@ class _Parser:
         return self._with_setting(constraint, Setting(name, tuple(values), bool(key["exact"])), key.start())
 
     def _place(self, constraint: Constraint, name: str, value: str, start: int) -> Constraint:
-        """Read what is no variant though it is written like one."""
+        """Read a key that is written like a variant and means something else."""
         if name == "namespace":
             return replace(constraint, namespace=value)
         if name in ("arch", "architecture"):

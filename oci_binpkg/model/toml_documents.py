@@ -20,6 +20,6 @@ def parse_toml(data: bytes, what: str) -> dict[str, Any]:
     except RecursionError:
         raise ContentError(f"{what}: not valid TOML: nested too deeply") from None
     except ValueError as error:
-        # what is no error of syntax is a number without end
+        # the parser raises other errors only for numbers without end
         reason = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "not UTF-8, or a number too large"
         raise ContentError(f"{what}: not valid TOML: {reason}") from None

@@ -279,7 +279,7 @@ def _move(filesystem: Any, source: str, target: str) -> None:
     try:
         filesystem.mv(source, target)
     except FileExistsError:
-        # a server that does not rename over a file: for a moment there is none
+        # this server does not rename over a file: for a moment the file is absent
         filesystem.rm_file(target)
         filesystem.mv(source, target)
 

@@ -190,7 +190,7 @@ def _tags_and_index(cache: ReadableCache) -> tuple[Mapping[str, str], IndexDocum
 
 
 def index_or_empty(cache: ReadableCache) -> IndexDocument:
-    """Return the index of a cache, an empty one if there is none."""
+    """Return the index of a cache, an empty one if the cache has no index."""
     try:
         return cache.read_index() or EMPTY
     except NotFoundError:

@@ -122,7 +122,7 @@ class CacheInfo:
 def inspect_cache(cache: KeepsImages, observer: Observer = ignore) -> CacheInfo:
     """Read the manifest of every tag (one or two requests each).
 
-    A damaged one is reported and passed over, as is one that has to be signed and is not: nothing is said of it.
+    A damaged image, or an unsigned one where a signature is required, is reported and left out.
     """
     tags = sorted(cache.store.tags())
     if not tags:

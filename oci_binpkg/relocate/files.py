@@ -62,7 +62,7 @@ def _relocate_mapped(descriptor: int, data: mmap | bytes, mapping: PrefixMap, bu
             return _write(descriptor, relocate_elf(data, mapping))
         if is_object_file(data[:MAGIC_SIZE]):
             return _relocate_macho(descriptor, data, mapping, budget)
-        remark = "declared a binary, and is none that is known; only strings were changed"
+        remark = "declared a binary, but of no known format; only strings were changed"
     except ContentError as error:
         remark = f"only strings were changed: {error.message}"
     outcome = _write(descriptor, relocate_strings(data, mapping))
@@ -96,7 +96,7 @@ def relocate_text(
 
 
 def relocate_utf16(path: str, mapping: PrefixMap, budget: Budget | None = None) -> FileOutcome:
-    """Relocate a text in UTF-16. Raises `ContentError` if it is none."""
+    """Relocate a text in UTF-16. Raises `ContentError` for bytes that are not UTF-16."""
     with _open(path) as descriptor, tempfile.TemporaryFile() as copy:
         mark, read = text.utf16_reader(_reader(descriptor))
         copy.write(mark)

@@ -42,7 +42,7 @@ class PrefixSet:
 
     @classmethod
     def of(cls, prefixes: Iterable[str]) -> PrefixSet:
-        """Collect paths, longest first. Raises `UsageError` for a relative one, `ContentError` for what is no path."""
+        """Collect paths, longest first. Raises `UsageError` for a relative path, `ContentError` for an invalid one."""
         encoded = {_encode(prefix) for prefix in prefixes} - {b""}
         return cls(tuple(sorted(encoded, key=_longest_first)))
 
@@ -169,7 +169,7 @@ class PrefixMap:
     def of(cls, pairs: Mapping[str, str]) -> PrefixMap:
         """Collect pairs of absolute paths, longest old prefix first.
 
-        Raises `UsageError` for a relative one, `ContentError` for what is no path or lies too deep in others.
+        Raises `UsageError` for a relative path, `ContentError` for one that is invalid or lies too deep in others.
         """
         encoded = {_encode(old): _encode(new) for old, new in pairs.items()}
         encoded.pop(b"", None)
@@ -196,7 +196,7 @@ class PrefixMap:
         return max((len(new) for _, new in self.pairs), default=0)
 
     def replace_text(self, text: bytes) -> bytes:
-        """Return `text` with every mention of an old prefix replaced; the same object when there is none."""
+        """Return `text` with every mention of an old prefix replaced; the same object if it has no mention."""
         if not self.old.stands_in(text):
             return text
         if self.old.are_exact:

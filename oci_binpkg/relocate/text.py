@@ -38,7 +38,7 @@ class Window:
     mentions: tuple[tuple[int, bytes], ...]
 
     def replaced(self, mapping: PrefixMap) -> bytes:
-        """Return the part with its mentions replaced; the same text when there is none."""
+        """Return the part with its mentions replaced; the same text if it has no mention."""
         pieces, done = list[bytes](), self.start
         for at, old in self.mentions:
             pieces += (self.text[done:at], mapping.new[old])
@@ -86,7 +86,7 @@ def windows(read: Callable[[int], bytes], mapping: PrefixMap, *, size: int = WIN
 def utf16_reader(read: Callable[[int], bytes]) -> tuple[bytes, Callable[[int], bytes]]:
     """Return the byte order mark of UTF-16, and what reads the text behind it as UTF-8.
 
-    Raises `ContentError`, there or when it is read, if it is none.
+    Raises `ContentError` for an invalid text, here or when it is read.
     """
     mark = read(2)
     if mark not in _ENCODINGS:

@@ -63,7 +63,7 @@ class Machine:
 
 
 def elf_architecture(machine: int, bits: int, *, little_endian: bool) -> str:
-    """Return the name of an ELF file's architecture; "" for what is no processor that programs of a system run on."""
+    """Return the name of an ELF file's architecture; "" for a processor that runs no programs of a system."""
     name = _ELF_MACHINES.get(machine, "")
     name = _BY_BITS.get((name, bits), name)
     if name == "x86_64" and bits != 64:  # noqa: PLR2004 - the ABI of 32-bit pointers, which few kernels have

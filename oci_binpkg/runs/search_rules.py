@@ -79,7 +79,7 @@ def is_musl_loader(path: str) -> bool:
 
 
 def rules_of(view: FileView, interpreter: str, architecture: str) -> SearchRules:
-    """Return the rules of the loader at a path; those that are usual for an architecture if there is none."""
+    """Return the rules of the loader at a path; the usual rules of an architecture if the file is absent."""
     compiled = _whole(view, interpreter, _LARGEST_LOADER) if interpreter else b""
     if is_musl_loader(interpreter):
         return _musl_rules(view, interpreter, compiled)

@@ -60,7 +60,7 @@ class IndexTrust:
     prove: bool = False
 
     def opened(self, data: bytes, what: str, accept: Callable[[Signed], object] = lambda _: None) -> tuple[bytes, str]:
-        """Return the document inside a mirror's index manifest, and its signer, "" if there is none that counts.
+        """Return the document inside a mirror's index manifest, and its signer, "" without a signature that counts.
 
         Raises `SignatureError` if it must not be believed, also where `accept` raises it of a good signature.
         """

@@ -299,7 +299,7 @@ def parse_fingerprint(text: str) -> str:
 
 
 def check_key_name(key: str) -> str:
-    """Return what names a signing key, a fingerprint or part of a user id. Raises `UsageError` for what is no name."""
+    """Return what names a signing key, a fingerprint or part of a user id. Raises `UsageError` for an invalid name."""
     if not key.strip() or not key.isprintable() or key.startswith("-"):
         raise UsageError(f"not the name of a key: {key[:100]!r}", hint="write its fingerprint, or its e-mail address")
     return key

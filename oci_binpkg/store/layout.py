@@ -1,7 +1,7 @@
 """A content store in a directory: the OCI image layout.
 
 Source: OCI image-spec 1.1, image-layout.md and annotations.md. Layouts of other tools differ in what they list in
-`index.json`: a manifest may have no name (umoci, skopeo), stand there several times, or have a name that is no tag.
+`index.json`: a manifest may have no name (umoci, skopeo), an invalid one, or several entries.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class LayoutStore:
 
     @contextmanager
     def open(self, descriptor: Descriptor) -> Iterator[BinaryIO]:
-        """Open a blob, verified. Raises `NotFoundError`, `LocalDiskError`; `ContentError` for what is no file."""
+        """Open a blob, verified. Raises `NotFoundError`, `LocalDiskError`; `ContentError` for anything but a file."""
         path = self._blob_path(descriptor.digest)
         with VerifyingReader(self._open_blob(path, descriptor.digest), descriptor, path) as reader:
             yield reader

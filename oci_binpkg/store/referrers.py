@@ -122,7 +122,7 @@ def attach_signature(store: Store, subject: Descriptor, armored: bytes, *, pause
 def referrers(store: Store, subject: Descriptor, artifact_type: str) -> list[Descriptor]:
     """Return the artifacts of one type that refer to `subject`, in the order they are listed, each once.
 
-    The registry's list first; where it has none of them, the list under the tag. A list that cannot be read is none.
+    The registry's list first; without one, the list under the tag. An unreadable list counts as absent.
     What is listed is not proven: `read_artifact` checks that an artifact really refers to the subject.
     """
     listed = _of_type(store, _listed_by_store(store, subject.digest, artifact_type) or (), artifact_type)
@@ -187,7 +187,7 @@ def _read(store: Store, artifacts: Sequence[Descriptor], subject: Descriptor) ->
 
 
 def _shown(entry: Descriptor) -> bytes | None:
-    """Return the signature that a list shows, None if there is none."""
+    """Return the signature that a list shows, None if it shows no signature."""
     text = entry.annotations.get(_INLINE, "")
     if not text or len(text) > _MOST_INLINE:
         return None
@@ -245,7 +245,7 @@ def _list_under_tag(store: Store, subject: Descriptor, entry: Descriptor, pause:
 
 
 def _tagged(store: Store, subject: Digest) -> Index:
-    """Return the list under the tag, an empty one if there is none. Raises `ContentError` for something else there."""
+    """Return the list under the tag, an empty one without it. Raises `ContentError` for something else there."""
     tag = fallback_tag(subject)
     try:
         descriptor = store.resolve(tag)

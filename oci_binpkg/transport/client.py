@@ -194,7 +194,7 @@ class RegistryHttpClient:
                 return answer
             target = answer.headers["Location"]
             answer.discard()
-            with suppress(ValueError):  # what is no address is refused as it stands
+            with suppress(ValueError):  # an invalid address is refused as it stands
                 target = urljoin(url, target)
             url, previous = target, origin
         raise self._attempted(request, home, home).protocol_error(

@@ -228,7 +228,7 @@ class Keychain:
         self._change(lambda auths: _set(auths, key, entry))
 
     def erase(self, host: str) -> None:
-        """Forget the login for `host`. Nothing happens if there is none. Raises as `store` does."""
+        """Forget the login for `host`. Nothing happens without one. Raises as `store` does."""
         wanted = normalise_key(check_host(host))
         helper = self._helper_for_writing(host)
         if helper is not None:

@@ -11,7 +11,7 @@ _CLOSED_BY: Final = {"<": ">", '"': '"'}
 
 
 def next_page(header: str) -> str:
-    """Return the target of the first link to the next page, "" if there is none. Never raises.
+    """Return the target of the first link to the next page, "" without one. Never raises.
 
     A link without parameters counts as one, and the target may stand without `<>`: some registries write it so.
     """

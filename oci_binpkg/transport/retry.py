@@ -157,7 +157,7 @@ def parse_retry_after(value: str | None, *, now: float) -> float | None:
 
 
 def parse_http_date(text: str) -> float | None:
-    """Return an HTTP date in seconds since 1970, or None if `text` is none."""
+    """Return an HTTP date in seconds since 1970, or None for another text."""
     if len(text) > _DATE_CHARACTERS:
         return None
     try:

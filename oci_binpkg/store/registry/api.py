@@ -160,7 +160,7 @@ class Refusal:
 
 
 def content_length(headers: Mapping[str, str]) -> int | None:
-    """Return the Content-Length, or None where there is none that is a number."""
+    """Return the Content-Length, or None if it is absent or not a number."""
     text = headers.get("Content-Length", "").strip()
     return int(text) if re.fullmatch(r"[0-9]{1,18}", text, re.ASCII) else None
 
@@ -194,13 +194,13 @@ def origin_of(url: str) -> Origin | None:
 
 
 def host_of(url: str) -> str:
-    """Return the host, with its port, of an address that was asked; "" if there is none to show."""
+    """Return the host, with its port, of an address that was asked; "" for an invalid address."""
     origin = origin_of(url)
     return origin.netloc if origin else ""
 
 
 def resolved(response: Response, target: str) -> str:
-    """Return the absolute address that an answer means by `target`, "" if it is none."""
+    """Return the absolute address that an answer means by `target`, "" for an invalid address."""
     try:
         return str(urljoin(response.url, target))
     except ValueError:
@@ -265,7 +265,7 @@ class Remote:
     def location(self, response: Response, previous: str = "") -> str:
         """Return the absolute upload address of a response, its query kept byte for byte.
 
-        `previous` stands in for an absent header. Raises `ServerError` if there is none, or if it leads to an origin
+        `previous` stands in for an absent header. Raises `ServerError` without an address, or if it leads to an origin
         that is neither the registry nor allowed.
         """
         values = set(filter(None, response.headers.get("Location", "").strip().split(", ")))
@@ -285,7 +285,7 @@ class Remote:
             host = self.repository.host
             hint = f'if that server is meant, name it in `servers` of [registries."{host}"] in the settings'
             raise ServerError(
-                f"upload to {self.name}: the registry sends uploads to {origin or 'an address that is none'}",
+                f"upload to {self.name}: the registry sends uploads to {origin or 'an invalid address'}",
                 hint=hint if origin else f"ask whoever runs {host}: it does not follow the protocol",
             )
         return url

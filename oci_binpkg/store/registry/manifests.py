@@ -114,7 +114,7 @@ class ManifestReader:
         digest = Digest(algorithm, hashlib.new(algorithm, data).hexdigest())
         if wanted is not None and (digest != wanted or contradicts(headers, wanted)):
             raise _WrongBytesError(
-                f"{what}: the content has digest {digest}, or is said to have another than asked for"
+                f"{what}: the content has digest {digest}, or the registry names another digest than was asked for"
             )
         if wanted is None and contradicts(headers, digest):
             self._remote.warn(f"{what}: the registry gives a wrong digest for it; its content, {digest}, counts")

@@ -20,9 +20,9 @@ _MOST_ENTRIES: Final = 100_000
 
 
 def ask_registry(remote: Remote, subject: Digest, artifact_type: str) -> tuple[Descriptor, ...] | None:
-    """Ask a registry's referrers API, page by page. None where there is none: it answers 404 or so, or another type.
+    """Ask a registry's referrers API, page by page. None without such an API: it answers 404 or so, or another type.
 
-    An answer that is no index lists nothing. Raises `TransferError` for every other failure.
+    Another document than an index lists nothing. Raises `TransferError` for every other failure.
     """
     url = with_query(remote.url(f"referrers/{subject}"), artifactType=artifact_type)
     found: list[Descriptor] = []

@@ -16,7 +16,7 @@ from oci_binpkg.transport.links import next_page
 def list_tags(remote: Remote) -> Iterator[str]:
     """Iterate over all tags, each once, page by page. An absent repository has none.
 
-    Follows `Link` on the registry itself only; where there is none on a full page, or one to another host, asks for
+    Follows `Link` on the registry itself only; after a full page without one, or with one to another host, asks for
     what comes after the last tag. Ends at a page without news. Raises `ServerError` above the limits of the settings.
     """
     settings = remote.settings
@@ -56,7 +56,7 @@ def _next(remote: Remote, response: Response, page: tuple[str, ...], size: int) 
         url = resolved(response, link)
         if origin_of(url) == origin_of(remote.api):
             return url
-        remote.warn(f"{remote.name}: the next page of tags is said to be at another host; it is asked for here")
+        remote.warn(f"{remote.name}: the link to the next page of tags leads to another host; it is asked for here")
         return _after(remote, page, size)
     return _after(remote, page, size) if size and len(page) >= size else ""
 
@@ -69,6 +69,6 @@ def _is_tag(remote: Remote, tag: str) -> bool:
     try:
         check_tag(tag)
     except UsageError:
-        remote.warn(f"{remote.name}: a tag that is none is passed over: {tag[:140]!r}")
+        remote.warn(f"{remote.name}: an invalid tag is ignored: {tag[:140]!r}")
         return False
     return True
