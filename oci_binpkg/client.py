@@ -472,16 +472,24 @@ class Client:
         *,
         thorough: bool = False,
         check_signature: bool | None = None,
+        output: StrPath | None = None,
     ) -> list[Rebuilds]:
-        """Return the packages of a tree that each cache lacks; `thorough` also looks at each package's content."""
+        """Return the packages of a tree that each cache lacks; `thorough` also looks at each package's content.
+
+        `output` is a file for the answer, as JSON.
+        """
         from oci_binpkg.ops.check import check as check_packages
+        from oci_binpkg.ops.check import write_answers
         from oci_binpkg.ops.save_specs import specs_in
 
         with self._operation() as work:
             parsed, flags = _parsed(queries), TrustFlags(check_signature)
             specs = specs_in(work.installs(store), parsed, present=True)
             texts = _texts(caches)
-            return [check_packages(work.opener.cache(text, flags), text, specs, thorough=thorough) for text in texts]
+            answers = [check_packages(work.opener.cache(text, flags), text, specs, thorough=thorough) for text in texts]
+            if output:
+                write_answers(answers, os.fspath(output))
+            return answers
 
     def save_specs(
         self,
@@ -563,14 +571,29 @@ class Client:
 
     # Set up
 
-    def login(self, host: str, username: str, password: str, *, plain_http: bool = False) -> str:
-        """Check a login at a registry and keep it where docker and podman keep theirs; return that file."""
+    def login(
+        self,
+        host: str,
+        username: str = "",
+        password: str = "",
+        *,
+        ask: Callable[[], tuple[str, str]] | None = None,
+        plain_http: bool = False,
+    ) -> str:
+        """Check a login at a registry and keep it where docker and podman keep theirs; return that file.
+
+        `ask` returns a username and a password in place of these. It is called once host and settings are known to be
+        right, so that nobody types a password in vain.
+        """
         from oci_binpkg.transport.credentials import Credential
         from oci_binpkg.transport.probe import check_login, plain_http_on_loopback
 
         with self._operation() as work:
             check_host(host)
-            credential, connections = Credential(username, password), work.connections
+            connections = work.connections
+            if ask is not None:
+                username, password = ask()
+            credential = Credential(username, password)
             plain = plain_http or (is_loopback(host) and plain_http_on_loopback(host))
             scheme = "http" if plain else "https"
             check_login(f"{scheme}://{host}", credential, settings=connections.transport(host, plain=plain))

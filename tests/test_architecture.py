@@ -22,7 +22,8 @@ BROAD_HANDLERS = 2
 # "helper" in the singular is the field's own word for a credential helper.
 WORDS_THAT_SAY_NOTHING = {"utils", "util", "helpers", "common", "manager", "misc"}
 TERMINAL = PACKAGE / "cli" / "terminal.py"
-SETTINGS = PACKAGE / "config" / "settings.py"
+LOGS = PACKAGE / "cli" / "logs.py"
+SETTINGS = {PACKAGE / "config" / "settings.py", PACKAGE / "config" / "scene.py"}
 
 
 @cache
@@ -64,8 +65,11 @@ TWINS = {
     "protocol": "each room's own protocols: caches, stores, objects, installs",
     "open": "from text to a cache, from a folder to an install tree",
     "settings": "what the user configures, and what it means for HTTP",
+    "caches": "caches by name in the configuration, and the commands about whole caches",
+    "mirror": "packages on a mirror, and the commands that give caches names",
     "client": "the front door, and the client of the registry's HTTP",
     "http": "the files of a web server, and what HTTP's values are",
+    "images": "the images of a store, and the commands that look into images and use them",
     "image": "what an image is, and the command that makes one",
     "copy": "the copy of blobs between stores, and the command",
     "download": "a blob from a registry, and the command",
@@ -202,7 +206,11 @@ def reads_environment(node: ast.AST) -> bool:
 
 
 def test_only_the_settings_read_the_environment() -> None:
-    assert [where(m, node) for m, node in nodes() if m != SETTINGS and reads_environment(node)] == []
+    assert [where(m, node) for m, node in nodes() if m not in SETTINGS and reads_environment(node)] == []
+
+
+HARMLESS_OF_LOGGING = {"getLogger", "Logger", "DEBUG", "INFO"}
+"""A logger shows nothing until it gets a handler - but for warnings and errors, which Python shows without one."""
 
 
 def shows_something(node: ast.AST) -> bool:
@@ -214,18 +222,26 @@ def shows_something(node: ast.AST) -> bool:
                 attr="stdin" | "stdout" | "stderr" | "__stdin__" | "__stdout__" | "__stderr__",
             )
             | ast.Call(func=ast.Name(id="print" | "input" | "breakpoint"))
+            | ast.Call(func=ast.Attribute(attr="warning" | "exception" | "critical"), args=[_, *_])
             | ast.Call(
                 func=ast.Attribute(attr="echo" | "secho" | "prompt" | "confirm" | "print_exc" | "print_exception")
             )
             | ast.Call(func=ast.Attribute(value=ast.Name(id="os"), attr="write"), args=[ast.Constant(), *_])
         ):
             return True
+        case ast.Attribute(value=ast.Name(id="logging"), attr=str(name)):
+            return name not in HARMLESS_OF_LOGGING
         case ast.Import():
-            return any(alias.name.split(".")[0] in {"rich", "getpass", "logging", "warnings"} for alias in node.names)
+            return any(
+                alias.name.split(".")[0] in {"rich", "getpass", "warnings"} or alias.name.startswith("logging.")
+                for alias in node.names
+            )
         case ast.ImportFrom(module=str(module)):
             names = {alias.name for alias in node.names}
-            return module.split(".")[0] in {"rich", "getpass", "logging", "warnings"} or (
-                module == "sys" and bool(names & {"stdin", "stdout", "stderr"})
+            return (
+                module.split(".")[0] in {"rich", "getpass", "warnings"}
+                or (module == "sys" and bool(names & {"stdin", "stdout", "stderr"}))
+                or (module.split(".")[0] == "logging" and bool(names - HARMLESS_OF_LOGGING))
             )
     return False
 
@@ -243,7 +259,7 @@ def test_only_the_terminal_module_shows_anything() -> None:
     ways = [
         where(module, node)
         for module, node in nodes()
-        if module != TERMINAL
+        if module not in {TERMINAL, LOGS}
         and shows_something(node)
         and getattr(node, "lineno", 0) not in under_type_checking(module)
     ]
@@ -255,11 +271,30 @@ def test_only_the_terminal_module_shows_anything() -> None:
     [
         *("sys.stderr.write(text)", "sys.stdout.flush()", "print(text)", "typer.echo(text, err=True)", "input()"),
         *("import rich.console", "from rich import print", "from sys import stderr", "os.write(2, data)"),
-        *("import logging", "import getpass", "traceback.print_exc()", "warn = sys.__stderr__.write"),
+        *("import logging.handlers", "from logging import StreamHandler", "logging.basicConfig()", "log.warning(text)"),
+        *(
+            "logging.info(text)",
+            "logging.getLogger().addHandler(logging.StreamHandler())",
+            "import getpass",
+            "traceback.print_exc()",
+            "warn = sys.__stderr__.write",
+        ),
     ],
 )
 def test_a_way_around_the_terminal_module_is_noticed(line: str) -> None:
     assert any(shows_something(node) for node in ast.walk(ast.parse(line)))
+
+
+@pytest.mark.parametrize(
+    "line", ["import logging", 'log = logging.getLogger("a.b")', "log.debug(text)", "log.info(text)"]
+)
+def test_a_logger_without_a_handler_shows_nothing(line: str) -> None:
+    assert not any(shows_something(node) for node in ast.walk(ast.parse(line)))
+
+
+def test_the_handlers_of_logs_have_no_way_of_their_own_to_the_terminal() -> None:
+    ways = [node for node in ast.walk(tree(LOGS)) if shows_something(node)]
+    assert {ast.unparse(node) for node in ways} == {"logging.Handler", "logging.LogRecord", "logging.CRITICAL"}
 
 
 OPENED = {"OciCache", "MirrorCache", "MirrorV2Cache", "LayoutStore", "RegistryStore", "VerifiedStore"}

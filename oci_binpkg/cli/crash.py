@@ -18,8 +18,7 @@ from typing import Final
 
 from oci_binpkg import __version__
 from oci_binpkg.cli import terminal
-from oci_binpkg.config.settings import Scene
-from oci_binpkg.disk import make_folder, replace_file
+from oci_binpkg.config.scene import Scene
 from oci_binpkg.errors import BinpkgError, InternalError, LocalDiskError, UsageError, scarce_resource
 
 _SECRET_NAME: Final = re.compile(r"TOKEN|SECRET|PASS|CREDENTIAL|_KEY|AUTH", re.IGNORECASE)
@@ -82,19 +81,19 @@ def report(error: BaseException, scene: Scene) -> BinpkgError:
     if scene.debug:
         terminal.tell_text("\n".join(lines))
         return InternalError(message)
-    path = _kept(scene.folder, f"crash-{fault}.txt", [f"internal error {fault}", *lines])
-    where = f"{path} says where; please report it" if path else "run it again with --debug before the command"
+    path = scene.keep(f"crash-{fault}.txt", [f"internal error {fault}", *lines])
+    where = f"{path} says where; please report it" if path else "run it again with --debug"
     return InternalError(f"{message}: {where}")
 
 
-def redacted(text: str, environment: Mapping[str, str]) -> str:
-    """Return the message of an exception on one line, without logins and values of secret variables."""
+def redacted(text: str, environment: Mapping[str, str], longest: int = _MAX_MESSAGE) -> str:
+    """Return a message on one line of so many characters, without logins and values of secret variables."""
     for name, value in environment.items():
         if _SECRET_NAME.search(name) and len(value) >= _SHORTEST_SECRET:
             text = text.replace(value, "***")
     for pattern in _PATTERNS:
         text = pattern.sub("***", text)
-    return terminal.cleaned(text[:_MAX_MESSAGE])
+    return terminal.cleaned(text[:longest])
 
 
 def _described(error: BaseException, environment: Mapping[str, str]) -> Iterator[str]:
@@ -126,17 +125,6 @@ def _shown_path(path: str) -> str:
     if path.startswith(f"{_PACKAGE}{os.sep}{_OURS}"):
         return path[len(_PACKAGE) + 1 :]
     return f".../{'/'.join(path.split(os.sep)[-2:])}" if os.path.isabs(path) else path
-
-
-def _kept(folder: str, name: str, lines: Sequence[str]) -> str:
-    """Write the file for its owner alone; return its path, "" if the folder does not take it."""
-    path = os.path.join(folder, name)
-    try:
-        make_folder(folder, 0o700)
-        replace_file(path, "".join(f"{line}\n" for line in lines).encode(), mode=0o600)
-    except (OSError, ValueError, LocalDiskError):
-        return ""
-    return path
 
 
 def _lost_folder() -> BinpkgError | None:

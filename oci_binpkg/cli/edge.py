@@ -7,44 +7,26 @@ from contextlib import suppress
 from typing import Any, Never
 
 import typer
-from typer.core import TyperGroup
 
 from oci_binpkg.cli import terminal
+from oci_binpkg.cli.commands import Asked
 from oci_binpkg.cli.interrupts import comes_of_interrupt, orderly_interrupts
 from oci_binpkg.errors import BinpkgError, OutputError, UsageError
 
 
-class Commands(TyperGroup):
-    """The commands. Typer ends without a word where any pipe breaks; that of a program of ours is a failure."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError as error:
-            raise ChildProcessError("a program that was started no longer reads") from error
-
-
-class Options:
-    """What the options before the command say."""
-
-    def __init__(self) -> None:
-        self.debug = False
-
-
 def run_command(app: typer.Typer, arguments: list[str] | None) -> int:
     """Run a command; return its exit code, or that of the error it ended with, which is told."""
-    options = Options()
+    asked = Asked()
     try:
         with orderly_interrupts():
-            code = app(args=arguments, standalone_mode=False, obj=options)
+            code = app(args=arguments, standalone_mode=False, obj=asked)
         terminal.flush_results()
     except terminal.ReaderGoneError as error:
         return error.exit_code
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the command's edge
         if isinstance(error, typer.Abort) or comes_of_interrupt(error):
             _leave_at_once()
-        return _complain(_in_words(error, debug=options.debug))
+        return _complain(_in_words(error, debug=asked.debug))
     return code if isinstance(code, int) else 0
 
 
@@ -69,7 +51,7 @@ def _in_words(error: BaseException, *, debug: bool) -> BinpkgError:
     if hasattr(error, "format_message"):
         return _usage(error)
     from oci_binpkg.cli import crash  # noqa: PLC0415 - few commands fail so
-    from oci_binpkg.config.settings import crash_scene  # noqa: PLC0415 - likewise
+    from oci_binpkg.config.scene import crash_scene  # noqa: PLC0415 - likewise
 
     return crash.explained(error) or crash.report(error, crash_scene(debug=debug))
 

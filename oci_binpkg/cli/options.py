@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share."""
+"""Options and arguments that several commands share, in one place so that they mean the same everywhere."""
 
 from __future__ import annotations
 
@@ -51,4 +51,28 @@ UnsignedOption = Annotated[bool, typer.Option("--unsigned", help="write without 
 SkipPresentOption = Annotated[
     list[str] | None,
     typer.Option("--skip-present-in", metavar="CACHE", help="leave out what that cache has (repeatable)"),
+]
+AllowMissingOption = Annotated[
+    bool, typer.Option("--allow-missing/--no-allow-missing", help="go on without dependencies that no cache has")
+]
+AllowStaleOption = Annotated[
+    bool,
+    typer.Option("--allow-stale/--no-allow-stale", help="go on where an old path cannot be replaced; it is reported"),
+]
+OneQuery = Annotated[str, typer.Argument(metavar="QUERY", help="must mean exactly one package")]
+HostArgument = Annotated[str, typer.Argument(metavar="HOST", help="the registry: HOST[:PORT]")]
+TtlOption = Annotated[
+    float | None,
+    typer.Option(
+        "--ttl", metavar="SECONDS", min=0, help="how long what was read of a configured cache is believed (600)"
+    ),
+]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="ask no configured cache: what was read before counts")]
+AllArchOption = Annotated[bool, typer.Option("--all-arch", help="packages for other machines, too")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="say what is done and why, on stderr")]
+DebugOption = Annotated[
+    bool, typer.Option("--debug", help="also show each request, and where an internal error happened")
+]
+LogFileOption = Annotated[
+    str, typer.Option("--log-file", metavar="FILE", help="add all that --debug shows to this file, with times")
 ]

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from oci_binpkg.cli.listing import json_list
 from oci_binpkg.cli.terminal import print_json_text, print_lines
 
 if TYPE_CHECKING:
-    from oci_binpkg.ops.find import FoundPackage, Shown
-    from oci_binpkg.ops.inspect import CacheInfo, ImageInfo
+    from oci_binpkg import CacheInfo, CatalogMatch, FoundPackage, ImageInfo, Shown
 
 __all__ = [
     "print_cache",
@@ -22,6 +20,7 @@ __all__ = [
     "print_json_list",
     "print_lines",
     "print_long",
+    "print_matches",
     "print_shown",
     "print_table",
     "size_text",
@@ -47,8 +46,17 @@ def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
 
 
 def print_json_list(items: Iterable[Mapping[str, Any]]) -> None:
-    """Print a list of any length as one JSON document, as `print_json` does."""
-    print_json_text(json_list(items))
+    """Print a list of any length as one JSON document, an item at a time, as `print_json` does."""
+    print_json_text(_json_list(items))
+
+
+def _json_list(items: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    before = "[\n  "
+    for item in items:
+        # a line feed within a text is escaped: those that there are stand between members
+        yield before + json.dumps(item, indent=2, ensure_ascii=False).replace("\n", "\n  ")
+        before = ",\n  "
+    yield "[]\n" if before.startswith("[") else "\n]\n"
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
@@ -70,6 +78,14 @@ def print_found(found: Sequence[FoundPackage]) -> None:
         f"  {f.spec.describe()}".rstrip()
         for f in found
     )
+
+
+def print_matches(found: Sequence[CatalogMatch]) -> None:
+    """Print packages of several caches, one a line: hash, name and version, caches, the rest of the spec."""
+    rows = [(f"{each.spec.name}@{each.spec.version}", ",".join(each.caches), each.spec) for each in found]
+    names = max((len(name) for name, _, _ in rows), default=0)
+    caches = max((len(held) for _, held, _ in rows), default=0)
+    print_lines(f"{spec.hash[:7]}  {name:{names}}  {held:{caches}}  {spec.describe()}" for name, held, spec in rows)
 
 
 def print_long(found: Sequence[FoundPackage]) -> None:

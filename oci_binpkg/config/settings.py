@@ -38,6 +38,7 @@ from oci_binpkg.config.caches import (
     SpackPlaces,
     parse_caches,
 )
+from oci_binpkg.config.scene import home_in
 from oci_binpkg.config.tables import MAX_BYTES, Kinds, check_table, tables
 from oci_binpkg.config.trust_policy import TrustPolicy, parse_trust
 from oci_binpkg.disk import read_regular
@@ -124,7 +125,7 @@ def load_settings(environment: Mapping[str, str] | None = None, *, file: str = "
     `file` is read in place of the user's own configuration file.
     """
     env = _environment(environment, file)
-    home = _home(env)
+    home = home_in(env)
     path = config_path(env)
     document = parse_config(_read(path, required=bool(env.get("OCI_BINPKG_CONFIG"))), path)
     spack_prefix = env.get("SPACK_ROOT") or document.get("spack_prefix", "")
@@ -166,27 +167,11 @@ def load_settings(environment: Mapping[str, str] | None = None, *, file: str = "
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """Where crash files go, the environment whose secrets they must not hold, and whether the user wants to see it."""
-
-    folder: str
-    environment: Mapping[str, str]
-    debug: bool
-
-
 def config_path(environment: Mapping[str, str] | None = None) -> str:
     """Return the path of the configuration file, whether it exists or not."""
     env = _environment(environment)
-    folder = env.get("XDG_CONFIG_HOME") or f"{_home(env)}/.config"
+    folder = env.get("XDG_CONFIG_HOME") or f"{home_in(env)}/.config"
     return env.get("OCI_BINPKG_CONFIG") or f"{folder}/oci-binpkg/config.toml"
-
-
-def crash_scene(environment: Mapping[str, str] | None = None, *, debug: bool = False) -> Scene:
-    """Return what is needed to write down an unexpected exception. `OCI_BINPKG_DEBUG=1` is the same as `debug`."""
-    env = os.environ if environment is None else environment
-    state = env.get("XDG_STATE_HOME") or f"{_home(env)}/.local/state"
-    return Scene(f"{state}/oci-binpkg", env, debug or env.get("OCI_BINPKG_DEBUG", "") not in {"", "0"})
 
 
 def parse_config(data: bytes, path: str) -> dict[str, Any]:
@@ -209,10 +194,6 @@ def load_lock_timeout(environment: Mapping[str, str] | None = None, *, file: str
 def _environment(given: Mapping[str, str] | None, file: str = "") -> Mapping[str, str]:
     env = os.environ if given is None else given
     return {**env, "OCI_BINPKG_CONFIG": file} if file else env
-
-
-def _home(env: Mapping[str, str]) -> str:
-    return env.get("HOME") or os.path.expanduser("~")
 
 
 def _read(path: str, *, required: bool) -> bytes:

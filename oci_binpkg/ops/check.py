@@ -1,13 +1,16 @@
-"""Which packages of a tree a set of caches would have to be given: the question that pipelines ask."""
+"""Which packages of a tree the caches lack: the question that pipelines ask."""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from oci_binpkg.cache.protocol import ReadableCache
+from oci_binpkg.disk import disk_errors, make_folder, replace_file
 from oci_binpkg.errors import ContentError, NotFoundError
 from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.spec import Spec
@@ -46,6 +49,14 @@ def check(cache: ReadableCache, url: str, specs: Sequence[Spec], *, thorough: bo
                 if reason:
                     reasons[spec.hash] = reason
     return Rebuilds(cache.name, url, tuple((spec, reasons[spec.hash]) for spec in specs if spec.hash in reasons))
+
+
+def write_answers(answers: Sequence[Rebuilds], path: str) -> None:
+    """Write the answers as one JSON document. Raises `LocalDiskError`."""
+    text = json.dumps([answer.to_json() for answer in answers], indent=2) + "\n"
+    with disk_errors(path, "written"):
+        make_folder(os.path.dirname(path))
+    replace_file(path, text.encode())
 
 
 def _why_incomplete(cache: ReadableCache, spec: Spec, *, thorough: bool) -> str:

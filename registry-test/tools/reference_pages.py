@@ -39,11 +39,8 @@ def root_command() -> Any:
 
 def commands(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yield each command that does something, with the words that call it, in the order of the help."""
-    import click
-
     group = root_command() if group is None else group
-    for name in group.list_commands(click.Context(group, info_name="oci-binpkg")):
-        command = group.commands[name]
+    for name, command in group.commands.items():
         if hasattr(command, "list_commands"):
             yield from commands(command, (*path, name))
         elif not command.hidden:
@@ -101,7 +98,7 @@ def command_page() -> str:
     parts = [
         f"# Commands\n\n{AGAIN}",
         "Every command also takes `-h`. [Caches](caches.md) and [queries](queries.md) have pages of their own.",
-        "These options may stand before any command:",
+        "Every command takes these options, before its name or after it, but for the two of completion, which stand alone:",
         *_table(root_command().params),
     ]
     for words, command in commands():
@@ -155,7 +152,7 @@ the command in the container.
 {rows}
 
 After an internal error (70), a file in `~/.local/state/oci-binpkg` (or below `XDG_STATE_HOME`) says where it happened: the calls and the types of the
-exceptions, without logins, arguments and values. `oci-binpkg --debug COMMAND` or `OCI_BINPKG_DEBUG=1` prints it instead.
+exceptions, without logins, arguments and values. `--debug` or `OCI_BINPKG_DEBUG=1` prints it instead.
 """
 PAGES = {"commands.md": command_page, "exit-codes.md": exit_code_page}
 

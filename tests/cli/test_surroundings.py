@@ -264,7 +264,7 @@ def fails(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         assert password
         raise error
 
-    monkeypatch.setattr("oci_binpkg.cli.find_commands.show", show)
+    monkeypatch.setattr("oci_binpkg.client.Client.show", show)
 
 
 def test_a_fault_is_one_line_with_an_id_and_a_file(monkeypatch: pytest.MonkeyPatch, isolated_home: Path) -> None:
@@ -281,7 +281,7 @@ def test_a_fault_is_one_line_with_an_id_and_a_file(monkeypatch: pytest.MonkeyPat
     told = file.read_text()
     assert "KeyError" in told
     assert re.search(r"test_surroundings\.py:\d+ show", told)
-    assert "oci_binpkg/cli/app.py:" in told
+    assert "oci_binpkg/cli/find.py:" in told
     for secret in ("pass-word", "bWU6", "value-of-a-variable", "ghp_", "a-local-secret", "\x1b"):
         assert secret not in told + ended.err
     again = binpkg("show", "app", "--from", "oci-layout:x")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import io
 import json
 import os
@@ -16,12 +15,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 from unittest import mock
 
-import typer.main
-
 from oci_binpkg.cli.app import main
-
-# A process makes its commands once, as it runs one; this one runs thousands, each of which would make all of them.
-setattr(typer.main, "get_command", functools.cache(typer.main.get_command))  # noqa: B010 - a function of another type
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,222 @@
+"""The commands of the way back: from a cache into an install tree, and what keeps a tree in order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from oci_binpkg.cli import render
+from oci_binpkg.cli.context import bare, opened
+from oci_binpkg.cli.hints import words
+from oci_binpkg.cli.options import (
+    AcceptPresentOption,
+    AllowMissingOption,
+    AllowStaleOption,
+    CheckOption,
+    FromCaches,
+    ImageArgument,
+    JobsOption,
+    JsonOption,
+    NeededQueries,
+    OneQuery,
+    PinNewestOption,
+    QueriesArgument,
+    StoreOption,
+)
+from oci_binpkg.cli.terminal import flush_results, tell
+from oci_binpkg.errors import ContentError
+
+if TYPE_CHECKING:
+    from oci_binpkg import InstallReport
+
+_OUTCOMES: Final[Mapping[str, str]] = {
+    "installed": "installed",
+    "present": "there already",
+    "missing": "left out",
+    "failed": "failed",
+    "planned": "would be installed",
+}
+"""How the closing line of an install counts each outcome, in this order."""
+
+
+def install(
+    queries: NeededQueries,
+    *,
+    from_cache: FromCaches,
+    store: StoreOption = "",
+    force: Annotated[bool, typer.Option("--force", "-f", help="replace the packages named, if they are there")] = False,
+    allow_missing: AllowMissingOption = False,
+    allow_stale: AllowStaleOption = False,
+    jobs: JobsOption = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be installed, write nothing")] = False,
+    check_signature: CheckOption = None,
+    accept_present: AcceptPresentOption = False,
+    pin_newest: PinNewestOption = False,
+    json: JsonOption = False,
+) -> int:
+    """Install packages from a cache, relocated.
+
+    With all they link to or run, verified to the last byte, every path in them changed to the new place.
+
+    \b
+    Examples:
+      oci-binpkg install greet@2.0 --from oci://registry.example/apps --store ~/apps
+      oci-binpkg install /6fytamq --from oci-layout:cache --from oci://registry.example/apps --store ~/apps
+    """
+    with opened(json) as client:
+        report = client.install(
+            from_cache,
+            queries,
+            root=store,
+            force=force,
+            allow_missing=allow_missing,
+            allow_stale=allow_stale,
+            jobs=jobs,
+            dry_run=dry_run,
+            check_signature=check_signature,
+            accept_present=accept_present,
+            pin_newest=pin_newest,
+        )
+    return _shown(report, json=json)
+
+
+def install_image(
+    image_name: ImageArgument,
+    *,
+    store: StoreOption = "",
+    allow_missing: AllowMissingOption = False,
+    allow_stale: AllowStaleOption = False,
+    jobs: JobsOption = 0,
+    check_signature: CheckOption = None,
+    accept_present: AcceptPresentOption = False,
+    json: JsonOption = False,
+) -> int:
+    """Install all packages of an image.
+
+    An image of several packages too; their layers must be packages of the same cache.
+
+    \b
+    Example:
+      oci-binpkg install-image oci://registry.example/apps:both --store ~/apps
+    """
+    with opened(json) as client:
+        report = client.install_image(
+            image_name,
+            root=store,
+            allow_missing=allow_missing,
+            allow_stale=allow_stale,
+            jobs=jobs,
+            check_signature=check_signature,
+            accept_present=accept_present,
+        )
+    return _shown(report, json=json)
+
+
+def uninstall(
+    queries: NeededQueries,
+    *,
+    store: StoreOption = "",
+    dependents: Annotated[
+        bool, typer.Option("--dependents/--no-dependents", help="remove what needs them, too")
+    ] = False,
+    json: JsonOption = False,
+) -> int:
+    """Remove packages from a tree.
+
+    \b
+    Example:
+      oci-binpkg uninstall greet@2.0 --store ~/apps
+    """
+    with opened(json) as client:
+        removed = client.uninstall(store, queries, dependents=dependents)
+    if json:
+        render.print_json([{"name": spec.name, "version": spec.version, "hash": spec.hash} for spec in removed])
+    else:
+        render.print_lines([f"removed  {spec.short}" for spec in removed])
+    return 0
+
+
+def verify_store(
+    store: Annotated[str, typer.Argument(metavar="DIR", help="the install tree")],
+    queries: QueriesArgument = None,
+    *,
+    json: JsonOption = False,
+) -> int:
+    """Compare the files of a tree with its records.
+
+    Exits with 10 if anything differs from what was recorded when it was installed.
+
+    \b
+    Example:
+      oci-binpkg verify-store ~/apps greet
+    """
+    verified = bare().verify_store(store, queries or ())
+    if json:
+        render.print_json([each.to_json() for each in verified])
+    else:
+        for each in verified:
+            state = "good" if each.is_good else "cannot be verified" if each.unverifiable else "differs"
+            render.print_lines([f"{state}  {each.spec.short}{f'  {each.unverifiable}' if each.unverifiable else ''}"])
+            render.print_lines([f"    {each.verification.describe()}"] if each.verification else [])
+            render.print_lines([f"    {finding.path} {finding.problem}" for finding in each.findings])
+    return 0 if all(each.is_good for each in verified) else ContentError.exit_code
+
+
+def download(
+    query: OneQuery,
+    destination: Annotated[str, typer.Argument(metavar="DEST", help="folder for the files")] = ".",
+    *,
+    from_cache: FromCaches,
+    check_signature: CheckOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Fetch a package's spec and archive.
+
+    \b
+    Example:
+      oci-binpkg download greet@2.0 --from oci://registry.example/apps files
+    """
+    with opened(json) as client:
+        fetched = client.download(from_cache, query, destination, check_signature=check_signature)
+    if json:
+        render.print_json(
+            [{"hash": f.spec.hash, "cache": f.cache, "spec": f.document, "archive": f.archive} for f in fetched]
+        )
+    else:
+        render.print_lines([path for each in fetched for path in (each.document, each.archive)])
+    return 0
+
+
+def _shown(report: InstallReport, *, json: bool) -> int:
+    if json:
+        render.print_json(report.to_json())
+    else:
+        _print_install(report)
+        flush_results()
+        tell(_install_summary(report))
+    return report.exit_code
+
+
+def _print_install(report: InstallReport) -> None:
+    """Print what became of each package, with everything that somebody should look at."""
+    for result in report.packages:
+        if result.outcome == "present":
+            continue
+        note = result.error.message if result.error else result.prefix or "; ".join(result.passed_over)
+        origin = f"  from {result.cache}" if result.cache else ""
+        render.print_lines([f"{result.outcome.value}  {result.spec.short}{origin}  {note}"])
+        if result.cache:
+            render.print_lines([f"    passed over: {reason}" for reason in result.passed_over])
+        if result.error and result.error.hint:
+            render.print_lines([f"    {words(result.error.hint)}"])
+        render.print_lines([f"    {remark}" for remark in result.remarks])
+
+
+def _install_summary(report: InstallReport) -> str:
+    """Return the closing line of an install."""
+    counts = Counter[str](result.outcome for result in report.packages)
+    texts = [f"{counts[outcome]} {words}" for outcome, words in _OUTCOMES.items() if counts[outcome]]
+    return f"{report.root}: {', '.join(texts)}"
