@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Literal, Self, Unpack
 
-from oci_binpkg.cache_opener import CacheOpener, TrustFlags
+from oci_binpkg.cache_opener import TrustFlags
 from oci_binpkg.cancel import Cancel, CancelledError
 from oci_binpkg.config.caches import CacheKeys, CacheSettings
 from oci_binpkg.config.settings import Settings, config_path, load_lock_timeout, load_settings, patience
@@ -29,10 +29,8 @@ from oci_binpkg.model.reference import Reference, Repository, check_host, check_
 from oci_binpkg.operation import Operation, StrPath, is_no_text
 
 if TYPE_CHECKING:
-    from oci_binpkg.archive.layer_cache import LayerCache
     from oci_binpkg.cache.protocol import ReadableCache
     from oci_binpkg.index.document import IndexDocument
-    from oci_binpkg.installs.transaction import ChangeableTree
     from oci_binpkg.model.content import Digest
     from oci_binpkg.model.image import Runtime
     from oci_binpkg.model.spec import Spec
@@ -52,7 +50,7 @@ if TYPE_CHECKING:
     from oci_binpkg.signing.keyring import Key
     from oci_binpkg.transport.credentials import Credential
 
-__all__ = ["Client", "TrustFlags", "Wiring"]
+__all__ = ["Client", "TrustFlags"]
 
 CacheLike = str | Repository | Reference
 """A cache, or an image in one: as on the command line, or a value. A repository is that of a registry."""
@@ -819,54 +817,3 @@ def _check_runtime(runtime: Runtime) -> None:
     for name, given in texts.items():
         if any(is_no_text(text) for text in given):
             raise UsageError(f"{name}: a text that is not UTF-8", hint="image configurations are JSON: write UTF-8")
-
-
-class Wiring(CacheOpener):
-    """The parts of one run of the command line, made when they are needed."""
-
-    def __init__(self, settings: Settings, observer: Observer) -> None:
-        self._client = Client(config=settings, observer=observer)
-        self._stack = stack = ExitStack()
-        self._work = work = stack.enter_context(self._client._operation())  # noqa: SLF001
-        super().__init__(settings, observer, lambda: work.connections)
-        self.packer, self.jobs = work.packer, work.jobs
-        self.login, self.logout = self._client.login, self._client.logout
-        self.close = self._client.close
-
-    @property
-    def layer_cache(self) -> LayerCache:
-        """The layers kept on disk."""
-        return self._work.layer_cache
-
-    def installing_into(self, installs: ChangeableTree) -> CacheOpener:
-        """Let what this tree remembers count."""
-        self._installs = installs
-        return self
-
-    def load(self, image: str, engine: str, check: bool | None = None) -> Loaded:
-        """Load an image into an engine."""
-        return self._client.load(image, engine=engine, check_signature=check)
-
-    def run(
-        self,
-        image: str,
-        command: Sequence[str],
-        *,
-        engine: str,
-        check: bool | None = None,
-        network: str,
-        limits: Mapping[str, int],
-        stdout: BinaryIO,
-        stderr: BinaryIO,
-    ) -> int:
-        """Run a command in an image; return its exit code."""
-        return self._client.run(
-            image,
-            command,
-            engine=engine,
-            network=network,
-            ulimit=limits,
-            check_signature=check,
-            stdout=stdout,
-            stderr=stderr,
-        )

@@ -17,7 +17,9 @@ from oci_binpkg.cli.commands import CommandEntry
 from tests.support.command_line import binpkg, unmeasured_environment
 
 ROOT = Path(__file__).parents[2]
-NO_FAMILY = {f"oci_binpkg.cli.{name}" for name in ("app", "commands", "edge", "interrupts", "options", "terminal")}
+NO_FAMILY = {
+    f"oci_binpkg.cli.{name}" for name in ("app", "commands", "edge", "hints", "interrupts", "options", "terminal")
+}
 START = """
 import atexit, os, sys
 sys.argv[0] = "oci-binpkg"
@@ -96,6 +98,12 @@ def test_help_and_typing_errors_load_no_command(words: str) -> None:
     own = {name for name in modules if name.startswith("oci_binpkg.cli.")}
     assert own == NO_FAMILY
     assert modules - own <= {"oci_binpkg.errors"}
+
+
+def test_nobody_pays_for_logging_who_asks_for_no_light() -> None:
+    code = "import sys; from oci_binpkg.cli import app, push; print('logging' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout == "False\n"
 
 
 def test_the_help_of_a_command_loads_its_family_and_nothing_below() -> None:

@@ -29,6 +29,7 @@ RARE = (
     *("oci_binpkg.cache.mirror", "oci_binpkg.cache.mirror_v2", "oci_binpkg.objects.protocol"),
     *("oci_binpkg.signing.sign", "oci_binpkg.signing.keyring", "oci_binpkg.signing.gpg"),
     *("oci_binpkg.ops.engines", "oci_binpkg.ops.inspect", "oci_binpkg.installs.packages_toml"),
+    *("oci_binpkg.cli.logs", "oci_binpkg.cli.crash"),
 )
 """What only some caches, trees or flags need, none of which are here."""
 NETWORK = (
