@@ -190,7 +190,7 @@ class Client:
         `entrypoint` and `cmd` are lists of words, or one text as in a shell.
         """
         from oci_binpkg.model.image import Runtime
-        from oci_binpkg.ops.image import push_image
+        from oci_binpkg.ops.push import push_image
         from oci_binpkg.ops.selection import select
 
         with self._operation() as work:

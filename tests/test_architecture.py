@@ -70,7 +70,6 @@ TWINS = {
     "client": "the front door, and the client of the registry's HTTP",
     "http": "the files of a web server, and what HTTP's values are",
     "images": "the images of a store, and the commands that look into images and use them",
-    "image": "what an image is, and the command that makes one",
     "copy": "the copy of blobs between stores, and the command",
     "download": "a blob from a registry, and the command",
     "search": "a search in an index, and the command",

@@ -9,7 +9,7 @@ from typing import Any
 from oci_binpkg.archive.extract import survey_layer
 from oci_binpkg.cache.protocol import CacheEntry, KeepsImages, ReadableCache, WritableCache
 from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError
-from oci_binpkg.events import BatchStarted, BytesSent, Event, Observer, PackageFinished, PackageStarted, ignore
+from oci_binpkg.events import BatchStarted, Observer, PackageFinished, PackageStarted, ignore
 from oci_binpkg.index.document import IndexDocument, index_of
 from oci_binpkg.index.search import IndexSearch
 from oci_binpkg.model.content import OCI_LAYER_GZIP, Blob
@@ -204,11 +204,10 @@ class _Images:
         return _counted(self.target.store.resolve, {tag: tag for tag in self.wanted() if tag in there})
 
     def copy(self, name: str, observer: Observer) -> None:
-        watching = _under(name, observer)
         if not self._carries:
-            copy(self.source.store, self.target.store, name, observer=watching)
+            copy(self.source.store, self.target.store, name, key=name, observer=observer)
             return
-        root = copy(self.source.store, self.target.store, name, tag="", observer=watching)
+        root = copy(self.source.store, self.target.store, name, tag="", key=name, observer=observer)
         data = blob_of(self.source.store, root).read(MAX_MANIFEST_BYTES)
         found = self.source.signatures(root)
         self.target.publish_manifest(Blob.from_bytes(data, root.media_type), name, found)
@@ -289,12 +288,3 @@ def _documents(source: ReadableCache, specs: Iterable[Spec]) -> Iterator[tuple[S
             return None  # the target had it already
 
     return ((found.root, found.graph) for found in in_turns(read, keys) if found)
-
-
-def _under(tag: str, observer: Observer) -> Observer:
-    """Report bytes under the tag: a store knows digests alone."""
-
-    def observe(event: Event) -> None:
-        observer(BytesSent(tag, event.count) if isinstance(event, BytesSent) else event)
-
-    return observe

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from oci_binpkg.archive.growing_file import Follow
 from oci_binpkg.cache.protocol import CacheEntry, WritableCache
 from oci_binpkg.cancel import Cancel
-from oci_binpkg.errors import AuthError, CertificateError, ContentError, NotFoundError, TransferError
+from oci_binpkg.errors import AuthError, BinpkgError, CertificateError, ContentError, NotFoundError, TransferError
 from oci_binpkg.events import Observer, PackageFinished, PackageStarted, Warned
 from oci_binpkg.installs.protocol import InstallRecord, InstallTree
 from oci_binpkg.model.content import Digest, Growing, Platform
@@ -30,7 +30,7 @@ from oci_binpkg.model.spec import Spec, platform_of
 from oci_binpkg.model.spec_document import SpecDocument, spec_document
 from oci_binpkg.ops.environment import environment_changes, is_place_of
 from oci_binpkg.ops.push_report import PackageResult
-from oci_binpkg.store.counting import counted, counted_growing
+from oci_binpkg.store.counting import counted_growing, counting
 
 AHEAD: Final = 2
 """So many layers are sent at a time while they are made: a host takes four uploads, and small ones should not wait."""
@@ -130,10 +130,10 @@ class Stack:
             return None
 
         def send(content: Growing) -> bool:
-            counting, take_back = counted_growing(content, package_hash, self._observer)
-            arrived = upload(counting)
+            growing, sent = counted_growing(content, package_hash, self._observer)
+            arrived = upload(growing)
             if not arrived:
-                take_back()
+                sent.discard()
             return arrived
 
         def follow(content: Growing) -> None:
@@ -167,8 +167,12 @@ class Stack:
         return sent
 
     def _upload(self, record: InstallRecord, packed: PackedPackage) -> bool:
-        blob = counted(packed.layer.blob, record.spec.hash, self._observer)
-        return self._cache.upload(replace(packed.layer, blob=blob))
+        blob, sent = counting(packed.layer.blob, record.spec.hash, self._observer)
+        try:
+            return self._cache.upload(replace(packed.layer, blob=blob))
+        except BinpkgError:
+            sent.discard()
+            raise
 
     def find_or_miss(self, record: InstallRecord) -> None:
         """Look up a dependency's layer; what is damaged or vanished counts as missing, with a warning."""

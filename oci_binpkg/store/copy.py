@@ -6,16 +6,16 @@ target never names something that is not whole.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, cast
 
 from oci_binpkg.errors import BinpkgError, ContentError, Side
-from oci_binpkg.events import BytesSent, Observer, ignore
+from oci_binpkg.events import Observer, ignore
 from oci_binpkg.model.content import DOCKER_FOREIGN_LAYER, INDEX_TYPES, Blob, Descriptor, Digest
+from oci_binpkg.store.counting import counted
 from oci_binpkg.store.images import MAX_DEPTH, _read_manifest, blob_of
 from oci_binpkg.store.protocol import Store
 
@@ -39,14 +39,15 @@ def copy(
     *,
     tag: str | None = None,
     observer: Observer = ignore,
+    key: str = "",
     jobs: int = 4,
 ) -> Descriptor:
     """Copy what `reference` (a tag or a digest) names, with everything it refers to, and return its descriptor.
 
     `tag` is the name in the target: None means the same name, "" (or None with a digest) means none. Layers that may
     not be distributed are left where their `urls` point. At most `jobs` blobs travel at once; `observer` gets
-    `BytesSent` with a blob's digest as key (a target that reports itself needs none here). Errors begin with the side
-    that failed; `ContentError` for an index nested more than three deep.
+    `BytesSent` for `key`, or for a blob's digest without one. Errors begin with the side that failed; `ContentError`
+    for an index nested more than three deep.
     """
     with _failing_at("source", source):
         root = source.resolve(reference)
@@ -54,7 +55,7 @@ def copy(
             raise ContentError(f"{reference[:200]!r} is no image and no index, but {root.media_type[:100]!r}")
         plan = _Plan()
         _collect(source, root, plan, ())
-    _in_parallel(jobs, (_putter(source, target, descriptor, observer) for descriptor in plan.blobs))
+    _in_parallel(jobs, (_putter(source, target, descriptor, key, observer) for descriptor in plan.blobs))
     name = tag if tag is not None else "" if reference.startswith(("sha256:", "sha512:")) else reference
     with _failing_at("target", target):
         *children, last = plan.manifests
@@ -89,11 +90,12 @@ def _may_travel(descriptor: Descriptor) -> bool:
     return descriptor.media_type != DOCKER_FOREIGN_LAYER and not descriptor.media_type.startswith(_NON_DISTRIBUTABLE)
 
 
-def _putter(source: Store, target: Store, descriptor: Descriptor, observer: Observer) -> Callable[[], None]:
+def _putter(source: Store, target: Store, descriptor: Descriptor, key: str, observer: Observer) -> Callable[[], None]:
     def put() -> None:
-        watched = _Watched(blob_of(source, descriptor), observer)
+        watched = _Watched(blob_of(source, descriptor))
+        blob = Blob(descriptor, watched.open, source.address)
         try:
-            target.put(Blob(descriptor, watched.open, source.address))
+            target.put(counted(blob, key or str(descriptor.digest), observer))
         except BinpkgError as error:
             if watched.failure is not None and any(each is watched.failure for each in _causes(error)):
                 raise _blamed("source", source, error) from error
@@ -103,37 +105,23 @@ def _putter(source: Store, target: Store, descriptor: Descriptor, observer: Obse
 
 
 class _Watched:
-    """Opens a blob of the source, reports what is read of it, and remembers if it was the source that failed."""
+    """Opens a blob of the source, and remembers if it was the source that failed."""
 
-    def __init__(self, blob: Blob, observer: Observer) -> None:
+    def __init__(self, blob: Blob) -> None:
         self.failure: BinpkgError | None = None
         self._blob = blob
-        self._observer = observer
-        self._sent = 0
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
-        """Open the blob. A second time, what was reported for the first is taken back."""
-        self._report(-self._sent)
+        """Open the blob."""
         with ExitStack() as stack:
-            with self._remembering():
+            with self.remembering():
                 stream = stack.enter_context(self._blob.open())
-            yield _WatchedStream(stream, self)
-
-    def read(self, stream: BinaryIO, size: int) -> bytes:
-        """Read from the source's stream."""
-        with self._remembering():
-            data = stream.read(size)
-        self._report(len(data))
-        return data
-
-    def _report(self, count: int) -> None:
-        self._sent += count
-        if count:
-            self._observer(BytesSent(str(self._blob.descriptor.digest), count))
+            yield cast("BinaryIO", _WatchedStream(stream, self))
 
     @contextmanager
-    def _remembering(self) -> Iterator[None]:
+    def remembering(self) -> Iterator[None]:
+        """Note what the source raises."""
         try:
             yield
         except BinpkgError as error:
@@ -141,25 +129,19 @@ class _Watched:
             raise
 
 
-class _WatchedStream(io.BufferedIOBase, BinaryIO):
+class _WatchedStream:
+    """What readers of blobs need of a stream: `read` and `close`."""
+
     def __init__(self, stream: BinaryIO, watched: _Watched) -> None:
-        super().__init__()
         self._stream = stream
         self._watched = watched
 
-    @property
-    def mode(self) -> str:
-        return "rb"
+    def read(self, size: int = -1, /) -> bytes:
+        with self._watched.remembering():
+            return self._stream.read(size)
 
-    @property
-    def name(self) -> str:
-        return ""
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        return self._watched.read(self._stream, -1 if size is None else size)
+    def close(self) -> None:
+        self._stream.close()
 
 
 def _in_parallel(jobs: int, tasks: Iterable[Callable[[], None]]) -> None:

@@ -1,10 +1,15 @@
-"""Counting bytes on their way, for observers."""
+"""Counting bytes on their way, for observers: every byte once, wherever it is counted first.
+
+Who knows the package that a blob belongs to counts it under that name. A store that sends bytes over the wire counts
+what nobody counts yet, under the digest. What was sent in vain, or of which nobody knows that it arrived, is taken
+back: a retried upload counts once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
 from oci_binpkg.events import BytesSent, Observer
@@ -12,52 +17,68 @@ from oci_binpkg.model.content import Blob, BlobOpener, Growing
 
 
 def counted(blob: Blob, key: str, observer: Observer) -> Blob:
-    """Return the same blob; reading it reports `BytesSent` for `key`. Opening it again takes back what was counted."""
-    return replace(blob, open=_Counter(key, observer).opening(blob.open))
+    """Return the same blob; reading it reports `BytesSent` for `key`, unless that is done already."""
+    return counting(blob, key, observer)[0]
 
 
-def counted_growing(content: Growing, key: str, observer: Observer) -> tuple[Growing, Callable[[], None]]:
-    """Return the same content, counted likewise, and what takes back everything that was counted."""
-    counter = _Counter(key, observer)
-    return replace(content, open=counter.opening(content.open)), counter.restart
+def counting(blob: Blob, key: str, observer: Observer) -> tuple[Blob, SentBytes]:
+    """Return the same blob, counted, and the count: the one that there is already, or a new one for `key`."""
+    if isinstance(blob.open, _Opening):
+        return blob, blob.open.sent
+    sent = SentBytes(key, observer)
+    return replace(blob, open=_Opening(blob.open, sent)), sent
 
 
-class _Counter:
+def counted_growing(content: Growing, key: str, observer: Observer) -> tuple[Growing, SentBytes]:
+    """Return the same content, counted likewise, and the count."""
+    sent = SentBytes(key, observer)
+    return replace(content, open=_Opening(content.open, sent)), sent
+
+
+class SentBytes:
+    """How many bytes of one content were read to be sent. Opening it again takes back what was counted before."""
+
     def __init__(self, key: str, observer: Observer) -> None:
         self._key = key
         self._observer = observer
-        self._count = 0
-
-    def opening(self, opener: BlobOpener) -> BlobOpener:
-        @contextmanager
-        def open_counted() -> Iterator[BinaryIO]:
-            self.restart()
-            with opener() as stream:
-                yield cast("BinaryIO", _CountingReader(stream, self))
-
-        return open_counted
-
-    def restart(self) -> None:
-        if self._count:
-            self._observer(BytesSent(self._key, -self._count))
-        self._count = 0
+        self.count = 0
 
     def add(self, count: int) -> None:
-        self._count += count
-        self._observer(BytesSent(self._key, count))
+        """Report `count` more bytes."""
+        self.count += count
+        if count:
+            self._observer(BytesSent(self._key, count))
+
+    def discard(self) -> None:
+        """Take back what was reported: it was sent in vain."""
+        self.add(-self.count)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    opener: BlobOpener
+    sent: SentBytes
+
+    def __call__(self) -> AbstractContextManager[BinaryIO]:
+        return self._opened()
+
+    @contextmanager
+    def _opened(self) -> Iterator[BinaryIO]:
+        self.sent.discard()
+        with self.opener() as stream:
+            yield cast("BinaryIO", _CountingReader(stream, self.sent))
 
 
 class _CountingReader:
     """What readers of blobs need of a stream: `read` and `close`."""
 
-    def __init__(self, stream: BinaryIO, counter: _Counter) -> None:
+    def __init__(self, stream: BinaryIO, sent: SentBytes) -> None:
         self._stream = stream
-        self._counter = counter
+        self._sent = sent
 
     def read(self, size: int = -1, /) -> bytes:
         data = self._stream.read(size)
-        if data:
-            self._counter.add(len(data))
+        self._sent.add(len(data))
         return data
 
     def close(self) -> None:

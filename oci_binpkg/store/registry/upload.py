@@ -128,7 +128,7 @@ class Uploader:
             self._send(session, body, chunk, counting=counting)
         except (NetworkError, ServerError, RateLimitedError) as error:
             # who is asked to come back later was not let in
-            definite = isinstance(error, RateLimitedError) or body.count < descriptor.size
+            definite = isinstance(error, RateLimitedError) or body.sent.count < descriptor.size
             failure = AttemptError(error, definite=definite)
         except AttemptError as error:
             if not error.again:
@@ -226,7 +226,7 @@ class Uploader:
             return where_blind
 
     def _abort(self, session: UploadSession, body: SentBody) -> None:
-        body.discard()
+        body.sent.discard()
         self._cancel(session)
 
     def _cancel(self, session: UploadSession) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import BinaryIO, Final
 
 from oci_binpkg.errors import BinpkgError, LocalDiskError, NetworkError, RateLimitedError, ServerError, TransferError
-from oci_binpkg.events import BytesSent, Observer
+from oci_binpkg.events import Observer
 from oci_binpkg.model.content import Blob, Descriptor
+from oci_binpkg.store.counting import counting
 from oci_binpkg.store.registry.api import PUSH, Refusal, Remote
 from oci_binpkg.store.verifying import VerifyingReader
 from oci_binpkg.transport.http import Response
@@ -72,49 +73,27 @@ class BlobTooLargeError(Exception):
         self.cause = cause
 
 
-class _SentStream(VerifyingReader):
-    """Reads the blob to be sent and counts; never gives out the last bytes of content that changed under us."""
-
-    def __init__(self, source: BinaryIO, descriptor: Descriptor, count: Callable[[int], None]) -> None:
-        super().__init__(source, descriptor, "the source of an upload")
-        self._count = count
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        data = super().read(size)
-        self._count(len(data))
-        return data
-
-
 class SentBody:
-    """A blob on its way out: what of it was read to be sent is reported, and taken back when it is sent anew."""
+    """A blob on its way out, counted by whoever counts it first: `sent` is taken back when it is sent anew.
+
+    The last bytes of content that changed under us are never given out.
+    """
 
     def __init__(self, blob: Blob, observe: Observer) -> None:
+        counted, self.sent = counting(blob, str(blob.descriptor.digest), observe)
         self.blob = Blob(blob.descriptor, self._open)
-        self.count = 0
-        self._source = blob.open
-        self._observe = observe
-        self._key = str(blob.descriptor.digest)
-
-    def add(self, count: int) -> None:
-        """Report `count` more bytes."""
-        self.count += count
-        if count:
-            self._observe(BytesSent(self._key, count))
-
-    def discard(self) -> None:
-        """Take back what was reported."""
-        self.add(-self.count)
+        self._source = counted.open
 
     @contextmanager
     def _open(self) -> Iterator[BinaryIO]:
-        self.discard()
         descriptor = self.blob.descriptor
-        try:
-            source = self._source()
-        except OSError as error:  # it must not pass for a broken connection
-            raise LocalDiskError(f"{descriptor.digest} cannot be read for its upload: {error}") from error
-        with source as opened, closing(_SentStream(opened, descriptor, self.add)) as stream:
-            yield stream
+        with ExitStack() as stack:
+            try:
+                source = stack.enter_context(self._source())
+            except OSError as error:  # it must not pass for a broken connection
+                raise LocalDiskError(f"{descriptor.digest} cannot be read for its upload: {error}") from error
+            with closing(VerifyingReader(source, descriptor, "the source of an upload")) as stream:
+                yield stream
 
 
 class ChunkSender:

@@ -35,10 +35,9 @@ from oci_binpkg.model.image import PackageLayer, compose
 from oci_binpkg.model.manifest import Manifest
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.reference import PackageKey
-from oci_binpkg.ops.image import push_image
 from oci_binpkg.ops.install import Installed, InstallOptions, install, install_resolved
 from oci_binpkg.ops.layer_packer import LayerPacker
-from oci_binpkg.ops.push import PushOptions, push
+from oci_binpkg.ops.push import PushOptions, push, push_image
 from oci_binpkg.ops.selection import select
 from oci_binpkg.ops.sources import Sources
 from oci_binpkg.ops.upkeep import uninstall, verify_store

@@ -10,8 +10,7 @@ from oci_binpkg.events import BytesSent, PackageFinished, Warned
 from oci_binpkg.model.image import MISSING_KEY
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.reference import PackageKey
-from oci_binpkg.ops.image import push_image
-from oci_binpkg.ops.push import PushOptions, push
+from oci_binpkg.ops.push import PushOptions, plan, push, push_image
 from oci_binpkg.ops.push_report import PushOutcome
 from oci_binpkg.ops.selection import Only, select
 from oci_binpkg.store.images import read_image
@@ -218,6 +217,24 @@ def test_a_dry_run_writes_nothing(tree, cache):
     report = pushed(tree, cache, dry_run=True, update_index=True, tag="all")
     assert names(report.by(PushOutcome.PLANNED)) == ["app", "other", "ssl", "zlib"]
     assert not list(cache.store.tags())
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_plan_says_what_becomes_of_each_package_and_a_push_does_that(tree, cache, force):
+    pushed(tree, cache, "ssl")
+    chosen = select(tree.installs(), [])
+    ssl, other = (tree.spec(name).hash for name in ("ssl", "other"))
+    found = plan(chosen, dict(cache.hashes()), force=force, elsewhere={other})
+    assert [record.spec.name for record in found.todo] == (["zlib", "ssl", "app"] if force else ["app"])
+    assert sorted(record.spec.name for record in found.there) == ([] if force else ["ssl", "zlib"])
+    assert [record.spec.name for record in found.elsewhere] == ["other"]
+    assert found.places[ssl] == cache.hashes()[ssl]
+    planned = pushed(tree, cache, dry_run=True, force=force, elsewhere=frozenset({other}))
+    assert len(cache.hashes()) == 2
+    done = pushed(tree, cache, force=force, elsewhere=frozenset({other}))
+    assert names(planned.by(PushOutcome.PLANNED)) == names(done.by(PushOutcome.PUSHED))
+    for outcome in (PushOutcome.SKIPPED, PushOutcome.ELSEWHERE, PushOutcome.GONE):
+        assert planned.by(outcome) == done.by(outcome)
 
 
 def test_a_tag_makes_one_image_of_all_roots(tree, cache):

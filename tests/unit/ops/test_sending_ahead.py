@@ -19,7 +19,7 @@ from oci_binpkg.ops.push_report import PackageResult, PushReport
 from oci_binpkg.ops.selection import select
 from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.transport.client import RegistryHttpClient
-from tests.support.fake_registry import Answer, FakeRegistry
+from tests.support.fake_registry import RESET, Answer, FakeRegistry
 from tests.support.spack_trees import Sketch, spack_tree
 
 LARGE = hashlib.shake_256(b"large").digest(300_000)
@@ -44,15 +44,18 @@ class Pushing:
         self.registry, self.tree, self.folder = registry, tree, folder
         self.sent: dict[str, int] = {}
         self.times = 0
+        self.followed_from = 100_000
 
     def __call__(self, **options) -> PushReport:
         self.times += 1
         installs = self.tree.installs()
         layers = LayerCache(str(self.folder / str(self.times)), 2**30, lambda: 0.0)
-        packer = LayerPacker(installs, layers, Codec.parse("gzip"), followed_from=100_000)
+        packer = LayerPacker(installs, layers, Codec.parse("gzip"), followed_from=self.followed_from)
         with RegistryHttpClient(self.registry.url, sleep=lambda _: None) as client:
             repository = parse_repository(f"{self.registry.host}/apps", scheme="http")
-            cache = OciCache(RegistryStore(client, repository, sleep=lambda _: None), pause=lambda _: None)
+            cache = OciCache(
+                RegistryStore(client, repository, sleep=lambda _: None, observer=self.observe), pause=lambda _: None
+            )
             chosen = select(installs, [])
             return push(installs, chosen, cache, packer, options=PushOptions(**options), observer=self.observe)
 
@@ -91,6 +94,32 @@ def test_where_it_is_refused_the_layer_is_put_and_its_bytes_are_counted_once(pus
     assert large.error is None
     assert pushing.bodies("PUT") == [large.size]
     assert pushing.sent[large.spec.hash] == large.size
+
+
+@pytest.mark.parametrize(
+    ("method", "fault"),
+    [  # a PUT carries a layer that is not sent ahead
+        ("GET", {"status": 200, "times": 0, "nth": 10**6}),  # nothing fails
+        ("PUT", {"before": RESET, "read": 50}),
+        ("PUT", {"after": RESET}),
+        ("PUT", {"status": 500, "times": 2}),
+        ("PATCH", {"before": RESET, "read": 1000}),
+        ("PATCH", {"answer": Answer.error(405, "UNSUPPORTED"), "times": 0}),
+        ("PUT", {"answer": Answer.error(413, "SIZE_INVALID"), "times": 1}),
+    ],
+)
+def test_the_bytes_told_as_sent_are_those_of_the_blobs_that_the_registry_has(pushing: Pushing, method: str, fault):
+    """Whoever counts, each byte is told once, and an upload that is tried again counts once."""
+    failing = pushing.registry.fault(method, UPLOADS, **fault)
+    if method == "PUT":
+        pushing.followed_from = 10**9
+    report = pushing(update_index=True)
+    assert all(result.error is None for result in report.packages), report
+    assert method == "GET" or failing.fired
+    blobs = pushing.registry.repos["apps"].blobs
+    assert len(blobs) >= 5  # two layers, two configurations, the index
+    assert sum(pushing.sent.values()) == sum(len(data) for data in blobs.values())
+    assert all(count >= 0 for count in pushing.sent.values())
 
 
 def test_what_the_cache_has_is_packed_anew_when_forced_and_not_sent(pushing: Pushing):
