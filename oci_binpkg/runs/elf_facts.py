@@ -37,6 +37,10 @@ _BLOCK: Final = 4096
 _LONGEST_NAME: Final = 16 * 1024
 _SMALL_TABLE: Final = 256 * 1024
 """Tables of names up to this many bytes are read at once; of larger ones only the names that are asked for."""
+_LONGEST_NAMES: Final = 1024 * 1024
+"""Bytes of all names of one file together; those of libLLVM, with thousands of versions, are a few ten thousand."""
+_MOST_LOOKUPS: Final = 100_000
+"""How many libraries times directories of its own one file may ask for; Spack's largest ask for some ten thousand."""
 _MOST_HEADERS: Final = 20_000
 _MOST_ENTRIES: Final = 20_000
 _MOST_VERSIONS: Final = 20_000  # chains in a damaged file may run in circles
@@ -103,6 +107,7 @@ class _ElfReader:
         self.loads: list[tuple[int, int, int]] = []
         self.strings = (0, 0)
         self.table = b""
+        self.named = 0
 
     def facts(self) -> ElfFacts:
         """Return what the file says."""
@@ -140,16 +145,21 @@ class _ElfReader:
         is_program = kind == _EXEC or bool(flags & _PIE) or bool(interpreter)
         runpath = next(self._names(entries, _RUNPATH), None)
         rpath = next(self._names(entries, _RPATH), "") if runpath is None else ""
+        paths = tuple(rpath.split(":")) if rpath else ()
+        own = None if runpath is None else tuple(runpath.split(":"))
+        needed = (*self._names(entries, _NEEDED), *self._names(entries, _FILTER))
+        if len(needed) * len(own or paths) > _MOST_LOOKUPS:
+            raise ContentError(f"damaged ELF file: {len(needed)} libraries in {len(own or paths)} directories")
         return ElfFacts(
             # libc.so.6 can be started, to print its version; it is a library all the same
             ElfRole.PROGRAM if is_program and not soname else ElfRole.LIBRARY,
             architecture,
             64 if self.wide else 32,
             interpreter,
-            (*self._names(entries, _NEEDED), *self._names(entries, _FILTER)),
+            needed,
             soname,
-            tuple(rpath.split(":")) if rpath else (),
-            None if runpath is None else tuple(runpath.split(":")),
+            paths,
+            own,
             bool(flags & _NO_DEFAULT),
             tuple(self._needed_versions(entries)),
             frozenset(self._defined_versions(entries)),
@@ -217,14 +227,17 @@ class _ElfReader:
             raise ContentError(f"damaged ELF file: a name at {at}, outside the dynamic string table")
         if self.table:
             end = self.table.find(b"\0", at)
-            if end >= 0:
-                return os.fsdecode(self.table[at:end])
+            name = self.table[at : max(at, end)]
         else:
-            size = min(_LONGEST_NAME, length - at)
-            name, terminated, _ = self.read(start + at, size).partition(b"\0")
-            if terminated:
-                return os.fsdecode(name)
-        raise ContentError("damaged ELF file: a name in the dynamic string table does not end")
+            found = self.read(start + at, min(_LONGEST_NAME, length - at))
+            end = found.find(b"\0")
+            name = found[: max(0, end)]
+        if end < 0:
+            raise ContentError("damaged ELF file: a name in the dynamic string table does not end")
+        self.named += len(name)
+        if self.named > _LONGEST_NAMES:
+            raise ContentError(f"damaged ELF file: more than {_LONGEST_NAMES} bytes of names")
+        return os.fsdecode(name)
 
     def _needed_versions(self, entries: dict[int, list[int]]) -> Iterator[VersionNeed]:
         for at, (_, count, file, auxiliary, _) in self._chain(entries, _VERNEED, _VERNEEDNUM, "HHIII"):

@@ -34,6 +34,14 @@ _MACH: Final = frozenset(
 )
 _UNIVERSAL: Final = b"\xca\xfe\xba\xbe"
 _FIRST_JAVA: Final = 45  # class files begin like universal ones; this is their oldest version
+_LOOKS: Final = 100_000
+_LOOKS_PER_FILE: Final = 5_000
+"""How often libraries are looked for: the files of a real tree ask for some hundred places each."""
+_DATA: Final = re.compile(
+    r"(?!.*\.so\b).+\.(?:[ch]|cc|cpp|cxx|[hH]|hh|hpp|hxx|f|f90|html?|css|js|map|png|jpe?g|gif|svg|ico|gz|xz|bz2|zst|zip|jar|mo|po|pod"
+    r"|txt|rst|md|tex|sty|[ot]tf|woff2?|tfm|[1-9]|rs|go|java|class|o|a|csv|dat|npy|tzdata)"
+)
+"""Names of files in which nothing is looked for unless they are executable: opening them costs more than all else."""
 _PROGRAM_FOLDERS: Final = frozenset({"bin", "sbin", "libexec"})
 _LIBRARY: Final = re.compile(r".+\.so(\.[0-9.]+)?")
 _ELSEWHERE: Final = ("/proc/", "/dev/", "/sys/", "/run/", "/tmp/", "/var/")  # noqa: S108 - nothing is written there
@@ -75,6 +83,7 @@ class _Examination:
     mentions: Mentions = field(init=False)
     dylibs: Dylibs = field(init=False)
     elf: dict[str, ElfFacts] = field(default_factory=dict)
+    mach: list[str] = field(default_factory=list)
     paths: dict[tuple[int, int], str] = field(default_factory=dict)  # of ELF files; a file may have several names
     names: dict[str, list[str]] = field(default_factory=dict)
     obstacles: dict[tuple[str, ObstacleKind, str], Obstacle] = field(default_factory=dict)
@@ -91,19 +100,21 @@ class _Examination:
 
     def verdict(self) -> Verdict:
         """Judge programs, then the libraries that no program loads; return everything that was found."""
+        self.libraries.most = _LOOKS + _LOOKS_PER_FILE * len(self.elf)
+        self._judge_strangers()
         foreign = {path for path, facts in self.elf.items() if not self._fits(path, facts)}
         programs = [path for path in sorted(self.elf) if self.elf[path].role is ElfRole.PROGRAM]
         alone = [path for path in sorted(self.elf) if self.elf[path].role is ElfRole.LIBRARY]
         loaders: dict[str, str] = {}
-        for path in programs:
-            if path not in foreign:
-                self.go_on()
-                self._judge_program(path, loaders)
-        for path in alone:
-            if path not in foreign and path not in self.covered:
-                self.go_on()
-                facts = self.elf[path]
-                self._judge(path, self.libraries.load(path, facts, interpreter_for(facts, loaders)), alone=True)
+        try:
+            for path in programs:
+                if path not in foreign:
+                    self._judge_program(path, loaders)
+            for path in alone:
+                if path not in foreign and path not in self.covered:
+                    self._judge_library(path, loaders)
+        except ContentError as error:
+            self._add(Obstacle(path, ObstacleKind.DAMAGED, "", error.message))
         found = sorted(self.obstacles.values(), key=lambda one: (one.path, one.kind, one.needed))
         return Verdict(len(programs), len(alone), self.count, tuple(found), tuple(sorted(self.stopped)))
 
@@ -126,8 +137,9 @@ class _Examination:
                     self._link(path)
                 elif status.is_regular and status.size and status.identity not in seen:
                     seen.add(status.identity)
-                    self.go_on()
-                    self._file(path, status)
+                    if status.is_executable or not _DATA.fullmatch(name):
+                        self.go_on()
+                        self._file(path, status)
 
     def _entries(self, folder: str) -> list[tuple[str, FileStatus]]:
         try:
@@ -148,7 +160,7 @@ class _Examination:
         if head[:4] == MAGIC:
             self._elf_file(path, status, read)
         elif head[:4] in _MACH and not (head[:4] == _UNIVERSAL and int.from_bytes(head[4:8], "big") >= _FIRST_JAVA):
-            self._add_all(self.dylibs.obstacles(path))
+            self.mach.append(path)
         elif path.endswith(".pyc"):
             if found := stale_bytecode(self.view, path, head):
                 self._add(found)
@@ -221,18 +233,38 @@ class _Examination:
         return True
 
     def _judge_program(self, path: str, loaders: dict[str, str]) -> None:
+        self.go_on()
         facts = self.elf[path]
         interpreter = facts.interpreter
-        if interpreter:
-            if found := self._interpreter(path, facts):
-                self._add(found)
-                self.stopped.add(path)
-                interpreter = ""
-            else:
-                loaders.setdefault(facts.architecture, interpreter)
+        found = self._interpreter(path, facts) if interpreter else None
+        if found is not None:
+            self._add(found)
+            self.stopped.add(path)
+        elif interpreter:
+            loaders.setdefault(facts.architecture, interpreter)
         if facts.needed:
-            usual = interpreter or loaders.get(facts.architecture) or interpreter_for(facts, loaders)
-            self._judge(path, self.libraries.load(path, facts, usual))
+            loader = interpreter if interpreter and not found else interpreter_for(facts, loaders)
+            loading = self.libraries.load(path, facts, loader)
+            if found is None:
+                self._judge(path, loading)
+            else:  # its libraries are judged when there is somebody to load them; here they are not alone
+                self._cover(loading)
+
+    def _judge_library(self, path: str, loaders: dict[str, str]) -> None:
+        self.go_on()
+        facts = self.elf[path]
+        self._judge(path, self.libraries.load(path, facts, interpreter_for(facts, loaders)), alone=True)
+
+    def _judge_strangers(self) -> None:
+        """Note files for another system: among programs of this one they are somebody's data."""
+        here = {self._prefix(path) for path, facts in self.elf.items() if self.machine.runs(facts.architecture)}
+        for path in self.mach:
+            for found in self.dylibs.obstacles(path):
+                is_data = found.kind is ObstacleKind.PLATFORM and self._prefix(path) in here
+                self._add(replace(found, stops=not is_data))
+
+    def _prefix(self, path: str) -> str:
+        return next((each for each in self.prefixes if path.startswith(f"{each}/")), "/")
 
     def _interpreter(self, path: str, facts: ElfFacts) -> Obstacle | None:
         """Return why the kernel cannot start a program's interpreter."""
@@ -253,7 +285,7 @@ class _Examination:
 
     def _judge(self, path: str, loading: Loading, *, alone: bool = False) -> None:
         """Note what a loader lacks; each file of the tree answers for itself, the others for who loads them."""
-        self.covered.update(inside for one in loading.objects if (inside := self._inside(one)))
+        self._cover(loading)
         stopped = False
         for one in loading.missing:
             obstacle = self._missing(path, one, alone=alone)
@@ -264,6 +296,9 @@ class _Examination:
             stopped = True
         if stopped and self.elf[path].role is ElfRole.PROGRAM:
             self.stopped.add(path)
+
+    def _cover(self, loading: Loading) -> None:
+        self.covered.update(inside for one in loading.objects if (inside := self._inside(one)))
 
     def _inside(self, loaded: LoadedObject) -> str:
         """Return the path in the tree of a file that is loaded, "" for one from elsewhere."""
@@ -287,7 +322,7 @@ class _Examination:
 
     def _above(self, path: str) -> set[str]:
         """Return the folders above a path up to its prefix."""
-        prefix = next((each for each in self.prefixes if path.startswith(f"{each}/")), "/")
+        prefix = self._prefix(path)
         found, folder = {prefix}, os.path.dirname(path)
         while folder.startswith(f"{prefix}/"):
             found.add(folder)

@@ -19,6 +19,8 @@ from oci_binpkg.runs.search_rules import SearchRules, is_musl_loader, rules_of, 
 from oci_binpkg.runs.view import FileView
 
 _TOKEN: Final = re.compile(r"\$(?:\{(ORIGIN|LIB|PLATFORM)\}|(ORIGIN|LIB|PLATFORM)(?![A-Za-z0-9_]))")
+_DEEPEST: Final = 40
+"""How many libraries of the system deep each is looked at for itself."""
 _MUSL_ITSELF: Final = re.compile(r"lib(c|pthread|rt|m|dl|util|xnet)\.")
 """Libraries whose names begin so are musl's loader itself."""
 
@@ -75,12 +77,15 @@ class Libraries:
 
     view: FileView
     machine: Machine
+    most: int = 1_000_000
+    looks: int = 0
     _facts: dict[str, ElfFacts | str | None] = field(default_factory=dict)
     _files: dict[tuple[int, int], ElfFacts | str] = field(default_factory=dict)
     _rules: dict[tuple[str, str], SearchRules] = field(default_factory=dict)
     _folders: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _versions: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     _sound: dict[str, bool] = field(default_factory=dict)
+    _depth: int = 0
 
     def facts(self, path: str) -> ElfFacts | str | None:
         """Return what is known of the ELF file at a path; why it cannot be loaded; None if nothing is there."""
@@ -91,6 +96,12 @@ class Libraries:
     def keep(self, path: str, identity: tuple[int, int], facts: ElfFacts | str) -> None:
         """Remember what somebody else has read of a file."""
         self._facts[path] = self._files[identity] = facts
+
+    def take(self) -> None:
+        """Count one look for a library. Raises `ContentError` for more than files of any use ask for."""
+        self.looks += 1
+        if self.looks > self.most:
+            raise ContentError(f"libraries are looked for in more than {self.most} places")
 
     def rules(self, interpreter: str, architecture: str) -> SearchRules:
         """Return the rules of the loader at a path."""
@@ -116,13 +127,15 @@ class Libraries:
 
     def is_sound(self, path: str, facts: ElfFacts, rules: SearchRules) -> bool:
         """Tell whether a library of the loader's own directories finds all it needs in them, whoever loads it."""
-        if path not in self._sound:
+        if path not in self._sound and self._depth < _DEEPEST:
             self._sound[path] = False  # until it is known: libraries may need each other
+            self._depth += 1
             if facts.runpath is None and not facts.rpath and os.path.dirname(path) in rules.directories:
                 work = _LoadingWork(self, rules, LoadedObject(path, facts, os.path.dirname(path)), whole=False)
                 loading = work.run()
                 self._sound[path] = not loading.missing and not loading.versions and work.is_settled
-        return self._sound[path]
+            self._depth -= 1
+        return self._sound.get(path, False)
 
     def folders(self, directory: str, *, is_musl: bool) -> tuple[str, ...]:
         """Return a directory after those of its subdirectories that glibc prefers on this machine."""
@@ -198,10 +211,11 @@ class _LoadingWork:
         if name in self.named or (self.rules.is_musl and _MUSL_ITSELF.match(name)):
             return
         path = self._expanded(name, by)
-        looked: list[str] = []
+        looked: dict[str, None] = {}
         unfit: list[tuple[str, str]] = []
         candidates = [path] if "/" in path else self._candidates(path, by, looked)
         for candidate in candidates:
+            self.libraries.take()
             facts = self.libraries.facts(candidate)
             reason = self._unfit(facts)
             if isinstance(facts, ElfFacts) and not reason:
@@ -238,10 +252,10 @@ class _LoadingWork:
             and not self.rules.is_musl
         )
 
-    def _candidates(self, name: str, by: LoadedObject, looked: list[str]) -> Iterator[str]:
+    def _candidates(self, name: str, by: LoadedObject, looked: dict[str, None]) -> Iterator[str]:
         for directory in self._directories(by):
             if directory not in looked:
-                looked.append(directory)
+                looked[directory] = None
                 for folder in self.libraries.folders(directory, is_musl=self.rules.is_musl):
                     yield f"{folder}/{name}"
 

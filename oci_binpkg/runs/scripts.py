@@ -10,7 +10,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from oci_binpkg.errors import LocalDiskError
@@ -36,6 +36,7 @@ class Scripts:
 
     view: FileView
     path: Sequence[str] = SEARCHED
+    _known: dict[str, bool] = field(default_factory=dict)
 
     def obstacle(self, script: str, head: bytes, depth: int = 0) -> Obstacle | None:
         """Return why a script that begins with `head` does not start, None if it does."""
@@ -85,10 +86,11 @@ class Scripts:
     def _named(self, script: str, name: str) -> Obstacle | None:
         if "/" in name:
             return self._program(script, name, 0) if name.startswith("/") else None
-        for directory in self.path:
-            status = self.view.status(os.path.join(directory, name))
-            if status is not None and status.is_executable:
-                return None
+        if name not in self._known:
+            found = (self.view.status(f"{directory}/{name}") for directory in self.path)
+            self._known[name] = any(status is not None and status.is_executable for status in found)
+        if self._known[name]:
+            return None
         shown = name if name.isprintable() else repr(name)
         reason = f"its interpreter {shown} is not found by env"
         return Obstacle(script, ObstacleKind.SCRIPT, name, reason, looked=tuple(self.path))

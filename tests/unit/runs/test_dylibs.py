@@ -57,6 +57,17 @@ def test_real_files_for_macos_do_not_run_here(tree: RunTree, name: str) -> None:
     assert [kind for _, kind, *_ in tree.obstacles()] == ["platform"]
 
 
+def test_a_file_for_macos_among_programs_of_this_machine_is_data(tree: RunTree) -> None:
+    tree.file("/apps/app/lib/vendored.dylib", library())
+    tree.program("/apps/app/bin/app")
+    tree.file("/apps/mac/lib/only.dylib", library())
+
+    assert [(path, stops) for path, _, _, stops in tree.obstacles()] == [
+        ("/apps/app/lib/vendored.dylib", False),
+        ("/apps/mac/lib/only.dylib", True),
+    ]
+
+
 def test_what_a_program_loads_is_there(tree: RunTree) -> None:
     tree.file("/apps/app/lib/libown.dylib", library((ID, "@rpath/libown.dylib"), (LOAD, "@loader_path/libnext.dylib")))
     tree.file("/apps/app/lib/libnext.dylib", library())

@@ -135,6 +135,12 @@ def test_a_table_of_names_that_is_nowhere() -> None:
         facts_of(broken)
 
 
+def test_names_without_end() -> None:
+    needed = [(elf_files.NEEDED, b"x" * 50_000)] * 40
+    with pytest.raises(ContentError, match="bytes of names"):
+        facts_of(ElfFile(machine=62, names=needed).build())
+
+
 def test_flags_do_not_stand_for_other_flags() -> None:
     assert not facts_of(ElfFile(machine=62, numbers=[(FLAGS_1, 1)]).build()).no_default
     assert facts_of(ElfFile(machine=62, numbers=[(FLAGS_1, 0x801)]).build()).no_default

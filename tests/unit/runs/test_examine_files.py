@@ -143,6 +143,15 @@ def test_a_long_text_is_searched_to_its_end(installed: RunTree) -> None:
     assert paths(installed, "x" * 100_000 + "\n/apps/dep/gone\n") == ["/apps/dep/gone"]
 
 
+@pytest.mark.parametrize("name", ["page.html", "tool.1", "header.h", "notes.txt"])
+def test_data_is_not_opened_unless_it_can_be_started(installed: RunTree, name: str) -> None:
+    installed.file(f"/apps/app/share/{name}", "#!/gone\n/apps/dep/gone\n")
+    assert installed.obstacles("/apps/app", tree=("/apps/dep",)) == []
+
+    installed.place(f"/apps/app/share/{name}").chmod(0o755)
+    assert {kind for _, kind, *_ in installed.obstacles("/apps/app", tree=("/apps/dep",))} == {"script", "path"}
+
+
 def test_the_record_of_the_build_is_not_looked_at(installed: RunTree) -> None:
     installed.file("/apps/app/.spack/log", "/apps/dep/gone\n")
     installed.script("/apps/app/.spack/bin/x", "#!/gone\n")

@@ -41,6 +41,16 @@ def test_an_interpreter_that_is_not_there(tree: RunTree) -> None:
     assert tree.examined().stopped == ("/apps/app/bin/app",)
 
 
+def test_without_an_interpreter_nothing_else_is_told_of_a_program_and_its_own_libraries(tree: RunTree) -> None:
+    tree.program(
+        "/apps/app/bin/app", interpreter="/gone/ld.so", needed=["libouter.so", "libgone.so"], rpath="/apps/app/lib"
+    )
+    tree.library("/apps/app/lib/libouter.so", needed=["libinner.so"])
+    tree.library("/apps/app/lib/libinner.so")
+
+    assert tree.obstacles() == [("/apps/app/bin/app", "interpreter", "/gone/ld.so", True)]
+
+
 def test_an_interpreter_of_another_class(tree: RunTree) -> None:
     tree.file("/lib64/other.so", elf(machine=I386, bits=32), mode=0o755)
     tree.program("/apps/app/bin/app", interpreter="/lib64/other.so")
@@ -459,3 +469,28 @@ def test_a_file_with_two_names_is_told_once(tree: RunTree) -> None:
     tree.place("/apps/app/bin/twin").hardlink_to(tree.place("/apps/app/bin/app"))
 
     assert tree.obstacles() == [("/apps/app/bin/app", "library", "libgone.so", True)]
+
+
+def test_a_file_that_asks_for_too_much_is_damaged(tree: RunTree) -> None:
+    """What a stranger's file asks for is bounded, whatever it costs to ask for it."""
+    rpath = ":".join(f"/d{n}" for n in range(300))
+    tree.library("/apps/one/lib/liba.so", needed=[f"lib{n}.so" for n in range(400)], rpath=rpath)
+
+    (found,) = tree.examined().obstacles
+
+    assert (found.kind.value, found.stops) == ("damaged", True)
+    assert "400 libraries in 300 directories" in found.reason
+
+
+def test_files_that_together_ask_for_too_much_end_the_search(tree: RunTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oci_binpkg.runs.examine._LOOKS", 0)
+    monkeypatch.setattr("oci_binpkg.runs.examine._LOOKS_PER_FILE", 50)
+    rpath = ":".join(f"/d{n}" for n in range(30))
+    for name in ("one", "two"):
+        tree.program(f"/apps/{name}/bin/app", needed=["liba.so", "libb.so"], rpath=rpath)
+
+    found = [one for one in tree.examined().obstacles if one.kind.value == "damaged"]
+
+    assert [(one.path, one.reason) for one in found] == [
+        ("/apps/two/bin/app", "libraries are looked for in more than 100 places")
+    ]
