@@ -9,6 +9,8 @@ PYTEST := $(BIN)/python -m pytest
 # Two processes side by side. The one that is done first takes tests over from the other.
 SIDE_BY_SIDE := -n 2 --dist worksteal
 FAST := tests $(SIDE_BY_SIDE)
+# Which of these belong together, and that the longest come first, is said in registry-test/conftest.py.
+REAL := registry-test -n 2 --dist loadgroup --no-loadscope-reorder
 CHECKED := oci_binpkg tests registry-test
 MINIMUM := 90
 
@@ -44,7 +46,7 @@ unit: $(VENV)/.installed ## The fast tests: no server, no engine
 	$(PYTEST) $(FAST)
 
 real: parts ## The tests against real registries, engines and independent clients
-	$(PYTEST) registry-test
+	$(PYTEST) $(REAL)
 
 bench: parts ## Measure every job beside other tools (BENCH="--only push-a" for some of it)
 	$(BIN)/python registry-test/bench/run.py $(BENCH)
@@ -54,6 +56,7 @@ profile: parts ## Show where the time of each job goes
 	$(BIN)/python registry-test/bench/profiling.py
 nightly: parts ## What takes long: all examples of the properties, the whole walk of texts, every costly input, the soak
 	HYPOTHESIS_PROFILE=nightly OCI_BINPKG_WALK=all $(PYTEST) $(FAST)
+	HYPOTHESIS_PROFILE=nightly $(PYTEST) registry-test/test_kills.py registry-test/test_install.py registry-test/test_fuzz.py
 	@$(MAKE) --no-print-directory cost soak sandbox
 
 soak: parts ## Push 2,000 packages while one request of a hundred goes wrong (`make test`: 300)
@@ -89,7 +92,7 @@ sandbox: $(VENV)/.installed ## 2,000 cases of a fixed seed and all that was foun
 
 # Everything runs even when an earlier step fails; the last lines say how each step ended.
 test: parts ## Lint and all tests, the real ones included, with branch coverage
-	@BIN="$(BIN)" MAKE="$(MAKE)" FAST="$(FAST)" MINIMUM="$(MINIMUM)" bash registry-test/tools/run_all.sh
+	@BIN="$(BIN)" MAKE="$(MAKE)" FAST="$(FAST)" REAL="$(REAL)" MINIMUM="$(MINIMUM)" bash registry-test/tools/run_all.sh
 
 clean: ## Remove the environment and everything that was made
 	rm -rf $(VENV) build dist demo profile finds site-docs htmlcov .coverage .coverage.* *.egg-info

@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 from fault_bench import FaultBench
@@ -26,6 +27,19 @@ from tests.support.self_signed import Certificates
 __all__ = ["homes", "isolated_home", "isolated_session"]
 
 USERS = {"alice": "correct horse"}
+WITH_ENGINES = ("test_golden_images.py", "test_documented_images.py", "test_harness.py")
+"""What starts Docker or Podman, which take seconds to come up and one after the other."""
+LONGEST = (
+    *WITH_ENGINES,
+    "test_kills.py",
+    "test_install.py",
+    "test_real_packages.py",
+    "test_load.py",
+    "test_command_fuzz.py",
+)
+"""What takes minutes begins first where tests run side by side."""
+ONE_BY_ONE = ("test_kills.py", "test_fuzz.py", "test_load.py")
+"""Files of which one process takes this test and one that, because each takes long and none shares what it makes."""
 PARTS = pytest.StashKey[RealParts]()
 TEXTS = pytest.StashKey[dict[str, list[str]]]()
 
@@ -43,7 +57,41 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[TEXTS] = {}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadgroup`, give the tests of one file to one process, and those that start engines to one."""
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            name = Path(nodeid.split("::", maxsplit=1)[0]).name
+            return nodeid if name in ONE_BY_ONE else "engines" if name in WITH_ENGINES else name
+
+    return ByFile(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take in what one of several processes of tests has to report."""
+    report = getattr(node, "workeroutput", {})
+    node.config.stash[PARTS].used.update(report.get("used", ()))
+    node.config.stash[PARTS].missing.update(report.get("missing", {}))
+    node.config.stash[TEXTS].update(report.get("texts", {}))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    report = getattr(session.config, "workeroutput", None)
+    if report is not None:  # one of several processes
+        parts = session.config.stash[PARTS]
+        report |= {"used": list(parts.used), "missing": parts.missing, "texts": session.config.stash[TEXTS]}
+        return
     if session.config.getoption("write_error_texts", False):
         text = error_texts.written(session.config.stash[TEXTS])
         error_texts.EXPECTED.write_text(text, encoding="utf-8")

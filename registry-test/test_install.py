@@ -31,6 +31,7 @@ from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.transport.client import RegistryHttpClient
 from tests.support.command_line import Ended, binpkg, unmeasured_environment
+from tests.support.examples import nightly
 from tests.support.real.debian_packages import Corpus
 from tests.support.real.registry import RealRegistry
 
@@ -39,7 +40,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"
 OLD_ROOT = "/opt/golden/store"
 GREETINGS = {"2.0": "hello, world (lib 1.2.0)", "2.1": "HELLO, world (lib 1.3.0)"}
-KILLS = 50
+KILLS = 50 if nightly() else 20
 INTERRUPTS = 10
 PACKAGES = 20
 

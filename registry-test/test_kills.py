@@ -37,12 +37,13 @@ from oci_binpkg.index.document import open_index
 from oci_binpkg.model.content import Blob
 from oci_binpkg.store.layout import LayoutStore
 from tests.support.catalog_indices import hash_of, index, node
+from tests.support.examples import nightly
 from tests.support.real.registry import RealRegistry
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 SEED = int(os.environ.get("OCI_KILLS_SEED") or random.randrange(10**6))
-KILLS = int(os.environ.get("OCI_KILLS") or 50)
+KILLS = int(os.environ.get("OCI_KILLS") or (50 if nightly() else 20))
 ROUND = 10
 NEW = iter(range(10**6))
 
