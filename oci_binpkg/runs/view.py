@@ -114,7 +114,7 @@ class FolderView:
 
     def opened(self, path: str) -> AbstractContextManager[ReadAt]:
         """Open a regular file for reading."""
-        return _Opened(self, path)
+        return _ViewedFile(self, path)
 
     def place(self, path: str) -> str:
         """Return where on this machine the file is that a path leads to. Raises `OSError`."""
@@ -159,7 +159,7 @@ class FolderView:
         return done
 
 
-class _Opened:
+class _ViewedFile:
     """An open file: a class because files are opened by the ten thousand, and generators take twice as long."""
 
     __slots__ = ("_descriptor", "_path", "_view")
