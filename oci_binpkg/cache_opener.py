@@ -112,13 +112,13 @@ class CacheOpener:
     def identity(self, cache: CacheSettings) -> str:
         """Return what makes a cache another one to the catalog: its address, the part of it, and whether it is signed.
 
-        What an index without a signature said is not told any more once the index has to be signed.
+        What an unsigned index listed is no longer reported once the index has to be signed.
         """
         words = [cache.fetch.url, cache.fetch.view]
         try:
             rule = self._settings.trust.rule(parse_location(cache.fetch.url), cache.name, self._settings.caches)
         except UsageError:
-            return " ".join(words).strip()  # it cannot be read either, which is told
+            return " ".join(words).strip()  # it cannot be read either, which is reported then
         return " ".join([*words, "signed" if rule.require and rule.explicit else ""]).strip()
 
     def cache(

@@ -173,7 +173,7 @@ def timeouts(seconds: float | None) -> Timeouts:
 
 
 def fsspec_options(scheme: str, endpoint: CacheEndpoint) -> dict[str, str]:
-    """Return what fsspec is told for a scheme: a login where the cache names one, else the storage's own tools decide.
+    """Return the options of fsspec for a scheme: a login if the cache names one, else the storage's own tools decide.
 
     Raises `UsageError` for a login that this scheme has no place for.
     """
@@ -217,7 +217,7 @@ def _certificates(path: str) -> str:
     try:
         mode = os.stat(path).st_mode
     except OSError:
-        return path  # what is missing is told by name when it is used
+        return path  # a missing file is reported by its name when it is used
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise UsageError(
             f"{path}: is {kind_of(mode)}, not a file with certificates",

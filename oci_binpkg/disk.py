@@ -453,7 +453,7 @@ def foreign_writers(path: str, user: int) -> str:
 
 
 def is_open_to_others(status: os.stat_result) -> bool:
-    """Tell whether the group or everybody has any right to a file."""
+    """Return whether the group or everybody has any right to a file."""
     return bool(status.st_mode & _OTHERS)
 
 
@@ -481,7 +481,7 @@ class Root:
         return PrefixPath(self, tuple(path[len(start) :].split("/")))
 
     def holds(self, path: str) -> bool:
-        """Tell whether `below` accepts a path."""
+        """Return whether `below` accepts a path."""
         try:
             self.below(path)
         except ContentError:
@@ -519,7 +519,7 @@ class PrefixPath:
         return self.parts[-1]
 
     def contains(self, other: PrefixPath) -> bool:
-        """Tell whether another path is this one or lies below it."""
+        """Return whether another path is this one or lies below it."""
         return self.root == other.root and other.parts[: len(self.parts)] == self.parts
 
     @contextmanager
@@ -548,7 +548,7 @@ class PrefixPath:
             raise
 
     def is_directory(self) -> bool:
-        """Tell whether a directory is there that is reached without following a link."""
+        """Return whether a directory is there that is reached without following a link."""
         try:
             found = self.status()
         except LocalDiskError:

@@ -76,7 +76,7 @@ def ignore(event: Event) -> None:
 
 
 class Warnings:
-    """Tells an observer what the user should know, each text once."""
+    """Reports to an observer what the user should know, each text once."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer

@@ -1,4 +1,4 @@
-"""Lock files: one process at a time, the others wait, are told what for, and give up in the end."""
+"""Lock files: one process holds a lock; the others report what they wait for, and give up in the end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOCK_TIMEOUT: Final = 120.0
 """How many seconds a lock is waited for unless the settings say otherwise."""
 
 NOTICE_SECONDS: Final = 5.0
-"""After so many seconds of waiting for a lock, the user is told."""
+"""After so many seconds of waiting for a lock, the user hears of it."""
 
 _PUBLIC: Final = 0o666
 _FIRST_PAUSE: Final = 0.01

@@ -215,5 +215,5 @@ class Operation:
 
 
 def is_no_text(value: str) -> bool:
-    """Tell whether a string holds half surrogates, which stand for bytes that are not UTF-8."""
+    """Return whether a string holds half surrogates, which stand for bytes that are not UTF-8."""
     return any("\ud800" <= character <= "\udfff" for character in value)

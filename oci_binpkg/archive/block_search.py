@@ -56,7 +56,7 @@ class BlockSearch:
         self._end = (self._end + data[-overlap:])[-overlap:]
 
     def is_clean(self, begin: int, end: int) -> bool:
-        """Tell whether the string does not begin in these bytes; False if nobody looked for it.
+        """Return whether the string does not begin in these bytes; False if nobody looked for it.
 
         `begin` is that of a block. What begins after `end`, in the last block, counts as well.
         """

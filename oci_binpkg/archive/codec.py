@@ -44,9 +44,9 @@ _GZIP_MAGIC: Final = b"\x1f\x8b"
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _SKIPPABLE: Final = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18", re.DOTALL)
 _ZSTD_PROBE: Final = 5
-"""The magic number and the byte that tells how long the frame header is (RFC 8878, 3.1.1.1)."""
+"""The magic number and the byte with the length of the frame header (RFC 8878, 3.1.1.1)."""
 _MAX_ZSTD_WINDOW: Final = 128 * 1024 * 1024
-"""What the zstd command accepts unless told otherwise (RFC 8878 asks for 8 MiB at least)."""
+"""What the zstd command accepts by default (RFC 8878 asks for 8 MiB at least)."""
 _TEXT: Final = re.compile(r"(gzip|zstd)(?::(?:([0-9]{1,2})|(fast|balanced|small)))?|(fast|balanced|small)", re.ASCII)
 
 _IGZIP_ERROR: Final = cast("type[Exception]", isal_zlib.error)
@@ -237,7 +237,7 @@ class _Gzip:
 class _Zstd:
     """One zstd frame with a checksum, compressed by threads of the library; how many does not show in the bytes.
 
-    Of what fits into a single block zstd is told the size: it then chooses better, and needs no threads.
+    zstd gets the size of content that fits into a single block: it then chooses better, and needs no threads.
     """
 
     def __init__(self, sink: Sink, level: int, threads: int) -> None:

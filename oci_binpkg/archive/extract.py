@@ -65,9 +65,9 @@ def extract_layer(
 ) -> Extracted:
     """Extract the layer in `stream` into the new directory `destination`, without the prefix that it records.
 
-    `media_type` (if it tells the compression), `expected_prefix` (an absolute path), `diff_id` and `members` are
-    compared with what is found, if given. `stream` is read to its end and not closed. `on_bytes` is told how many
-    bytes of the tar have come.
+    `media_type` (if it names the compression), `expected_prefix` (an absolute path), `diff_id` and `members` are
+    compared with what is found, if given. `stream` is read to its end and not closed. `on_bytes` gets the
+    number of bytes of the tar that have come.
 
     Raises `ContentError` naming `what` for everything that is wrong with the layer, and `LocalDiskError` when
     `destination` exists or cannot be written. After these and after any other exception `destination` is gone.
@@ -95,9 +95,9 @@ def extract_layer(
 
 
 class _Package:
-    """Looks among the members for those that tell where the prefix is.
+    """Looks among the members for those that show where the prefix is.
 
-    `begins` tells where each regular file begins in the tar, of those that are looked at.
+    `begins` maps regular files, of those that are looked at, to the place where they begin in the tar.
     """
 
     def __init__(self, what: str, expected: str) -> None:
@@ -148,7 +148,7 @@ class _Package:
 
 
 def _belongs(name: str, prefix: str, *, is_directory: bool) -> bool:
-    """Tell whether a member is below the prefix, or one of its parents."""
+    """Return whether a member is below the prefix, or one of its parents."""
     return name.startswith(f"{prefix}/") or (is_directory and f"{prefix}/".startswith(f"{name}/"))
 
 

@@ -16,7 +16,7 @@ FOLLOWED_FROM: Final = 4 * 1024 * 1024
 """A layer that has so many bytes is worth being sent before it is whole; a smaller one is made in a moment."""
 
 Follow = Callable[[Growing], None]
-"""Told of a layer that is being made and has become large; must return at once."""
+"""Called with a layer that is being made and has become large; must return at once."""
 
 
 class GrowingFile:

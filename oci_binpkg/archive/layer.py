@@ -47,7 +47,7 @@ def pack_layer(
 ) -> LayerFile:
     """Pack the tree at `prefix` into the new file `path`; see `write_tar` for the other parameters.
 
-    Once the file has `followed_from` bytes, `follow` is told, so that it can be sent while it grows.
+    Once the file has `followed_from` bytes, `follow` is called, so that it can be sent while it grows.
 
     Reading, classifying and the digest of the tar run in this thread, compression in `threads` others. Memory use is a
     few MiB for each thread, whatever the size of files.

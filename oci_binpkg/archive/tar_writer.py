@@ -50,7 +50,7 @@ class Classifier(Protocol):
         ...
 
     def is_target(self, link: str, /) -> bool:
-        """Tell whether a link with this target is to be relocated."""
+        """Return whether a link with this target is to be relocated."""
         ...
 
 
@@ -83,7 +83,7 @@ def write_tar(
     """Write the tar of the tree at `prefix` to `sink`, and return what is in it.
 
     The tar records `archive_prefix`, by default `prefix` itself. `distribution` gives the head of the last member; its
-    lists of files come from `classifier`. `on_bytes` is told how many bytes of files were read.
+    lists of files come from `classifier`. `on_bytes` is called with how many bytes of files were read.
 
     Raises `PackError` naming the file that changed while it was read, cannot be read, or has a name that tar cannot
     hold portably. What `sink` raises passes unchanged.
@@ -289,7 +289,7 @@ def _check_name(name: str, directory: str) -> None:
 
 
 def _is_metadata(relative: str) -> bool:
-    # Spack's own records of the installation tell where it happened; they are never relocated
+    # Spack's own records of the installation name its place; they are never relocated
     return relative.startswith(METADATA_DIR + "/")
 
 

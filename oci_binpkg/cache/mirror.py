@@ -205,7 +205,7 @@ class MirrorCache:
         return self._last_index.read(record.digest, partial(self._index_document, record))
 
     def index_signature(self) -> IndexSignature:
-        """Tell who signed the index. Raises `NotFoundError` without an index."""
+        """Return who signed the index. Raises `NotFoundError` without an index."""
         data = self._document(self._index)
         trust = replace(self._trust, check=True, require=False)
         return looked_at(lambda: trust.opened(data, self._index_name, self._check_index)[1])
@@ -390,7 +390,7 @@ class MirrorCache:
         )
 
     def _replace_index(self, index: IndexDocument, etag: str | None, *, vouched: bool) -> bool:
-        """Write an index, signed if we sign; one made of what nobody `vouched` for is not, and that is told."""
+        """Write an index, signed if we sign; what nobody `vouched` for is written unsigned, with a warning."""
         self._lay_out()
         text = index.to_spool()
         document = text.blob(INDEX_TYPE)

@@ -105,7 +105,7 @@ class MirrorV2Cache:
             return {spec.hash: f"{FOLDER}/{stem}.spec.json" for spec in index.packages() if (stem := _stem_of(spec))}
 
     def find(self, key: PackageKey) -> CacheEntry:
-        """Return a package. Its path needs architecture and compiler, which the index or a listing tells.
+        """Return a package. Its path needs architecture and compiler, which come from the index or a listing.
 
         Raises `NotFoundError`, `ContentError`; `UnsupportedError` if there is neither an index nor a listing.
         """
@@ -150,7 +150,7 @@ class MirrorV2Cache:
         return None if have.digest == known else have
 
     def index_signature(self) -> IndexSignature:
-        """Tell that nobody signed the index: this layout knows no signatures of indices."""
+        """Return that the index is unsigned: this layout has no signatures of indices."""
         return NOT_SIGNED
 
     def _index_text(self) -> Iterator[bytes]:

@@ -201,7 +201,7 @@ class OciCache:
 
     @property
     def upload_growing(self) -> Callable[[Growing], bool] | None:
-        """Send a layer while it is being made; tells whether it arrived. None where that saves nothing."""
+        """Send a layer while it is being made; return whether it arrived. None where that saves nothing."""
         return self._store.put_growing if isinstance(self._store, TakesGrowing) else None
 
     def publish(self, entry: CacheEntry) -> Digest:
@@ -233,7 +233,7 @@ class OciCache:
         self._store.tag(manifest, tag)
 
     def _is_signed_by_us(self, manifest: Blob, tag: str) -> bool:
-        """Tell whether an image has our signature for its tag: it may be pushed each night, and each one is kept.
+        """Return whether an image has our signature for its tag: it may be pushed each night, and each one is kept.
 
         Packages are pushed when they are new, and are not asked for.
         """
@@ -267,7 +267,7 @@ class OciCache:
         return None if layer.digest == known else self._last_index.read(layer.digest, partial(self._document, layer))
 
     def index_signature(self) -> IndexSignature:
-        """Tell who signed the index. Raises `NotFoundError` without an index."""
+        """Return who signed the index. Raises `NotFoundError` without an index."""
         descriptor, data, _ = self._stored_index()
         found = signatures(self._store, descriptor)
         trust = replace(self._trust, require=False)
@@ -383,7 +383,7 @@ class OciCache:
             return EMPTY, True
 
     def _write_index(self, index: IndexDocument, *, vouched: bool = True) -> Digest:
-        """Write an index, signed if we sign; one made of what nobody `vouched` for is not, and that is told."""
+        """Write an index, signed if we sign; what nobody `vouched` for is written unsigned, with a warning."""
         text = index.to_spool()
         document = text.blob(OCI_LAYER_GZIP)
         config = Blob.from_bytes(b"{}", OCI_CONFIG)

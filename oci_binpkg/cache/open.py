@@ -176,7 +176,7 @@ class Trust:
 
 @dataclass(frozen=True, slots=True)
 class Opener:
-    """Opens stores and caches, never without being told what is asked of signatures there.
+    """Opens stores and caches; whoever opens one says which signatures are required there.
 
     `registry` connects to a repository; `speaks_plain_http` asks a loopback host. `objects` opens the files of a
     mirror. `pause(round)` waits between rounds of an index merge that other writers got in the way of.
@@ -281,7 +281,7 @@ class Opener:
 
 
 def _is_old(objects: Objects) -> bool:
-    """Tell whether a mirror has layout 2 and not 3. What is empty or new has layout 3."""
+    """Return whether a mirror has layout 2 and not 3. What is empty or new has layout 3."""
     from oci_binpkg.cache.mirror_manifest import index_path
     from oci_binpkg.objects.protocol import exists
 

@@ -26,9 +26,9 @@ from oci_binpkg.store.protocol import Store
 class CacheEntry:
     """One package in a cache: its spec document, its layer, and the image that carries it where caches keep images.
 
-    `prefix` is where the layer has the package, "" if the cache does not tell without the layer being read. `manifest`
+    `prefix` is where the layer has the package, "" if only the layer itself shows it. `manifest`
     is the digest of the manifest it was read from, `stack` those of all layers of its image; `env` is the image's
-    environment. `signed` tells whose signature was verified, None if nobody's was.
+    environment. `signed` is the signature that was verified, None without one.
     """
 
     key: PackageKey

@@ -67,7 +67,7 @@ class Commands(TyperGroup):
         return list(self.commands)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - likewise
-        """Return what help and completion show of a command, None if there is none of that name."""
+        """Return what help and completion show of a command, None for an unknown name."""
         found = [each for under in self.listed.values() for each in under if each.name == cmd_name]
         return TyperCommand(cmd_name, short_help=found[0].help) if found else None
 

@@ -15,7 +15,7 @@ from oci_binpkg.errors import BinpkgError, OutputError, UsageError
 
 
 def run_command(app: typer.Typer, arguments: list[str] | None) -> int:
-    """Run a command; return its exit code, or that of the error it ended with, which is told."""
+    """Run a command; return its exit code, or that of the error it ended with, which is shown."""
     asked = Asked()
     try:
         with orderly_interrupts():

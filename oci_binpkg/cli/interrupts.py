@@ -107,7 +107,7 @@ def orderly_interrupts() -> Iterator[None]:
 
 
 def comes_of_interrupt(error: BaseException) -> bool:
-    """Tell whether an exception is an interrupt, or was raised while one was on its way.
+    """Return whether an exception is an interrupt, or was raised while one was on its way.
 
     Tidying up may fail because of where the interrupt came: `shutil.rmtree` then closes a folder twice.
     """

@@ -102,12 +102,12 @@ def tell_text(text: str) -> None:
 
 
 def stderr_is_terminal() -> bool:
-    """Tell whether people watch: progress is drawn only then."""
+    """Return whether people watch: progress is drawn only then."""
     return _is_terminal(sys.stderr)
 
 
 def stdin_is_terminal() -> bool:
-    """Tell whether somebody can be asked."""
+    """Return whether somebody can be asked."""
     return _is_terminal(sys.stdin)
 
 
@@ -289,7 +289,7 @@ def _visible(char: str) -> str:
 
 
 def _has_branches(raw: Any) -> bool:
-    """Tell whether a stream's encoding has the lines that trees are drawn with."""
+    """Return whether a stream's encoding has the lines that trees are drawn with."""
     try:
         "├└─│".encode(getattr(raw, "encoding", None) or "utf-8")
     except (UnicodeError, LookupError):

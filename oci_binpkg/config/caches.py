@@ -257,7 +257,7 @@ def from_variables(env: Mapping[str, str], key_id: str, secret: str, token: str)
 
 
 def has_login(url: str) -> bool:
-    """Tell whether a URL has a password in it, or a user name where that is not part of the address."""
+    """Return whether a URL has a password in it, or a user name where that is not part of the address."""
     scheme, separator, rest = url.partition("://")
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0] if separator else ""
     user, at, _ = authority.rpartition("@")

@@ -138,7 +138,7 @@ def _check_address(url: str, what: str) -> None:
 
 
 def _means(text: str, wanted: Mapping[str, Any]) -> bool:
-    """Tell whether another parser reads what was meant: what went wrong in the editing is not written."""
+    """Return whether another parser reads what was meant: what went wrong in the editing is not written."""
     try:
         return _plain(tomllib.loads(text)) == _plain(wanted)
     except tomllib.TOMLDecodeError:

@@ -308,7 +308,7 @@ def _sockets(env: Mapping[str, str], runtime: str) -> dict[str, tuple[str, ...]]
 
 
 def patience(timeout: float, observer: Observer, sleep: Callable[[float], None] = time.sleep) -> Patience:
-    """Return a patience of so many seconds that tells what it waits for."""
+    """Return a patience of so many seconds that reports what it waits for."""
 
     def tell(path: str) -> None:
         observer(Warned(f"waiting for another process that holds {path}"))

@@ -67,7 +67,7 @@ class Scope:
     whole: bool = False
 
     def holds(self, address: Address) -> bool:
-        """Tell whether a cache at `address` is in this scope."""
+        """Return whether a cache at `address` is in this scope."""
         return address == self.address if self.whole else address[: len(self.address)] == self.address
 
 
@@ -265,7 +265,7 @@ def _addresses(cache: CacheSettings) -> set[Address]:
         try:
             found.add(address_of(parse_location(url)))
         except UsageError:
-            continue  # it cannot be opened either, and that is told then
+            continue  # it cannot be opened either, which is reported then
     return found
 
 

@@ -39,7 +39,7 @@ _LISTED: Final = "(SELECT value FROM json_each(?))"
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A package that a query found, and the names of the caches that have it. The spec tells no dependencies."""
+    """A package that a query found, and the names of the caches that have it. The spec has no dependencies."""
 
     spec: Spec
     caches: tuple[str, ...]

@@ -70,7 +70,7 @@ class _Specs(Mapping[str, Spec]):
 class IndexDocument:
     """All records of an index by hash. `digest` is that of the bytes it was read from.
 
-    `damaged` are the records that were left out when it was read, by hash. `notice` is told of others that cannot be
+    `damaged` are the records that were left out when it was read, by hash. `notice` gets others that cannot be
     read, when they are asked for; by default it raises.
     """
 
@@ -106,7 +106,7 @@ class IndexDocument:
         return set(self.records.present())
 
     def holds(self, other: IndexDocument) -> bool:
-        """Tell whether all records of `other` are here, its packages as packages."""
+        """Return whether all records of `other` are here, its packages as packages."""
         return all(each in self.records for each in other.records) and all(
             self.records.in_cache(each) for each in other.records.present()
         )

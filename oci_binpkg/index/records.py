@@ -107,7 +107,7 @@ class IndexRecord(Protocol):
 
 
 MOST_DAMAGED: Final = 1000
-"""Damaged records that an index may have; each of them is told."""
+"""Damaged records that an index may have; each of them is reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ class Records(Mapping[str, IndexRecord]):
 
     @abstractmethod
     def in_cache(self, package_hash: str) -> bool:
-        """Tell whether the layer of a package is in the cache. Raises `KeyError`."""
+        """Return whether the layer of a package is in the cache. Raises `KeyError`."""
 
     @abstractmethod
     def name(self, package_hash: str) -> str:
@@ -217,7 +217,7 @@ class _NumberedRecords(Records):
         return package_hash in self._numbers
 
     def in_cache(self, package_hash: str) -> bool:
-        """Tell whether the layer of a package is in the cache."""
+        """Return whether the layer of a package is in the cache."""
         return bool(self._marks[self._numbers[package_hash]])
 
     def name(self, package_hash: str) -> str:
@@ -350,7 +350,7 @@ class StoredRecords(_NumberedRecords):
         self._names.append(self._known_names.setdefault(name, name))
 
     def _note_damage(self, package_hash: str, error: ContentError) -> None:
-        """Tell of a record that is left out. Raises `ContentError` where so many are that this is no index."""
+        """Report a record that is left out. Raises `ContentError` for too many of them: then this is not an index."""
         self._damaged += 1
         if self._damaged > MOST_DAMAGED:
             raise ContentError(
@@ -399,7 +399,7 @@ class LayeredRecords(Records):
         return package_hash in self._base or package_hash in self._added
 
     def in_cache(self, package_hash: str) -> bool:
-        """Tell whether the layer of a package is in the cache."""
+        """Return whether the layer of a package is in the cache."""
         mark = self._marks.get(package_hash)
         return self._layer(package_hash).in_cache(package_hash) if mark is None else mark
 

@@ -118,7 +118,7 @@ class _IndexScanner:
                 self._fail("a comma is expected")
 
     def _hand_out(self, cut: int, members: dict[str, msgspec.Raw], where: str, found: Found) -> None:
-        """Tell where each record is. Where that does not come out, a record stands there that is not in the mapping."""
+        """Yield the place of each record. A wrong guess shows as a record that is not in the mapping."""
         end = self._at
         for key, value in members.items():
             match = _MEMBER.match(self._piece, end)
@@ -131,7 +131,7 @@ class _IndexScanner:
         self._at = cut
 
     def _guessed(self) -> tuple[int, dict[str, msgspec.Raw]] | None:
-        """Cut behind the last record that is whole in the piece, if it can be told."""
+        """Cut behind the last record that is whole in the piece, if its end is certain."""
         if len(self._piece) - self._at < _PIECE // 2:
             self._read_on(_PIECE)
         if self._must_count:
@@ -226,7 +226,7 @@ class _IndexScanner:
 
 
 def _end_of_value(piece: bytes, at: int) -> int | None:
-    """Return where a value ends, None if that is not in the piece. What is no JSON may end anywhere."""
+    """Return where a value ends, None if that is not in the piece. Text that is not JSON may end anywhere."""
     scalar = _SCALAR.match(piece, at)
     if scalar is not None:
         return scalar.end()

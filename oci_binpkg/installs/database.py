@@ -214,7 +214,7 @@ def _needed(record: Mapping[str, Any]) -> list[str]:
 
 
 def _has_edges_with(node: Mapping[str, Any], *keys: str) -> bool:
-    """Tell whether the edges of a node are a list of objects with these members.
+    """Return whether the edges of a node are a list of objects with these members.
 
     A document may say that it is of a format and have edges in the form of another one, which readers accept.
     """

@@ -14,7 +14,7 @@ PACKAGES_FILE: Final = "packages.toml"
 
 
 def has_packages_file(path: str) -> bool:
-    """Tell whether `path` is a folder with a `packages.toml`."""
+    """Return whether `path` is a folder with a `packages.toml`."""
     return os.path.lexists(os.path.join(path, PACKAGES_FILE))
 
 

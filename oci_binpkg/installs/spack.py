@@ -150,7 +150,7 @@ class SpackInstalls:
         return path
 
     def holds(self, record: InstallRecord) -> bool:
-        """Tell whether a package is installed below the root of this very tree."""
+        """Return whether a package is installed below the root of this very tree."""
         return record.installed and self._own_path(record) is not None
 
     def check_prefix(self, record: InstallRecord) -> None:
@@ -291,7 +291,7 @@ class DatabaseChange:
         self.forgotten: set[str] = set()
 
     def is_installed(self, package_hash: str) -> bool:
-        """Tell whether a package is installed, here or in an upstream, with what was added so far."""
+        """Return whether a package is installed, here or in an upstream, with what was added so far."""
         record = (self.document["database"].get("installs") or {}).get(package_hash)
         return (record is not None and record.get("installed") is True) or package_hash in self._elsewhere
 
@@ -334,7 +334,7 @@ class DatabaseChange:
 
 
 def _version_of(path: str) -> tuple[int, ...]:
-    """Return what tells one state of a file from another: whoever changes the index puts a new file in its place."""
+    """Return what identifies a state of a file: whoever changes the index puts a new file in its place."""
     try:
         found = os.stat(path)
     except OSError:
@@ -343,7 +343,7 @@ def _version_of(path: str) -> tuple[int, ...]:
 
 
 def is_spack_tree(path: str) -> bool:
-    """Tell whether `path` is the root of an install tree."""
+    """Return whether `path` is the root of an install tree."""
     return os.path.lexists(os.path.join(path, INDEX))
 
 

@@ -108,7 +108,7 @@ class Verifications:
         return replace(found, signer="", signed_at=0, reason=_UNFINISHED)
 
     def vouch(self, records: Iterable[InstallRecord], manifest: str, signer: str) -> bool:
-        """Tell whether one of the packages came from a manifest with a signature by a key that was good then."""
+        """Return whether one of the packages came from a manifest with a signature by a key that was good then."""
         found = (self.of(record) for record in records)
         return any(one is not None and one.manifest == manifest and one.signer == signer for one in found)
 

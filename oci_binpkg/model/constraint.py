@@ -31,7 +31,7 @@ class Setting:
     exact: bool = False
 
     def matches(self, parameters: Mapping[str, object]) -> bool:
-        """Tell whether a package's parameters have the value."""
+        """Return whether a package's parameters have the value."""
         if self.name not in parameters:
             return False
         actual = parameters[self.name]
@@ -67,7 +67,7 @@ class Constraint:
     transitive: tuple[Needed, ...] = ()
 
     def matches(self, spec: Spec, graph: SpecGraph) -> bool:
-        """Tell whether `spec` is such a package; its dependencies are looked up in `graph`."""
+        """Return whether `spec` is such a package; its dependencies are looked up in `graph`."""
         return self.name in ("", _ANY, spec.name) and self.matches_but_name(spec, graph)
 
     def matches_but_name(self, spec: Spec, graph: SpecGraph) -> bool:
@@ -84,7 +84,7 @@ class Constraint:
 
     @property
     def is_bare(self) -> bool:
-        """Whether only name and hash are given, which can be told of a dependency whose node is not at hand."""
+        """Whether only name and hash are given, which a dependency can be compared with even if its node is absent."""
         return self == Constraint(name=self.name, hash=self.hash)
 
     def _matches_arch(self, arch: Arch) -> bool:
@@ -111,11 +111,11 @@ class Needed:
         return (name, _COMPILER_PACKAGES[name]) if name in _COMPILER_PACKAGES else (name,)
 
     def is_direct_in(self, spec: Spec, graph: SpecGraph) -> bool:
-        """Tell whether `spec` has it as a dependency of any type, or as its compiler."""
+        """Return whether `spec` has it as a dependency of any type, or as its compiler."""
         return self.is_compiler_of(spec) or any(self._is(edge, graph) for edge in spec.dependencies)
 
     def is_below(self, spec: Spec, graph: SpecGraph) -> bool:
-        """Tell whether `spec` or anything below it has it as a dependency."""
+        """Return whether `spec` or anything below it has it as a dependency."""
         return any(self._is(edge, graph) for each in graph.breadth_first(spec, None) for edge in each.dependencies)
 
     def _is(self, edge: Dependency, graph: SpecGraph) -> bool:
@@ -129,7 +129,7 @@ class Needed:
         return constraint.matches_but_name(child, graph)
 
     def is_compiler_of(self, spec: Spec) -> bool:
-        """Tell whether it is the compiler of a package of Spack before 1.0: one for all languages, and no package."""
+        """Return whether it is the compiler of a package of Spack before 1.0: one for all languages, and no package."""
         if spec.compiler is None or not set(self.virtuals) <= _LANGUAGES:
             return False
         name, version = spec.compiler

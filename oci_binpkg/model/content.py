@@ -100,7 +100,7 @@ class Platform:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
     def fits(self, wanted: Platform) -> bool:
-        """Tell whether content for this platform serves where `wanted` is asked for; an unset variant matches any."""
+        """Return whether content for this platform serves where `wanted` is asked for; an unset variant matches any."""
         same = (self.os, self.architecture) == (wanted.os, wanted.architecture)
         return same and (not self.variant or not wanted.variant or self.variant == wanted.variant)
 

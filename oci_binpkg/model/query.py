@@ -37,7 +37,7 @@ class Query:
         return cls(text.strip(), parse_constraint(text))
 
     def matches(self, spec: Spec, graph: SpecGraph) -> bool:
-        """Tell whether `spec` is such a package; its dependencies are looked up in `graph`."""
+        """Return whether `spec` is such a package; its dependencies are looked up in `graph`."""
         return self.constraint.matches(spec, graph)
 
     def __str__(self) -> str:
@@ -115,7 +115,7 @@ def _ambiguous(query: Query, found: Sequence[Spec], graph: SpecGraph) -> Ambiguo
 
 
 def _facts(spec: Spec, graph: SpecGraph) -> list[str]:
-    """Return what can tell a package from others of its name, in the query language."""
+    """Return what distinguishes a package from others of its name, in the query language."""
     switches = [f"{'+' if value else '~'}{name}" for name, value in spec.variants() if isinstance(value, bool)]
     values = [
         f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}"
@@ -129,7 +129,7 @@ def _facts(spec: Spec, graph: SpecGraph) -> list[str]:
 
 
 def _pin_length(specs: Sequence[Spec]) -> int:
-    """Return how many characters of their hashes tell the packages apart, seven at least."""
+    """Return how many characters of their hashes distinguish the packages, seven at least."""
     longest = max(len(spec.hash) for spec in specs)
     return next(
         (n for n in range(_SHORTEST_PIN, longest) if len({spec.hash[:n] for spec in specs}) == len(specs)), longest

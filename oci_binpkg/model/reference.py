@@ -40,7 +40,7 @@ class Repository:
 
     @property
     def origin(self) -> str:
-        """The address used to tell whether two repositories are on the same registry: `https://host[:port]`."""
+        """The address of the registry, equal for all its repositories: `https://host[:port]`."""
         return f"{self.scheme}://{self.host}"
 
     @property
@@ -67,7 +67,7 @@ class Reference:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether `host[:port]` is this machine, where plain http gives nothing away."""
+    """Return whether `host[:port]` is this machine, where plain http gives nothing away."""
     match = _HOST.fullmatch(host)
     bare = (match["host"] if match else host).strip("[]").lower()
     return bare in {"localhost", "::1"} or bool(re.fullmatch(r"127(?:\.[0-9]{1,3}){3}", bare))
@@ -179,7 +179,7 @@ def package_tag(name: str, version: str, package_hash: str) -> str:
 
 
 def is_package_tag(tag: str) -> bool:
-    """Tell whether a tag names a package (and not the index or an image)."""
+    """Return whether a tag names a package (and not the index or an image)."""
     return tag.endswith(PACKAGE_SUFFIX) and tag != INDEX_TAG
 
 

@@ -127,7 +127,7 @@ def spec_document(root: Spec, graph: SpecGraph) -> dict[str, Any]:
 def parse_node(node: Mapping[str, Any], version: int, what: str) -> Spec:
     """Parse one node of a document or database whose spec format is `version` (1 to 5). Raises `ContentError`.
 
-    Dependencies are told apart by shape rather than by version: `parameters`, or `type` before format 4.
+    The forms of dependencies are known by their shape, not by the version: `parameters`, or `type` before format 4.
     """
     external = object_of(node, "external", what, optional=True)
     namespace = _text_or_nothing(node, "namespace", what)

@@ -1,4 +1,4 @@
-"""Reading of TOML that may come from somebody else: what is wrong with it is told, and no line of it costs too much."""
+"""Reading of TOML that may come from somebody else: its mistakes are reported, and no line of it costs too much."""
 
 from __future__ import annotations
 

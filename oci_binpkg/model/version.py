@@ -51,7 +51,7 @@ class Version:
         return cls(release, prerelease, ref, text)
 
     def starts_with(self, prefix: Version) -> bool:
-        """Tell whether this is `prefix` or a version below it, as 1.2.9 is below 1.2."""
+        """Return whether this is `prefix` or a version below it, as 1.2.9 is below 1.2."""
         if prefix.prerelease[0] == _FINAL:
             return self.release[: len(prefix.release)] == prefix.release
         return self.release == prefix.release and self.prerelease[: len(prefix.prerelease)] == prefix.prerelease

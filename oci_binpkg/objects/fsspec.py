@@ -61,7 +61,7 @@ _FOREIGN: Final = (
 
 
 def is_known(scheme: str) -> bool:
-    """Tell whether fsspec leads to URLs of this scheme; those with an adapter of their own aside."""
+    """Return whether fsspec leads to URLs of this scheme; those with an adapter of their own aside."""
     if scheme in _OTHERS:
         return False
     if scheme in _PACKAGES:

@@ -78,12 +78,12 @@ class HttpObjects:
             yield cast("BinaryIO", stream)
 
     def size(self, path: str) -> int:
-        """Ask for an object's size. Raises `NotFoundError`; `ServerError` if the server does not tell it."""
+        """Ask for an object's size. Raises `NotFoundError`; `ServerError` if the server does not send it."""
         with self._send("HEAD", path) as response:
             length = _length(response)
         if length is None:
             raise ServerError(
-                f"{self.name} does not tell the size of {path}", hint="its web server has to send Content-Length"
+                f"{self.name} does not send the size of {path}", hint="its web server has to send Content-Length"
             )
         return length
 
@@ -204,7 +204,7 @@ def _length(response: Response) -> int | None:
 
 
 def _version(response: Response) -> str:
-    """Return the ETag if it can tell versions apart; many servers make it of size and second of the last change."""
+    """Return the ETag if it distinguishes versions; many servers make it of size and second of the last change."""
     headers = response.headers
     try:
         age = parsedate_to_datetime(headers["Date"]) - parsedate_to_datetime(headers["Last-Modified"])

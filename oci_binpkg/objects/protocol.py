@@ -71,7 +71,7 @@ class Objects(Protocol):
 
 
 def exists(objects: Objects, path: str, *, size: int | None = None) -> bool:
-    """Tell whether an object is there, with that size if one is given."""
+    """Return whether an object is there, with that size if one is given."""
     try:
         found = objects.size(path)
     except NotFoundError:

@@ -69,7 +69,7 @@ _DECODER: Final = msgspec.json.Decoder(_Document)
 
 
 def _is_same(data: bytes, expected: SpecDocument, what: str) -> bool:
-    """Tell whether a file has the very nodes of the document: nearly all have, and nothing else is to be read then.
+    """Return whether a file has the very nodes of the document: nearly all have, and nothing else is to be read then.
 
     Raises `ContentError` for one of too many values.
     """
@@ -92,7 +92,7 @@ def _node(raw: bytes) -> dict[str, Any]:
 
 
 def _agree(found: Spec, known: Spec, *, same_form: bool) -> bool:
-    """Tell whether two nodes of one hash say the same; documents of different formats write them differently."""
+    """Return whether two nodes of one hash say the same; documents of different formats write them differently."""
     if same_form:
         return dict(found.node) == dict(known.node)
     return (found.name, found.version, {each.hash for each in found.dependencies_of(("link", "run"))}) == (

@@ -35,7 +35,7 @@ class Rebuilds:
 
 
 def check(cache: ReadableCache, url: str, specs: Sequence[Spec], *, thorough: bool = False) -> Rebuilds:
-    """Tell which packages would have to be pushed: one listing; with `thorough` also a look at each package's content.
+    """Return the packages that the cache lacks: one listing; with `thorough` also a look at each package's content.
 
     Where somebody said that all has to be signed, each package is looked at: one that is not signed is not there.
     """

@@ -77,8 +77,8 @@ def packages_there(
 ) -> Mapping[str, str]:
     """Return hash and place of the packages that a cache has, of `specs` and what they need at least.
 
-    One listing tells all; where signatures are asked for, each package is looked at, too. Some logins may push and not
-    list: then each tag is looked for. One that may not be looked at either counts as absent, for the push will tell.
+    One listing is enough; where signatures are required, each package is looked at, too. Some logins may push and not
+    list: then each tag is looked for. One that may not be looked at either counts as absent: the push will show it.
     """
     wanted = {one.hash: one for spec in specs for one in graph.breadth_first(spec, ("link", "run"))}
     return counted_there(cache, wanted.values(), _listed(cache, wanted.values(), observer), observer)

@@ -80,7 +80,7 @@ def find_installed(installs: InstallTree, queries: Sequence[Query]) -> list[Foun
 
 
 def find_cached(cache: ReadableCache, queries: Sequence[Query], observer: Observer = ignore) -> list[FoundPackage]:
-    """Return the packages of a cache that match any query (all, without one), as far as they may be told."""
+    """Return the packages of a cache that match any query (all, without one), as far as their signatures allow."""
     with IndexSearch(contents(cache, observer)) as search:
         asked: Sequence[Query | None] = queries or (None,)
         found = {spec.hash: spec for query in asked for spec in search.matches(query)}

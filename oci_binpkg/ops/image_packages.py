@@ -1,7 +1,7 @@
-"""Which packages an image stacks, as the image and the cache's index tell together: nothing is asked for each package.
+"""The packages that an image stacks, from the image and the cache's index together: no request for each package.
 
 An image that we made says in its history which package each layer is; the index has the packages' specs, and the image
-itself digest, size and diff_id of their layers. Who cannot be told so is to be read, package by package.
+itself digest, size and diff_id of their layers. An image that lacks this is read package by package.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _WORTH_A_PACKAGE: Final = 64 * 1024
 
 
 def stacked(cache: KeepsImages, image: StoredImage) -> list[CacheEntry]:
-    """Return the packages of an image of `cache`, bottom first; nothing if one of its layers cannot be told so.
+    """Return the packages of an image of `cache`, bottom first; nothing if one of its layers remains unknown.
 
     The entries say nothing about images of these packages, so where their signatures count they are read.
     """
@@ -57,7 +57,7 @@ def stacked(cache: KeepsImages, image: StoredImage) -> list[CacheEntry]:
 
 
 def _hashes(image: StoredImage) -> list[str]:
-    """Return the package hash of each layer, "" for those of a base image; nothing if the history does not tell."""
+    """Return the package hash of each layer, "" for those of a base image; nothing if the history lacks them."""
     filled = [entry for entry in image.config.history if not entry.get("empty_layer")]
     if len(filled) != len(image.manifest.layers) or any(entry.get("created_by") == BASE_LAYER for entry in filled):
         return []

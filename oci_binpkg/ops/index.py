@@ -21,7 +21,7 @@ from oci_binpkg.signing.index_trust import NOT_SIGNED, IndexSignature
 class IndexReport:
     """How an index compares with its cache, by hash: packages it lacks, and packages it names that are not there.
 
-    `damaged` are tags that are no sound packages; `written` tells whether the index was changed, `signature` who signed
+    `damaged` are tags without a sound package; `written` is whether the index was changed, `signature` who signed
     it. `view` is the part of a mirror that it is over, "" for all; what a view lacks is left out on purpose.
     """
 
@@ -36,7 +36,7 @@ class IndexReport:
 
     @property
     def is_true(self) -> bool:
-        """Whether the index tells exactly what is there."""
+        """Whether the index lists exactly what is there."""
         return not (self.unlisted or self.vanished or self.damaged)
 
     def to_json(self) -> dict[str, Any]:
@@ -156,9 +156,9 @@ def check_index(cache: ReadableCache) -> IndexReport:
 
 
 def signature_of(cache: ReadableCache) -> IndexSignature:
-    """Tell who signed the index of a cache; nobody signed one that is not there.
+    """Return who signed the index of a cache; an absent index is unsigned.
 
-    That it cannot be found out is told, too: what was to be done to the index does not fail for that.
+    A failure to find out is reported in the same way: the change of the index does not fail for that.
     """
     try:
         return cache.index_signature()
@@ -205,7 +205,7 @@ def document_of(entries: Iterable[CacheEntry]) -> IndexDocument:
 def read_entries(
     cache: ReadableCache, tags: Iterable[str], damaged: list[str], observer: Observer = ignore
 ) -> Iterator[CacheEntry]:
-    """Read packages at tags or paths; those that are no sound packages are told and join `damaged`."""
+    """Read packages at tags or paths; unsound ones are reported and join `damaged`."""
 
     def read(tag: str) -> CacheEntry | None:
         try:

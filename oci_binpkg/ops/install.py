@@ -410,7 +410,7 @@ class _Install:
         raise NotFoundError(f"{spec.short} is in no cache any more: {'; '.join(passed)}")
 
     def _older(self, found: FoundEntry) -> str:
-        """Tell of an older build than the one that is installed; return that if it is not to be taken."""
+        """Report a build older than the one that is installed; return the report if it is not to be taken."""
         record = self.installs.record(found.entry.key.hash)
         known = self.installs.verifications.of(record) if record is not None else None
         told = older_than_known(found.entry, known, found.cache)

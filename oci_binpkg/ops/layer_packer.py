@@ -50,11 +50,11 @@ class LayerPacker:
     def __call__(self, record: InstallRecord, follow: Follow | None = None) -> PackedPackage:
         """Return the layer of a package. Raises `PackError` and `LocalDiskError`.
 
-        `follow` is told of a layer that becomes large while it is made. A package that was installed here from a cache,
+        `follow` gets a layer that becomes large while it is made. A package that was installed here from a cache,
         unchanged, is the layer that it came as.
         """
         fingerprint = tree_fingerprint(record.prefix)
-        if not self._cache.shared:  # nothing here tells whether a layer is what once came
+        if not self._cache.shared:  # nothing here shows whether a layer is what once came
             came = received(self._cache, record.spec.hash, record.prefix, self._codec.name, fingerprint)
             if came is not None:
                 _log.info("%s is sent on as it came from a cache (%s)", record.spec.short, came[0].digest)
@@ -84,7 +84,7 @@ class LayerPacker:
         return PackedPackage(layer, reused, release, prefix, distribution.hash_to_prefix)
 
     def _holds_the_tree(self, record: InstallRecord, distribution: Distribution, cached: CachedLayer) -> bool:
-        """Tell whether a layer that others may have written holds the files of a package, as they are here."""
+        """Return whether a layer that others may have written holds the files of a package, as they are here."""
         digest = hashlib.sha256()
         classifier = PrefixScanner(distribution.known_prefixes)
         write_tar(record.prefix, digest.update, distribution=distribution, classifier=classifier)

@@ -167,7 +167,7 @@ class Sources:
         return merged
 
     def candidates(self, spec: Spec, passed: list[str]) -> Iterator[FoundEntry]:
-        """Yield the package from each cache that has it, best first; `passed` is told why others have it not."""
+        """Yield the package from each cache that has it, best first; `passed` gets the reasons of the other caches."""
         for cache in self.caches:
             try:
                 found = self._find(cache, PackageKey.of(spec))

@@ -63,7 +63,7 @@ class _Made:
 
 
 class Packer(Protocol):
-    """Makes the layer of a package, and tells `follow` of one that has become large while it is made."""
+    """Makes the layer of a package, and calls `follow` with one that has become large while it is made."""
 
     def __call__(self, record: InstallRecord, follow: Follow | None = None, /) -> PackedPackage:
         """Return the layer."""
@@ -188,7 +188,7 @@ class Stack:
             self._observer(Warned(f"{record.spec.short} cannot be stacked: {error.message}"))
 
     def is_present(self, package_hash: str) -> bool:
-        """Tell whether the cache listed the package when the push began."""
+        """Return whether the cache listed the package when the push began."""
         return package_hash in self._present
 
     def closure(self, roots: Iterable[Spec]) -> list[InstallRecord]:

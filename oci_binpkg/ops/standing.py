@@ -53,7 +53,7 @@ def _exact(refused: Sequence[tuple[InstallRecord, str]]) -> str:
 
 
 def older_than_known(entry: CacheEntry, known: Verification | None, cache: str) -> str:
-    """Return what is to be told of a package that comes again, as an older signed build or an unsigned one; or ""."""
+    """Return the warning about a package that comes again as an older signed build or an unsigned one; or ""."""
     if known is None or not known.is_signed or str(entry.manifest) == known.manifest:
         return ""
     short = entry.document.root.short

@@ -69,12 +69,12 @@ class Signature:
 
     @property
     def linker_signed(self) -> bool:
-        """Tell whether a linker wrote it, and no `codesign` afterwards."""
+        """Return whether a linker wrote it, and no `codesign` afterwards."""
         return bool(self.flags & LINKER_SIGNED)
 
     @property
     def by_identity(self) -> bool:
-        """Tell whether somebody signed with a certificate, whose signature cannot be renewed."""
+        """Return whether somebody signed with a certificate, whose signature cannot be renewed."""
         return len(self.blobs.get(_CMS_SLOT, b"")) > len(_EMPTY_CMS)
 
 

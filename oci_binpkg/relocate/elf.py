@@ -142,7 +142,7 @@ class _Used:
             self._becoming.setdefault(entry.value, set()).add(_relocated(entry.tag, text, mapping))
 
     def becomes_one(self, at: int) -> bool:
-        """Tell whether all entries that use the string at `at` want the same in its place."""
+        """Return whether all entries that use the string at `at` want the same in its place."""
         return len(self._becoming[at]) == 1
 
     def others(self, at: int, first: int, end: int) -> list[int]:
@@ -152,7 +152,7 @@ class _Used:
 
 
 def _fits(table: bytearray, at: int, old: bytes, new: bytes, used: _Used) -> bool:
-    """Tell whether the string at `at` can be replaced without any other string seeing it.
+    """Return whether the string at `at` can be replaced without any other string seeing it.
 
     Where very many others would have to be compared it is not: then there is room elsewhere.
     """

@@ -223,7 +223,7 @@ def _headers(data: Buffer, elf: ELFFile, kind: Any, start: int, count: Callable[
 
 
 def _is_hollow(segment: Any, sections: tuple[Any, ...]) -> bool:
-    """Tell whether a segment has no bytes, as in files of debug information, which keep the headers alone."""
+    """Return whether a segment has no bytes, as in files of debug information, which keep the headers alone."""
     here = {
         section.sh_type
         for section in sections

@@ -10,7 +10,7 @@ table of program headers. Everything else stays at its address. The segment need
    of the first one. Behind very large uninitialised data that means a hole in the file;
 4. where that hole would be too large, any other `PT_NOTE`: the running program then does not show its build id.
 
-Sections are only told where their content went; tools that read section headers see the same as the loader.
+Section headers only record where their content went; tools that read section headers see the same as the loader.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class _Content:
 
 
 def _move_table(image: ElfImage, growth: Growth, content: _Content) -> list[Patch]:
-    """Copy the string table, wipe the old one, and tell the dynamic section and the section headers."""
+    """Copy the string table, wipe the old one, and update the dynamic section and the section headers."""
     old, table = image.strings, growth.table
     if old is None or table is None:
         return []

@@ -191,7 +191,7 @@ class MachImage:
 
 
 def is_image(data: bytes) -> bool:
-    """Tell whether bytes begin like a thin Mach-O file."""
+    """Return whether bytes begin like a thin Mach-O file."""
     return data[:4] in _MAGIC
 
 

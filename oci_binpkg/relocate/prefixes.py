@@ -124,7 +124,7 @@ class PrefixSet:
             found = paths[parent] if parent >= 0 else None
 
     def stands_in(self, text: bytes) -> bool:
-        """Tell whether a prefix may stand anywhere in `text`, be it a mention or not."""
+        """Return whether a prefix may stand anywhere in `text`, be it a mention or not."""
         return any(needle in text for needle in self.needles)
 
     def count_in(self, text: bytes) -> int:
@@ -147,11 +147,11 @@ class PrefixSet:
             at = path_end(text, at + len(prefix))
 
     def mentioned_in(self, text: bytes) -> bool:
-        """Tell whether `text` mentions one of the prefixes."""
+        """Return whether `text` mentions one of the prefixes."""
         return self.stands_in(text) and next(self.mentions(text), None) is not None
 
     def is_target(self, link: str) -> bool:
-        """Tell whether the target of a symbolic link begins with one of the prefixes (as Spack looks at links)."""
+        """Return whether the target of a symbolic link begins with one of the prefixes (as Spack looks at links)."""
         return self.longest_of(_bytes(link)) is not None
 
 
@@ -240,7 +240,7 @@ class PrefixMap:
         return pair
 
     def is_new(self, data: Buffer, at: int, old: bytes) -> bool:
-        """Tell whether the mention of `old` at this place is part of a new prefix, which may contain an old one."""
+        """Return whether the mention of `old` at this place is part of a new prefix, which may contain an old one."""
         within = self._within.get(old, ())
         return any(at >= back and data[at - back : at - back + len(new)] == new for back, new in within)
 
@@ -259,7 +259,7 @@ class PrefixMap:
 
 
 def follows_slash(text: bytes, at: int, *, before: bool = False) -> bool:
-    """Tell whether the run of word characters before a place, which may be empty, follows a slash.
+    """Return whether the run of word characters before a place, which may be empty, follows a slash.
 
     `before` is the answer for the place where `text` begins.
     """

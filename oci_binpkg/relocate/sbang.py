@@ -25,7 +25,7 @@ case $line in
     '<?php #!'*) interpreter=${line#'<?php #!'}; interpreter=${interpreter%'?>'} ;;
     *) echo "sbang: the second line of $script names no interpreter" >&2; exit 2 ;;
 esac
-# perl obeys a first line that does not mention perl, unless it is told to look for its own
+# perl obeys a first line that does not mention perl, unless an option makes it look for its own
 case $interpreter in
     *perl*) exec $interpreter -x "$@" ;;
     *) exec $interpreter "$@" ;;

@@ -31,7 +31,7 @@ class FileKind(StrEnum):
 
 
 def is_object_file(magic: bytes) -> bool:
-    """Tell whether a file that begins with these 8 bytes is ELF or Mach-O.
+    """Return whether a file that begins with these 8 bytes is ELF or Mach-O.
 
     A Java class begins like a universal Mach-O file; there the number of architectures stands where Java has its
     version, which began at 45.
@@ -57,7 +57,7 @@ class PrefixScanner:
         return PrefixScan(self._prefixes)
 
     def is_target(self, link: str) -> bool:
-        """Tell whether a symbolic link with this target is to be relocated."""
+        """Return whether a symbolic link with this target is to be relocated."""
         return self._prefixes.is_target(link)
 
 

@@ -72,7 +72,7 @@ def remaining(
 
 
 def is_left(text: Buffer, mapping: PrefixMap) -> bool:
-    """Tell whether an old prefix stands anywhere in `text` that is not part of a new one."""
+    """Return whether an old prefix stands anywhere in `text` that is not part of a new one."""
     return next(remaining(text, mapping), None) is not None
 
 

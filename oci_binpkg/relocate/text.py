@@ -24,7 +24,7 @@ _COMMENTS: Final = ((rb"lua", b"--", b""), (rb"node", b"//", b""), (rb"php", b"<
 
 
 def is_utf16(head: bytes) -> bool:
-    """Tell whether a file that begins with these bytes says that it is UTF-16; UTF-32 begins alike in one order."""
+    """Return whether a file that begins with these bytes says that it is UTF-16; UTF-32 begins alike in one order."""
     return head[:2] in _ENCODINGS and head[:4] != codecs.BOM_UTF32_LE
 
 
@@ -46,7 +46,7 @@ class Window:
         return b"".join((*pieces, self.text[done : self.end]))
 
     def is_left(self, mapping: PrefixMap) -> bool:
-        """Tell whether it mentions an old prefix that is not part of a new one."""
+        """Return whether it mentions an old prefix that is not part of a new one."""
         return any(not mapping.is_new(self.text, at, old) for at, old in self.mentions)
 
 
@@ -133,6 +133,6 @@ def with_sbang(text: bytes, sbang: bytes) -> bytes:
 
 
 def interpreter_line_is_too_long(head: bytes) -> bool:
-    """Tell whether the first bytes of a file are an interpreter line that some kernel cuts."""
+    """Return whether the first bytes of a file are an interpreter line that some kernel cuts."""
     line, _, _ = head.partition(b"\n")
     return line.startswith(b"#!") and len(line) > LONGEST_INTERPRETER_LINE

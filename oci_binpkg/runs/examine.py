@@ -203,7 +203,7 @@ class _Examination:
         self._add(Obstacle(path, ObstacleKind.LINK, target, f"leads to {target}, where nothing is", stops))
 
     def _is_for_people(self, path: str) -> bool:
-        """Tell whether a file is where programs are that people start; the others are examples, tests, templates."""
+        """Return whether a file is where programs are that people start; the others are examples, tests, templates."""
         inside = path
         for prefix in self.prefixes:
             if path.startswith(f"{prefix}/"):
@@ -213,7 +213,7 @@ class _Examination:
     # programs and libraries
 
     def _fits(self, path: str, facts: ElfFacts) -> bool:
-        """Tell whether the machine runs a file; note it if it does not."""
+        """Return whether the machine runs a file; note it if it does not."""
         here = self.machine
         if not facts.architecture:
             return False  # for a graphics card or the kernel's own machine: data to the processor

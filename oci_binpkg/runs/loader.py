@@ -126,7 +126,7 @@ class Libraries:
         return work.run()
 
     def is_sound(self, path: str, facts: ElfFacts, rules: SearchRules) -> bool:
-        """Tell whether a library of the loader's own directories finds all it needs in them, whoever loads it."""
+        """Return whether a library of the loader's own directories finds all it needs in them, whoever loads it."""
         if path not in self._sound and self._depth < _DEEPEST:
             self._sound[path] = False  # until it is known: libraries may need each other
             self._depth += 1
@@ -245,7 +245,7 @@ class _LoadingWork:
         return ""
 
     def _is_passed_over(self, facts: ElfFacts | str | None) -> bool:
-        """Tell whether the loader looks further behind a file that it cannot take: glibc does, for other machines'."""
+        """Return whether the loader looks further after a file that it cannot take: glibc does, for other machines'."""
         return (
             isinstance(facts, ElfFacts)
             and facts.architecture != self.main.facts.architecture

@@ -48,7 +48,7 @@ class Machine:
     level: int = 0
 
     def runs(self, architecture: str) -> bool:
-        """Tell whether the processor executes programs of another architecture; its own it does."""
+        """Return whether the processor executes programs of another architecture; its own it does."""
         return architecture == self.architecture or architecture in _ALSO.get(self.architecture, ())
 
     @property

@@ -74,7 +74,7 @@ def usual_interpreter(architecture: str, *, musl: bool) -> str:
 
 
 def is_musl_loader(path: str) -> bool:
-    """Tell whether the path of an interpreter is that of musl's loader."""
+    """Return whether the path of an interpreter is that of musl's loader."""
     return os.path.basename(path).startswith("ld-musl")
 
 

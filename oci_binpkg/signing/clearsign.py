@@ -32,7 +32,7 @@ _UNSEEN: Final = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
 
 
 def is_clearsigned(data: bytes) -> bool:
-    """Tell whether a document claims to be clear-signed: it starts, after blanks at most, with the mark of one."""
+    """Return whether a document claims to be clear-signed: it starts, after blanks at most, with the mark of one."""
     return data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n\v\f").startswith(_MARK)
 
 

@@ -18,7 +18,7 @@ _STATUS: Final = "[GNUPG:] "
 _FIXED: Final = ("--batch", "--no-tty", "--no-options", "--disable-dirmngr", "--no-auto-check-trustdb")
 _SHOWN: Final = 300
 _NO_AGENT: Final = 77
-"""libgpg-error's GPG_ERR_NO_AGENT; the upper bits of a code tell which part of gpg found it."""
+"""libgpg-error's GPG_ERR_NO_AGENT; the upper bits of a code name the part of gpg that found it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Status:
 
     @property
     def failed(self) -> bool:
-        """Whether it tells of a failure; its last argument is then libgpg-error's code."""
+        """Whether it reports a failure; its last argument is then libgpg-error's code."""
         return self.keyword in {"FAILURE", "ERROR"} and self.arguments[-1:] > () and self.arguments[-1].isdecimal()
 
 
@@ -143,7 +143,7 @@ def written(directory: str, name: str, data: bytes) -> str:
 
 
 def words(outcome: ProgramResult) -> str:
-    """Return what gpg told on its standard error, printable and short."""
+    """Return what gpg wrote to its standard error, printable and short."""
     lines = [line.removeprefix("gpg: ") for line in outcome.stderr.decode("utf-8", "replace").split("\n")]
     text = "; ".join(line.strip() for line in lines if line.strip() and not line.startswith(("WARNING: ", _STATUS)))
     printable = "".join(character for character in text if character.isprintable())

@@ -41,16 +41,16 @@ NOT_SIGNED: Final = IndexSignature()
 
 
 def _keep_quiet(_text: str, _hint: str) -> None:
-    """Tell nobody."""
+    """Warn nobody."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexTrust:
     """What is asked of the signature of an index.
 
-    `check`: one that is there must be good, by a key in one of the `keyrings`. `require`: one must be there. `warn` is
-    told when an index has to be written without the signature that was asked for. `prove`: the packages that an index
-    without a signature lists are verified before they are reported.
+    `check`: one that is there must be good, by a key in one of the `keyrings`. `require`: one must be there. `warn`
+    gets a text and a hint when an index has to be written without the signature that was asked for. `prove`: the
+    packages that an unsigned index lists are verified before they are reported.
     """
 
     keyrings: Sequence[Trusted] = ()
@@ -124,7 +124,7 @@ BELIEVED: Final = IndexTrust()
 
 
 def looked_at(judge: Callable[[], str]) -> IndexSignature:
-    """Tell what there is to say of a signature; `judge` returns its signer or raises `SignatureError`."""
+    """Return a signature's signer, or the problem with it; `judge` returns the signer or raises `SignatureError`."""
     try:
         return IndexSignature(signer=judge())
     except SignatureError as error:

@@ -67,7 +67,7 @@ def check_counts(own: Trusted, key: str, named: frozenset[str] | None, reserved:
 class Judge:
     """Judges signatures by keyrings, one after the other: what one of them believes counts.
 
-    `remembers` tells whether a manifest, by its digest, was verified here before with a signature by a key.
+    `remembers(digest, key)` returns whether a manifest was verified here before with a signature by a key.
     """
 
     keyrings: Sequence[Trusted]

@@ -212,7 +212,7 @@ def _signed(found: Sequence[Status], what: str, keyring: Trusted, classes: froze
 def _signer(valid: Status, what: str, keyring: Trusted, classes: frozenset[int]) -> str:
     fields = valid.arguments
     if len(fields) < _VALID_FIELDS:
-        raise SignatureError(f"{what}: gpg does not tell whose signature it is", hint="GnuPG 2.2 or newer is needed")
+        raise SignatureError(f"{what}: gpg does not say whose signature it is", hint="GnuPG 2.2 or newer is needed")
     if not fields[_HASH_FIELD].isdecimal() or int(fields[_HASH_FIELD]) not in STRONG_HASHES:
         raise SignatureError(f"{what}: signed with a weak hash (algorithm {fields[_HASH_FIELD]})")
     if int(fields[_CLASS_FIELD], 16) not in classes:

@@ -39,7 +39,7 @@ class _Candidate:
 def promising(data: bytes, signatures: Iterable[bytes], keyring: Trusted) -> Iterator[bytes]:
     """Yield the armored signatures that are worth verifying against `data`, those first that gpg finds good.
 
-    Where there are none, the one whose refusal tells most. `signatures` is read no further than needed.
+    Without a good one, the one whose refusal says most. `signatures` is read no further than needed.
     """
     sieve = _Sieve(data, keyring)
     right = itertools.islice(sieve.right(itertools.islice(signatures, MOST_LOOKED_AT)), MOST_TRIED)
@@ -89,7 +89,7 @@ class _Sieve:
                 yield _Candidate(armored, facts)
 
     def refused(self) -> Iterator[bytes]:
-        """Yield an example of each kind that did not look right; what the last one is refused for tells most."""
+        """Yield an example of each kind that did not look right; the refusal of the last one says most."""
         yield from (one for one in (self._malformed, self._strange, self._other) if one)
 
     def _may_cover(self, facts: SignatureFacts) -> bool:

@@ -96,7 +96,7 @@ class Signer(Protocol):
 
 
 def _keep_quiet(_text: str) -> None:
-    """Tell nobody."""
+    """Warn nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class Site:
 
     `name` is what statements made here say, "" for a path, which means something on one machine only. Signatures for
     the `accepted` places count here, too: its other addresses, and the origins configured for a copy; `strict`: no
-    others do. `shown` is how messages call the cache, and `warn` is told of signatures from elsewhere that count.
+    others do. `shown` is how messages call the cache, and `warn` is called with signatures from elsewhere that count.
     """
 
     name: str = ""
@@ -122,7 +122,7 @@ class Site:
         """Raise `SignatureError` for a good signature of something else: another tag, or another place.
 
         Two addresses of one kind are two places. Addresses of different kinds may be one place (a bucket, and the web
-        server before it) or a copy of it on disk: that is told, unless the cache's origins are configured.
+        server before it) or a copy of it on disk: that is reported, unless the cache's origins are configured.
         """
         said = signed.statement
         if said.tag and said.tag != tag:

@@ -101,7 +101,7 @@ class LayoutStore:
         return ""
 
     def exists(self, descriptor: Descriptor) -> bool:
-        """Tell whether a file of that digest and size is there. Its bytes are verified when they are read."""
+        """Return whether a file of that digest and size is there. Its bytes are verified when they are read."""
         path = self._blob_path(descriptor.digest)
         with _mapped("look at", path):
             try:

@@ -34,7 +34,7 @@ class MemoryStore:
         return ""
 
     def exists(self, descriptor: Descriptor) -> bool:
-        """Tell whether content of that digest and size is there."""
+        """Return whether content of that digest and size is there."""
         content = self._content.get(descriptor.digest)
         return content is not None and len(content) == descriptor.size
 

@@ -26,7 +26,7 @@ class Store(Protocol):
         ...
 
     def exists(self, descriptor: Descriptor) -> bool:
-        """Tell whether the blob or manifest is there, with the right size."""
+        """Return whether the blob or manifest is there, with the right size."""
         ...
 
     def open(self, descriptor: Descriptor) -> AbstractContextManager[BinaryIO]:
@@ -65,7 +65,7 @@ class TakesGrowing(Protocol):
     """A store that can take a blob while it is being made."""
 
     def put_growing(self, content: Growing) -> bool:
-        """Take it to its end; tell whether it is there now. Where not, `put` it when it is whole."""
+        """Take it to its end; return whether it is there now. Where not, `put` it when it is whole."""
         ...
 
 

@@ -35,7 +35,7 @@ MERGE_ROUNDS: Final = 5
 _EMPTY_CONFIG: Final = b"{}"
 _ARTIFACT_TYPE: Final = "artifactType"
 _TYPE_KEY: Final = "io.oci-binpkg.artifact-type"
-"""The annotation that tells the type of an artifact which travels as an image."""
+"""The annotation with the type of an artifact which travels as an image."""
 _INLINE: Final = "io.oci-binpkg.signature"
 """The annotation that holds the signature itself, in base64: lists show it, and nobody has to ask for the artifact."""
 _MOST_INLINE: Final = 8 * 1024
@@ -65,7 +65,7 @@ def artifact_of(
 ) -> Blob:
     """Return the manifest of an artifact with one piece of content that refers to `subject`.
 
-    As an image it tells its type in an annotation: GitLab takes no types of configs and artifacts but those of images.
+    As an image it has its type in an annotation: GitLab takes no types of configs and artifacts but those of images.
     """
     pointer = Descriptor(subject.media_type, subject.digest, subject.size)
     in_manifest, in_annotations = (
@@ -217,7 +217,7 @@ def fallback_tag(subject: Digest) -> str:
 
 
 def is_list_of_referrers(tag: str) -> bool:
-    """Tell whether a tag is one under which clients keep what refers to a manifest."""
+    """Return whether a tag is one under which clients keep what refers to a manifest."""
     return bool(_FALLBACK_TAG.fullmatch(tag))
 
 

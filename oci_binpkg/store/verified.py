@@ -52,7 +52,7 @@ class VerifiedStore(Generic[_T]):
         return self._store.address
 
     def exists(self, descriptor: Descriptor) -> bool:
-        """Tell whether content is there, signed or not."""
+        """Return whether content is there, signed or not."""
         return self._store.exists(descriptor)
 
     def open(self, descriptor: Descriptor) -> AbstractContextManager[BinaryIO]:

@@ -45,7 +45,7 @@ class VerifyingReader(io.BufferedIOBase, BinaryIO):
         return str(self._descriptor.digest)
 
     def readable(self) -> bool:
-        """Tell that reading is possible."""
+        """Return True."""
         return True
 
     def read(self, size: int | None = -1, /) -> bytes:

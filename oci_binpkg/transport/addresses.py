@@ -66,7 +66,7 @@ class Origin:
         return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
     def named_in(self, names: Collection[str]) -> bool:
-        """Tell whether a list of `host` or `host:port` names this server."""
+        """Return whether a list of `host` or `host:port` names this server."""
         return self.host in names or self.netloc in names or f"{self.host}:{self.port}" in names
 
     def __str__(self) -> str:
@@ -74,7 +74,7 @@ class Origin:
 
 
 def is_internal(host: str) -> bool:
-    """Tell whether `host` is written as an address of this machine or of a private network.
+    """Return whether `host` is written as an address of this machine or of a private network.
 
     Numeric short forms (`127.1`, `0x7f000001`, `2130706433`) count, since resolvers accept them. Names are not
     resolved.

@@ -52,7 +52,7 @@ class Token:
     lifetime: float
 
     def lasts(self, needed: float, now: float) -> bool:
-        """Tell whether it lives `needed` more seconds; one that just came counts, since no other would live longer."""
+        """Return whether it lives `needed` more seconds; one that just came counts, as no other would live longer."""
         left = self.issued + self.lifetime - now
         return left >= MARGIN and left >= min(needed, _FRESH_SHARE * self.lifetime)
 
@@ -145,7 +145,7 @@ class Authenticator:
         return renewed
 
     def insufficient(self, header: str) -> bool:
-        """Tell whether a 403 means that the token, not the login, allows too little."""
+        """Return whether a 403 means that the token, not the login, allows too little."""
         return any(challenge.error == "insufficient_scope" for challenge in parse_challenges(header))
 
     def redact(self, text: str) -> str:

@@ -316,7 +316,7 @@ class RegistryHttpClient:
 
 
 def _redirects(request: Request, answer: WireResponse) -> bool:
-    """Tell whether to go where the answer points. A write goes on only where method and body stay what they are."""
+    """Return whether to go where the answer points. A write goes on only where method and body stay what they are."""
     followed = _READ_REDIRECTS if request.method in _READS else _WRITE_REDIRECTS
     wanted = request.follow and answer.status in followed and answer.status not in request.accept
     return wanted and bool(answer.headers.get("Location"))

@@ -308,7 +308,7 @@ def _parse_entry(entry: Any, where: str) -> Credential | None:
 
 
 def _is_text(text: str) -> bool:
-    """Tell whether a text can be sent: JSON and command lines may hold half surrogates, which no encoding has."""
+    """Return whether a text can be sent: JSON and command lines may hold half surrogates, which no encoding has."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 

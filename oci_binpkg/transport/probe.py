@@ -21,7 +21,7 @@ _FIRST_BYTES: Final = 5
 
 
 def check_login(origin: str, credential: Credential, *, settings: TransportSettings | None = None) -> bool:
-    """Tell whether the registry at `origin` accepts a login; False if it does not ask for any.
+    """Return whether the registry at `origin` accepts a login; False if it does not ask for any.
 
     Raises `AuthError` when it refuses the login, `ServerError` when there is no registry, and what `HttpClient.send`
     raises.
@@ -45,7 +45,7 @@ def check_login(origin: str, credential: Credential, *, settings: TransportSetti
 
 
 def plain_http_on_loopback(host: str, *, timeout: float = 3.0) -> bool:
-    """Tell whether the server at the loopback address `host[:port]` speaks plain http rather than TLS.
+    """Return whether the server at the loopback address `host[:port]` speaks plain http rather than TLS.
 
     Always False for other hosts, which are not asked: there, plain http has to be named. `timeout` in seconds is for
     each of two connections. Raises `NetworkError` when nothing listens.

@@ -136,7 +136,7 @@ class RetryPolicy:
         return max(self.floor, jitter * min(self.cap, self.base * 2.0**exponent))
 
     def retryable(self, outcome: FailedAttempt) -> bool:
-        """Tell whether the same request may end better later."""
+        """Return whether the same request may end better later."""
         if outcome.failure is not None:
             return not outcome.failure.lasting
         if outcome.status in self.statuses:

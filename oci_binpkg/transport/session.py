@@ -59,7 +59,7 @@ class _StaleConnectionError(http.client.RemoteDisconnected):
 
 
 class _ConnectionState:
-    """What connections of one session are told beside what urllib3 passes on."""
+    """What connections of one session know beside what urllib3 passes on."""
 
     def __init__(self, idle: float, clock: Callable[[], float]) -> None:
         self.idle = idle
@@ -153,7 +153,7 @@ class _Adapter(HTTPAdapter):
 
 class _NoRedirectSession(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - the base class's signature
-        """Report no redirect: `requests` would read its body without limit even when told not to follow."""
+        """Report no redirect: `requests` would read its body without limit even when it is not to follow."""
         return None
 
 

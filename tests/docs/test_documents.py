@@ -20,8 +20,8 @@ MOST_LINES = 130
 TOP = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 DOCUMENTS = [*(ROOT / name for name in TOP), *sorted(ROOT.glob("docs/**/*.md"))]
 UNCLEAR = re.compile(r"is none|that is no\b|what is no\b|cannot be had|is said (of|to)", re.IGNORECASE)
-CHECKED_CODE: tuple[str, ...] = ()
-"""Folders whose text, comments included, keeps to the same words; `oci_binpkg` comes when it is rewritten."""
+CHECKED_CODE = ("oci_binpkg",)
+"""Folders whose text, comments included, keeps to the same words."""
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
@@ -89,7 +89,7 @@ def test_no_sentence_needs_a_second_reading() -> None:
         f"{name_of(path)}:{number}: {line.strip()}"
         for path in texts()
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        if UNCLEAR.search(line)
+        if UNCLEAR.search(line if path.suffix == ".md" else line.replace("is None", ""))
     ]
     assert found == []
 

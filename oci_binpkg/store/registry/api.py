@@ -52,7 +52,7 @@ MIB: Final = 1024 * 1024
 _HUB_API: Final = "https://registry-1.docker.io"
 _LOST: Final = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
 _LOSES: Final = "the registry loses what was just stored: push again, or ask whoever runs it"
-_NOT_ACCEPTED: Final = "the registry does not accept this; its own log may tell why"
+_NOT_ACCEPTED: Final = "the registry does not accept this; its own log may say why"
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}(?![0-9a-f])", re.ASCII)
 _QUOTA: Final = re.compile(
     r"quota|upper limit|storage (?:limit|is full)|insufficient storage|not enough (?:space|storage)", re.IGNORECASE
@@ -135,7 +135,7 @@ class Refusal:
         return bool(_QUOTA.search(self.text))
 
     def error(self, operation: str) -> BinpkgError:
-        """Return the error that tells the user about this refusal."""
+        """Return the error about this refusal."""
         said = f"{operation}: the registry answers {self.status}" + (f" ({self.text})" if self.text else "")
         kind, hint = self._judged()
         return kind(said, hint=hint, **self.fields(operation))
@@ -314,7 +314,7 @@ class Remote:
         return True
 
     def warn(self, text: str) -> None:
-        """Tell the user something once."""
+        """Warn the user, once of each text."""
         with self._lock:
             if text in self._warned:
                 return

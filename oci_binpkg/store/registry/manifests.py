@@ -44,7 +44,7 @@ class ManifestReader:
         self._memory = _Memory(remote.settings.manifest_memory)
 
     def head(self, reference: str) -> Descriptor | None:
-        """Return what a tag or digest names, fetched only where the registry cannot tell; None if it names nothing."""
+        """Return what a tag or digest names, fetched only if the registry does not say; None if it names nothing."""
         wanted = digest_of(reference)
         with self._remote.send(
             "HEAD",
@@ -133,7 +133,7 @@ class _WrongBytesError(ContentError):
 
 
 def digest_of(reference: str) -> Digest | None:
-    """Tell a digest from a tag; neither goes into an address unchecked. Raises `ContentError`, `UsageError`."""
+    """Return a digest, None for a tag; neither goes into an address unchecked. Raises `ContentError`, `UsageError`."""
     if ":" in reference:
         return Digest.parse(reference)
     check_tag(reference)
@@ -178,7 +178,7 @@ Supply = Callable[[Descriptor], None]
 class ManifestPusher:
     """Stores manifests under their digest or a tag. Thread-safe.
 
-    `head` tells what a tag or digest names now. `supply` stores the real bytes of something the registry lost, and
+    `head` returns what a tag or digest names now. `supply` stores the real bytes of something the registry lost, and
     raises `NotFoundError` if nobody has them.
     """
 

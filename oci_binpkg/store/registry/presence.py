@@ -20,7 +20,7 @@ _TOTAL: Final = re.compile(r"bytes (?:0-0|\*)/([0-9]{1,18})", re.ASCII)
 
 
 class Presence:
-    """Tells whether blobs and manifests are in the repository. Thread-safe.
+    """Finds out whether blobs and manifests are in the repository. Thread-safe.
 
     Only positive answers are remembered, and never beyond the run: registries collect unreferenced blobs.
     """
@@ -31,7 +31,7 @@ class Presence:
         self._lock = threading.Lock()
 
     def knows(self, digest: Digest) -> bool:
-        """Tell whether the content was seen or stored in this run."""
+        """Return whether the content was seen or stored in this run."""
         with self._lock:
             return digest in self._known
 
@@ -49,7 +49,7 @@ class Presence:
                 self._known.pop(digest, None)
 
     def has(self, descriptor: Descriptor, *, actions: str = "pull") -> bool:
-        """Tell whether the content is there with the right size, asking only where that is not known."""
+        """Return whether the content is there with the right size, asking only where that is not known."""
         with self._lock:
             size = self._known.get(descriptor.digest)
         return size == descriptor.size if size is not None else self.probe(descriptor, actions=actions)

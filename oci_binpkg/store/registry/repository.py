@@ -78,7 +78,7 @@ class RegistryStore:
         return self._remote.repository.address
 
     def exists(self, descriptor: Descriptor) -> bool:
-        """Tell whether content is there with the right size. Raises `AuthError`, `DeniedError` if one may not look."""
+        """Return whether content is there with the right size. Raises `AuthError`, `DeniedError` if that is secret."""
         return self._presence.has(descriptor)
 
     def forget(self, digest: Digest | None = None) -> None:
@@ -86,7 +86,7 @@ class RegistryStore:
         self._presence.forget(digest)
 
     def head(self, reference: str) -> Descriptor | None:
-        """Return what a tag or digest names, fetched only where the registry cannot tell; None if it names nothing."""
+        """Return what a tag or digest names, fetched only if the registry does not say; None if it names nothing."""
         return self._reader.head(reference)
 
     def resolve(self, reference: str) -> Descriptor:
@@ -108,7 +108,7 @@ class RegistryStore:
             raise
 
     def _is_unlisted(self, tag: str) -> bool:
-        """Tell whether a tag that is denied is simply not there: some registries (Artifactory) say 403 for both."""
+        """Return whether a tag that is denied is simply not there: some registries (Artifactory) say 403 for both."""
         try:
             return tag not in self.tags()
         except (TransferError, ContentError):
@@ -141,7 +141,7 @@ class RegistryStore:
             return self._store(blob)
 
     def put_growing(self, content: Growing) -> bool:
-        """Send a blob while it is being made; tell whether it is there now. If not, `put` it when it is whole.
+        """Send a blob while it is being made; return whether it is there now. If not, `put` it when it is whole.
 
         A registry that did not take one is not asked again.
         """
@@ -220,7 +220,7 @@ class RegistryStore:
             return response.status not in _NO_DELETE
 
     def _points_at(self, tag: str, digest: Digest) -> bool:
-        """Tell whether a tag is known to point at a manifest. A tag that was not listed a moment ago is not asked for.
+        """Return whether a tag is known to point at a manifest. A tag that was not just listed is not asked for.
 
         Should somebody else have made it meanwhile, it is replaced or refused: both are what would happen anyway.
         """
@@ -229,7 +229,7 @@ class RegistryStore:
         try:
             return self._names(tag, digest)
         except (AuthError, DeniedError):
-            return False  # some registries deny what is absent; the push itself tells
+            return False  # some registries deny what is absent; the push itself will show it
 
     def _names(self, tag: str, digest: Digest) -> bool:
         found = self.head(tag)

@@ -49,7 +49,7 @@ class Uploader:
         self._chunk = remote.settings.chunk_size
 
     def upload(self, blob: Blob, *, mount: bool = True) -> bool:
-        """Bring a blob into the repository; tell whether its bytes were sent (False: mounted).
+        """Bring a blob into the repository; return whether its bytes were sent (False: mounted).
 
         Raises `ContentError` if the source does not hold what it should, `NotFoundError` if the repository must be
         created first, `DeniedError` for quotas, and what the client raises.
@@ -83,7 +83,7 @@ class Uploader:
                 return sent
 
     def stream(self, content: Growing) -> bool:
-        """Bring content into the repository while it is being made; tell whether it is there now, whole.
+        """Bring content into the repository while it is being made; return whether it is there now, whole.
 
         One session and one PATCH with a body of unknown length, which is how Docker pushes. False, for whatever reason,
         means that nobody knows what of it was stored: it is to be uploaded as usual once it is whole.

@@ -169,7 +169,7 @@ class ChunkSender:
         raise judged(refusal, self._operation)
 
     def _status(self, length: int, offset: int) -> int | None:
-        """Ask how much of the chunk at `offset` arrived; None if the registry cannot tell or tells the impossible."""
+        """Ask how much of the chunk at `offset` arrived; None if the registry does not say, or says the impossible."""
         try:
             with self._remote.send(
                 "GET", self._session.url, f"ask for the state of {self._operation}", actions=PUSH, accept=JUDGED

@@ -72,7 +72,7 @@ def test_sizes(server: MirrorServer, objects: HttpObjects) -> None:
     assert not exists(objects, "large", size=5)
     assert not exists(objects, "absent")
     server.lengths = False
-    with pytest.raises(ServerError, match="does not tell the size"):
+    with pytest.raises(ServerError, match="does not send the size"):
         objects.size("large")
 
 

@@ -397,7 +397,7 @@ def test_any_word_against_the_signature_refuses_it_though_gpg_ends_well(gpg_keys
     [
         ((r"\[GNUPG:\] VALIDSIG.*\n", ""), "no valid signature"),
         ((r"\[GNUPG:\] GOODSIG.*\n", ""), "no valid signature"),
-        ((r"(VALIDSIG \S+) .*", r"\1"), "does not tell whose"),
+        ((r"(VALIDSIG \S+) .*", r"\1"), "does not say whose"),
         ((r" 10 01 (\S+)\n", r" 2 01 \1\n"), "weak hash"),
         ((r" 10 01 (\S+)\n", r" x 01 \1\n"), "weak hash"),
         ((r" 10 01 (\S+)\n", r" 10 00 \1\n"), "of another kind"),
