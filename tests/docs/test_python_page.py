@@ -11,6 +11,8 @@ import pytest
 import oci_binpkg
 from oci_binpkg import Client
 from tests.docs.blocks import blocks
+from tests.docs.world import parts, world
+from tests.support.reader_script import run_script
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
@@ -58,3 +60,14 @@ def test_every_option_of_a_command_has_a_keyword_of_its_name() -> None:
         inspect.signature(Client.push).parameters
     )
     assert {"allow_missing", "check_signature", "jobs"} <= set(inspect.signature(Client.install).parameters)
+
+
+@pytest.mark.parametrize("place", ["layout", "registry"])
+def test_the_first_script_of_a_reader(place: str) -> None:
+    with parts() as shared, world(shared) as here:
+        cache = f"oci-layout:{here.root}/cache" if place == "layout" else f"oci://{here.registry.host}/script"
+        Client().push(cache, shared.store, "zlib")  # the script looks for it
+        names, printed = run_script(cache=cache, store=str(shared.store), root=str(here.root / "apps"))
+        assert names["report"].index_written  # type: ignore[attr-defined]
+        assert re.fullmatch(r"(zlib \S+ [a-z0-9]{32}\n)+", printed)
+        assert list((here.root / "apps").glob("linux-*/greet-2.0-*"))
