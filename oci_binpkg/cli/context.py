@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from oci_binpkg.cli.interrupts import cancelled_by_interrupt
 from oci_binpkg.cli.progress import PlainProgress, progress
 from oci_binpkg.cli.terminal import stderr_is_terminal, tell
 from oci_binpkg.errors import UsageError
@@ -24,7 +25,7 @@ def opened(json: bool = False, *, quiet: bool = False) -> Iterator[Client]:
     live = stderr_is_terminal() and not json
     with (
         progress(live=live, color=settings.color, quiet=quiet) as observer,
-        Client(config=settings, observer=observer) as client,
+        Client(config=settings, observer=observer, cancel=cancelled_by_interrupt()) as client,
     ):
         yield client
 
@@ -33,7 +34,7 @@ def bare() -> Client:
     """Return a client that shows warnings alone, and reads no more of the configuration than a verb needs."""
     from oci_binpkg import Client  # noqa: PLC0415 - as above
 
-    return Client(observer=PlainProgress(tell))
+    return Client(observer=PlainProgress(tell), cancel=cancelled_by_interrupt())
 
 
 def pairs(texts: Iterable[str], flag: str) -> Iterable[tuple[str, str]]:

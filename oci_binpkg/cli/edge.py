@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
-from typing import Any, Never
+from typing import Any
 
 import typer
 
+from oci_binpkg import CancelledError
 from oci_binpkg.cli import terminal
 from oci_binpkg.cli.commands import Asked
-from oci_binpkg.cli.interrupts import comes_of_interrupt, orderly_interrupts
+from oci_binpkg.cli.interrupts import (
+    INTERRUPTED,
+    cancelled_by_interrupt,
+    comes_of_interrupt,
+    leave_at_the_next,
+    orderly_interrupts,
+)
 from oci_binpkg.errors import BinpkgError, OutputError, UsageError
 
 
@@ -19,22 +25,25 @@ def run_command(app: typer.Typer, arguments: list[str] | None) -> int:
     asked = Asked()
     try:
         with orderly_interrupts():
+            cancel = cancelled_by_interrupt()
             code = app(args=arguments, standalone_mode=False, obj=asked)
+        if code == INTERRUPTED and cancel.is_cancelled:  # typer has caught the interrupt
+            return _interrupted()
         terminal.flush_results()
     except terminal.ReaderGoneError as error:
         return error.exit_code
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the command's edge
-        if isinstance(error, typer.Abort) or comes_of_interrupt(error):
-            _leave_at_once()
+    except (Exception, KeyboardInterrupt, CancelledError) as error:  # noqa: BLE001 - the command's edge
+        if isinstance(error, typer.Abort | CancelledError) or comes_of_interrupt(error):
+            return _interrupted()
         return _complain(_in_words(error, debug=asked.debug))
     return code if isinstance(code, int) else 0
 
 
-def _leave_at_once() -> Never:
+def _interrupted() -> int:
+    leave_at_the_next()  # threads that are still at work end between two chunks, and the interpreter waits for them
     terminal.tell("")
     terminal.tell("oci-binpkg: interrupted; what was sent stays there, run the command again to go on")
-    # workers may be in the middle of an upload: there is nothing to wait for, every file is staged under another name
-    os._exit(130)
+    return INTERRUPTED
 
 
 def _complain(error: BinpkgError) -> int:

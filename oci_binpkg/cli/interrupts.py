@@ -4,6 +4,10 @@ Python raises `KeyboardInterrupt` wherever the main thread happens to be. Betwee
 block that it guards, that leaves the lock taken for good: the threads of the command wait for it, and the command waits
 for its threads. So an interrupt that arrives within the standard library's machinery of threads is looked at again a
 moment later, unless the thread stands still there because it waits for others.
+
+The first Ctrl-C also cancels what the command does, so that its threads end between two chunks and the command ends in
+an orderly way. The second one does not wait for that: it ends the process where it is. Every file that was being
+written is staged under another name, so that even then nothing is half there.
 """
 
 from __future__ import annotations
@@ -12,10 +16,13 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Never
+
+from oci_binpkg import Cancel
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
@@ -25,6 +32,12 @@ LOOK_AGAIN: Final = 0.005
 
 GRACE: Final = 10.0
 """Seconds that an interrupted command has for tidying up; then it is interrupted in that, too."""
+
+PAIR: Final = 0.5
+"""Seconds within which two interrupts are one: a terminal and a parent process both send it."""
+
+INTERRUPTED: Final = 130
+"""The exit code of a command that Ctrl-C ended, as shells have it."""
 
 # by their names: importing all of them would cost each command some milliseconds
 _LIBRARY: Final = os.path.dirname(threading.__file__)
@@ -41,13 +54,17 @@ class Interrupts:
     """The handler of SIGINT while a command runs, and of the timer with which it looks again."""
 
     def __init__(self) -> None:
+        self.cancel = Cancel()
+        self._first: float | None = None
         self._last: tuple[FrameType, int] | None = None
         # interrupts come in pairs, from a terminal and a parent: nothing here may mind being interrupted itself
         self._before = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)
         self._ticking = False
 
-    def hear(self, _number: int, frame: FrameType | None) -> None:
+    def hear(self, number: int, frame: FrameType | None) -> None:
         """Raise `KeyboardInterrupt`, now or in a moment. Called by the interpreter, on the main thread."""
+        if number == signal.SIGINT:
+            self._count(time.monotonic())
         if frame is not None and self._must_wait(frame):
             self._last = (frame, frame.f_lasti)
             self._hear_again(LOOK_AGAIN)
@@ -71,6 +88,14 @@ class Interrupts:
             signal.signal(signal.SIGALRM, handler)
             signal.setitimer(signal.ITIMER_REAL, *timer)
 
+    def _count(self, now: float) -> None:
+        """Cancel what the command does; end the process if that was asked for before."""
+        if self._first is None:
+            self._first = now
+            self.cancel.cancel()
+        elif now - self._first > PAIR:
+            leave_at_once()
+
     def _hear_again(self, seconds: float) -> None:
         self._ticking = True
         signal.signal(signal.SIGALRM, self.hear)
@@ -88,7 +113,7 @@ class Interrupts:
 
 @contextmanager
 def orderly_interrupts() -> Iterator[None]:
-    """Raise interrupts with care inside of this context.
+    """Raise interrupts with care inside of this context, and at the first cancel what `cancelled_by_interrupt` returns.
 
     Nothing is changed on other threads than the main one, and where somebody else deals with SIGINT or it is ignored.
     """
@@ -104,6 +129,23 @@ def orderly_interrupts() -> Iterator[None]:
         interrupts.end()
         sys.unraisablehook = hook
         signal.signal(signal.SIGINT, handler)
+
+
+def cancelled_by_interrupt() -> Cancel:
+    """Return what Ctrl-C cancels now: it belongs to whoever handles the signal."""
+    handler = getattr(signal.getsignal(signal.SIGINT), "__self__", None)
+    return handler.cancel if isinstance(handler, Interrupts) else Cancel()
+
+
+def leave_at_the_next() -> None:
+    """End the process at the next Ctrl-C: an interrupted command is on its way out, and its threads may take long."""
+    if threading.current_thread() is threading.main_thread() and _is_ours():
+        signal.signal(signal.SIGINT, lambda _number, _frame: leave_at_once())
+
+
+def leave_at_once() -> Never:
+    """End the process where it is. Nothing is written any more, and no thread is waited for."""
+    os._exit(INTERRUPTED)
 
 
 def comes_of_interrupt(error: BaseException) -> bool:

@@ -61,14 +61,20 @@ class _StaleConnectionError(http.client.RemoteDisconnected):
 class _ConnectionState:
     """What connections of one session know beside what urllib3 passes on."""
 
-    def __init__(self, idle: float, clock: Callable[[], float]) -> None:
+    def __init__(self, idle: float, clock: Callable[[], float], go_on: Callable[[], None]) -> None:
         self.idle = idle
+        self._go_on = go_on
         self.clock = clock
         self.target = "/"
         self.origin: Origin | None = None
         self.reader: FramedReader | None = None
         self.sock: weakref.ref[Any] | None = None
         """Where the last connection was made, or the last request went."""
+
+    def uses(self, sock: Any) -> None:
+        """Take note of where the next request goes. Raises `CancelledError` where that would not be ended any more."""
+        self.sock = weakref.ref(sock)
+        self._go_on()
 
     def answered(self, reader: FramedReader) -> None:
         """Take note of the reader of the answer that is begun."""
@@ -92,12 +98,12 @@ class _Connection(HTTPConnection):
         self._served = 0
         if self.sock is not None:
             self.sock.settimeout(self._wire.idle)
-            self._wire.sock = weakref.ref(self.sock)
+            self._wire.uses(self.sock)
 
     def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
         """Send the target byte for byte; urllib3 has changed the case of escapes in it."""
         if self.sock is not None:
-            self._wire.sock = weakref.ref(self.sock)
+            self._wire.uses(self.sock)
         super().putrequest(method, self._wire.target if url.startswith("/") else url, *args, **kwargs)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
@@ -302,7 +308,7 @@ class WireSession:
         self._settings = settings
         self._go_on = go_on
         self._clock = clock
-        self._wire = _ConnectionState(settings.timeouts.idle, clock)
+        self._wire = _ConnectionState(settings.timeouts.idle, clock, go_on)
         self._session = _NoRedirectSession()
         self._session.trust_env = False
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))

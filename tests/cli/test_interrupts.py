@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from subprocess import PIPE
 from types import FrameType
 from typing import Any
 
 import pytest
 
-from oci_binpkg.cli.interrupts import GRACE, LOOK_AGAIN, Interrupts, comes_of_interrupt, orderly_interrupts
+from oci_binpkg.cli.interrupts import (
+    GRACE,
+    LOOK_AGAIN,
+    PAIR,
+    Interrupts,
+    cancelled_by_interrupt,
+    comes_of_interrupt,
+    orderly_interrupts,
+)
+from tests.support.command_line import unmeasured_environment
+from tests.support.fake_registry import Answer, FakeRegistry
+from tests.support.spack_trees import Sketch, spack_tree
+
+SOON = GRACE - 1
+"""Seconds on a busy machine; whoever is waited for longer than that is interrupted once more."""
 
 
 @pytest.fixture(autouse=True)
@@ -140,3 +157,94 @@ def test_tidying_up_that_never_ends_is_interrupted_too() -> None:
     done = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 130
     assert done.stderr == "\noci-binpkg: interrupted; what was sent stays there, run the command again to go on\n"
+
+
+def test_the_first_interrupt_cancels_what_the_command_does(timers: list[float]) -> None:
+    with orderly_interrupts():
+        cancel = cancelled_by_interrupt()
+        assert not cancel.is_cancelled
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert cancel.is_cancelled
+    assert not cancelled_by_interrupt().is_cancelled  # of nobody
+
+
+def test_two_interrupts_at_once_are_one_and_a_later_one_ends_the_process(
+    timers: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal and a parent process send one each."""
+    moments = iter([0.0, PAIR / 2, PAIR * 2])
+    monkeypatch.setattr("oci_binpkg.cli.interrupts.time", type("Clock", (), {"monotonic": lambda: next(moments)}))
+
+    class Left(BaseException):
+        pass
+
+    def leave() -> None:
+        raise Left
+
+    monkeypatch.setattr("oci_binpkg.cli.interrupts.leave_at_once", leave)
+    interrupts = Interrupts()
+    for expected in (KeyboardInterrupt, KeyboardInterrupt, Left):
+        with pytest.raises(expected):
+            interrupts.hear(signal.SIGINT, sys._getframe())
+
+
+PUSHING = """
+import atexit, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from oci_binpkg.cli.app import main
+atexit.register(print, "the end")
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("stalled", ["POST", "PUT"])
+def test_an_interrupted_push_ends_in_order_and_at_once(tmp_path: Path, stalled: str) -> None:
+    """Whatever it waits for: an answer to a request of any kind."""
+    tree = spack_tree(tmp_path / "opt", [Sketch(f"part{n}", files={"data": os.urandom(1 << 20)}) for n in range(6)])
+    asked, hold = threading.Event(), threading.Event()
+
+    def never(_: Any) -> Answer:
+        asked.set()
+        hold.wait(60)
+        return Answer(503)
+
+    with FakeRegistry() as registry:
+        registry.fault(stalled, "/blobs/uploads/", times=0, answer=never)
+        words = ["push", f"oci+http://{registry.host}/apps", "--store", str(tree.root)]
+        layers = tmp_path / "layers"
+        environment = {**unmeasured_environment(), "OCI_BINPKG_LAYER_CACHE": str(layers)}
+        argv = [sys.executable, "-c", PUSHING, *words]
+        with subprocess.Popen(argv, stdout=PIPE, stderr=PIPE, text=True, env=environment) as process:
+            assert asked.wait(60)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=SOON)
+        hold.set()
+    assert process.returncode == 130, err
+    assert err.endswith("oci-binpkg: interrupted; what was sent stays there, run the command again to go on\n")
+    assert "Traceback" not in err
+    assert "the end" in out  # the interpreter went its whole way out
+
+
+STAYING = """
+import signal, threading
+from oci_binpkg.cli import app
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+def stay(**_):
+    threading.Thread(target=threading.Event().wait).start()
+    signal.raise_signal(signal.SIGINT)
+
+app.app = stay
+app.main([])
+"""
+
+
+def test_a_second_interrupt_does_not_wait_for_threads() -> None:
+    with subprocess.Popen([sys.executable, "-c", STAYING], stderr=PIPE, text=True) as process:
+        assert process.stderr
+        assert process.stderr.readline() == "\n"
+        assert "interrupted" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=SOON) == 130
+        assert process.stderr.read() == ""
