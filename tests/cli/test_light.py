@@ -12,6 +12,8 @@ import pytest
 from oci_binpkg.client import Client
 from oci_binpkg.errors import LocalDiskError, NotFoundError
 from tests.support.command_line import Ended, binpkg, binpkg_on_terminal
+from tests.support.fake_registry import Bearer, FakeRegistry
+from tests.support.spack_trees import Sketch, spack_tree
 
 LOG = logging.getLogger("oci_binpkg.ops.a_room")
 FIND = ("find", "--from", "oci-layout:x")
@@ -159,3 +161,29 @@ def test_what_follows_two_dashes_is_for_the_container(monkeypatch: pytest.Monkey
     ended = binpkg("run", "oci-layout:x:y", "--", "greet", "--debug", "-v", "--log-file", "x")
     assert ended == Ended(7, "", "")
     assert got == ["greet", "--debug", "-v", "--log-file", "x"]
+
+
+REQUEST = re.compile(r"debug: (GET|HEAD|POST|PUT|PATCH) http://\S+: \d{3} in \d+\.\d+ s, .*")
+
+
+def test_a_push_shows_each_request_once_with_status_and_time(isolated_home: Path, tmp_path: Path) -> None:
+    tree = spack_tree(
+        tmp_path / "store", [Sketch("zlib", "1.3", files={"lib/z": b"z"}), Sketch("app", depends=["zlib"])]
+    )
+    with FakeRegistry(auth=Bearer("user", CANARY)) as registry:
+        assert binpkg("login", registry.host, "-u", "user", "--password-stdin", stdin=f"{CANARY}\n").code == 0
+        registry.clear()
+        ended = binpkg(
+            *("push", f"oci://{registry.host}/apps", "--store", tree.root, "--update-index", "--debug"),
+            *("--log-file", tmp_path / "log"),
+        )
+        asked = len(registry.log)
+    assert ended.code == 0, ended.err
+    lines = ended.err.splitlines()
+    requests = [line for line in lines if REQUEST.fullmatch(line)]
+    assert len(requests) == asked > 20
+    assert all(line.startswith(("debug: ", "info: ", "pushed ", registry.host)) for line in lines)
+    assert any("is pushed" in line for line in lines)
+    written = (tmp_path / "log").read_text()
+    assert [line for line in requests if line.removeprefix("debug: ") not in written] == []
+    assert CANARY not in ended.err + written
