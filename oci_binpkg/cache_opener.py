@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class TrustFlags:
-    """What the flags say of signatures: the key to sign with, or that nothing is signed, and whether they are checked.
+class AskedTrust:
+    """What a caller asks of signatures: the key to sign with, or that nothing is signed, and whether they are checked.
 
     `check` None is what the configuration says of the cache, else what is usual for its kind. With `index` a signed
     index is asked for.
@@ -122,7 +122,7 @@ class CacheOpener:
         return " ".join([*words, "signed" if rule.require and rule.explicit else ""]).strip()
 
     def cache(
-        self, text: str, flags: TrustFlags | None = None, *, writing: bool = False, view: str | None = None
+        self, text: str, flags: AskedTrust | None = None, *, writing: bool = False, view: str | None = None
     ) -> ReadableCache:
         """Open a cache to read it; with `writing` where it is written to.
 
@@ -131,31 +131,31 @@ class CacheOpener:
         location, trust = self._place(text, flags, view, writing=writing)
         return self._opener(location).cache(location, trust)
 
-    def writable(self, text: str, flags: TrustFlags | None = None, *, view: str | None = None) -> WritableCache:
+    def writable(self, text: str, flags: AskedTrust | None = None, *, view: str | None = None) -> WritableCache:
         """Open a cache to write to it, `view` as in `cache`. Raises `UnsupportedError` for one that is only read."""
         location, trust = self._place(text, flags, view, writing=True)
         return self._opener(location).writable(location, trust)
 
-    def _place(self, text: str, flags: TrustFlags | None, view: str | None, *, writing: bool) -> tuple[Location, Trust]:
+    def _place(self, text: str, flags: AskedTrust | None, view: str | None, *, writing: bool) -> tuple[Location, Trust]:
         location = self._whole(text, writing=writing)
         location = location if view is None else replace(location, view=view)
-        return location, self._trust(location, flags or TrustFlags(), writing=writing)
+        return location, self._trust(location, flags or AskedTrust(), writing=writing)
 
     def searched(self, text: str) -> ReadableCache:
         """Open a cache whose index is believed without its packages being looked at.
 
         So the index itself has to be signed where somebody said that the cache has to be.
         """
-        return self.cache(text, TrustFlags(index=self.rule(text).require and self.rule(text).explicit))
+        return self.cache(text, AskedTrust(index=self.rule(text).require and self.rule(text).explicit))
 
-    def target(self, text: str, flags: TrustFlags) -> WritableCache:
+    def target(self, text: str, flags: AskedTrust) -> WritableCache:
         """Open a cache to write to. Raises `UsageError` if it is signed and no key is given."""
         cache = self.writable(text, flags)
         # packages are usually signed on mirrors
         self._signing_is_settled(text, flags, usual=cache.images is None)
         return cache
 
-    def images(self, text: str, flags: TrustFlags) -> KeepsImages:
+    def images(self, text: str, flags: AskedTrust) -> KeepsImages:
         """Open a cache to write images to, and packages. Raises as `target`."""
         location = self._whole(text, writing=True)
         cache = self._opener(location).images(location, self._trust(location, flags, writing=True))
@@ -166,20 +166,20 @@ class CacheOpener:
         """Return what the configuration asks of a cache."""
         return self._rule(self.location(text, writing=writing))
 
-    def index_is_settled(self, text: str, flags: TrustFlags) -> None:
+    def index_is_settled(self, text: str, flags: AskedTrust) -> None:
         """Raise `UsageError` if an index that has to be signed is about to be written without a key."""
         location = self.location(text, writing=True)
         if not flags.key and flags.check is not False and (flags.index or _signed_index(location)):
             raise UsageError(f"the index of {text} has to be signed", hint=Hint(Step.SIGN_INDEX))
 
-    def _signing_is_settled(self, text: str, flags: TrustFlags, *, usual: bool) -> None:
+    def _signing_is_settled(self, text: str, flags: AskedTrust, *, usual: bool) -> None:
         rule = self._rule(self.location(text, writing=True))
         if rule.require and (usual or rule.explicit) and not flags.key and not flags.unsigned:
             raise UsageError(f"{text} holds packages that are signed", hint=Hint(Step.SIGN_PACKAGES))
 
     def images_at(self, location: Location, check: bool | None = None) -> KeepsImages:
         """Open the cache at a location to read images, which must be one that keeps them."""
-        return self._opener(location).images(location, self._trust(location, TrustFlags(check)))
+        return self._opener(location).images(location, self._trust(location, AskedTrust(check)))
 
     def objects(self, text: str, *, writing: bool = False) -> Objects:
         """Open the files of a mirror. Raises `UsageError` for another kind of cache."""
@@ -237,7 +237,7 @@ class CacheOpener:
         name = location.configured.name if isinstance(location, ConfiguredLocation) else ""
         return settings.trust.rule(location, name, settings.caches)
 
-    def _trust(self, location: Location, flags: TrustFlags, *, writing: bool = False) -> Trust:
+    def _trust(self, location: Location, flags: AskedTrust, *, writing: bool = False) -> Trust:
         """Return what is asked of signatures at a location: what the configuration says, and what the flags add.
 
         Raises `UsageError` for a flag that takes back what `[trust]` asks for.
@@ -275,13 +275,13 @@ class CacheOpener:
         from oci_binpkg.ops.base_images import BaseImages
 
         location = parse_base(text)
-        trust = self._trust(location, TrustFlags())
+        trust = self._trust(location, AskedTrust())
         return BaseImages(self._opener(location).store(location, trust), location.reference)
 
     def image(self, text: str, check: bool | None = None) -> tuple[Store, str]:
         """Return the store that an image is in, as it may be read there, and the image's tag or digest."""
         location = self.image_location(text)
-        return self._opener(location).store(location, self._trust(location, TrustFlags(check))), location.reference
+        return self._opener(location).store(location, self._trust(location, AskedTrust(check))), location.reference
 
     @cached_property
     def patience(self) -> Patience:
@@ -313,7 +313,7 @@ def _signed_index(location: Location) -> bool:
     return isinstance(location, ConfiguredLocation) and location.configured.signed_index
 
 
-def _not_taken_back(location: Location, flags: TrustFlags, rule: Rule) -> UsageError:
+def _not_taken_back(location: Location, flags: AskedTrust, rule: Rule) -> UsageError:
     return UsageError(
         f"{location.text} has to be signed, says {rule.where}",
         hint=Hint(Step.KEEP_RULE_WRITING if flags.unsigned else Step.KEEP_RULE_READING),

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Literal, Self, Unpack
 
-from oci_binpkg.cache_opener import TrustFlags
+from oci_binpkg.cache_opener import AskedTrust
 from oci_binpkg.cancel import Cancel, CancelledError
 from oci_binpkg.config.caches import CacheKeys, CacheSettings
 from oci_binpkg.config.settings import Settings, config_path, load_lock_timeout, load_settings, patience
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from oci_binpkg.signing.keyring import Key
     from oci_binpkg.transport.credentials import Credential
 
-__all__ = ["Client", "TrustFlags"]
+__all__ = ["AskedTrust", "Client"]
 
 CacheLike = str | Repository | Reference
 """A cache, or an image in one: as on the command line, or a value. A repository is that of a registry."""
@@ -140,7 +140,7 @@ class Client:
 
         with self._operation() as work:
             chosen = _only(only)
-            text, flags, parsed = _text(cache), TrustFlags(key=key, unsigned=unsigned), _parsed(queries)
+            text, flags, parsed = _text(cache), AskedTrust(key=key, unsigned=unsigned), _parsed(queries)
             if tag:
                 check_tag(tag)
             installs = work.installs(store)
@@ -209,7 +209,7 @@ class Client:
             return push_image(
                 installs,
                 select(installs, parsed),
-                work.opener.images(_text(cache), TrustFlags(key=key, unsigned=unsigned)),
+                work.opener.images(_text(cache), AskedTrust(key=key, unsigned=unsigned)),
                 work.packer(installs, compression),
                 tag,
                 base=work.base_images(base_image),
@@ -234,10 +234,10 @@ class Client:
         from oci_binpkg.ops.copy import copy_cache
 
         with self._operation() as work:
-            parsed, flags = _parsed(queries), TrustFlags(None, key, unsigned)
-            work.opener.index_is_settled(_text(target), TrustFlags(key=key))
+            parsed, flags = _parsed(queries), AskedTrust(None, key, unsigned)
+            work.opener.index_is_settled(_text(target), AskedTrust(key=key))
             opened = work.opener.target(_text(target), flags)
-            read = work.opener.cache(_text(source), TrustFlags(check_signature))
+            read = work.opener.cache(_text(source), AskedTrust(check_signature))
             return copy_cache(read, opened, parsed, observer=work.observer)
 
     # Get and run
@@ -265,7 +265,7 @@ class Client:
         with self._operation() as work:
             parsed = _parsed(queries)
             installs = work.tree(root)
-            opener, flags = work.opener.installing_into(installs), TrustFlags(check_signature)
+            opener, flags = work.opener.installing_into(installs), AskedTrust(check_signature)
             sources = Sources([opener.cache(text, flags) for text in _texts(caches)], work.observer)
             options = InstallOptions(
                 *(force, allow_missing, allow_stale, dry_run, work.jobs(jobs)),
@@ -331,7 +331,7 @@ class Client:
         from oci_binpkg.ops.sources import Sources
 
         with self._operation() as work:
-            parsed, flags = _parsed(queries), TrustFlags(check_signature)
+            parsed, flags = _parsed(queries), AskedTrust(check_signature)
             sources = Sources([work.opener.cache(text, flags) for text in _texts(caches)], work.observer)
             return download_packages(sources, parsed, os.fspath(destination))
 
@@ -393,7 +393,7 @@ class Client:
             if store and cache:
                 raise UsageError("a cache or a tree is searched, not both", hint="ask one place at a time")
             if cache:
-                return find_cached(work.opener.cache(_text(cache), TrustFlags(check_signature)), parsed, work.observer)
+                return find_cached(work.opener.cache(_text(cache), AskedTrust(check_signature)), parsed, work.observer)
             return find_installed(work.installs(store), parsed)
 
     def search(
@@ -449,7 +449,7 @@ class Client:
 
         with self._operation() as work:
             (parsed,) = _parsed(query)
-            return show_package(work.opener.cache(_text(cache), TrustFlags(check_signature)), parsed, work.observer)
+            return show_package(work.opener.cache(_text(cache), AskedTrust(check_signature)), parsed, work.observer)
 
     def inspect(self, cache_or_image: CacheLike, *, check_signature: bool | None = None) -> CacheInfo | list[ImageInfo]:
         """Return what a cache is made of, or (with a tag or digest) an image: one value for each platform."""
@@ -481,7 +481,7 @@ class Client:
         from oci_binpkg.ops.save_specs import specs_in
 
         with self._operation() as work:
-            parsed, flags = _parsed(queries), TrustFlags(check_signature)
+            parsed, flags = _parsed(queries), AskedTrust(check_signature)
             specs = specs_in(work.installs(store), parsed, present=True)
             texts = _texts(caches)
             answers = [check_packages(work.opener.cache(text, flags), text, specs, thorough=thorough) for text in texts]
@@ -507,7 +507,7 @@ class Client:
             if store and cache:
                 raise UsageError("a cache or a tree is searched, not both", hint="ask one place at a time")
             if cache:
-                opened = work.opener.cache(_text(cache), TrustFlags(check_signature))
+                opened = work.opener.cache(_text(cache), AskedTrust(check_signature))
                 return save_specs(documents(opened, parsed, work.observer), os.fspath(destination))
             installs = work.installs(store)
             return save_specs(((spec, installs.graph) for spec in specs_in(installs, parsed)), os.fspath(destination))
@@ -528,7 +528,7 @@ class Client:
         With `view`, the packages that match a query (all, without one) are entered in the indices of these parts of a
         mirror.
         """
-        return self._write_index("update", cache, queries, view, TrustFlags(check_signature, key))
+        return self._write_index("update", cache, queries, view, AskedTrust(check_signature, key))
 
     def index_rebuild(
         self,
@@ -540,7 +540,7 @@ class Client:
         key: str = "",
     ) -> list[IndexReport]:
         """Read every package and write the index, or the views, anew; otherwise as `index_update`."""
-        return self._write_index("rebuild", cache, queries, view, TrustFlags(check_signature, key))
+        return self._write_index("rebuild", cache, queries, view, AskedTrust(check_signature, key))
 
     def index_check(
         self, cache: CacheLike, *, view: str | Iterable[str] = (), check_signature: bool | None = None
@@ -550,7 +550,7 @@ class Client:
 
         with self._operation() as work:
             # nothing but the index is read here: that is what has to be signed
-            flags, text = TrustFlags(check_signature, index=check_signature is True), _text(cache)
+            flags, text = AskedTrust(check_signature, index=check_signature is True), _text(cache)
             views = work.views(text, view, writing=False)
             if views:
                 whole = work.opener.cache(text, flags, view="")
@@ -735,7 +735,7 @@ class Client:
         cache: CacheLike,
         queries: Queries,
         view: str | Iterable[str],
-        flags: TrustFlags,
+        flags: AskedTrust,
     ) -> list[IndexReport]:
         from oci_binpkg.ops.index import rebuild_indices, update_indices
 

@@ -391,3 +391,14 @@ def test_help_answers_without_loading_what_commands_need(option: str) -> None:
     assert "oci_binpkg.cli.app" in loaded
     heavy = {name for name in loaded if name.split(".")[0] in {"requests", "rich", "docker"}}
     assert heavy == set()
+
+
+def test_the_process_is_ended_in_one_place_only() -> None:
+    """After a second Ctrl-C; everything else goes its way out, so that locks are released and files are closed."""
+    exits = [
+        where(module, node)
+        for module, node in nodes()
+        if isinstance(node, ast.Attribute) and node.attr in {"_exit", "abort"}
+        if isinstance(node.value, ast.Name) and node.value.id == "os"
+    ]
+    assert [place.rpartition(":")[0] for place in exits] == ["oci_binpkg/cli/interrupts.py"]

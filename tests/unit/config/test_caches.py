@@ -5,7 +5,7 @@ import pwd
 
 import pytest
 
-from oci_binpkg.cache_opener import CacheOpener, ConfiguredLocation, TrustFlags
+from oci_binpkg.cache_opener import AskedTrust, CacheOpener, ConfiguredLocation
 from oci_binpkg.cli.hints import words
 from oci_binpkg.config.caches import Access, CacheEndpoint, has_login, shown
 from oci_binpkg.config.settings import Settings, load_settings
@@ -397,10 +397,10 @@ def test_a_view_and_a_login_reach_the_cache(home, monkeypatch):
 @pytest.mark.parametrize(
     ("signed", "flags", "message"),
     [
-        ("false", TrustFlags(), ""),
-        ("false", TrustFlags(unsigned=True), ""),
-        ("true", TrustFlags(), "add --key KEY"),
-        ("true", TrustFlags(unsigned=True), ""),
+        ("false", AskedTrust(), ""),
+        ("false", AskedTrust(unsigned=True), ""),
+        ("true", AskedTrust(), "add --key KEY"),
+        ("true", AskedTrust(unsigned=True), ""),
     ],
 )
 @pytest.mark.parametrize("url", ["file://{home}/m", "oci-layout:{home}/l"])
