@@ -7,7 +7,6 @@ import than a look into an image layout takes to run.
 from __future__ import annotations
 
 import copy
-import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ from oci_binpkg.file_lock import Patience
 from oci_binpkg.signing.index_trust import IndexTrust
 from oci_binpkg.signing.judge import BELIEVING, CountingKeys, Judge, check_counts
 from oci_binpkg.signing.statement import Site
+from oci_binpkg.times import SYSTEM_TIME, Time
 
 if TYPE_CHECKING:
     from oci_binpkg.cache.protocol import KeepsImages, ReadableCache, WritableCache
@@ -70,6 +70,7 @@ class CacheOpener:
         observer: Observer,
         connections: Callable[[], Connections] | None = None,
         cancel: Cancel | None = None,
+        time: Time = SYSTEM_TIME,
     ) -> None:
         self._settings = settings
         self.observer = observer
@@ -77,6 +78,7 @@ class CacheOpener:
         self._installs: ChangeableTree | None = None
         self._connect = connections
         self._cancel = cancel or Cancel()
+        self._time = time
 
     def location(self, text: str, *, writing: bool = False) -> Location:
         """Return where a CACHE or CACHE:TAG is; a configured name stands for its address to read or to write."""
@@ -286,7 +288,7 @@ class CacheOpener:
     @cached_property
     def patience(self) -> Patience:
         """How long to wait for locks; the observer hears what for."""
-        return patience(self._settings.lock_timeout, self.observer, self._cancel.sleep)
+        return patience(self._settings.lock_timeout, self.observer, self._time)
 
     @cached_property
     def connections(self) -> Connections:
@@ -295,7 +297,7 @@ class CacheOpener:
             return self._connect()
         from oci_binpkg.connections import Connections
 
-        return Connections(self._settings, self.observer, cancel=self._cancel)
+        return Connections(self._settings, self.observer, cancel=self._cancel, time=self._time)
 
     def _opener(self, location: Location) -> Opener:
         endpoint = location.endpoint if isinstance(location, ConfiguredLocation) else ANYWHERE
@@ -303,7 +305,7 @@ class CacheOpener:
             lambda repository: self.connections.registry(repository, endpoint),
             _speaks_plain_http,
             lambda url: self.connections.objects(url, endpoint),
-            lambda turn: _pause(turn, self._cancel.sleep),
+            lambda turn: _pause(turn, self._time),
             self.observer,
             self.patience,
         )
@@ -326,6 +328,6 @@ def _speaks_plain_http(host: str) -> bool:
     return plain_http_on_loopback(host)
 
 
-def _pause(_turn: int, sleep: Callable[[float], None]) -> None:
+def _pause(_turn: int, time: Time) -> None:
     """Wait a random moment, so that writers of one index get out of step."""
-    sleep(random.uniform(0.2, 2.0))  # noqa: S311 - spreads writers
+    time.sleep(time.between(0.2, 2.0))

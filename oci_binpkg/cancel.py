@@ -7,10 +7,12 @@ single packages lets it pass.
 
 from __future__ import annotations
 
-import time
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
+
+from oci_binpkg.times import SYSTEM_TIME, Time
 
 LOOKS: Final = 0.05
 """Seconds between two looks while an operation waits."""
@@ -63,10 +65,14 @@ class Cancel:
         if self.is_cancelled:
             raise CancelledError
 
-    def sleep(self, seconds: float) -> None:
+    def within(self, time: Time) -> Time:
+        """Return a time whose sleep ends, with `CancelledError`, as soon as somebody cancels."""
+        return replace(time, sleep=lambda seconds: self.sleep(seconds, time))
+
+    def sleep(self, seconds: float, time: Time = SYSTEM_TIME) -> None:
         """Wait, in seconds. Raises `CancelledError` as soon as somebody cancels."""
-        end = time.monotonic() + seconds
+        end = time.clock() + seconds
         self.check()
-        while (left := end - time.monotonic()) > 0:
+        while (left := end - time.clock()) > 0:
             time.sleep(min(left, LOOKS))
             self.check()

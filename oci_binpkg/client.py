@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -27,6 +26,7 @@ from oci_binpkg.model.arch import this_platform
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.reference import Reference, Repository, check_host, check_tag, check_view, is_loopback
 from oci_binpkg.operation import Operation, StrPath, is_no_text
+from oci_binpkg.times import SYSTEM_TIME, Time
 
 if TYPE_CHECKING:
     from oci_binpkg.cache.protocol import ReadableCache
@@ -64,7 +64,7 @@ class Client:
     `config` is the path of a configuration file or settings; without it the user's own configuration and the
     environment are read when they are first needed. `observer` hears events, from any thread. `layer_cache` is the
     folder of packed layers, in place of the configured one. `credentials` are logins by host, which go before what
-    docker and podman keep. `cancel` stops whatever is running. `clock` returns seconds since the epoch.
+    docker and podman keep. `cancel` stops whatever is running. `time` has the clocks and the sleep.
 
     A CACHE is an address (`oci://HOST/NAME`, `oci-layout:PATH`, a mirror's URL) or a configured name. Methods raise
     subclasses of `BinpkgError`; what failed for single packages stands in their reports. A context manager: `close`
@@ -79,14 +79,14 @@ class Client:
         layer_cache: StrPath | None = None,
         credentials: Mapping[str, Credential] | None = None,
         cancel: Cancel | None = None,
-        clock: Callable[[], float] = time.time,
+        time: Time = SYSTEM_TIME,
     ) -> None:
         self._config = config
         self._observer = observer
         self._layer_cache_folder = os.fspath(layer_cache) if layer_cache is not None else ""
         self._credentials = credentials
         self._cancel = cancel
-        self._clock = clock
+        self._time = time
         self._closing = ExitStack()
 
     def __enter__(self) -> Self:
@@ -273,7 +273,7 @@ class Client:
                 accept_present=accept_present,
                 pin_newest=pin_newest,
                 signers=opener.signers,
-                clock=work.clock,
+                time=work.time,
                 cancel=work.cancel,
             )
             return install_packages(installs, sources, parsed, options, work.observer)
@@ -303,7 +303,7 @@ class Client:
                 layers=work.layer_cache,
                 accept_present=accept_present,
                 signers=opener.signers,
-                clock=work.clock,
+                time=work.time,
                 cancel=work.cancel,
             )
             return install_resolved(
@@ -431,7 +431,7 @@ class Client:
 
             wait = DEFAULT_TTL if ttl is None else ttl
             refresh = Refresh(
-                settings.catalog, caches, read, work.clock, wait, offline, cache, work.observer, work.patience
+                settings.catalog, caches, read, wait, offline, cache, work.observer, work.patience, work.time
             )
             try:
                 found = find_in_catalog(refresh, parsed, family="" if all_arch else this_platform().architecture)
@@ -691,7 +691,7 @@ class Client:
             lambda: self.settings,
             self._observer,
             cancel,
-            clock=self._clock,
+            time=self._time,
             temporary=lambda: self._temporary,
             layer_cache=self._layer_cache_folder,
             credentials=self._credentials,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -20,6 +19,7 @@ from oci_binpkg.events import Observer, Warnings
 from oci_binpkg.model.reference import Repository, is_loopback
 from oci_binpkg.store.registry.api import RegistrySettings
 from oci_binpkg.store.registry.repository import RegistryStore
+from oci_binpkg.times import SYSTEM_TIME, Time
 from oci_binpkg.transport.auth import TokenCache
 from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.credentials import Credential, CredentialFiles, Keychain
@@ -47,10 +47,12 @@ class Connections:
         observer: Observer,
         credentials: Mapping[str, Credential] | None = None,
         cancel: Cancel | None = None,
+        time: Time = SYSTEM_TIME,
     ) -> None:
         self._settings = settings
         self._credentials = credentials or {}
         self._cancel = cancel or Cancel()
+        self._time = time
         self._observer = observer
         self._clients: dict[tuple[str, Access], RegistryHttpClient] = {}
         self._warn = Warnings(observer)
@@ -64,7 +66,7 @@ class Connections:
         servers = self._settings.servers.get(repository.host, ())
         settings = replace(usual, upload_origins=frozenset(map(str, servers)))
         client = self._client(f"{repository.scheme}://{host}", endpoint.access)
-        return RegistryStore(client, repository, settings=settings, observer=self._observer, sleep=self._cancel.sleep)
+        return RegistryStore(client, repository, settings=settings, observer=self._observer, time=self._time)
 
     def objects(self, url: str, endpoint: CacheEndpoint = ANYWHERE) -> Objects:
         """Open the files of a mirror at a `file://`, `http(s)://` or `s3://` URL, or one that fsspec knows."""
@@ -72,8 +74,8 @@ class Connections:
         if parts.scheme == "file":
             from oci_binpkg.objects.directory import FileObjects
 
-            waiting = patience(self._settings.lock_timeout, self._observer, self._cancel.sleep)
-            return FileObjects(unquote(parts.path), patience=waiting)
+            waiting = patience(self._settings.lock_timeout, self._observer, self._time)
+            return FileObjects(unquote(parts.path), time=self._time, patience=waiting)
         if parts.scheme == "s3":
             from oci_binpkg.objects.s3 import open_s3
 
@@ -110,11 +112,11 @@ class Connections:
 
     @cached_property
     def _gates(self) -> HostGates:
-        return HostGates(GateLimits(), clock=time.monotonic, sleep=self._cancel.sleep)
+        return HostGates(GateLimits(), self._time)
 
     @cached_property
     def _tokens(self) -> TokenCache:
-        return TokenCache(time.monotonic)
+        return TokenCache(self._time)
 
     @cached_property
     def files(self) -> CredentialFiles:
@@ -128,7 +130,7 @@ class Connections:
     @cached_property
     def keychain(self) -> Keychain:
         """The logins."""
-        waiting = patience(self._settings.lock_timeout, self._observer, self._cancel.sleep)
+        waiting = patience(self._settings.lock_timeout, self._observer, self._time)
         return Keychain(self.files, explicit=self._credentials, observer=self._observer, patience=waiting)
 
     def _keychain_with(self, host: str, access: Access) -> Keychain:
@@ -149,7 +151,7 @@ class Connections:
                 observer=self._observer,
                 gates=self._gates,
                 tokens=self._tokens,
-                sleep=self._cancel.sleep,
+                time=self._time,
                 cancel=self._cancel,
             )
         return self._clients[key]

@@ -6,7 +6,6 @@ import errno
 import fcntl
 import os
 import stat
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Final, TypeVar
 
 from oci_binpkg.disk import NotRegularError, kept_if_regular
 from oci_binpkg.errors import LocalDiskError
+from oci_binpkg.times import SYSTEM_TIME, Time
 
 _T = TypeVar("_T")
 
@@ -38,29 +38,28 @@ class LockTimeoutError(LocalDiskError):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to wait for a lock, in seconds, and the clock and sleep to do it with.
+    """How long to wait for a lock, in seconds.
 
     `tell` is called once with the path of a lock that is waited for longer than `NOTICE_SECONDS`.
     """
 
     timeout: float = LOCK_TIMEOUT
-    clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
     tell: Callable[[str], None] = _ignore
+    time: Time = SYSTEM_TIME
 
     def until(self, attempt: Callable[[], _T | None], path: str) -> _T | None:
         """Return what `attempt` returns once that is not None; None when the time is over."""
-        begun = self.clock()
+        begun = self.time.clock()
         pause = _FIRST_PAUSE
         told = False
         while (outcome := attempt()) is None:
-            waited = self.clock() - begun
+            waited = self.time.clock() - begun
             if waited >= self.timeout:
                 return None
             if waited >= NOTICE_SECONDS and not told:
                 told = True
                 self.tell(path)
-            self.sleep(min(pause, self.timeout - waited))
+            self.time.sleep(min(pause, self.timeout - waited))
             pause = min(2 * pause, _LONGEST_PAUSE)
         return outcome
 

@@ -20,6 +20,7 @@ from oci_binpkg.disk import foreign_writers
 from oci_binpkg.errors import EngineError, Hint, Step, UsageError
 from oci_binpkg.events import Event, Observer, Warnings
 from oci_binpkg.file_lock import Patience
+from oci_binpkg.times import Time
 
 if TYPE_CHECKING:
     from oci_binpkg.archive.layer_cache import LayerCache
@@ -73,7 +74,7 @@ class Operation:
         observer: Observer,
         cancel: Cancel,
         *,
-        clock: Callable[[], float],
+        time: Time,
         temporary: Callable[[], str],
         layer_cache: str = "",
         credentials: Mapping[str, Credential] | None = None,
@@ -81,7 +82,7 @@ class Operation:
         self._configure = settings
         self.observer = StoppableObserver(observer, cancel)
         self.cancel = cancel
-        self.clock = clock
+        self.time = cancel.within(time)
         self._warn = Warnings(self.observer)
         self._temporary = temporary
         self._layer_cache_folder = layer_cache
@@ -95,19 +96,19 @@ class Operation:
     @cached_property
     def opener(self) -> CacheOpener:
         """What opens caches."""
-        return CacheOpener(self.settings, self.observer, lambda: self.connections, self.cancel)
+        return CacheOpener(self.settings, self.observer, lambda: self.connections, self.cancel, self.time)
 
     @cached_property
     def connections(self) -> Connections:
         """What leads to registries and mirrors."""
         from oci_binpkg.connections import Connections
 
-        return Connections(self.settings, self.observer, self._credentials, self.cancel)
+        return Connections(self.settings, self.observer, self._credentials, self.cancel, self.time)
 
     @cached_property
     def patience(self) -> Patience:
         """How long to wait for locks; the observer hears what for."""
-        return patience(self.settings.lock_timeout, self.observer, self.cancel.sleep)
+        return patience(self.settings.lock_timeout, self.observer, self.time)
 
     def configured(self, name: str) -> CacheSettings:
         """Return a cache by its configured name. Raises `UsageError`."""
@@ -178,7 +179,7 @@ class Operation:
         return LayerCache(
             root,
             settings.layer_cache_size,
-            clock=self.clock,
+            time=self.time,
             patience=self.patience,
             shared=bool(foreign) and settings.shared,
         )

@@ -19,6 +19,7 @@ from oci_binpkg.model.content import Blob, Descriptor
 from oci_binpkg.model.reference import Repository, parse_repository
 from oci_binpkg.store.registry.api import ACCEPT, RegistrySettings
 from oci_binpkg.store.registry.repository import RegistryStore
+from oci_binpkg.times import Time
 from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.credentials import Credential, FixedCredential
 from oci_binpkg.transport.http import Request
@@ -105,10 +106,7 @@ class FaultBench:
             origin or self.proxy.url,
             credentials=FixedCredential(credential),
             settings=TransportSettings(**settings),
-            clock=clock or self.time.clock,
-            now=self.time.now,
-            sleep=sleep or self.time.sleep,
-            random=random,
+            time=Time(self.time.now, clock or self.time.clock, sleep or self.time.sleep, random),
             observer=self.events.append,
         )
         self.stack.callback(made.close)
@@ -119,9 +117,7 @@ class FaultBench:
             client or self.client(),
             self.repository(name),
             settings=RegistrySettings(**settings),
-            clock=self.time.clock,
-            sleep=self.time.sleep,
-            random=lambda: 0.5,
+            time=self.time.time,
             observer=self.events.append,
         )
 

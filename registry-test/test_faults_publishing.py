@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -232,10 +233,8 @@ def test_F46_storm(bench: FaultBench) -> None:
         return answer
 
     bench.on(Action(answer=enter, edit=leave), "GET", MANIFEST, times=0)
-    gates = HostGates(GateLimits(), clock=bench.time.clock, sleep=bench.time.sleep)
-    client = RegistryHttpClient(
-        bench.proxy.url, clock=bench.time.clock, sleep=bench.time.sleep, random=lambda: 0.01, gates=gates
-    )
+    gates = HostGates(GateLimits(), bench.time.time)
+    client = RegistryHttpClient(bench.proxy.url, time=replace(bench.time.time, random=lambda: 0.01), gates=gates)
     bench.stack.callback(client.close)
 
     def work(_number: int) -> str:

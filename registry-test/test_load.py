@@ -23,6 +23,7 @@ from oci_binpkg.events import Event, Retrying
 from oci_binpkg.model.content import Blob
 from oci_binpkg.model.reference import Repository
 from oci_binpkg.store.registry.repository import RegistryStore
+from oci_binpkg.times import Time
 from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.credentials import FixedCredential
 from oci_binpkg.transport.gate import GateLimits, HostGates
@@ -43,6 +44,7 @@ class QuickTime:
     def __init__(self, factor: float) -> None:
         self.factor = factor
         self._begin = time.monotonic()
+        self.time = Time(self.now, self.clock, self.sleep, random.Random(SEED).random)
 
     def clock(self) -> float:
         return 1000.0 + (time.monotonic() - self._begin) * self.factor
@@ -77,8 +79,7 @@ class Crowd:
         return RegistryStore(
             self.client,
             self.bench.repository(),
-            clock=self.quick.clock,
-            sleep=self.quick.sleep,
+            time=self.quick.time,
             observer=self.events.append,
         )
 
@@ -101,12 +102,11 @@ class Crowd:
 
 def crowd(bench: FaultBench, factor: float, *, limits: GateLimits | None = None, **timeouts: float) -> Crowd:
     quick = QuickTime(factor)
-    gates = HostGates(limits or GateLimits(), clock=quick.clock, sleep=quick.sleep)
+    gates = HostGates(limits or GateLimits(), quick.time)
     settings = quick.settings(**timeouts)
     events: list[Event] = []
     client = RegistryHttpClient(
-        bench.proxy.url, clock=quick.clock, now=quick.now, sleep=quick.sleep, gates=gates, settings=settings,
-        random=random.Random(SEED).random, observer=events.append,
+        bench.proxy.url, time=quick.time, gates=gates, settings=settings, observer=events.append,
     )  # fmt: skip
     bench.stack.callback(client.close)
     made = Crowd(bench, quick, client, gates, events)
@@ -306,15 +306,12 @@ def soak(registry: RealRegistry, stack: ExitStack, count: int, share: float) -> 
     bench = FaultBench(registry, stack)
     bench.ask_for_tokens(lifetime=10**6)
     quick = QuickTime(20)
-    gates = HostGates(GateLimits(), clock=quick.clock, sleep=quick.sleep)
+    gates = HostGates(GateLimits(), quick.time)
     client = RegistryHttpClient(
-        bench.proxy.url, credentials=FixedCredential(USER), clock=quick.clock, now=quick.now, sleep=quick.sleep,
-        gates=gates, random=random.Random(SEED).random, settings=quick.settings(),
+        bench.proxy.url, credentials=FixedCredential(USER), time=quick.time, gates=gates, settings=quick.settings(),
     )  # fmt: skip
     stack.callback(client.close)
-    store = RegistryStore(
-        client, bench.repository(), clock=quick.clock, sleep=quick.sleep, random=random.Random(SEED).random
-    )
+    store = RegistryStore(client, bench.repository(), time=quick.time)
     weather = Weather(bench, SEED, share)
 
     def work(seed: int) -> str:

@@ -27,6 +27,7 @@ from oci_binpkg.errors import TransferError, UnsupportedError
 from oci_binpkg.model.reference import Repository
 from oci_binpkg.store.registry.api import RegistrySettings
 from oci_binpkg.store.registry.repository import RegistryStore
+from oci_binpkg.times import Time
 from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.credentials import Credential, FixedCredential
 from tests.support.command_line import Ended, binpkg
@@ -159,9 +160,9 @@ def store_of(played: Played, name: str = "", **settings: object) -> tuple[Regist
     ((user, password),) = DEFAULT_USERS.items()
     fake, host = FakeTime(), played.standing.proxy.host
     credential = FixedCredential(Credential(user, password) if played.profile.login else None)
-    client = RegistryHttpClient(played.standing.proxy.url, credentials=credential, sleep=fake.sleep)
+    client = RegistryHttpClient(played.standing.proxy.url, credentials=credential, time=Time(sleep=fake.sleep))
     repository = Repository("http", host, name or played.repository)
-    return client, RegistryStore(client, repository, settings=RegistrySettings(**settings), sleep=fake.sleep)
+    return client, RegistryStore(client, repository, settings=RegistrySettings(**settings), time=Time(sleep=fake.sleep))
 
 
 def of(*names: str) -> pytest.MarkDecorator:

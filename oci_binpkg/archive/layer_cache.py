@@ -25,6 +25,7 @@ from oci_binpkg.file_lock import LockTimeoutError, Patience, locked
 from oci_binpkg.log import Log
 from oci_binpkg.model.content import Blob, Descriptor, Digest
 from oci_binpkg.model.image import Layer
+from oci_binpkg.times import SYSTEM_TIME, Time
 
 _log: Final = Log("layers")
 _CHUNK: Final = 1024 * 1024
@@ -39,7 +40,7 @@ class LayerCache:
     """A directory of layers, bounded in size, shared by any number of threads and processes.
 
     `max_bytes` bounds the blobs; the least recently used ones are dropped first, but none that this object has given
-    out and that was not `release`d. `clock` returns seconds since the epoch. All methods raise `LocalDiskError` when
+    out and that was not `release`d. All methods raise `LocalDiskError` when
     the disk is full or access is denied.
     """
 
@@ -47,14 +48,14 @@ class LayerCache:
         self,
         root: str,
         max_bytes: int,
-        clock: Callable[[], float],
         *,
+        time: Time = SYSTEM_TIME,
         patience: Patience | None = None,
         shared: bool = False,
     ) -> None:
         self._root = root
         self._max_bytes = max_bytes
-        self._clock = clock
+        self._time = time
         self._patience = patience
         self.shared = shared
         """Whether others may have written what is here: nothing of it counts before it was compared with the tree."""
@@ -74,7 +75,7 @@ class LayerCache:
                 return None
             self._retain(cached.digest)  # before looking at the blob: another thread may be making room
             if self._is_intact(cached, verify=verify):
-                now = self._clock()
+                now = self._time.now()
                 with suppress(FileNotFoundError, *self._tolerated):
                     os.utime(self._blob_path(cached.digest), (now, now))
                 return cached
@@ -198,7 +199,7 @@ class LayerCache:
             self._make_directory(os.path.dirname(blob))
             _remove_directory(blob)
             move_file(packed.path, blob)
-            now = self._clock()
+            now = self._time.now()
             os.utime(blob, (now, now))
             self._write_record(fingerprint, cached)
         return cached
@@ -290,7 +291,7 @@ class LayerCache:
             self._forget(dropped)
         with suppress(FileNotFoundError), os.scandir(os.path.join(self._root, "staging")) as entries:
             for entry in entries:
-                if entry.stat(follow_symlinks=False).st_mtime < self._clock() - _STALE:
+                if entry.stat(follow_symlinks=False).st_mtime < self._time.now() - _STALE:
                     _remove(entry.path)  # a process was killed while it packed
         return total
 

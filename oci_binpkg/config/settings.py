@@ -26,8 +26,7 @@ from __future__ import annotations
 
 import os
 import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
@@ -46,6 +45,7 @@ from oci_binpkg.errors import ContentError, UsageError
 from oci_binpkg.events import Observer, Warned
 from oci_binpkg.file_lock import LOCK_TIMEOUT, Patience
 from oci_binpkg.model.toml_documents import parse_toml
+from oci_binpkg.times import SYSTEM_TIME, Time
 
 if TYPE_CHECKING:
     from oci_binpkg.transport.addresses import Origin
@@ -307,10 +307,10 @@ def _sockets(env: Mapping[str, str], runtime: str) -> dict[str, tuple[str, ...]]
     return {"docker": tuple(docker), "podman": tuple(podman)}
 
 
-def patience(timeout: float, observer: Observer, sleep: Callable[[float], None] = time.sleep) -> Patience:
+def patience(timeout: float, observer: Observer, time: Time = SYSTEM_TIME) -> Patience:
     """Return a patience of so many seconds that reports what it waits for."""
 
     def tell(path: str) -> None:
         observer(Warned(f"waiting for another process that holds {path}"))
 
-    return Patience(timeout, sleep=sleep, tell=tell)
+    return Patience(timeout, tell, time)

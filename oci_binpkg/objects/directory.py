@@ -7,8 +7,7 @@ import hashlib
 import os
 import stat
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import BinaryIO, Final
@@ -27,6 +26,7 @@ from oci_binpkg.errors import ContentError, LocalDiskError, NotFoundError
 from oci_binpkg.file_lock import Patience, locked
 from oci_binpkg.model.content import Blob
 from oci_binpkg.objects.protocol import MAX_DOCUMENT_BYTES, Object, checked_path, chunks
+from oci_binpkg.times import SYSTEM_TIME, Time
 
 _HIDDEN: Final = "."
 _LOCK_SUFFIX: Final = ".lock"
@@ -47,13 +47,13 @@ class FileObjects:
     A file is written under a hidden name, synced and renamed. A conditional write holds a `flock` of a hidden file
     beside the object, so that of several writers on one machine (or one file system with locks) none is lost. The
     version of a file is the digest of its bytes. Hidden files are not objects. The first write into a folder also
-    removes what writers that were killed have left there; `clock` gives seconds since 1970. A conditional write waits
+    removes what writers that were killed have left there. A conditional write waits
     for others with `patience`.
     """
 
-    def __init__(self, root: str, *, clock: Callable[[], float] = time.time, patience: Patience | None = None) -> None:
+    def __init__(self, root: str, *, time: Time = SYSTEM_TIME, patience: Patience | None = None) -> None:
         self._root = os.path.abspath(root)
-        self._clock = clock
+        self._time = time
         self._patience = patience
         self._swept: set[str] = set()
         self._lock = threading.Lock()
@@ -130,7 +130,7 @@ class FileObjects:
     def _sweep(self, directory: str) -> None:
         if directory not in self._swept:
             self._swept.add(directory)
-            remove_leftovers(directory, self._clock())
+            remove_leftovers(directory, self._time.now())
 
     def _path(self, path: str) -> str:
         return os.path.join(self._root, checked_path(path))

@@ -7,7 +7,6 @@ dependencies first. A package whose dependency failed is not put in place.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -43,6 +42,7 @@ from oci_binpkg.ops.sources import FoundEntry, Resolution, Sources
 from oci_binpkg.ops.standing import check_present, older_than_known, verification_of, why_not
 from oci_binpkg.ops.unpack import Unpacked, unpack
 from oci_binpkg.parallel import READERS
+from oci_binpkg.times import SYSTEM_TIME, Time
 
 _log: Final = Log("install")
 MOST_AT_ONCE: Final = 256
@@ -68,7 +68,7 @@ class InstallOptions:
     Where all caches are signed, what is there without a good signature is not built on, unless with `accept_present`;
     `signers` returns the fingerprints of the keys that count now (None: not asked). `pin_newest` refuses an older
     signed build than the one that is installed. Layers are kept in `layers`, for a push that sends them on as they
-    came. `clock` returns seconds since the epoch, `timer` seconds that only grow. `cancel` is cancelled when
+    came. `cancel` is cancelled when
     the install ends early, so that its threads end soon.
     """
 
@@ -81,8 +81,7 @@ class InstallOptions:
     accept_present: bool = False
     pin_newest: bool = False
     signers: Callable[[], frozenset[str]] | None = None
-    clock: Callable[[], float] = time.time
-    timer: Callable[[], float] = time.monotonic
+    time: Time = SYSTEM_TIME
     cancel: Cancel = field(default_factory=Cancel)
 
 
@@ -278,13 +277,13 @@ class _Install:
                 wait([running[queue[0].hash]])
                 wait([running[spec.hash] for spec in queue[:MOST_AT_ONCE]], timeout=pause)
                 ready = list(takewhile(lambda spec: running[spec.hash].done(), queue[:MOST_AT_ONCE]))
-                started = self.options.timer()
+                started = self.options.time.clock()
                 for result in self._finish(ready, running, results):
                     results[result.spec.hash] = result
                     _discard(running.pop(result.spec.hash))
                     self.observer(PackageFinished(result.spec.hash, result.outcome.value, _detail(result)))
                 queue = [spec for spec in queue if spec.hash not in results]
-                pause = max(BETWEEN_WRITES, 4 * (self.options.timer() - started))
+                pause = max(BETWEEN_WRITES, 4 * (self.options.time.clock() - started))
         except BaseException:
             self.options.cancel.cancel()
             raise
@@ -337,7 +336,7 @@ class _Install:
 
     def _to_commit(self, spec: Spec, done: _UnpackedPackage) -> StagedPackage:
         named = spec in self.resolution.roots
-        now, entry = self.options.clock(), done.found.entry
+        now, entry = self.options.time.now(), done.found.entry
         verification = verification_of(entry, done.found.cache, now)
         addition = Addition(spec, entry.document.graph, done.place.final, named, now, verification)
         needs = [each.hash for each in spec.dependencies_of(("link", "run")) if each.hash in self.expected]

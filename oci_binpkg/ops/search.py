@@ -23,6 +23,7 @@ from oci_binpkg.model.content import Digest
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.spec import Spec
 from oci_binpkg.ops.contents import DamageReport
+from oci_binpkg.times import SYSTEM_TIME, Time
 
 _Result = TypeVar("_Result")
 DEFAULT_TTL: Final = 600.0
@@ -77,12 +78,12 @@ class Refresh:
     path: str
     caches: Mapping[str, str]
     read: IndexReader
-    clock: Callable[[], float]
     ttl: float = DEFAULT_TTL
     offline: bool = False
     only: str = ""
     observer: Observer = ignore
     patience: Patience | None = None
+    time: Time = SYSTEM_TIME
 
     def run(self) -> dict[str, CacheState]:
         """Refresh and return what is known of each cache. A cache that fails is reported; its old entries stay.
@@ -134,21 +135,21 @@ class Refresh:
         if state is None:
             return False
         # a clock that was set back makes the last check lie in the future: that says nothing about its age
-        return 0 <= self.clock() - state.checked < (min(self.ttl, FAILURE_TTL) if state.error else self.ttl)
+        return 0 <= self.time.now() - state.checked < (min(self.ttl, FAILURE_TTL) if state.error else self.ttl)
 
     def _ask(self, catalog: Catalog, name: str, url: str, known: Digest | None) -> None:
         """Read the index of one cache into the catalog, whatever becomes of it."""
         try:
             index = self.read(name, known)
         except NotFoundError:
-            catalog.note_absent(name, url, self.clock())
+            catalog.note_absent(name, url, self.time.now())
             return
         except BinpkgError as error:
-            catalog.note_failure(name, url, self.clock(), error.message)
+            catalog.note_failure(name, url, self.time.now(), error.message)
             return
         if index is None:
             assert known is not None  # only a known index can be unchanged
-            catalog.note_unchanged(name, url, self.clock(), known)
+            catalog.note_unchanged(name, url, self.time.now(), known)
             return
         assert index.digest is not None  # it was read
         if index.digest != known and catalog.was_replaced(name, index.digest):
@@ -156,9 +157,9 @@ class Refresh:
         try:
             report = DamageReport(name, self.observer)
             records = index.reporting(report).records
-            catalog.store(name, url, self.clock(), records, index.digest, known=known, notice=report)
+            catalog.store(name, url, self.time.now(), records, index.digest, known=known, notice=report)
         except ContentError as error:
-            catalog.note_failure(name, url, self.clock(), error.message)
+            catalog.note_failure(name, url, self.time.now(), error.message)
 
     def _report(self, states: Mapping[str, CacheState]) -> None:
         for name in self._wanted:

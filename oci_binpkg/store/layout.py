@@ -12,7 +12,6 @@ import math
 import os
 import stat
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
@@ -36,6 +35,7 @@ from oci_binpkg.model.documents import canonical_json, parse_json
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, parse_descriptor, parse_manifest
 from oci_binpkg.store.layout_index import LayoutIndex
 from oci_binpkg.store.verifying import VerifyingReader, verified_chunks
+from oci_binpkg.times import SYSTEM_TIME, Time
 
 _MARKER: Final = "oci-layout"
 _INDEX: Final = "index.json"
@@ -64,7 +64,7 @@ class LayoutStore:
     Several processes may write at once: blobs are staged and renamed, `index.json` is replaced under an exclusive
     `flock` of `index.json.lock`. Members, entries and annotations of `index.json` that we do not know stay as they are.
     Manifests that were put but not tagged are content like any other; `index.json` does not list them. The first write
-    also removes what writers that were killed have left; `clock` gives seconds since 1970, `timer` seconds that pass.
+    also removes what writers that were killed have left.
     Readers take no lock and need no right to write; who writes waits for others with `patience`.
     """
 
@@ -72,14 +72,12 @@ class LayoutStore:
         self,
         path: str,
         *,
-        clock: Callable[[], float] = time.time,
-        timer: Callable[[], float] = time.monotonic,
+        time: Time = SYSTEM_TIME,
         patience: Patience | None = None,
     ) -> None:
         self._path = os.path.abspath(path)
         self._name = f"oci-layout:{path}"
-        self._clock = clock
-        self._timer = timer
+        self._time = time
         self._patience = patience
         self._created = False
         self._lock = threading.Lock()
@@ -161,7 +159,7 @@ class LayoutStore:
         with self._guard:
             self._pending[tag] = manifest.descriptor
             if self._batches:
-                if self._timer() < self._due:
+                if self._time.clock() < self._due:
                     return
                 self._due = math.inf  # until this one has written, the others go on
         try:
@@ -272,7 +270,7 @@ class LayoutStore:
         else:
             self._initialise()
         for directory in ("", f"{_BLOBS}/sha256", f"{_BLOBS}/sha512"):
-            remove_leftovers(os.path.join(self._path, directory), self._clock())
+            remove_leftovers(os.path.join(self._path, directory), self._time.now())
         self._created = True
 
     def _initialise(self) -> None:
@@ -327,7 +325,7 @@ class LayoutStore:
                         data = read_descriptor(file.fileno(), _MAX_DOCUMENT, path)
                         digest, index = hashlib.sha256(data).digest(), LayoutIndex.parse(data, path)
             # a file may change twice within one tick of its clock
-            settled = found.st_mtime < self._clock() - _SETTLED_SECONDS
+            settled = found.st_mtime < self._time.now() - _SETTLED_SECONDS
             self._known = _KnownLayoutIndex(index, digest, version if settled else None)
             return index
 
@@ -346,12 +344,12 @@ class LayoutStore:
                 taken = dict(self._pending)
             if not taken:
                 return
-            started = self._timer()
+            started = self._time.clock()
             index = self._index()
             tagged = index.tagged(taken)
             if tagged is not index:
                 self._write_index(tagged)
-            ended = self._timer()
+            ended = self._time.clock()
             with self._guard:
                 self._due = ended + max(_PAUSE_SECONDS, _PAUSE_FACTOR * (ended - started))
                 for tag, descriptor in taken.items():

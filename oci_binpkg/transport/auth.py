@@ -16,6 +16,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from oci_binpkg.errors import AuthError, Hint, ServerError, Step
+from oci_binpkg.times import Time
 from oci_binpkg.transport.addresses import Neighbours, Origin, UnsafeAddressError, printable, redact_text, redact_url
 from oci_binpkg.transport.challenge import Challenge, choose, merge_scopes, parse_challenges, repository_of
 from oci_binpkg.transport.credentials import Credential, CredentialSource
@@ -60,8 +61,8 @@ class Token:
 class TokenCache:
     """Tokens of this run, in memory only. Threads that need the same token share one request for it."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self, time: Time) -> None:
+        self._time = time
         self._lock = threading.Lock()
         self._tokens: dict[TokenKey, Token] = {}
         self._locks: dict[TokenKey, threading.Lock] = {}
@@ -72,7 +73,7 @@ class TokenCache:
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:
             token = self._tokens.get(key)
-            if token is None or token.value == rejected or not token.lasts(needed, self._clock()):
+            if token is None or token.value == rejected or not token.lasts(needed, self._time.clock()):
                 token = self._tokens[key] = fetch()
             return token
 
@@ -91,14 +92,14 @@ class Authenticator:
         neighbours: Neighbours,
         fetch: Callable[[Request], Response],
         tokens: TokenCache,
-        clock: Callable[[], float],
+        time: Time,
     ) -> None:
         self._registry = registry
         self._source = credentials
         self._neighbours = neighbours
         self._fetch = fetch
         self._tokens = tokens
-        self._clock = clock
+        self._time = time
         self._lock = threading.Lock()
         self._challenge: Challenge | None = None
         self._asked: dict[tuple[str, ...], tuple[str, ...]] = {}
@@ -213,7 +214,7 @@ class Authenticator:
     def _request_token(self, challenge: Challenge, scopes: tuple[str, ...], credential: Credential | None) -> Token:
         """Ask the realm. An identity token is traded by OAuth2 POST, or sent as a password where only GET is known."""
         operation = f"get a token for {self._registry.netloc}" + (f" ({printable(' '.join(scopes))})" if scopes else "")
-        issued = self._clock()
+        issued = self._time.clock()
         if credential is not None and credential.identity_token:
             with self._fetch(_oauth_request(challenge, scopes, credential, operation)) as response:
                 if response.status not in _NO_OAUTH:

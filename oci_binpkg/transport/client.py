@@ -5,9 +5,7 @@ Implements `transport.http.HttpClient`.
 
 from __future__ import annotations
 
-import random as randomness
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +18,7 @@ from oci_binpkg.errors import AuthError, BinpkgError, DeniedError, NetworkError,
 from oci_binpkg.events import Observer, Retrying, Warned, ignore
 from oci_binpkg.log import Log
 from oci_binpkg.model.content import Blob, Growing
+from oci_binpkg.times import SYSTEM_TIME, Time
 from oci_binpkg.transport.addresses import Origin, UnsafeAddressError, printable, redact_url
 from oci_binpkg.transport.auth import MARGIN, Authenticator, TokenCache
 from oci_binpkg.transport.credentials import CredentialSource, FixedCredential
@@ -51,7 +50,6 @@ _PLAIN_ENCODINGS: Final = frozenset({"", "identity"})
 class RegistryHttpClient:
     """Sends requests to the registry at `origin` (`https://host[:port]`) and wherever it redirects. Thread-safe.
 
-    `clock` is a steady clock, `now` the time since 1970, both in seconds; `random` gives numbers from 0 up to 1.
     Clients of one run that share `gates` and `tokens` share the limits per host and the access tokens. `cancel` ends
     requests where they are. Raises `UsageError` for an origin that is not http(s).
     """
@@ -62,10 +60,7 @@ class RegistryHttpClient:
         *,
         credentials: CredentialSource | None = None,
         settings: TransportSettings | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], float] = time.time,
-        sleep: Callable[[float], None] = time.sleep,
-        random: Callable[[], float] = randomness.random,
+        time: Time = SYSTEM_TIME,
         observer: Observer = ignore,
         gates: HostGates | None = None,
         tokens: TokenCache | None = None,
@@ -77,17 +72,17 @@ class RegistryHttpClient:
             raise UsageError(f"{redact_url(origin)} cannot be asked: {error}") from None
         self._settings = settings or TransportSettings()
         self._neighbours = self._settings.neighbours
-        self._timing = Timing(clock, sleep, random, self._settings.deadline)
-        self._now = now
+        self._timing = Timing(time, self._settings.deadline)
+        self._time = time
         self._observer = observer
-        self._gates = gates or HostGates(self._settings.gate, clock=clock, sleep=sleep)
+        self._gates = gates or HostGates(self._settings.gate, time)
         self._auth = Authenticator(
             self._home,
             credentials=credentials or FixedCredential(),
             neighbours=self._neighbours,
             fetch=self._send_to_token_server,
-            tokens=tokens or TokenCache(clock),
-            clock=clock,
+            tokens=tokens or TokenCache(time),
+            time=time,
         )
         self._local = threading.local()
         self._lock = threading.Lock()
@@ -139,7 +134,7 @@ class RegistryHttpClient:
 
         def checked() -> WireResponse:
             self._cancel.check()
-            if self._timing.deadline is not None and self._timing.clock() >= self._timing.deadline:
+            if self._timing.deadline is not None and self._time.clock() >= self._timing.deadline:
                 raise NetworkError(f"{attempted.operation}: the time for this run is over")
             return self._checked(request, attempt(next(numbers)), home)
 
@@ -217,10 +212,10 @@ class RegistryHttpClient:
         def fail(failure: Failure, detail: str) -> BinpkgError:
             return attempted.failure_error(failure, detail)
 
-        started = self._timing.clock()
+        started = self._time.clock()
         try:
             with gate.slot(upload=isinstance(call.body, Blob | Growing)):
-                started = self._timing.clock()
+                started = self._time.clock()
                 answer = self._session().exchange(call, fail)
         except ExchangeError as error:
             failure, detail = error.failure, error.detail
@@ -240,7 +235,7 @@ class RegistryHttpClient:
     def _log_exchange(self, call: Call, outcome: str, started: float, number: int, received: str) -> None:
         """Log one request: nothing of headers and bodies, and of the address what is never secret."""
         if _log.hears_debug():
-            seconds = self._timing.clock() - started
+            seconds = self._time.clock() - started
             address = self._auth.redact(redact_url(call.url))
             sizes = f"{_sent_size(call)} bytes sent, {printable(received, 20)} to come"
             _log.debug("%s %s: %s in %.3f s, attempt %d, %s", call.method, address, outcome, seconds, number, sizes)
@@ -273,7 +268,7 @@ class RegistryHttpClient:
     def _bad_status(
         self, attempted: Attempted, answer: WireResponse, problems: Problems, home: Origin
     ) -> FailedAttemptError:
-        now = self._now()
+        now = self._time.now()
         wait = retry_after(answer.headers, now=now)
         outcome = FailedAttempt(answer.status, None, wait, tuple(code for code, _ in problems if code))
         gate = self._gates.of(home.netloc)
@@ -307,7 +302,7 @@ class RegistryHttpClient:
     def _session(self) -> WireSession:
         session: WireSession | None = getattr(self._local, "session", None)
         if session is None:
-            session = self._local.session = WireSession(self._settings, self._timing.clock, self._cancel.check)
+            session = self._local.session = WireSession(self._settings, self._time, self._cancel.check)
             with self._lock:
                 self._sessions.add(session)
                 # a list, which a signal handler may look through without a lock

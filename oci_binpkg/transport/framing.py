@@ -12,6 +12,8 @@ import io
 from collections.abc import Callable
 from typing import Any, Final, cast
 
+from oci_binpkg.times import Time
+
 MAX_FRAME: Final = 512 * 1024
 """Bytes of one head, or of the lines from one piece of a body to the next."""
 _BUFFER: Final = 8192
@@ -23,13 +25,13 @@ class FrameTooLongError(http.client.HTTPException):
 
 
 class _TimedSocket(io.RawIOBase):
-    """The bytes as they come, each wait for them no longer than until `deadline` (on `clock`), if there is one."""
+    """The bytes as they come, each wait for them no longer than until `deadline` (on the clock), if there is one."""
 
-    def __init__(self, sock: Any, clock: Callable[[], float]) -> None:
+    def __init__(self, sock: Any, time: Time) -> None:
         super().__init__()
         self._sock = sock
         self._raw = sock.makefile("rb", 0)
-        self._clock = clock
+        self._time = time
         self.deadline: float | None = None
 
     def readable(self) -> bool:
@@ -38,7 +40,7 @@ class _TimedSocket(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         if self.deadline is None:
             return self._read(buffer)
-        left = self.deadline - self._clock()
+        left = self.deadline - self._time.clock()
         if left <= 0:
             raise TimeoutError("timed out")
         usual = self._sock.gettimeout()
@@ -63,10 +65,10 @@ class FramedReader(io.BufferedReader):
     `allowed()` says how many seconds the next frame may take in all.
     """
 
-    def __init__(self, sock: Any, clock: Callable[[], float], allowed: Callable[[], float | None]) -> None:
-        self._wire = _TimedSocket(sock, clock)
+    def __init__(self, sock: Any, time: Time, allowed: Callable[[], float | None]) -> None:
+        self._wire = _TimedSocket(sock, time)
         super().__init__(self._wire, _BUFFER)
-        self._clock = clock
+        self._time = time
         self._allowed = allowed
         self._frame_ends: float | None = None
         self._length = 0
@@ -77,9 +79,9 @@ class FramedReader(io.BufferedReader):
         """Read a line of a frame. Raises `TimeoutError` when its time is over, `FrameTooLongError`."""
         if self._frame_ends is None:
             allowed = self._allowed()
-            self._frame_ends = None if allowed is None else self._clock() + allowed
+            self._frame_ends = None if allowed is None else self._time.clock() + allowed
         self._wire.deadline = self._first(self._frame_ends, self.body_ends)
-        if self._wire.deadline is not None and self._clock() >= self._wire.deadline:
+        if self._wire.deadline is not None and self._time.clock() >= self._wire.deadline:
             raise TimeoutError("timed out")  # also where all of it is in the buffer already
         line = super().readline(-1 if size is None else size)
         self._length += len(line)
@@ -114,8 +116,8 @@ class FramedReader(io.BufferedReader):
 class FramedResponse(http.client.HTTPResponse):
     """An answer read through a `FramedReader`, whose head may take as long as the socket's timeout says."""
 
-    def __init__(self, sock: Any, *args: Any, clock: Callable[[], float], opened: Any, **kwargs: Any) -> None:
-        reader = FramedReader(sock, clock, sock.gettimeout)
+    def __init__(self, sock: Any, *args: Any, time: Time, opened: Any, **kwargs: Any) -> None:
+        reader = FramedReader(sock, time, sock.gettimeout)
         super().__init__(cast("Any", _Opened(reader)), *args, **kwargs)
         opened(reader)
 

@@ -7,11 +7,12 @@ ban.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from oci_binpkg.errors import ServerError
+from oci_binpkg.times import Time
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +38,10 @@ class HostGate:
     passes freely: streaming an upload from a blob of the same registry asks for the blob from inside the upload.
     """
 
-    def __init__(
-        self, host: str, limits: GateLimits, *, clock: Callable[[], float], sleep: Callable[[float], None]
-    ) -> None:
+    def __init__(self, host: str, limits: GateLimits, time: Time) -> None:
         self._host = host
         self._limits = limits
-        self._clock = clock
-        self._sleep = sleep
+        self._time = time
         self._condition = threading.Condition()
         self._held = threading.local()
         self._limit = max(1, limits.in_flight)
@@ -71,9 +69,9 @@ class HostGate:
         if getattr(self._held, "depth", 0):
             yield
             return
-        came = self._clock()
+        came = self._time.clock()
         self._enter(upload)
-        self._held.queued = self.queued + self._clock() - came
+        self._held.queued = self.queued + self._time.clock() - came
         self._held.depth = 1
         try:
             yield
@@ -97,7 +95,7 @@ class HostGate:
                         lambda: (queue[0] is place and self._free(upload)) or self._given_up,
                     )
                     self._check_alive()
-                    if self._clock() >= self._not_before:
+                    if self._time.clock() >= self._not_before:
                         self._active += 1
                         self._uploads += upload
                         self._held.alone = self._limit == 1
@@ -108,8 +106,8 @@ class HostGate:
                 self._condition.notify_all()
 
     def _sit_out_pause(self) -> None:
-        while (left := self._not_before - self._clock()) > 0:
-            self._sleep(left)
+        while (left := self._not_before - self._time.clock()) > 0:
+            self._time.sleep(left)
 
     def _free(self, upload: bool) -> bool:
         return self._active < self._limit and (not upload or self._uploads < self._upload_limit)
@@ -133,12 +131,12 @@ class HostGate:
     def pause(self, seconds: float) -> None:
         """Let no request start before `seconds` from now."""
         with self._condition:
-            self._not_before = max(self._not_before, self._clock() + seconds)
+            self._not_before = max(self._not_before, self._time.clock() + seconds)
 
     def overloaded(self) -> None:
         """Note a sign of overload: 429, 503, a cut connection. Called by the thread that had the slot."""
         with self._condition:
-            now = self._clock()
+            now = self._time.clock()
             # what was on its way with others before the limit fell says nothing about one at a time
             if self._limit == 1 and getattr(self._held, "alone", True):
                 self._failed_in_row += 1
@@ -162,10 +160,9 @@ class HostGate:
 class HostGates:
     """The gates of all hosts of a run, one each: clients of one registry share its gate."""
 
-    def __init__(self, limits: GateLimits, *, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
+    def __init__(self, limits: GateLimits, time: Time) -> None:
         self._limits = limits
-        self._clock = clock
-        self._sleep = sleep
+        self._time = time
         self._lock = threading.Lock()
         self._gates: dict[str, HostGate] = {}
 
@@ -173,5 +170,5 @@ class HostGates:
         """Return the gate of `host[:port]`."""
         with self._lock:
             if host not in self._gates:
-                self._gates[host] = HostGate(host, self._limits, clock=self._clock, sleep=self._sleep)
+                self._gates[host] = HostGate(host, self._limits, self._time)
             return self._gates[host]

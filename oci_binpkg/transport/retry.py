@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 import tenacity
 
 from oci_binpkg.errors import BinpkgError
+from oci_binpkg.times import Time
 
 T = TypeVar("T")
 
@@ -178,11 +179,9 @@ class FailedAttemptError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The clock (seconds, steady), the sleep and the randomness that waiting uses, and when the whole run must end."""
+    """The time that waiting takes, and when (on its `clock`) the whole run must end."""
 
-    clock: Callable[[], float]
-    sleep: Callable[[float], None]
-    random: Callable[[], float]
+    time: Time
     deadline: float | None = None
 
 
@@ -206,10 +205,10 @@ class _RetrySchedule:
         return self.decided[1]
 
     def _delay(self, state: tenacity.RetryCallState) -> float | None:
-        now = self.timing.clock()
+        now = self.timing.time.clock()
         outcome = failure_of(state).outcome
         elapsed = now - self.started - self.free - self.queued()
-        delay = self.policy.delay(state.attempt_number, outcome, elapsed=elapsed, jitter=self.timing.random())
+        delay = self.policy.delay(state.attempt_number, outcome, elapsed=elapsed, jitter=self.timing.time.random())
         if delay is None or (self.timing.deadline is not None and now + delay > self.timing.deadline):
             return None
         self.free += delay if outcome.names_a_time else 0.0
@@ -243,7 +242,7 @@ def call_with_retries(
     waiting for their turn: many workers must not use up each other's tries. Raises what the last failure's `explain`
     makes.
     """
-    started, before = timing.clock(), queued()
+    started, before = timing.time.clock(), queued()
     schedule = _RetrySchedule(policy, timing, started, lambda: queued() - before)
 
     def announce(state: tenacity.RetryCallState) -> None:
@@ -253,11 +252,11 @@ def call_with_retries(
         retry=tenacity.retry_if_exception_type(FailedAttemptError),
         wait=schedule.wait,
         stop=schedule.stop,
-        sleep=timing.sleep,
+        sleep=timing.time.sleep,
         before_sleep=announce,
         reraise=True,
     )
     try:
         return retrying(attempt)
     except FailedAttemptError as failed:
-        raise failed.explain(schedule.decided[0], timing.clock() - started) from None
+        raise failed.explain(schedule.decided[0], timing.time.clock() - started) from None

@@ -30,6 +30,7 @@ from urllib3.util.ssl_match_hostname import CertificateError
 from oci_binpkg.errors import BinpkgError, ContentError, LocalDiskError
 from oci_binpkg.log import Log
 from oci_binpkg.model.content import Blob, Growing, read_whole
+from oci_binpkg.times import Time
 from oci_binpkg.transport.addresses import Origin, redact_url, request_target
 from oci_binpkg.transport.bodies import CHUNK, streamed
 from oci_binpkg.transport.framing import FramedReader, FramedResponse
@@ -61,10 +62,10 @@ class _StaleConnectionError(http.client.RemoteDisconnected):
 class _ConnectionState:
     """What connections of one session know beside what urllib3 passes on."""
 
-    def __init__(self, idle: float, clock: Callable[[], float], go_on: Callable[[], None]) -> None:
+    def __init__(self, idle: float, time: Time, go_on: Callable[[], None]) -> None:
         self.idle = idle
         self._go_on = go_on
-        self.clock = clock
+        self.time = time
         self.target = "/"
         self.origin: Origin | None = None
         self.reader: FramedReader | None = None
@@ -89,7 +90,7 @@ class _Connection(HTTPConnection):
         self._wire = wire
         self._served = 0
         self.response_class = partial(  # type: ignore[assignment]
-            FramedResponse, clock=wire.clock, opened=wire.answered
+            FramedResponse, time=wire.time, opened=wire.answered
         )
 
     def connect(self) -> None:
@@ -236,7 +237,7 @@ class BodyReader(io.RawIOBase):
         self,
         raw: Any,
         timeouts: Timeouts,
-        clock: Callable[[], float],
+        time: Time,
         fail: Callable[[Failure, str], BinpkgError],
         go_on: Callable[[], None] = lambda: None,
     ) -> None:
@@ -244,7 +245,7 @@ class BodyReader(io.RawIOBase):
         self._go_on = go_on
         self._raw = raw
         self._timeouts = timeouts
-        self._clock = clock
+        self._time = time
         self._fail = fail
         self._waited = 0.0
         self._received = 0
@@ -259,14 +260,14 @@ class BodyReader(io.RawIOBase):
         if self._failure is not None:
             raise self._failure.again() from self._failure
         self._go_on()
-        started = self._clock()
+        started = self._time.clock()
         try:
             data: bytes = self._raw.read1(len(buffer), decode_content=False) or b""
         except (HTTPError, OSError, http.client.HTTPException) as error:
             found = classify(error)
             raise self._failed(found.failure, found.detail) from None
         buffer[: len(data)] = data
-        self._note(len(data), self._clock() - started)
+        self._note(len(data), self._time.clock() - started)
         return len(data)
 
     def _note(self, count: int, seconds: float) -> None:
@@ -302,13 +303,11 @@ class Call:
 class WireSession:
     """Keep-alive connections for one thread."""
 
-    def __init__(
-        self, settings: TransportSettings, clock: Callable[[], float], go_on: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, settings: TransportSettings, time: Time, go_on: Callable[[], None] = lambda: None) -> None:
         self._settings = settings
         self._go_on = go_on
-        self._clock = clock
-        self._wire = _ConnectionState(settings.timeouts.idle, clock, go_on)
+        self._time = time
+        self._wire = _ConnectionState(settings.timeouts.idle, time, go_on)
         self._session = _NoRedirectSession()
         self._session.trust_env = False
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
@@ -333,9 +332,9 @@ class WireSession:
 
         def end_by(seconds: float) -> None:
             if framed is not None:
-                framed.body_ends = self._clock() + seconds
+                framed.body_ends = self._time.clock() + seconds
 
-        reader = BodyReader(response.raw, self._settings.timeouts, self._clock, fail, self._go_on)
+        reader = BodyReader(response.raw, self._settings.timeouts, self._time, fail, self._go_on)
         return WireResponse(response, call, cast("BinaryIO", io.BufferedReader(reader, CHUNK)), end_by)
 
     def close(self) -> None:

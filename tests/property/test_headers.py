@@ -17,6 +17,7 @@ from oci_binpkg.model.content import OCI_INDEX, OCI_LAYER_GZIP, Blob
 from oci_binpkg.model.reference import parse_repository
 from oci_binpkg.store.registry.api import DEFAULTS, origin_of
 from oci_binpkg.store.registry.repository import RegistryStore
+from oci_binpkg.times import Time
 from oci_binpkg.transport.http import Request
 from tests.support.examples import examples
 
@@ -67,7 +68,7 @@ class Client:
 
 def store(client: Client) -> RegistryStore:
     return RegistryStore(
-        client, parse_repository("reg.example/apps"), settings=SETTINGS, clock=lambda: 0.0, sleep=lambda _: None, random=lambda: 0.5
+        client, parse_repository("reg.example/apps"), settings=SETTINGS, time=Time(clock=lambda: 0.0, sleep=lambda _: None, random=lambda: 0.5)
     )  # fmt: skip
 
 

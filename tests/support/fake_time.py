@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
+from oci_binpkg.times import Time
+
 
 @dataclass
 class FakeTime:
-    """`clock`, `now` and `sleep` to hand to what waits; `slept` is the list of waits, in seconds."""
+    """`time` is to be handed to what waits; `slept` is the list of waits, in seconds."""
 
     seconds: float = 1000.0
     slept: list[float] = field(default_factory=list)
@@ -17,6 +19,11 @@ class FakeTime:
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._begin = self.seconds
+
+    @property
+    def time(self) -> Time:
+        """Return the clock as a value, without chance."""
+        return Time(self.now, self.clock, self.sleep, lambda: 0.5)
 
     def clock(self) -> float:
         with self._lock:

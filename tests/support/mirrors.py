@@ -31,6 +31,7 @@ from oci_binpkg.objects.http import HttpObjects
 from oci_binpkg.objects.s3 import S3Objects, S3Settings, open_s3
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.memory import MemoryStore
+from oci_binpkg.times import Time
 from oci_binpkg.transport.client import RegistryHttpClient
 from tests.support.golden import GOLDEN
 from tests.support.stores import layer_of
@@ -120,7 +121,7 @@ class MirrorServer:
         """Objects over a client that does not wait."""
         waits: list[float] = []
         with RegistryHttpClient(
-            self.url, clock=lambda: sum(waits), sleep=waits.append, random=lambda: 0.5, now=lambda: 0.0
+            self.url, time=Time(clock=lambda: sum(waits), sleep=waits.append, random=lambda: 0.5, now=lambda: 0.0)
         ) as client:
             yield HttpObjects(f"{self.url}/{folder}", client)
 

@@ -12,6 +12,7 @@ from oci_binpkg.model.manifest import Manifest
 from oci_binpkg.model.reference import Repository, parse_repository
 from oci_binpkg.store.registry.api import DEFAULTS, RegistrySettings
 from oci_binpkg.store.registry.repository import RegistryStore
+from oci_binpkg.times import Time
 from oci_binpkg.transport.http import HttpClient
 from tests.support.fake_registry import FakeRegistry
 
@@ -39,9 +40,7 @@ class Bench:
             self.client,
             self.repository(name),
             settings=settings,
-            clock=lambda: sum(self.waits),
-            sleep=self.waits.append,
-            random=lambda: 0.5,
+            time=Time(clock=lambda: sum(self.waits), sleep=self.waits.append, random=lambda: 0.5),
             observer=self.events.append,
             repair=repair,
         )

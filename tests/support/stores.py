@@ -28,6 +28,7 @@ from oci_binpkg.model.manifest import Index, Manifest
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.memory import MemoryStore
 from oci_binpkg.store.protocol import Store
+from oci_binpkg.times import Time
 from oci_binpkg.transport.client import RegistryHttpClient
 from tests.support.fake_registry import FakeRegistry
 from tests.support.registry_store import Bench
@@ -72,7 +73,7 @@ def fake_registry_store(path: Path) -> Iterator[StoreCase]:
     with (
         FakeRegistry() as registry,
         RegistryHttpClient(
-            registry.url, clock=lambda: sum(waits), sleep=waits.append, random=lambda: 0.5, now=lambda: 0.0
+            registry.url, time=Time(clock=lambda: sum(waits), sleep=waits.append, random=lambda: 0.5, now=lambda: 0.0)
         ) as client,
     ):
 

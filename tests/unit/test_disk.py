@@ -32,6 +32,7 @@ from oci_binpkg.disk import (
 )
 from oci_binpkg.errors import ContentError, LocalDiskError
 from oci_binpkg.file_lock import Patience, locked
+from oci_binpkg.times import Time
 
 # what may stand where a file is expected
 
@@ -270,7 +271,7 @@ class Clock:
         self.now += seconds
 
     def patience(self, timeout: float) -> Patience:
-        return Patience(timeout, self, self.sleep, lambda path: self.told.append((self.now, path)))
+        return Patience(timeout, lambda path: self.told.append((self.now, path)), Time(clock=self, sleep=self.sleep))
 
 
 @contextmanager
@@ -308,7 +309,7 @@ def test_a_lock_that_becomes_free_is_taken(tmp_path: Path) -> None:
         if clock.now > 2:
             fcntl.flock(other, fcntl.LOCK_UN)
 
-    with locked(str(path), Patience(30.0, clock, sleep)):
+    with locked(str(path), Patience(30.0, time=Time(clock=clock, sleep=sleep))):
         assert 2 < clock.now < 3
     assert not clock.told
     os.close(other)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
@@ -37,6 +37,7 @@ from oci_binpkg.model.content import (
     Growing,
 )
 from oci_binpkg.model.reference import DOCKER_HUB, Repository
+from oci_binpkg.times import Time
 from oci_binpkg.transport.addresses import Origin, UnsafeAddressError, printable
 from oci_binpkg.transport.failures import MAX_ERROR_BODY, parse_error_body
 from oci_binpkg.transport.http import HttpClient, Request, Response
@@ -214,9 +215,7 @@ class Remote:
     client: HttpClient
     repository: Repository
     settings: RegistrySettings
-    clock: Callable[[], float]
-    sleep: Callable[[float], None]
-    random: Callable[[], float]
+    time: Time
     observe: Observer
     _warned: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -292,10 +291,10 @@ class Remote:
 
     def wait(self, delay: float, reason: str, attempt: int) -> None:
         """Report that attempt `attempt` failed and wait about `delay` seconds."""
-        seconds = delay * (0.8 + 0.4 * self.random())
+        seconds = delay * (0.8 + 0.4 * self.time.random())
         _log.info("%s: attempt %d failed (%s), the next one follows in %.1f s", self.name, attempt, reason, seconds)
         self.observe(Retrying(self.repository.host, reason, seconds, attempt))
-        self.sleep(seconds)
+        self.time.sleep(seconds)
 
     def back_off(self, error: BinpkgError, delay: float | None, attempt: int) -> bool:
         """Wait about `delay` seconds before another whole attempt, longer if the registry asks for it.
@@ -306,11 +305,11 @@ class Remote:
         asked = (error.seconds if isinstance(error, RateLimitedError) else None) or 0.0
         if delay is None or asked > self.settings.longest_wait:
             return False
-        jitter = self.random()
+        jitter = self.time.random()
         seconds = max(delay * (0.8 + 0.4 * jitter), asked * (1 + 0.1 * jitter))
         _log.info("%s: attempt %d failed (%s), all of it again in %.1f s", self.name, attempt, error.message, seconds)
         self.observe(Retrying(self.repository.host, error.message, seconds, attempt))
-        self.sleep(seconds)
+        self.time.sleep(seconds)
         return True
 
     def warn(self, text: str) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import random as random_module
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import replace
@@ -29,6 +27,7 @@ from oci_binpkg.store.registry.presence import Presence
 from oci_binpkg.store.registry.referrers import ask_registry
 from oci_binpkg.store.registry.tags import list_tags
 from oci_binpkg.store.registry.upload import Uploader
+from oci_binpkg.times import SYSTEM_TIME, Time
 from oci_binpkg.transport.http import HttpClient
 
 _NO_DELETE: Final = frozenset({400, 401, 405, 501})
@@ -39,7 +38,7 @@ class RegistryStore:
     """One repository of a registry, implementing `store.protocols.Store` over the distribution API. Thread-safe.
 
     `repair` is asked for the bytes of content that the registry lost; without an answer the blobs put in this run are
-    used. What is there is remembered for this run only. `random` gives numbers from 0 to 1 and spreads the waits.
+    used. What is there is remembered for this run only.
     """
 
     def __init__(
@@ -48,13 +47,11 @@ class RegistryStore:
         repository: Repository,
         *,
         settings: RegistrySettings = DEFAULTS,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-        random: Callable[[], float] = random_module.random,
+        time: Time = SYSTEM_TIME,
         observer: Observer = ignore,
         repair: Callable[[Descriptor], Blob | None] | None = None,
     ) -> None:
-        self._remote = Remote(client, repository, settings, clock, sleep, random, observer)
+        self._remote = Remote(client, repository, settings, time, observer)
         self._presence = Presence(self._remote)
         self._uploader = Uploader(self._remote, self._presence)
         self._reader = ManifestReader(self._remote)

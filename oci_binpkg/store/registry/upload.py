@@ -55,7 +55,7 @@ class Uploader:
         created first, `DeniedError` for quotas, and what the client raises.
         """
         body = SentBody(blob, self._remote.observe)
-        started = self._remote.clock()
+        started = self._remote.time.clock()
         chunk, guessed = self._chunk, None
         delays = self._delays(chunk)
         attempt = 1
@@ -73,7 +73,7 @@ class Uploader:
                 delays = self._delays(chunk)
             except AttemptError as error:
                 if not self._remote.back_off(error.cause, next(delays, None), attempt):
-                    raise _final(error.cause, body, attempt, self._remote.clock() - started) from error.cause
+                    raise _final(error.cause, body, attempt, self._remote.time.clock() - started) from error.cause
                 if error.unknown and not chunk:
                     chunk, guessed = self._remote.settings.fallback_chunk, error.cause
                 attempt += 1
@@ -213,7 +213,7 @@ class Uploader:
         """Look for the blob of an upload that ended in an error; several times if it may still get into place."""
         for delay in self._remote.settings.commit_probes[: 1 if definite else None]:
             if delay:
-                self._remote.sleep(delay)
+                self._remote.time.sleep(delay)
             if self._is_seen(descriptor, where_blind=False):
                 return True
         return False

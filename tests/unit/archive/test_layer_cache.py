@@ -20,6 +20,7 @@ from oci_binpkg.archive.layer_record import CachedLayer, layer_key, tree_fingerp
 from oci_binpkg.errors import ContentError, LocalDiskError, PackError
 from oci_binpkg.model.content import OCI_LAYER_GZIP, Digest
 from oci_binpkg.relocate.scan import PrefixScanner
+from oci_binpkg.times import Time
 
 GZIP = Codec.parse("gzip:1")
 DISTRIBUTION = Distribution("/r/bin/sbang", "/r", "/opt/spack", "a", {"h": "/r/a"})
@@ -85,7 +86,7 @@ def cache(tmp_path: Path) -> LayerCache:
 
 def fresh(tmp_path: Path, max_bytes: int = 10**9) -> LayerCache:
     """The same cache as another run would see it."""
-    return LayerCache(str(tmp_path / "cache"), max_bytes, Clock())
+    return LayerCache(str(tmp_path / "cache"), max_bytes, time=Time(now=Clock()))
 
 
 def blobs(tmp_path: Path) -> list[Path]:
@@ -333,13 +334,13 @@ def test_threads_pack_a_package_once(cache: LayerCache, packages: Packages) -> N
 
 
 WORKER = """
-import sys, time
+import sys
 from oci_binpkg.archive.layer_cache import LayerCache
 from tests.unit.archive.test_layer_cache import Packages
 from pathlib import Path
 root = Path(sys.argv[1])
 packages = Packages(root / "prefixes")
-cache = LayerCache(str(root / "cache"), 10**9, time.time)
+cache = LayerCache(str(root / "cache"), 10**9)
 print("ready", flush=True)
 sys.stdin.readline()
 cached = packages.build(cache, "a")
@@ -379,17 +380,19 @@ def test_processes_pack_a_package_once(packages: Packages, tmp_path: Path) -> No
 def test_the_least_recently_used_is_dropped(tmp_path: Path, packages: Packages) -> None:
     clock = Clock()
     root = str(tmp_path / "cache")
-    size = packages.build(LayerCache(root, 10**9, clock), "a").size
+    size = packages.build(LayerCache(root, 10**9, time=Time(now=clock)), "a").size
     for name in "bc":
-        packages.build(LayerCache(root, 10**9, clock), name)
-    assert packages.build(LayerCache(root, 10**9, clock), "a").size == size  # used again: not the oldest any more
+        packages.build(LayerCache(root, 10**9, time=Time(now=clock)), name)
+    assert (
+        packages.build(LayerCache(root, 10**9, time=Time(now=clock)), "a").size == size
+    )  # used again: not the oldest any more
 
-    small = LayerCache(root, int(3.5 * size), clock)
+    small = LayerCache(root, int(3.5 * size), time=Time(now=clock))
     packages.build(small, "d")
     packages.build(small, "e")
 
     assert len(blobs(tmp_path)) == len(records(tmp_path)) == 3
-    later = LayerCache(root, 10**9, clock)
+    later = LayerCache(root, 10**9, time=Time(now=clock))
     present = [name for name in "abcde" if later.get(packages.key(name), packages.fingerprint(name))]
     assert present == ["a", "d", "e"]
 

@@ -10,6 +10,7 @@ from oci_binpkg.cli.progress import PlainProgress
 from oci_binpkg.config.settings import load_lock_timeout, load_settings, patience
 from oci_binpkg.events import Event, Warned
 from oci_binpkg.file_lock import LockTimeoutError, Patience, locked
+from oci_binpkg.times import Time
 
 
 def test_a_long_wait_is_an_event_that_is_shown_once(tmp_path: Path) -> None:
@@ -32,7 +33,7 @@ def test_a_long_wait_is_an_event_that_is_shown_once(tmp_path: Path) -> None:
     fcntl.flock(held, fcntl.LOCK_EX)
     with (
         pytest.raises(LockTimeoutError, match="for 20 seconds"),
-        locked(str(path), Patience(waiting.timeout, lambda: now[0], sleep, waiting.tell)),
+        locked(str(path), Patience(waiting.timeout, waiting.tell, Time(clock=lambda: now[0], sleep=sleep))),
     ):
         pass
     os.close(held)

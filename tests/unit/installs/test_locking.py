@@ -17,6 +17,7 @@ from oci_binpkg.errors import InstallsError, LocalDiskError
 from oci_binpkg.file_lock import Patience
 from oci_binpkg.installs import locking
 from oci_binpkg.installs.locking import LockFile, prefix_lock_offset
+from oci_binpkg.times import Time
 
 HOLDER = "import fcntl,os,sys; f=os.open(sys.argv[1],os.O_RDWR|os.O_CREAT); fcntl.lockf(f,int(sys.argv[2]),int(sys.argv[4]),int(sys.argv[3])); print('held',flush=True); sys.stdin.read()"
 
@@ -36,7 +37,7 @@ class Clock:
         self.now += seconds
 
     def patience(self, timeout: float = 3.0) -> Patience:
-        return Patience(timeout, self, self.sleep)
+        return Patience(timeout, time=Time(clock=self, sleep=self.sleep))
 
 
 @contextmanager
@@ -108,7 +109,7 @@ def test_one_range_ending_leaves_the_others_locked(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [fcntl.LOCK_EX, fcntl.LOCK_SH])
 def test_a_long_wait_is_told_whoever_holds_the_lock(tmp_path: Path, kind: int) -> None:
     path, clock, told = tmp_path / "lock", Clock(), []
-    patience = Patience(20.0, clock, clock.sleep, lambda which: told.append((which, clock.now)))
+    patience = Patience(20.0, lambda which: told.append((which, clock.now)), Time(clock=clock, sleep=clock.sleep))
     with (
         another_process(path, kind),
         pytest.raises(InstallsError, match="for 20 seconds") as raised,

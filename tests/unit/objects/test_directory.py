@@ -15,6 +15,7 @@ from oci_binpkg.errors import ContentError, LocalDiskError, NotFoundError
 from oci_binpkg.model.content import Blob
 from oci_binpkg.objects.directory import FileObjects
 from oci_binpkg.objects.protocol import chunks, exists
+from oci_binpkg.times import Time
 
 
 @pytest.fixture
@@ -180,10 +181,10 @@ def test_what_killed_writers_left_is_removed_after_a_day(tmp_path: Path) -> None
     left.write_bytes(b"half")
     (tmp_path / "a/b/.hidden").write_bytes(b"of somebody else")
     written = left.stat().st_mtime
-    FileObjects(str(tmp_path), clock=lambda: written + 80_000).write("a/b/two", b"2")
-    FileObjects(str(tmp_path), clock=lambda: written + 90_000).write("a/elsewhere", b"3")
+    FileObjects(str(tmp_path), time=Time(now=lambda: written + 80_000)).write("a/b/two", b"2")
+    FileObjects(str(tmp_path), time=Time(now=lambda: written + 90_000)).write("a/elsewhere", b"3")
     assert left.exists()
-    FileObjects(str(tmp_path), clock=lambda: written + 90_000).write("a/b/three", b"3", if_match="")
+    FileObjects(str(tmp_path), time=Time(now=lambda: written + 90_000)).write("a/b/three", b"3", if_match="")
     assert files(tmp_path / "a/b") == [".hidden", ".three.lock", "one", "three", "two"]
 
 

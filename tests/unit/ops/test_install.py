@@ -45,6 +45,7 @@ from oci_binpkg.signing.statement import Signed
 from oci_binpkg.store.images import read_image
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.memory import MemoryStore
+from oci_binpkg.times import SYSTEM_TIME, Time
 from tests.support.golden import GOLDEN
 from tests.support.signers import Verifies
 from tests.support.spack_trees import Sketch, spack_tree
@@ -74,7 +75,9 @@ def cache(tree, tmp_path):
 def pushed(tree, tmp_path, store, *, index=True, codec="gzip"):
     cache = OciCache(store, pause=lambda _: None)
     installs = tree.installs()
-    packer = LayerPacker(installs, LayerCache(str(tmp_path / "layers"), 2**30, lambda: 0.0), Codec.parse(codec))
+    packer = LayerPacker(
+        installs, LayerCache(str(tmp_path / "layers"), 2**30, time=Time(now=lambda: 0.0)), Codec.parse(codec)
+    )
     report = push(installs, select(installs, []), cache, packer, options=PushOptions(update_index=index))
     assert report.exit_code == 0
     return cache
@@ -84,10 +87,10 @@ def target(tmp_path, name="new") -> SpackInstalls:
     return SpackInstalls(str(tmp_path / name), create=True)
 
 
-def installed(cache, installs, *queries, observer=None, **options):
+def installed(cache, installs, *queries, observer=None, timer=SYSTEM_TIME.clock, **options):
     sources = Sources(cache if isinstance(cache, list) else [cache], observer or (lambda _: None))
     parsed = [Query.parse(query) for query in queries or ("app",)]
-    options = InstallOptions(clock=lambda: 1000.0, **options)
+    options = InstallOptions(time=Time(now=lambda: 1000.0, clock=timer), **options)
     return install(installs, sources, parsed, options, observer or (lambda _: None))
 
 
@@ -302,7 +305,7 @@ def test_what_was_left_by_a_kill_at_the_very_end_is_swept_away_too(cache, tmp_pa
 
 @pytest.mark.parametrize("failing", ["the copy", "the move", "the record"])
 def test_an_install_does_not_fail_for_a_layer_cache_that_is_full(cache, tmp_path, monkeypatch, failing):
-    layers = LayerCache(str(tmp_path / "kept"), 2**30, lambda: 0.0)
+    layers = LayerCache(str(tmp_path / "kept"), 2**30, time=Time(now=lambda: 0.0))
 
     def full(*_arguments):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -349,7 +352,7 @@ def test_installing_and_pushing_again_gives_the_same_layers(cache, tree, tmp_pat
 
 
 def test_a_layer_installed_where_it_was_made_is_pushed_as_it_came(cache, tree, tmp_path):
-    layers = LayerCache(str(tmp_path / "received"), 2**30, lambda: 0.0)
+    layers = LayerCache(str(tmp_path / "received"), 2**30, time=Time(now=lambda: 0.0))
     shutil.rmtree(tree.root)
     same = SpackInstalls(str(tree.root), create=True)
     report = installed(cache, same, layers=layers)
@@ -366,7 +369,7 @@ def test_a_layer_installed_where_it_was_made_is_pushed_as_it_came(cache, tree, t
 
 
 def test_a_relocated_package_is_pushed_as_the_layer_it_came_as(cache, tree, tmp_path):
-    layers = LayerCache(str(tmp_path / "received"), 2**30, lambda: 0.0)
+    layers = LayerCache(str(tmp_path / "received"), 2**30, time=Time(now=lambda: 0.0))
     new = target(tmp_path)
     report = installed(cache, new, layers=layers)
     came = {r.spec.name: cache.find(PackageKey.of(r.spec)).layer.blob.descriptor.digest for r in report.packages}
@@ -440,7 +443,9 @@ def with_image(tree, tmp_path, store, *, index=True):
     """Push all packages, and an image of them."""
     cache = pushed(tree, tmp_path, store, index=index)
     installs = tree.installs()
-    packer = LayerPacker(installs, LayerCache(str(tmp_path / "layers"), 2**30, lambda: 0.0), Codec.parse("gzip"))
+    packer = LayerPacker(
+        installs, LayerCache(str(tmp_path / "layers"), 2**30, time=Time(now=lambda: 0.0)), Codec.parse("gzip")
+    )
     push_image(installs, select(installs, []), cache, packer, "all")
     return cache
 

@@ -23,6 +23,7 @@ from oci_binpkg.ops.selection import select
 from oci_binpkg.ops.sources import Sources
 from oci_binpkg.ops.upkeep import uninstall, verify_store
 from oci_binpkg.store.memory import MemoryStore
+from oci_binpkg.times import Time
 from tests.support.spack_trees import Sketch, Tree, graph_of, spack_tree
 
 SKETCHES = [
@@ -51,7 +52,7 @@ def snapshot(folder: Path) -> set[str]:
 def cache_of(tree: Tree, tmp_path: Path) -> OciCache:
     cache = OciCache(MemoryStore("cache"), pause=lambda _: None)
     installs = tree.installs()
-    layers = LayerCache(str(tmp_path / "layers"), 2**30, lambda: 0.0)
+    layers = LayerCache(str(tmp_path / "layers"), 2**30, time=Time(now=lambda: 0.0))
     push(
         installs,
         select(installs, []),

@@ -15,6 +15,7 @@ from oci_binpkg.ops.push_report import PushOutcome
 from oci_binpkg.ops.selection import Only, select
 from oci_binpkg.store.images import read_image
 from oci_binpkg.store.memory import MemoryStore
+from oci_binpkg.times import Time
 from tests.support.packing import TextPacker
 from tests.support.spack_trees import Sketch, spack_tree
 
@@ -317,7 +318,7 @@ def test_a_layer_that_was_made_for_another_place_makes_the_image_incomplete_and_
     from oci_binpkg.archive.layer_cache import LayerCache
     from oci_binpkg.ops.layer_packer import LayerPacker
 
-    layers = LayerCache(str(tmp_path / "layers"), 2**30, lambda: 0.0)
+    layers = LayerCache(str(tmp_path / "layers"), 2**30, time=Time(now=lambda: 0.0))
     here, there = (spack_tree(tmp_path / name / "store", SKETCHES) for name in ("here", "there"))
     pushed(here, cache, "zlib", packer=LayerPacker(here.installs(), layers, Codec.parse("gzip")))
     events = []

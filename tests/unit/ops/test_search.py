@@ -14,6 +14,7 @@ from oci_binpkg.events import Warned
 from oci_binpkg.index.catalog import Catalog
 from oci_binpkg.model.query import Query
 from oci_binpkg.ops.search import FAILURE_TTL, Refresh, find_in_catalog
+from oci_binpkg.times import Time
 from tests.support.catalog_indices import Caches, hash_of, index, node
 
 GREETLIB = node("greetlib", "1.3.0")
@@ -39,7 +40,7 @@ class Bench:
             self.path,
             self.urls,
             self.caches.read,
-            lambda: self.now,
+            time=Time(now=lambda: self.now),
             observer=lambda event: self.said.append(shown(event)) if isinstance(event, Warned) else None,
             **options,
         )

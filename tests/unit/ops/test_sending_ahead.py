@@ -18,6 +18,7 @@ from oci_binpkg.ops.push import PushOptions, push
 from oci_binpkg.ops.push_report import PackageResult, PushReport
 from oci_binpkg.ops.selection import select
 from oci_binpkg.store.registry.repository import RegistryStore
+from oci_binpkg.times import Time
 from oci_binpkg.transport.client import RegistryHttpClient
 from tests.support.fake_registry import RESET, Answer, FakeRegistry
 from tests.support.spack_trees import Sketch, spack_tree
@@ -49,13 +50,13 @@ class Pushing:
     def __call__(self, **options) -> PushReport:
         self.times += 1
         installs = self.tree.installs()
-        layers = LayerCache(str(self.folder / str(self.times)), 2**30, lambda: 0.0)
+        layers = LayerCache(str(self.folder / str(self.times)), 2**30, time=Time(now=lambda: 0.0))
         packer = LayerPacker(installs, layers, Codec.parse("gzip"), followed_from=self.followed_from)
-        with RegistryHttpClient(self.registry.url, sleep=lambda _: None) as client:
+        unhurried = Time(sleep=lambda _: None)
+        with RegistryHttpClient(self.registry.url, time=unhurried) as client:
             repository = parse_repository(f"{self.registry.host}/apps", scheme="http")
-            cache = OciCache(
-                RegistryStore(client, repository, sleep=lambda _: None, observer=self.observe), pause=lambda _: None
-            )
+            store = RegistryStore(client, repository, time=unhurried, observer=self.observe)
+            cache = OciCache(store, pause=lambda _: None)
             chosen = select(installs, [])
             return push(installs, chosen, cache, packer, options=PushOptions(**options), observer=self.observe)
 

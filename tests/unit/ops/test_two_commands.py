@@ -26,6 +26,7 @@ from oci_binpkg.ops.sources import Sources
 from oci_binpkg.ops.upkeep import uninstall
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.memory import MemoryStore
+from oci_binpkg.times import Time
 from tests.support.spack_trees import Sketch, Tree, spack_tree
 
 SKETCHES = [
@@ -45,7 +46,9 @@ def tree(tmp_path: Path) -> Tree:
 def cache(tree: Tree, tmp_path: Path) -> OciCache:
     cache = OciCache(MemoryStore("cache"), pause=lambda _: None)
     installs = tree.installs()
-    packer = LayerPacker(installs, LayerCache(str(tmp_path / "layers"), 2**30, lambda: 0.0), Codec.parse("gzip"))
+    packer = LayerPacker(
+        installs, LayerCache(str(tmp_path / "layers"), 2**30, time=Time(now=lambda: 0.0)), Codec.parse("gzip")
+    )
     push(installs, select(installs, []), cache, packer, options=PushOptions(update_index=True))
     return cache
 
@@ -124,7 +127,9 @@ def test_a_build_dependency_may_go(cache: OciCache, tree: Tree, tmp_path: Path) 
     sketches = [Sketch("tool", "1.0"), Sketch("user", "1.0", depends=[("tool", ("build",))])]
     built = spack_tree(tmp_path / "other", sketches)
     source = OciCache(MemoryStore("other"), pause=lambda _: None)
-    packer = LayerPacker(built.installs(), LayerCache(str(tmp_path / "l2"), 2**30, lambda: 0.0), Codec.parse("gzip"))
+    packer = LayerPacker(
+        built.installs(), LayerCache(str(tmp_path / "l2"), 2**30, time=Time(now=lambda: 0.0)), Codec.parse("gzip")
+    )
     push(built.installs(), select(built.installs(), []), source, packer, options=PushOptions(update_index=True))
     add(source, new(tmp_path), "tool")
     meanwhile = Meanwhile(built.hashes["user"], lambda: uninstall(new(tmp_path), [Query.parse("tool")]))
@@ -145,7 +150,9 @@ def test_a_package_that_was_left_out_is_not_missed(tree: Tree, tmp_path: Path) -
     store = MemoryStore("cache")
     cache = OciCache(store, pause=lambda _: None)
     installs = tree.installs()
-    packer = LayerPacker(installs, LayerCache(str(tmp_path / "layers"), 2**30, lambda: 0.0), Codec.parse("gzip"))
+    packer = LayerPacker(
+        installs, LayerCache(str(tmp_path / "layers"), 2**30, time=Time(now=lambda: 0.0)), Codec.parse("gzip")
+    )
     push(installs, select(installs, []), cache, packer, options=PushOptions(update_index=True))
     store.remove(next(tag for tag in store.tags() if tag.startswith("cfg-")))
     report = add(cache, new(tmp_path), "app", allow_missing=True)
@@ -216,7 +223,7 @@ def test_two_pushes_to_one_layout_keep_each_others_tags(tree: Tree, tmp_path: Pa
     def pushed(name: str) -> Callable[[], object]:
         def run() -> object:
             installs = tree.installs()
-            layers = LayerCache(str(tmp_path / f"layers-{name}"), 2**30, lambda: 0.0)
+            layers = LayerCache(str(tmp_path / f"layers-{name}"), 2**30, time=Time(now=lambda: 0.0))
             cache = OciCache(LayoutStore(str(tmp_path / "layout")), pause=lambda _: None)
             packer = LayerPacker(installs, layers, Codec.parse("gzip"))
             chosen = select(installs, [Query.parse(name)])
@@ -232,7 +239,9 @@ def test_two_pushes_to_one_layout_keep_each_others_tags(tree: Tree, tmp_path: Pa
 def test_an_index_update_and_a_removal_at_once(tree: Tree, tmp_path: Path) -> None:
     store = LayoutStore(str(tmp_path / "layout"))
     installs = tree.installs()
-    packer = LayerPacker(installs, LayerCache(str(tmp_path / "layers"), 2**30, lambda: 0.0), Codec.parse("gzip"))
+    packer = LayerPacker(
+        installs, LayerCache(str(tmp_path / "layers"), 2**30, time=Time(now=lambda: 0.0)), Codec.parse("gzip")
+    )
     cache = OciCache(store, pause=lambda _: None)
     push(installs, select(installs, []), cache, packer, options=PushOptions(update_index=False))
     tag = next(each for each in store.tags() if each.startswith("app-"))
@@ -250,7 +259,7 @@ def test_an_index_update_and_a_removal_at_once(tree: Tree, tmp_path: Path) -> No
 
 def test_a_layer_that_is_in_use_is_not_dropped_by_another_thread(tree: Tree, tmp_path: Path) -> None:
     installs = tree.installs()
-    layers = LayerCache(str(tmp_path / "layers"), 1, lambda: 0.0)  # no room for any
+    layers = LayerCache(str(tmp_path / "layers"), 1, time=Time(now=lambda: 0.0))  # no room for any
     packer = LayerPacker(installs, layers, Codec.parse("gzip"))
     records = [record for record in installs.records() if record.spec.name in {"app", "lib", "cfg", "zlib"}]
 
@@ -270,9 +279,11 @@ def test_a_layer_that_is_in_use_is_not_dropped_by_another_thread(tree: Tree, tmp
 def test_another_process_that_makes_room_costs_work_and_no_layer(tree: Tree, tmp_path: Path) -> None:
     installs = tree.installs()
     record = installs.record(tree.hashes["app"])
-    packer = LayerPacker(installs, LayerCache(str(tmp_path / "layers"), 2**30, lambda: 0.0), Codec.parse("gzip"))
+    packer = LayerPacker(
+        installs, LayerCache(str(tmp_path / "layers"), 2**30, time=Time(now=lambda: 0.0)), Codec.parse("gzip")
+    )
     first = packer(record)
-    other = LayerCache(str(tmp_path / "layers"), 0, lambda: 0.0)
+    other = LayerCache(str(tmp_path / "layers"), 0, time=Time(now=lambda: 0.0))
     LayerPacker(installs, other, Codec.parse("gzip"))(installs.record(tree.hashes["cfg"]))  # drops what is not its own
     assert not first.reused
     again = packer(record)
@@ -291,9 +302,11 @@ def test_a_lock_that_is_never_given_back_ends_the_wait_of_a_push(tree: Tree, tmp
     layout.mkdir()
     held = os.open(layout / "index.json.lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(held, fcntl.LOCK_SH)  # a reader is enough to keep writers out
-    store = LayoutStore(str(layout), patience=Patience(30.0, lambda: now[0], sleep, told.append))
+    store = LayoutStore(str(layout), patience=Patience(30.0, told.append, Time(clock=lambda: now[0], sleep=sleep)))
     cache = OciCache(store, pause=lambda _: None)
-    packer = LayerPacker(tree.installs(), LayerCache(str(tmp_path / "l"), 2**30, lambda: 0.0), Codec.parse("gzip"))
+    packer = LayerPacker(
+        tree.installs(), LayerCache(str(tmp_path / "l"), 2**30, time=Time(now=lambda: 0.0)), Codec.parse("gzip")
+    )
     report = None
     try:
         report = push(
@@ -312,7 +325,12 @@ def test_a_layer_is_made_without_the_lock_that_another_keeps(tree: Tree, tmp_pat
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    layers = LayerCache(str(tmp_path / "l"), 2**30, lambda: 0.0, patience=Patience(9.0, lambda: now[0], sleep))
+    layers = LayerCache(
+        str(tmp_path / "l"),
+        2**30,
+        time=Time(now=lambda: 0.0),
+        patience=Patience(9.0, time=Time(clock=lambda: now[0], sleep=sleep)),
+    )
     packer = LayerPacker(tree.installs(), layers, Codec.parse("gzip"))
     packer(tree.installs().record(tree.hashes["cfg"]))
     (path,) = (tmp_path / "l" / "locks").iterdir()

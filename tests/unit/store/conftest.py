@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from oci_binpkg.times import Time
 from tests.support.fake_registry import FakeRegistry
 from tests.support.plain_http import PlainClient
 from tests.support.registry_store import Bench
@@ -20,7 +21,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
 
         waits: list[float] = []
         client = RegistryHttpClient(
-            registry.url, clock=lambda: sum(waits), sleep=waits.append, random=lambda: 0.5, now=lambda: 0.0
+            registry.url, time=Time(clock=lambda: sum(waits), sleep=waits.append, random=lambda: 0.5, now=lambda: 0.0)
         )
         with client:
             yield Bench(registry, client, client_waits=waits)

@@ -22,6 +22,7 @@ from oci_binpkg.store import layout as layout_module
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.layout_index import REF_NAME, LayoutIndex
 from oci_binpkg.store.protocol import Store
+from oci_binpkg.times import Time
 from tests.support.stores import put_image, small_image
 
 GOLDEN = Path(__file__).parents[3] / "fixtures" / "golden" / "oci-layout"
@@ -161,7 +162,7 @@ def test_an_entry_that_is_damaged_among_many_good_ones_is_noticed(store: Store, 
 def test_what_another_process_changes_is_seen(path: Path) -> None:
     """Also a change of the same length, in the same file, within the resolution of its time."""
     now = 0.0
-    one = LayoutStore(str(path), clock=lambda: now)
+    one = LayoutStore(str(path), time=Time(now=lambda: now))
     for name in ("a", "b"):
         one.tag(small_image(name).manifest, name)
     file = path / "index.json"
@@ -194,7 +195,7 @@ def test_an_index_that_did_not_change_is_not_taken_apart_again(path: Path, monke
 
 def test_tags_of_a_batch_are_written_together_and_seen_before(path: Path) -> None:
     moments = [0.0]
-    store = LayoutStore(str(path), timer=lambda: moments[0])
+    store = LayoutStore(str(path), time=Time(clock=lambda: moments[0]))
     writes: list[int] = []
     with store.batch():
         for number in range(100):
@@ -210,7 +211,7 @@ def test_tags_of_a_batch_are_written_together_and_seen_before(path: Path) -> Non
 
 
 def test_threads_of_a_batch_do_not_wait_for_one_another(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = LayoutStore(str(path), timer=lambda: 0.0)
+    store = LayoutStore(str(path), time=Time(clock=lambda: 0.0))
     begun, done = threading.Event(), threading.Event()
     written, chunks = [], LayoutIndex.chunks
 
@@ -235,7 +236,7 @@ def test_threads_of_a_batch_do_not_wait_for_one_another(path: Path, monkeypatch:
 
 @pytest.mark.parametrize("reason", [KeyboardInterrupt, LocalDiskError])
 def test_a_batch_that_fails_writes_what_was_tagged(path: Path, reason: type[BaseException]) -> None:
-    store = LayoutStore(str(path), timer=lambda: 0.0)
+    store = LayoutStore(str(path), time=Time(clock=lambda: 0.0))
     with pytest.raises(reason), store.batch():  # noqa: PT012
         for name in ("a", "b", "c"):
             store.tag(small_image(name).manifest, name)
@@ -244,7 +245,7 @@ def test_a_batch_that_fails_writes_what_was_tagged(path: Path, reason: type[Base
 
 
 def test_a_batch_whose_tags_cannot_be_written_says_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = LayoutStore(str(path), timer=lambda: 0.0)
+    store = LayoutStore(str(path), time=Time(clock=lambda: 0.0))
 
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "full")
@@ -258,7 +259,7 @@ def test_a_batch_whose_tags_cannot_be_written_says_so(path: Path, monkeypatch: p
 
 
 def test_a_name_of_a_batch_can_be_removed(path: Path) -> None:
-    store = LayoutStore(str(path), timer=lambda: 0.0)
+    store = LayoutStore(str(path), time=Time(clock=lambda: 0.0))
     with store.batch():
         for name in ("a", "b", "c"):
             store.tag(small_image(name).manifest, name)
@@ -448,10 +449,10 @@ def test_what_killed_writers_left_is_removed_after_a_day(path: Path) -> None:
     for file in left:
         file.write_bytes(b"half")
     written = left[0].stat().st_mtime
-    list(LayoutStore(str(path), clock=lambda: written + 90_000).tags())
-    put_image(LayoutStore(str(path), clock=lambda: written + 80_000), small_image(), "2.0")
+    list(LayoutStore(str(path), time=Time(now=lambda: written + 90_000)).tags())
+    put_image(LayoutStore(str(path), time=Time(now=lambda: written + 80_000)), small_image(), "2.0")
     assert all(file.exists() for file in left)
-    put_image(LayoutStore(str(path), clock=lambda: written + 90_000), small_image(), "3.0")
+    put_image(LayoutStore(str(path), time=Time(now=lambda: written + 90_000)), small_image(), "3.0")
     assert not any(file.exists() for file in left)
     assert list(LayoutStore(str(path)).tags()) == ["1.0", "2.0", "3.0"]
 

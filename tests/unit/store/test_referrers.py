@@ -58,9 +58,7 @@ def registry(bench: Bench) -> Registry:
     return Registry(
         remote.client,
         remote.repository,
-        clock=remote.clock,
-        sleep=remote.sleep,
-        random=remote.random,
+        time=remote.time,
         observer=remote.observe,
     )
 

@@ -11,6 +11,7 @@ import pytest
 from oci_binpkg.errors import ContentError
 from oci_binpkg.events import Retrying, Warned
 from oci_binpkg.model.content import Blob, Descriptor, Growing
+from oci_binpkg.times import Time
 from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.credentials import Credential, FixedCredential
 from tests.support.fake_registry import CLOSE, RESET, Answer, Bearer, FakeRegistry
@@ -38,10 +39,7 @@ def bench() -> Iterator[Bench]:
         client = RegistryHttpClient(
             registry.url,
             credentials=login,
-            clock=lambda: sum(waits),
-            sleep=waits.append,
-            random=lambda: 0.5,
-            now=lambda: 0.0,
+            time=Time(clock=lambda: sum(waits), sleep=waits.append, random=lambda: 0.5, now=lambda: 0.0),
         )
         with client:
             yield Bench(registry, client, client_waits=waits)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from oci_binpkg.errors import AuthError
+from oci_binpkg.times import Time
 from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.credentials import Credential, FixedCredential
 from tests.support.fake_registry import Basic, Bearer, FakeRegistry
@@ -20,7 +21,7 @@ GOOD = Credential("user", "secret")
 def client_for(registry: FakeRegistry, credential: Credential | None) -> RegistryHttpClient:
     waits: list[float] = []
     source = FixedCredential(credential) if credential else None
-    return RegistryHttpClient(registry.url, credentials=source, clock=lambda: sum(waits), sleep=waits.append)
+    return RegistryHttpClient(registry.url, credentials=source, time=Time(clock=lambda: sum(waits), sleep=waits.append))
 
 
 @pytest.fixture(

@@ -33,10 +33,7 @@ class Bench:
         kwargs.setdefault("credentials", FixedCredential(credential))
         return RegistryHttpClient(
             origin or self.server.origin,
-            clock=self.time.clock,
-            now=self.time.now,
-            sleep=self.time.sleep,
-            random=lambda: 0.5,
+            time=self.time.time,
             observer=self.events.append,
             **kwargs,
         )

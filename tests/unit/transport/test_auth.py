@@ -111,7 +111,7 @@ def test_scopes_have_tokens_of_their_own(bench) -> None:
 @pytest.mark.covers("R14")
 def test_clients_share_tokens_of_the_same_login_only(bench) -> None:
     tokens = TokenServer(bench)
-    shared = TokenCache(bench.time.clock)
+    shared = TokenCache(bench.time.time)
     for credential in (LOGIN, LOGIN, None, Credential("user", "other")):
         ask(bench.client(credential=credential, tokens=shared), bench)
     assert len(tokens.queries()) == 3
@@ -317,8 +317,8 @@ def test_a_plain_realm_of_an_https_registry_gets_no_password() -> None:
         credentials=FixedCredential(LOGIN),
         neighbours=Neighbours(),
         fetch=fetch,
-        tokens=TokenCache(FakeTime().clock),
-        clock=FakeTime().clock,
+        tokens=TokenCache(FakeTime().time),
+        time=FakeTime().time,
     )
     with pytest.raises(AuthError, match="it is plain http"):
         authenticator.renew(PULL, 'Bearer realm="http://auth.example/"', rejected="", operation="pull")
@@ -479,7 +479,7 @@ def test_tokens_do_not_show_their_value() -> None:
 
 
 def test_a_failed_request_for_a_token_leaves_the_cache_usable() -> None:
-    cache = TokenCache(FakeTime().clock)
+    cache = TokenCache(FakeTime().time)
     key = TokenKey("r", "realm", "", frozenset(), "")
 
     def broken() -> Token:

@@ -22,6 +22,7 @@ from oci_binpkg.errors import (
 )
 from oci_binpkg.events import Retrying, Warned
 from oci_binpkg.model.content import Blob, Descriptor, Digest
+from oci_binpkg.times import Time
 from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.gate import GateLimits, HostGates
 from oci_binpkg.transport.http import HttpClient, Request
@@ -293,7 +294,7 @@ def test_retry_after_is_obeyed(bench, form: str) -> None:
 def test_a_rate_limit_stops_all_clients_of_the_host(bench) -> None:
     bench.server.on("GET", "/v2/slow", Answer(429, b"", {"Retry-After": "30"}))
     bench.server.on("GET", "/v2/x", OK)
-    gates = HostGates(GateLimits(), clock=bench.time.clock, sleep=bench.time.sleep)
+    gates = HostGates(GateLimits(), bench.time.time)
     first = bench.client(gates=gates)
     woken: list[float] = []
 
@@ -301,7 +302,7 @@ def test_a_rate_limit_stops_all_clients_of_the_host(bench) -> None:
         woken.append(seconds)
         raise KeyboardInterrupt
 
-    first._timing = type(first._timing)(bench.time.clock, interrupted, lambda: 0.0)
+    first._timing = type(first._timing)(Time(clock=bench.time.clock, sleep=interrupted, random=lambda: 0.0))
     with pytest.raises(KeyboardInterrupt):
         first.send(get(bench, "/v2/slow"))
     assert woken == [30.0]
@@ -331,7 +332,7 @@ def test_a_plain_text_limit_with_bare_line_ends(bench) -> None:
 
 @pytest.mark.covers("R44")
 def test_a_request_that_queued_for_long_is_tried_again_like_any_other(bench) -> None:
-    gates = HostGates(GateLimits(), clock=bench.time.clock, sleep=bench.time.sleep)
+    gates = HostGates(GateLimits(), bench.time.time)
     bench.server.on("GET", "/v2/x", Answer(502), OK)
     gates.of(bench.server.host).pause(500)
     assert body_of(bench.client(gates=gates), get(bench)) == b"fine"
@@ -340,7 +341,7 @@ def test_a_request_that_queued_for_long_is_tried_again_like_any_other(bench) -> 
 
 @pytest.mark.covers("F46", "R44")
 def test_overload_lowers_the_number_of_parallel_requests(bench) -> None:
-    gates = HostGates(GateLimits(), clock=bench.time.clock, sleep=bench.time.sleep)
+    gates = HostGates(GateLimits(), bench.time.time)
     bench.server.on("GET", "/v2/x", *[Answer(503)] * 4, *[OK] * 41)
     client = bench.client(gates=gates)
     for _ in range(41):

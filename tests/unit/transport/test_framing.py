@@ -68,7 +68,7 @@ def forever(*pieces: bytes, pause: float) -> Iterator[tuple[float, bytes]]:
 
 def answer(wire: Wire) -> FramedResponse:
     readers: list[FramedReader] = []
-    made = FramedResponse(wire, method="GET", clock=wire.time.clock, opened=readers.append)
+    made = FramedResponse(wire, method="GET", time=wire.time.time, opened=readers.append)
     assert len(readers) == 1
     return made
 
@@ -158,7 +158,7 @@ def test_an_answer_may_have_a_deadline_as_a_whole() -> None:
     readers: list[FramedReader] = []
     pieces = chain(started(b"HTTP/1.1 500 X\r\nContent-Length: 9000\r\n\r\n"), forever(b"x", pause=1.0))
     wire = Wire(FakeTime(), pieces)
-    made = FramedResponse(wire, method="GET", clock=wire.time.clock, opened=readers.append)
+    made = FramedResponse(wire, method="GET", time=wire.time.time, opened=readers.append)
     made.begin()
     before = wire.time.clock()
     readers[0].body_ends = before + 5

@@ -11,7 +11,7 @@ from tests.support.fake_time import FakeTime
 
 def gate(time: FakeTime | None = None, **limits) -> HostGate:
     time = time or FakeTime()
-    return HostGate("reg.example", GateLimits(**limits), clock=time.clock, sleep=time.sleep)
+    return HostGate("reg.example", GateLimits(**limits), time.time)
 
 
 class Occupant(threading.Thread):
@@ -173,6 +173,6 @@ def test_zero_never_gives_up() -> None:
 
 def test_clients_of_one_host_share_its_gate() -> None:
     time = FakeTime()
-    gates = HostGates(GateLimits(), clock=time.clock, sleep=time.sleep)
+    gates = HostGates(GateLimits(), time.time)
     assert gates.of("a.example") is gates.of("a.example")
     assert gates.of("a.example") is not gates.of("a.example:5000")

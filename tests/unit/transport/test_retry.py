@@ -140,7 +140,7 @@ def failing(times: int, outcome: FailedAttempt, log: list[int]):
 
 
 def timing(time: FakeTime, **kwargs) -> Timing:
-    return Timing(time.clock, time.sleep, lambda: 0.5, **kwargs)
+    return Timing(time.time, **kwargs)
 
 
 def test_attempts_are_repeated_until_one_succeeds() -> None:

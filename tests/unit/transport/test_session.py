@@ -87,7 +87,7 @@ def fail(failure: Failure, detail: str) -> BinpkgError:
 @pytest.mark.covers("F12", "R02")
 def test_a_trickling_body_is_given_up() -> None:
     time = FakeTime()
-    reader = io.BufferedReader(BodyReader(Dripping(time, 1.0), Timeouts(), time.clock, fail), 4096)
+    reader = io.BufferedReader(BodyReader(Dripping(time, 1.0), Timeouts(), time.time, fail), 4096)
     with pytest.raises(NetworkError, match="too slow: 60 bytes in 60 s"):
         reader.read(4096)
     assert time.clock() == 1060
@@ -96,7 +96,7 @@ def test_a_trickling_body_is_given_up() -> None:
 @pytest.mark.covers("F12")
 def test_a_slow_consumer_is_not_a_slow_server() -> None:
     time = FakeTime()
-    reader = BodyReader(Dripping(time, 0.0001, 200), Timeouts(), time.clock, fail)
+    reader = BodyReader(Dripping(time, 0.0001, 200), Timeouts(), time.time, fail)
     while reader.read(1):
         time.advance(100)
     assert reader.readable()
@@ -105,7 +105,7 @@ def test_a_slow_consumer_is_not_a_slow_server() -> None:
 def test_the_windows_follow_one_another() -> None:
     time = FakeTime()
     timeouts = Timeouts(slow_bytes=0.5, slow_window=10)
-    reader = io.BufferedReader(BodyReader(Dripping(time, 1.0, 100), timeouts, time.clock, fail), 16)
+    reader = io.BufferedReader(BodyReader(Dripping(time, 1.0, 100), timeouts, time.time, fail), 16)
     assert len(reader.read()) == 100
 
 
