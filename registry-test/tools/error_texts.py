@@ -34,6 +34,7 @@ _REPLACED = (
     (r"artifacts-uploads/[^\s,;)]*", "artifacts-uploads/SESSION"),
     (r"until 20[0-9-]{8} [0-9:]{8}", "until TIME"),
     (r"in [0-9]+\.[0-9] s\b", "in N s"),
+    (r"attempts in [0-9]+ s\b", "attempts in N s"),
     (r"[0-9.]+ (bytes|B|kB|KiB|MB|MiB)\b", "SIZE"),
 )
 _ATTEMPTED = re.compile(
