@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from oci_binpkg.installs.transaction import ChangeableTree
     from oci_binpkg.model.content import Digest
     from oci_binpkg.objects.protocol import Objects
-    from oci_binpkg.ops.base_images import BaseImages
     from oci_binpkg.signing.keyring import Keyring, Trusted
     from oci_binpkg.signing.statement import Signer
+    from oci_binpkg.store.images import BaseImages
     from oci_binpkg.store.protocol import Store
 
 
@@ -274,7 +274,7 @@ class CacheOpener:
 
     def base_images(self, text: str) -> BaseImages:
         """Return the base images under a reference."""
-        from oci_binpkg.ops.base_images import BaseImages
+        from oci_binpkg.store.images import BaseImages
 
         location = parse_base(text)
         trust = self._trust(location, AskedTrust())

@@ -73,7 +73,6 @@ TWINS = {
     "copy": "the copy of blobs between stores, and the command",
     "download": "a blob from a registry, and the command",
     "search": "a search in an index, and the command",
-    "referrers": "referrers of any store, and the registry's API of them",
 }
 """Stems that stand in several folders, each with the reason. A command has one name in `cli` and in `ops`."""
 SMALL_MODULE = 40

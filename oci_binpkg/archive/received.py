@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from oci_binpkg.archive.binary_distribution import MAX_BYTES, MEMBER, Distribution, Relocations
 from oci_binpkg.archive.layer import LayerFile
-from oci_binpkg.archive.layer_cache import LayerCache
-from oci_binpkg.archive.layer_record import CachedLayer, tree_fingerprint
+from oci_binpkg.archive.layer_cache import CachedLayer, LayerCache, tree_fingerprint
 from oci_binpkg.archive.tar_writer import TarSummary
 from oci_binpkg.disk import read_regular
 from oci_binpkg.errors import ContentError, LocalDiskError

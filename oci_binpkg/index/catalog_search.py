@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from oci_binpkg.index.catalog import Catalog
-from oci_binpkg.index.catalog_rows import Kind
+from oci_binpkg.index.catalog_database import Kind
 from oci_binpkg.model.constraint import Constraint, Needed
 from oci_binpkg.model.query import Query, ordered
 from oci_binpkg.model.spec import Spec, SpecGraph

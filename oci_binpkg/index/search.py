@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 
 from oci_binpkg.errors import ContentError
 from oci_binpkg.index.catalog import Catalog
-from oci_binpkg.index.catalog_rows import read_rows
+from oci_binpkg.index.catalog_database import read_rows
 from oci_binpkg.index.catalog_search import search
 from oci_binpkg.index.document import IndexDocument
 from oci_binpkg.model.constraint import Constraint

@@ -9,15 +9,219 @@ behind `%` or `^` is about that dependency. Names of virtual packages (`^mpi`, `
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final, TypeVar
+from dataclasses import dataclass, replace
+from typing import Final, Never, TypeVar
 
-from oci_binpkg.errors import AmbiguousQueryError, Hint, NoMatchError, Step
-from oci_binpkg.model.constraint import Constraint
-from oci_binpkg.model.query_syntax import parse_constraint
-from oci_binpkg.model.spec import Spec, SpecGraph
-from oci_binpkg.model.version import Version
+from oci_binpkg.errors import AmbiguousQueryError, Hint, NoMatchError, QueryError, Step
+from oci_binpkg.model.constraint import Constraint, Needed, Setting
+from oci_binpkg.model.spec import FLAGS, Spec, SpecGraph
+from oci_binpkg.model.version import Version, VersionSet
+
+_ANY: Final = "*"
+_WORD: Final = r"[A-Za-z0-9_][A-Za-z0-9_-]*"
+_NAME: Final = re.compile(rf"(?>\*|{_WORD}(?:\.{_WORD})*)(?!:?=)", re.ASCII)
+_BARE_VERSION: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
+_RANGE: Final = rf"(?:=?{_BARE_VERSION})?:(?:{_BARE_VERSION}(?!\s*=))?|=?{_BARE_VERSION}"
+_GIT: Final = rf"(?:git\.[A-Za-z0-9_][A-Za-z0-9_./-]*|[a-fA-F0-9]{{40}})(?:={_BARE_VERSION})?"
+_VERSIONS: Final = re.compile(rf"(?:{_GIT}|{_RANGE})(?:\s*,\s*(?:{_GIT}|{_RANGE}))*", re.ASCII)
+_SWITCH: Final = re.compile(r"(?P<sign>\+\+?|~~?|--?)\s*(?P<name>[A-Za-z0-9_][A-Za-z0-9_.-]*)", re.ASCII)
+_KEY: Final = re.compile(r"(?P<name>[A-Za-z0-9_][A-Za-z0-9_.-]*)(?P<exact>:?)==?", re.ASCII)
+_VALUE: Final = re.compile(
+    r"""(?P<bare>[A-Za-z0-9_\-+*.,:=~/\\]+)|"(?P<double>(?:[^"\\]|\\.)*)"|'(?P<single>(?:[^'\\]|\\.)*)'""", re.ASCII
+)
+_HASH: Final = re.compile(r"[a-z2-7]{1,32}(?![A-Za-z0-9_])", re.ASCII)
+_PROVIDES: Final = re.compile(rf"(?P<virtuals>{_WORD}(?:,{_WORD})*)=(?={_WORD})", re.ASCII)
+
+MAX_QUERY: Final = 2048
+"""A query of this length names every variant of the largest packages; errors quote it as a whole."""
+
+
+def parse_constraint(text: str) -> Constraint:
+    """Parse a query about one package. Raises `QueryError` showing the place and what was expected there."""
+    if len(text) > MAX_QUERY:
+        raise QueryError(
+            f"cannot read this package query: {text[:60]!r}... has {len(text)} characters",
+            hint=f"a query has at most {MAX_QUERY} characters",
+        )
+    return _Parser(text).parse()
+
+
+class _Parser:
+    """Reads a constraint from left to right."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+
+    def parse(self) -> Constraint:
+        """Read a node, then its dependencies: `^` belongs to the first node, `%` to the last one before it."""
+        root = self._node("a package name, @version, +variant, key=value, ^dependency or /hash")
+        if root == Constraint() and self._at == len(self._text):
+            self._fail("a package name, as in zlib@1.3")
+        below: list[Needed] = []
+        while self._at < len(self._text):
+            sigil = self._text[self._at]
+            needed = self._needed()
+            if sigil == "^":
+                below.append(needed)
+            elif below:
+                below[-1] = replace(below[-1], constraint=_with_direct(below[-1].constraint, needed))
+            else:
+                root = _with_direct(root, needed)
+        return replace(root, transitive=tuple(below))
+
+    def _needed(self) -> Needed:
+        self._at += 2 if self._text.startswith("%%", self._at) else 1
+        self._skip_space()
+        if self._text.startswith("[", self._at):
+            self._fail("a name: properties of dependencies in [brackets] are not understood here")
+        provides = _PROVIDES.match(self._text, self._at)
+        if provides:
+            self._at = provides.end("virtuals") + 1
+        start = self._at
+        node = self._node("the name of a dependency")
+        if node == Constraint():
+            self._at = start
+            self._fail("the name of a dependency")
+        return Needed(node, tuple(provides["virtuals"].split(",")) if provides else ())
+
+    def _node(self, expected: str) -> Constraint:
+        self._skip_space()
+        spaced = True
+        constraint = Constraint()
+        if match := _NAME.match(self._text, self._at):
+            namespace, _, name = match[0].rpartition(".")
+            constraint = Constraint(name=name, namespace=namespace)
+            self._at = match.end()
+            spaced = self._skip_space()
+        while self._at < len(self._text) and self._text[self._at] not in "^%":
+            constraint = self._part(constraint, spaced=spaced, expected=expected)
+            spaced = self._skip_space()
+        return constraint
+
+    def _part(self, constraint: Constraint, *, spaced: bool, expected: str) -> Constraint:
+        """Read one part of a node. A key or a `-variant` needs a space before it, since names can hold `-`."""
+        character = self._text[self._at]
+        if character == "@":
+            return self._version(constraint)
+        if character == "/":
+            return self._hash(constraint)
+        if character in "+~" or (character == "-" and spaced):
+            return self._switch(constraint)
+        if spaced and _KEY.match(self._text, self._at):
+            return self._key(constraint)
+        if spaced and constraint != Constraint() and _NAME.match(self._text, self._at):
+            self._fail("one package per query: put ^ before a dependency")
+        more = "@version, +variant, ~variant, key=value, ^dependency or /hash"
+        return self._fail(expected if constraint == Constraint() else more)
+
+    def _version(self, constraint: Constraint) -> Constraint:
+        if constraint.versions is not None:
+            self._fail("only one @version: join several with a comma, as in @1.2,1.4:")
+        start = self._at
+        self._at += 1
+        self._skip_space()
+        match = _VERSIONS.match(self._text, self._at)
+        if match is None:
+            self._fail("a version, as in @1.2, @1.2:1.4 or @=1.2")
+        try:
+            versions = VersionSet.parse(match[0])
+        except QueryError as error:
+            self._at = start
+            self._fail(f"versions that exist: {error.message}")
+        self._at = match.end()
+        return replace(constraint, versions=versions)
+
+    def _hash(self, constraint: Constraint) -> Constraint:
+        if constraint.hash:
+            self._fail("only one /hash")
+        self._at += 1
+        match = _HASH.match(self._text, self._at)
+        if match is None:
+            self._fail("the beginning of a hash: up to 32 of a-z and 2-7")
+        self._at = match.end()
+        return replace(constraint, hash=match[0])
+
+    def _switch(self, constraint: Constraint) -> Constraint:
+        match = _SWITCH.match(self._text, self._at)
+        if match is None:
+            self._at += 1
+            self._fail("the name of a variant")
+        self._at = match.end()
+        return self._with_setting(constraint, Setting(match["name"], match["sign"][0] == "+"), match.start())
+
+    def _key(self, constraint: Constraint) -> Constraint:
+        key = _KEY.match(self._text, self._at)
+        assert key is not None
+        self._at = key.end()
+        match = _VALUE.match(self._text, self._at)
+        if match is None:
+            self._fail(f"a value for {key['name']}, in quotes if it has spaces")
+        name, value = key["name"], _unquoted(match)
+        start, self._at = self._at, match.end()
+        if name in ("os", "platform", "target", "arch", "architecture", "namespace"):
+            return self._place(constraint, name, value, start)
+        values = value.split() if name in FLAGS else value.split(",")
+        return self._with_setting(constraint, Setting(name, tuple(values), bool(key["exact"])), key.start())
+
+    def _place(self, constraint: Constraint, name: str, value: str, start: int) -> Constraint:
+        """Read a key that is written like a variant and means something else."""
+        if name == "namespace":
+            return replace(constraint, namespace=value)
+        if name in ("arch", "architecture"):
+            platform, _, rest = value.partition("-")
+            system, _, target = rest.rpartition("-")
+            if not (platform and system and target):
+                self._at = start
+                self._fail("platform-os-target, as in arch=linux-debian12-x86_64")
+            return replace(constraint, platform=_given(platform), os=_given(system), target=_given(target))
+        if name == "target" and any(":" in each[:-1] for each in value.split(",")):
+            self._at = start
+            self._fail("a target, or target: for all that build on it; other ranges of targets are not understood")
+        names = tuple(value.split(","))
+        if name == "target":
+            return replace(constraint, target=names)
+        return replace(constraint, os=names) if name == "os" else replace(constraint, platform=names)
+
+    def _with_setting(self, constraint: Constraint, setting: Setting, start: int) -> Constraint:
+        known = next((each for each in constraint.settings if each.name == setting.name), None)
+        if (
+            known is not None
+            and known != setting
+            and (isinstance(known.value, bool) or isinstance(setting.value, bool))
+        ):
+            self._at = start
+            self._fail(f"{setting.name} only once: it cannot be both")
+        return replace(constraint, settings=(*constraint.settings, setting))
+
+    def _skip_space(self) -> bool:
+        before = self._at
+        while self._at < len(self._text) and self._text[self._at].isspace():
+            self._at += 1
+        return self._at > before
+
+    def _fail(self, expected: str) -> Never:
+        shown = "".join(" " if character.isspace() else character for character in self._text)
+        raise QueryError(
+            "cannot read this package query", details=[shown, f"{' ' * self._at}^", f"expected {expected}"]
+        )
+
+
+def _unquoted(match: re.Match[str]) -> str:
+    if match["bare"] is not None:
+        return match["bare"]
+    return re.sub(r"\\(.)", r"\1", match["double"] if match["double"] is not None else match["single"])
+
+
+def _given(part: str) -> tuple[str, ...]:
+    return () if part in (_ANY, "None") else (part,)
+
+
+def _with_direct(constraint: Constraint, needed: Needed) -> Constraint:
+    return replace(constraint, direct=(*constraint.direct, needed))
+
 
 _Item = TypeVar("_Item")
 _SHOWN: Final = 12

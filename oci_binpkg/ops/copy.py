@@ -20,7 +20,7 @@ from oci_binpkg.model.reference import INDEX_TAG, PackageKey, hash_of_tag, is_pa
 from oci_binpkg.model.spec import Spec, SpecGraph, platform_of
 from oci_binpkg.model.spec_document import SpecDocument, spec_document
 from oci_binpkg.ops.contents import contents
-from oci_binpkg.ops.environment import FOLDERS, is_place_of
+from oci_binpkg.ops.stack import FOLDERS, is_place_of
 from oci_binpkg.parallel import in_turns
 from oci_binpkg.store.copy import copy
 from oci_binpkg.store.counting import counted

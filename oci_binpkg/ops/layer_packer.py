@@ -8,10 +8,8 @@ from typing import Final
 
 from oci_binpkg.archive.binary_distribution import Distribution
 from oci_binpkg.archive.codec import Codec
-from oci_binpkg.archive.growing_file import FOLLOWED_FROM, Follow
-from oci_binpkg.archive.layer import LayerFile, diff_id_of, pack_layer
-from oci_binpkg.archive.layer_cache import LayerCache
-from oci_binpkg.archive.layer_record import CachedLayer, layer_key, tree_fingerprint
+from oci_binpkg.archive.layer import FOLLOWED_FROM, Follow, LayerFile, diff_id_of, pack_layer
+from oci_binpkg.archive.layer_cache import CachedLayer, LayerCache, layer_key, tree_fingerprint
 from oci_binpkg.archive.received import received
 from oci_binpkg.archive.tar_writer import write_tar
 from oci_binpkg.errors import ContentError

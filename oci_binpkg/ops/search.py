@@ -14,10 +14,10 @@ from oci_binpkg.index.catalog import CacheState, Catalog
 from oci_binpkg.index.catalog_database import (
     DamagedCatalogError,
     ForeignCatalogError,
+    IndexReader,
     UnwritableCatalogError,
     replace_database,
 )
-from oci_binpkg.index.catalog_rows import IndexReader
 from oci_binpkg.index.catalog_search import Match, near_names, search
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.query import Query

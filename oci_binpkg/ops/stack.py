@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from oci_binpkg.archive.growing_file import Follow
+from oci_binpkg.archive.layer import Follow
 from oci_binpkg.cache.protocol import CacheEntry, WritableCache
 from oci_binpkg.cancel import Cancel
 from oci_binpkg.errors import AuthError, BinpkgError, CertificateError, ContentError, NotFoundError, TransferError
 from oci_binpkg.events import Observer, PackageFinished, PackageStarted, Warned
 from oci_binpkg.installs.protocol import InstallRecord, InstallTree
 from oci_binpkg.model.content import Digest, Growing, Platform
+from oci_binpkg.model.identifiers import is_path
 from oci_binpkg.model.image import (
     MAX_ENGINE_LAYERS,
     BaseImage,
@@ -22,15 +24,48 @@ from oci_binpkg.model.image import (
     Layer,
     PackageLayer,
     PackageSpec,
+    Prepend,
     Runtime,
     compose,
 )
 from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.spec import Spec, platform_of
 from oci_binpkg.model.spec_document import SpecDocument, spec_document
-from oci_binpkg.ops.environment import environment_changes, is_place_of
 from oci_binpkg.ops.push_report import PackageResult
 from oci_binpkg.store.counting import counted_growing, counting
+
+FOLDERS: Final = (
+    ("bin", "PATH"),
+    ("man", "MANPATH"),
+    ("share/man", "MANPATH"),
+    ("share/aclocal", "ACLOCAL_PATH"),
+    ("lib/pkgconfig", "PKG_CONFIG_PATH"),
+    ("lib64/pkgconfig", "PKG_CONFIG_PATH"),
+    ("share/pkgconfig", "PKG_CONFIG_PATH"),
+    ("", "CMAKE_PREFIX_PATH"),
+)
+"""Folder inside a prefix and the variable it is put in front of. Source: Spack's prefix inspections."""
+
+
+def is_place_of(prefix: str, spec: Spec, own: str = "") -> bool:
+    """Whether a prefix that a stored image names can be that of a package, so that it may become a part of PATH.
+
+    A package lies in a directory named after its hash or its name, or in `own`, where a tree has it below its root.
+    """
+    named = spec.hash[:7] in prefix or spec.name in prefix.rpartition("/")[2]
+    return is_path(prefix) and (named or bool(own and prefix.endswith(own)))
+
+
+def environment_changes(prefixes: Iterable[tuple[str, str]]) -> Iterator[Prepend]:
+    """Yield what packages contribute, in their order; folders that do not exist contribute nothing.
+
+    For each package: its prefix on this machine, and where the image has it.
+    """
+    for here, there in prefixes:
+        for folder, variable in FOLDERS:
+            if os.path.isdir(os.path.join(here, folder)):
+                yield Prepend(variable, f"{there}/{folder}" if folder else there)
+
 
 AHEAD: Final = 2
 """So many layers are sent at a time while they are made: a host takes four uploads, and small ones should not wait."""

@@ -17,9 +17,9 @@ from typing import Final
 from oci_binpkg.errors import ContentError, LocalDiskError, RelocationError
 from oci_binpkg.relocate import ar, files, text
 from oci_binpkg.relocate.budget import Budget
+from oci_binpkg.relocate.edits import RelocationReport, Remark, StaleString, stale_error
 from oci_binpkg.relocate.files import FileOutcome
 from oci_binpkg.relocate.prefixes import PrefixMap
-from oci_binpkg.relocate.report import RelocationReport, Remark, StaleString, stale_error
 from oci_binpkg.relocate.strings import is_left
 
 METADATA: Final = ".spack"

@@ -1,4 +1,4 @@
-"""Copying an image or index from one store to another, and reading one image.
+"""Copying an image or index from one store to another.
 
 Order as the distribution specification wants it: blobs, configuration, child manifests, the index, the tag last. A
 target never names something that is not whole.
@@ -16,7 +16,7 @@ from oci_binpkg.errors import BinpkgError, ContentError, Side
 from oci_binpkg.events import Observer, ignore
 from oci_binpkg.model.content import DOCKER_FOREIGN_LAYER, INDEX_TYPES, Blob, Descriptor, Digest
 from oci_binpkg.store.counting import counted
-from oci_binpkg.store.images import MAX_DEPTH, _read_manifest, blob_of
+from oci_binpkg.store.images import MAX_DEPTH, blob_of, read_manifest
 from oci_binpkg.store.protocol import Store
 
 MAX_CONTENTS: Final = 100_000
@@ -79,7 +79,7 @@ def _collect(source: Store, descriptor: Descriptor, plan: _Plan, above: tuple[Di
     if not descriptor.is_manifest:
         plan.blobs.append(descriptor)
         return
-    data, manifest = _read_manifest(source, descriptor)
+    data, manifest = read_manifest(source, descriptor)
     for reference in manifest.references:
         if _may_travel(reference):
             _collect(source, reference, plan, (*above, descriptor.digest))

@@ -1,13 +1,14 @@
-"""TODO."""
+"""Images in a store: one read with its configuration, and base images, read once for each platform."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import Lock
 from typing import Final
 
-from oci_binpkg.errors import ContentError, NotFoundError, PlatformError
+from oci_binpkg.errors import BaseImageError, ContentError, NotFoundError, PlatformError, SignatureError
 from oci_binpkg.model.content import Blob, Descriptor, Platform
-from oci_binpkg.model.image import Image, Layer
+from oci_binpkg.model.image import BaseImage, Image, Layer
 from oci_binpkg.model.manifest import (
     MAX_MANIFEST_BYTES,
     ImageConfig,
@@ -19,8 +20,7 @@ from oci_binpkg.model.manifest import (
 from oci_binpkg.store.protocol import Store
 
 MAX_DEPTH: Final = 3
-
-
+"""Of indices in indices."""
 MAX_CONFIG_BYTES: Final = 64 * 1024 * 1024
 
 
@@ -48,7 +48,7 @@ def read_image(store: Store, reference: str, platform: Platform | None = None) -
     """
     descriptor = store.resolve(reference)
     for _ in range(MAX_DEPTH + 1):
-        data, manifest = _read_manifest(store, descriptor)
+        data, manifest = read_manifest(store, descriptor)
         if isinstance(manifest, Manifest):
             return _with_config(store, descriptor, manifest, data, platform)
         if platform is None:
@@ -89,6 +89,56 @@ def _with_config(
     return StoredImage(descriptor, manifest, config, data, raw)
 
 
-def _read_manifest(store: Store, descriptor: Descriptor) -> tuple[bytes, Manifest | Index]:
+def read_manifest(store: Store, descriptor: Descriptor) -> tuple[bytes, Manifest | Index]:
+    """Return a manifest or index: its exact bytes, and parsed. Raises `ContentError`."""
     data = blob_of(store, descriptor).read(MAX_MANIFEST_BYTES)
     return data, parse_manifest(data, f"{store.name}: {descriptor.digest}", media_type=descriptor.media_type)
+
+
+class BaseImages:
+    """The base image `reference` of a store, for whichever platforms are asked for."""
+
+    def __init__(self, store: Store, reference: str) -> None:
+        self._store = store
+        self._reference = reference
+        self._lock = Lock()
+        self._known: dict[Platform, BaseImage] = {}
+
+    def __call__(self, platform: Platform) -> BaseImage | None:
+        """Return the base image for a platform.
+
+        Raises `BaseImageError` if it is absent or no image, `PlatformError` if it is not for that platform,
+        `SignatureError` if it has to be signed and is not.
+        """
+        with self._lock:
+            if platform not in self._known:
+                self._known[platform] = self._read(platform)
+            return self._known[platform]
+
+    def _read(self, platform: Platform) -> BaseImage:
+        name = f"{self._store.name}:{self._reference}"
+        try:
+            image = read_image(self._store, self._reference, platform)
+        except NotFoundError as error:
+            raise BaseImageError(
+                f"base image {name}: {error.message}", hint="check its name and tag", **error.fields
+            ) from error
+        except PlatformError as error:
+            raise error.within(f"base image {name}", hint="choose one for this architecture") from error
+        except SignatureError as error:
+            raise error.within(f"base image {name}") from error
+        except ContentError as error:
+            raise BaseImageError(
+                f"base image {name} is unusable: {error.message}", hint=error.hint, **error.fields
+            ) from error
+        offered = image.config.platform
+        if (offered.os, offered.architecture) != (platform.os, platform.architecture):
+            raise PlatformError(
+                f"base image {name} is for {offered}, the packages are for {platform}",
+                hint="choose one for this architecture",
+            )
+        layers = tuple(
+            Layer(blob_of(self._store, descriptor), diff_id)
+            for descriptor, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True)
+        )
+        return BaseImage(image.manifest, image.config, layers)

@@ -2,6 +2,9 @@
 
 Order: logins given explicitly, docker's `config.json`, podman's `auth.json` files. In each file the most specific key
 wins (podman knows `HOST/NAMESPACE`), hosts and ports match exactly, and a broken entry concerns its own host alone.
+
+Passwords may be kept by programs: `docker-credential-NAME get|store|erase`. Source: the credential helper protocol of
+docker-credential-helpers: the server address on stdin, JSON on stdout.
 """
 
 from __future__ import annotations
@@ -9,18 +12,174 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import json
+import os
 import re
+import shutil
+import stat
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
+from oci_binpkg.disk import FileTooLargeError, NotRegularError, make_folder, open_file, read_descriptor, replace_file
 from oci_binpkg.errors import AuthError, LocalDiskError, UsageError
 from oci_binpkg.events import Observer, Warned, ignore
-from oci_binpkg.file_lock import Patience
+from oci_binpkg.file_lock import Patience, locked
 from oci_binpkg.model.reference import DOCKER_HUB, check_host
-from oci_binpkg.transport.credential_file import AuthFile, change_auth_file, read_auth_file
-from oci_binpkg.transport.credential_helper import CredentialHelper
+
+_MAX_FILE: Final = 16 * 1024 * 1024
+_SECRET_MODE: Final = 0o600
+_ELSEWHERE: Final = "remove it; DOCKER_CONFIG and REGISTRY_AUTH_FILE name other places"
+
+
+@dataclass(frozen=True, slots=True)
+class AuthFile:
+    """A docker `config.json` or podman `auth.json`: path and JSON object as found; an absent file has no members.
+
+    `exposed` is true when other users of the machine may read the file, `changeable` when they may write it.
+    """
+
+    path: str
+    document: Mapping[str, Any] = field(default_factory=dict)
+    exposed: bool = False
+    changeable: bool = False
+
+    def table(self, member: str) -> Mapping[str, Any]:
+        """Return an object member (`auths`, `credHelpers`), empty when absent or not an object."""
+        value = self.document.get(member)
+        return value if isinstance(value, dict) else {}
+
+    @property
+    def store(self) -> str:
+        """The name of the helper that keeps all logins, or ""."""
+        value = self.document.get("credsStore")
+        return value if isinstance(value, str) else ""
+
+
+def read_auth_file(path: str) -> AuthFile:
+    """Read the file. Raises `LocalDiskError` naming it when it cannot be read or is not a JSON object."""
+    try:
+        with open_file(path) as stream:
+            mode = os.fstat(stream.fileno()).st_mode
+            data = read_descriptor(stream.fileno(), _MAX_FILE, path)
+    except FileNotFoundError:
+        return AuthFile(path)
+    except (NotRegularError, FileTooLargeError) as error:
+        raise LocalDiskError(f"{path}: {error.strerror}", hint=_ELSEWHERE) from error
+    except OSError as error:
+        raise LocalDiskError(f"{path}: {error.strerror}") from error
+    try:
+        document = json.loads(data or b"{}")
+    except (ValueError, RecursionError):
+        raise LocalDiskError(
+            f"{path} is not valid JSON", hint="repair or remove it; docker and podman read it too"
+        ) from None
+    if not isinstance(document, dict):
+        raise LocalDiskError(f"{path} does not hold a JSON object")
+    return AuthFile(
+        path, document, bool(mode & (stat.S_IRGRP | stat.S_IROTH)), bool(mode & (stat.S_IWGRP | stat.S_IWOTH))
+    )
+
+
+def change_auth_file(path: str, change: Callable[[dict[str, Any]], None], patience: Patience | None = None) -> None:
+    """Apply `change` to the document and put it back, mode 0600, everything else kept.
+
+    Writers exclude one another through a lock file beside it; readers see the old or the new file, never half of one.
+    Raises `LocalDiskError`, also when the present content is not JSON: what cannot be understood is not overwritten.
+    """
+    target = os.path.realpath(path)
+    try:
+        make_folder(os.path.dirname(target), 0o700)
+        with locked(f"{target}.lock", patience, mode=_SECRET_MODE):
+            document = dict(read_auth_file(target).document)
+            change(document)
+            replace_file(target, _encoded(document), mode=_SECRET_MODE)
+    except NotRegularError as error:
+        raise LocalDiskError(f"{error.filename}: {error.strerror}", hint=_ELSEWHERE) from error
+    except OSError as error:
+        raise LocalDiskError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _encoded(document: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(document, indent="\t", ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # half surrogates in somebody else's entry, which only escapes can express
+        return json.dumps(document, indent="\t").encode() + b"\n"
+
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
+_ABSENT: Final = "credentials not found"
+_MAX_ANSWER: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialHelper:
+    """One helper program. `path` is a search path for it, "" the process's own; `timeout` in seconds.
+
+    `configured_by` says which file and key name it, for errors. Every method raises `AuthError` when the program has
+    a name that no helper has, is missing, fails, hangs, or answers junk; what it printed is never shown, it may be a
+    secret.
+    """
+
+    name: str
+    configured_by: str
+    path: str = ""
+    timeout: float = 30.0
+
+    def get(self, server: str) -> tuple[str, str] | None:
+        """Return user name and secret for `server`, or None if the helper has none."""
+        status, answer = self._run("get", server.encode())
+        if status != 0:
+            if _ABSENT in answer.decode("utf-8", "replace").lower():
+                return None
+            raise self._broken(f"ended with status {status}")
+        try:
+            document = json.loads(answer)
+        except (ValueError, RecursionError):
+            raise self._broken("did not answer with JSON") from None
+        if not isinstance(document, dict):
+            raise self._broken("did not answer with a JSON object")
+        username, secret = document.get("Username"), document.get("Secret")
+        if not isinstance(username, str) or not isinstance(secret, str):
+            raise self._broken("answered without Username and Secret")
+        return (username, secret) if secret else None
+
+    def store(self, server: str, username: str, secret: str) -> None:
+        """Keep a secret for `server`."""
+        document = {"ServerURL": server, "Username": username, "Secret": secret}
+        status, _ = self._run("store", json.dumps(document).encode())
+        if status != 0:
+            raise self._broken(f"could not store (status {status})")
+
+    def erase(self, server: str) -> None:
+        """Forget the secret for `server`, if there is one."""
+        status, answer = self._run("erase", server.encode())
+        if status != 0 and _ABSENT not in answer.decode("utf-8", "replace").lower():
+            raise self._broken(f"could not erase (status {status})")
+
+    def _run(self, action: str, data: bytes) -> tuple[int, bytes]:
+        if not _NAME.fullmatch(self.name):
+            raise self._broken("has a name that no credential helper has")
+        program = shutil.which(f"docker-credential-{self.name}", path=self.path or None)
+        if program is None:
+            raise self._broken("is not installed")
+        try:
+            done = subprocess.run([program, action], input=data, capture_output=True, timeout=self.timeout, check=False)
+        except subprocess.TimeoutExpired:
+            raise self._broken(f"did not answer within {self.timeout:g} s") from None
+        except OSError as error:
+            raise self._broken(f"could not be started: {error.strerror}") from None
+        answer = done.stdout if done.returncode == 0 else done.stdout + done.stderr
+        return done.returncode, answer[:_MAX_ANSWER]
+
+    def _broken(self, what: str) -> AuthError:
+        return AuthError(
+            f"credential helper docker-credential-{self.name[:60]!r} {what}",
+            hint=f"it is configured in {self.configured_by}; repair or remove that entry",
+        )
+
 
 _HUB_ALIASES: Final = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
 _HUB_KEY: Final = "https://index.docker.io/v1/"

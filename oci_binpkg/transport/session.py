@@ -32,8 +32,8 @@ from oci_binpkg.log import Log
 from oci_binpkg.model.content import Blob, Growing, read_whole
 from oci_binpkg.times import Time
 from oci_binpkg.transport.addresses import Origin, redact_url, request_target
-from oci_binpkg.transport.bodies import CHUNK, streamed
 from oci_binpkg.transport.framing import FramedReader, FramedResponse
+from oci_binpkg.transport.http import CHUNK, streamed
 from oci_binpkg.transport.retry import Failure
 from oci_binpkg.transport.settings import Timeouts, TransportSettings
 

@@ -20,7 +20,7 @@ from oci_binpkg.archive.binary_distribution import Distribution
 from oci_binpkg.archive.extract import extract_layer
 from oci_binpkg.cache.mirror_manifest import parse_mirror_manifest
 from oci_binpkg.errors import ContentError, InstallsError
-from oci_binpkg.index.catalog_rows import read_rows
+from oci_binpkg.index.catalog_database import read_rows
 from oci_binpkg.index.document import open_index
 from oci_binpkg.installs.database import parse_database
 from oci_binpkg.model.manifest import parse_config, parse_manifest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from oci_binpkg.archive.growing_file import Follow
+from oci_binpkg.archive.layer import Follow
 from oci_binpkg.installs.protocol import InstallRecord
 from oci_binpkg.model.content import OCI_LAYER_GZIP, Blob, Digest
 from oci_binpkg.model.image import Layer

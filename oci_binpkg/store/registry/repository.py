@@ -22,10 +22,9 @@ from oci_binpkg.model.content import Blob, Descriptor, Digest, Growing
 from oci_binpkg.model.reference import Repository, check_tag
 from oci_binpkg.store.registry.api import DEFAULTS, PUSH, RegistrySettings, Remote
 from oci_binpkg.store.registry.download import CHUNK, Download, DownloadStream
+from oci_binpkg.store.registry.lists import ask_registry, list_tags
 from oci_binpkg.store.registry.manifests import ManifestPusher, ManifestReader, check_manifest, digest_of
 from oci_binpkg.store.registry.presence import Presence
-from oci_binpkg.store.registry.referrers import ask_registry
-from oci_binpkg.store.registry.tags import list_tags
 from oci_binpkg.store.registry.upload import Uploader
 from oci_binpkg.times import SYSTEM_TIME, Time
 from oci_binpkg.transport.http import HttpClient

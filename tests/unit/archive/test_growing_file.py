@@ -10,8 +10,7 @@ import pytest
 
 from oci_binpkg.archive.binary_distribution import Distribution
 from oci_binpkg.archive.codec import Codec
-from oci_binpkg.archive.growing_file import GrowingFile
-from oci_binpkg.archive.layer import pack_layer
+from oci_binpkg.archive.layer import GrowingFile, pack_layer
 from oci_binpkg.errors import ContentError, PackError
 from oci_binpkg.model.content import OCI_LAYER_GZIP, Descriptor, Digest, Growing
 from oci_binpkg.relocate.scan import PrefixScanner

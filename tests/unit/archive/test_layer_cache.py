@@ -15,8 +15,7 @@ import pytest
 from oci_binpkg.archive.binary_distribution import Distribution
 from oci_binpkg.archive.codec import Codec
 from oci_binpkg.archive.layer import LayerFile, pack_layer
-from oci_binpkg.archive.layer_cache import LayerCache
-from oci_binpkg.archive.layer_record import CachedLayer, layer_key, tree_fingerprint
+from oci_binpkg.archive.layer_cache import CachedLayer, LayerCache, layer_key, tree_fingerprint
 from oci_binpkg.errors import ContentError, LocalDiskError, PackError
 from oci_binpkg.model.content import OCI_LAYER_GZIP, Digest
 from oci_binpkg.relocate.scan import PrefixScanner

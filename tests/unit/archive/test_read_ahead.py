@@ -5,7 +5,7 @@ from itertools import chain, repeat
 
 import pytest
 
-from oci_binpkg.archive.read_ahead import WORTH_A_THREAD, Ahead, HashBeside
+from oci_binpkg.archive.tar_input import WORTH_A_THREAD, Ahead, HashBeside
 from oci_binpkg.errors import NetworkError
 
 CHUNK = WORTH_A_THREAD // 4

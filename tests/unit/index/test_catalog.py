@@ -10,8 +10,7 @@ from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.errors import ContentError, LocalDiskError, NotFoundError
 from oci_binpkg.index.catalog import Catalog
-from oci_binpkg.index.catalog_database import open_database, writing
-from oci_binpkg.index.catalog_rows import read_rows
+from oci_binpkg.index.catalog_database import open_database, read_rows, writing
 from oci_binpkg.index.catalog_search import near_names, search
 from oci_binpkg.index.document import open_index
 from oci_binpkg.model.content import Digest

@@ -12,7 +12,7 @@ from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.spec_document import parse_spec_document
 from oci_binpkg.objects.directory import FileObjects
-from oci_binpkg.ops.agreement import MAX_BYTES, SPEC_FILE, check_spec_file
+from oci_binpkg.ops.unpack import MAX_BYTES, SPEC_FILE, check_spec_file
 from oci_binpkg.signing.judge import BELIEVING
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.memory import MemoryStore

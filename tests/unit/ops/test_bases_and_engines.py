@@ -10,8 +10,8 @@ from oci_binpkg.model.arch import this_platform
 from oci_binpkg.model.content import OCI_INDEX, OCI_LAYER_GZIP, Blob, Descriptor, Digest, Platform
 from oci_binpkg.model.image import Layer, PackageLayer, compose
 from oci_binpkg.model.manifest import Index
-from oci_binpkg.ops.base_images import BaseImages
 from oci_binpkg.ops.engines import ContainerEngine, engine_name, load_image, run_image
+from oci_binpkg.store.images import BaseImages
 from oci_binpkg.store.memory import MemoryStore
 
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")

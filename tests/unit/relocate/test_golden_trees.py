@@ -14,8 +14,8 @@ import pytest
 
 from oci_binpkg.archive.binary_distribution import MEMBER, Distribution
 from oci_binpkg.errors import RelocationError
+from oci_binpkg.relocate.edits import RelocationReport
 from oci_binpkg.relocate.prefixes import PrefixMap, mapping_for
-from oci_binpkg.relocate.report import RelocationReport
 from oci_binpkg.relocate.tree import relocate_tree
 from tests.support import golden
 

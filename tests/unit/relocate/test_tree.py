@@ -13,8 +13,8 @@ from oci_binpkg.errors import LocalDiskError, RelocationError
 from oci_binpkg.relocate import elf as elf_module
 from oci_binpkg.relocate import files
 from oci_binpkg.relocate.budget import Budget
+from oci_binpkg.relocate.edits import RelocationReport, Remark
 from oci_binpkg.relocate.prefixes import PrefixMap, mapping_for
-from oci_binpkg.relocate.report import RelocationReport, Remark
 from oci_binpkg.relocate.tree import relocate_tree
 from tests.support import elf_files as elf
 from tests.support.elf_files import ElfFile

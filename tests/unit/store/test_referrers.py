@@ -27,7 +27,7 @@ from oci_binpkg.store.referrers import (
     referrers,
     signatures,
 )
-from oci_binpkg.store.registry.referrers import ask_registry
+from oci_binpkg.store.registry.lists import ask_registry
 from oci_binpkg.store.registry.repository import RegistryStore
 from tests.support.fake_registry import Answer
 from tests.support.registry_store import Bench

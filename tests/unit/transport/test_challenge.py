@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oci_binpkg.transport.challenge import Challenge, choose, merge_scopes, parse_challenges, repository_of
+from oci_binpkg.transport.auth import Challenge, choose, merge_scopes, parse_challenges, repository_of
 
 TOKENS = st.text(string.ascii_letters + string.digits + "!#$%&'*+.^_`|~-", min_size=1, max_size=12)
 VALUES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=30)

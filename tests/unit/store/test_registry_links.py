@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from oci_binpkg.transport.links import MAX_LINK, next_page
+from oci_binpkg.store.registry.lists import MAX_LINK, next_page
 
 
 @pytest.mark.parametrize(
