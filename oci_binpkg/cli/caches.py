@@ -12,6 +12,7 @@ from oci_binpkg.cli.hints import words
 from oci_binpkg.cli.options import (
     CACHE_HELP,
     CheckOption,
+    FromOption,
     JsonOption,
     KeyOption,
     NeededQueries,
@@ -35,8 +36,8 @@ def copy(
 ) -> int:
     """Copy a cache, or some of its packages, to another.
 
-    Nothing is packed again, layers travel as they are; what is there already is left alone. Packages bring what they
-    link to or run. This is also how a mirror of layout 2 becomes one of layout 3, or a registry.
+    Layers are copied as they are, and packages that the target has are left alone. A chosen package brings what it
+    links to or runs. This is also how a mirror of layout 2 becomes one of layout 3, or a registry.
 
     \b
     Examples:
@@ -63,14 +64,16 @@ def check(
     *,
     on: Annotated[list[str] | None, typer.Option("--on", metavar="CACHE", help=f"{CACHE_HELP} (repeatable)")] = None,
     store: StoreOption = "",
-    output: Annotated[str, typer.Option("--output", metavar="FILE", help="write the answer there as JSON")] = "",
+    output: Annotated[
+        str, typer.Option("--output", metavar="FILE", help="write the answer to this file, as JSON")
+    ] = "",
     check_signature: CheckOption = None,
-    thorough: Annotated[bool, typer.Option("--thorough", help="look at each package's content, too")] = False,
+    thorough: Annotated[bool, typer.Option("--thorough", help="also look at each package's content")] = False,
     json: JsonOption = False,
 ) -> int:
     """List the packages of a tree that caches lack.
 
-    Exits with 1 if any cache lacks any of the packages (without a QUERY: all that are installed).
+    Without a QUERY all installed packages are looked for. Exits with 1 if any cache lacks any of them.
 
     \b
     Example:
@@ -95,14 +98,14 @@ def save_specs(
     queries: NeededQueries,
     *,
     store: StoreOption = "",
-    from_cache: Annotated[str, typer.Option("--from", metavar="CACHE", help=CACHE_HELP)] = "",
+    from_cache: FromOption = "",
     destination: Annotated[str, typer.Option("--output-dir", metavar="DIR", help="folder for the spec files")] = ".",
     check_signature: CheckOption = None,
     json: JsonOption = False,
 ) -> int:
     """Write the specs of packages, for the jobs of a pipeline.
 
-    Prints, for each, the query that means exactly it and needs no index.
+    Prints for each package the query that means exactly this one and needs no index.
 
     \b
     Example:

@@ -43,7 +43,7 @@ def find(
     """List packages of a tree, a cache, or all configured caches.
 
     --store names an install tree, --from a cache. With neither, and no tree in the configuration, all configured caches
-    are searched, as by `search`; so they are with --ttl, --offline or --all-arch. With --from these need a configured
+    are searched, as by `search`. --ttl, --offline and --all-arch search them too; with --from they need a configured
     name.
 
     \b
@@ -71,9 +71,9 @@ def find(
 
 
 def _is_search(settings: Settings, store: str, cache: str, *, as_kept: bool, long: bool) -> bool:
-    """Tell whether all configured caches are searched; `as_kept` if a flag says that they are, as they are known here.
+    """Return whether the configured caches are searched, as the indices on this machine list them.
 
-    Raises `UsageError` for flags that exclude each other.
+    `as_kept` is whether a flag asks for that. Raises `UsageError` for flags that exclude each other.
     """
     if store and as_kept:
         raise UsageError("--ttl, --offline and --all-arch are about caches", hint="leave them out, or --store")
@@ -108,7 +108,7 @@ def search(
 ) -> int:
     """Search all configured caches.
 
-    Their indices are kept on this machine, so that most searches ask nobody.
+    Their indices are kept on this machine, so that most searches need no network.
 
     \b
     Examples:
@@ -125,7 +125,7 @@ def show(
 ) -> int:
     """Show one package of a cache.
 
-    Its spec, layer, tag and dependencies.
+    Prints its spec, layer, tag and dependencies.
 
     \b
     Examples:

@@ -22,7 +22,7 @@ def inspect(
 ) -> int:
     """Show what a cache or an image is made of.
 
-    Packages, layers and sizes, as a tree. Exits with 14 if anything in a signed cache is unsigned.
+    Prints packages, layers and sizes as a tree. Exits with 14 if anything in a signed cache is unsigned.
 
     \b
     Examples:
@@ -54,7 +54,7 @@ def load(
 ) -> int:
     """Load an image into Docker or Podman.
 
-    From any cache into the engine of this machine; no registry is needed.
+    The image may be in any cache; no registry is needed.
 
     \b
     Examples:
@@ -81,7 +81,7 @@ def run(
 ) -> int:
     """Run a command in an image.
 
-    With Docker or Podman on this machine; exits with the command's own exit code.
+    Docker or Podman on this machine runs it. Exits with the command's own exit code.
 
     \b
     Examples:

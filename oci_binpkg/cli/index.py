@@ -27,8 +27,8 @@ def update(
 ) -> int:
     """Enter packages that the index lacks; only those are read.
 
-    With --view: enter the packages that match a QUERY (all, without one) and what they link to or run in the index of
-    that part of a mirror.
+    With --view, the packages that match a QUERY (all, without one) and what they link to or run are entered in the
+    index of that part of a mirror.
 
     \b
     Examples:
@@ -52,8 +52,8 @@ def rebuild(
 ) -> int:
     """Read every package and write the index anew.
 
-    With --view: make the index of that part of a mirror of exactly the packages that match a QUERY (all, without one)
-    and what they link to or run.
+    With --view, the index of that part of a mirror then holds exactly the packages that match a QUERY (all, without
+    one) and what they link to or run.
 
     \b
     Examples:
@@ -73,7 +73,7 @@ def check(
     check_signature: Annotated[
         bool | None,
         typer.Option(
-            "--check-signature/--no-check-signature", help="whether the index must be signed (told otherwise)"
+            "--check-signature/--no-check-signature", help="whether the index must be signed (else it is reported)"
         ),
     ] = None,
     json: JsonOption = False,

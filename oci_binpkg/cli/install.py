@@ -59,7 +59,8 @@ def install(
 ) -> int:
     """Install packages from a cache, relocated.
 
-    With all they link to or run, verified to the last byte, every path in them changed to the new place.
+    The packages that they link to or run are installed with them. Every byte is verified, and every path is changed to
+    the new place.
 
     \b
     Examples:
@@ -96,7 +97,7 @@ def install_image(
 ) -> int:
     """Install all packages of an image.
 
-    An image of several packages too; their layers must be packages of the same cache.
+    The image may hold several packages; its layers must be packages of the same cache.
 
     \b
     Example:
@@ -120,7 +121,7 @@ def uninstall(
     *,
     store: StoreOption = "",
     dependents: Annotated[
-        bool, typer.Option("--dependents/--no-dependents", help="remove what needs them, too")
+        bool, typer.Option("--dependents/--no-dependents", help="also remove the packages that need them")
     ] = False,
     json: JsonOption = False,
 ) -> int:
@@ -147,7 +148,7 @@ def verify_store(
 ) -> int:
     """Compare the files of a tree with its records.
 
-    Exits with 10 if anything differs from what was recorded when it was installed.
+    Exits with 10 if a file differs from what was recorded when its package was installed.
 
     \b
     Example:

@@ -21,7 +21,7 @@ def login(
 ) -> int:
     """Check a registry login and keep it.
 
-    It is kept where docker and podman keep theirs.
+    The login is kept where docker and podman keep theirs.
 
     \b
     Examples:

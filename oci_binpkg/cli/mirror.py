@@ -53,7 +53,7 @@ def add(
 ) -> int:
     """Give a cache a name, in the configuration file.
 
-    Of secrets only the names of the environment variables are kept that hold them.
+    The file holds no secrets, only the names of the environment variables that hold them.
 
     \b
     Examples:

@@ -36,10 +36,10 @@ CheckOption = Annotated[
     typer.Option("--check-signature/--no-check-signature", help="whether all must be signed (mirrors: yes)"),
 ]
 AcceptPresentOption = Annotated[
-    bool, typer.Option("--accept-present", help="build on what is there, though it came without a signature")
+    bool, typer.Option("--accept-present", help="build on installed packages that came without a signature")
 ]
 PinNewestOption = Annotated[
-    bool, typer.Option("--pin-newest", help="refuse an older signed build than the one that is installed")
+    bool, typer.Option("--pin-newest", help="refuse a signed build that is older than the installed one")
 ]
 KeyOption = Annotated[str, typer.Option("--key", metavar="KEY", help="sign with this key of yours")]
 IndexKeyOption = Annotated[str, typer.Option("--key", metavar="KEY", help="sign the index with this key of yours")]
@@ -50,25 +50,27 @@ ViewsOption = Annotated[
 UnsignedOption = Annotated[bool, typer.Option("--unsigned", help="write without signing")]
 SkipPresentOption = Annotated[
     list[str] | None,
-    typer.Option("--skip-present-in", metavar="CACHE", help="leave out what that cache has (repeatable)"),
+    typer.Option("--skip-present-in", metavar="CACHE", help="leave out packages that this cache has (repeatable)"),
 ]
 AllowMissingOption = Annotated[
     bool, typer.Option("--allow-missing/--no-allow-missing", help="go on without dependencies that no cache has")
 ]
 AllowStaleOption = Annotated[
     bool,
-    typer.Option("--allow-stale/--no-allow-stale", help="go on where an old path cannot be replaced; it is reported"),
+    typer.Option("--allow-stale/--no-allow-stale", help="go on where an old path cannot be replaced, and report it"),
 ]
 OneQuery = Annotated[str, typer.Argument(metavar="QUERY", help="must mean exactly one package")]
 HostArgument = Annotated[str, typer.Argument(metavar="HOST", help="the registry: HOST[:PORT]")]
 TtlOption = Annotated[
     float | None,
     typer.Option(
-        "--ttl", metavar="SECONDS", min=0, help="how long what was read of a configured cache is believed (600)"
+        "--ttl", metavar="SECONDS", min=0, help="how long an index that was read is used without asking its cache (600)"
     ),
 ]
-OfflineOption = Annotated[bool, typer.Option("--offline", help="ask no configured cache: what was read before counts")]
-AllArchOption = Annotated[bool, typer.Option("--all-arch", help="packages for other machines, too")]
+OfflineOption = Annotated[
+    bool, typer.Option("--offline", help="ask no cache: search the indices that were read before")
+]
+AllArchOption = Annotated[bool, typer.Option("--all-arch", help="also packages for other machines")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="say what is done and why, on stderr")]
 DebugOption = Annotated[
     bool, typer.Option("--debug", help="also show each request, and where an internal error happened")

@@ -58,7 +58,7 @@ def push(
 ) -> int:
     """Push packages and what they need to a cache.
 
-    Without a QUERY: everything that was installed explicitly. What is in the cache already is skipped.
+    Without a QUERY, everything that was installed explicitly is pushed. Packages that the cache has are skipped.
 
     \b
     Examples:

@@ -97,7 +97,7 @@ def test_help_and_typing_errors_load_no_command(words: str) -> None:
     _, modules = loaded(*words.split())
     own = {name for name in modules if name.startswith("oci_binpkg.cli.")}
     assert own == NO_FAMILY
-    assert modules - own <= {"oci_binpkg.errors"}
+    assert modules - own <= {"oci_binpkg.errors", "oci_binpkg.cancel"}
 
 
 def test_nobody_pays_for_logging_who_asks_for_no_light() -> None:
