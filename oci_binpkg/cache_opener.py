@@ -1,4 +1,4 @@
-"""From the text of a CACHE to a cache that is open: names, connections, and what is asked of signatures there.
+"""From the text of a CACHE to a cache that is open: names, connections, and the signatures that are required there.
 
 A part is imported when it is made. No verb needs all of them, and what speaks to registries alone takes longer to
 import than a look into an image layout takes to run.
@@ -240,7 +240,7 @@ class CacheOpener:
         return settings.trust.rule(location, name, settings.caches)
 
     def _trust(self, location: Location, flags: AskedTrust, *, writing: bool = False) -> Trust:
-        """Return what is asked of signatures at a location: what the configuration says, and what the flags add.
+        """Return the signatures that are required at a location: what the configuration says, and what the flags add.
 
         Raises `UsageError` for a flag that takes back what `[trust]` asks for.
         """

@@ -581,7 +581,7 @@ class Client:
         """Check a login at a registry and keep it where docker and podman keep theirs; return that file.
 
         `ask` returns a username and a password in place of these. It is called once host and settings are known to be
-        right, so that nobody types a password in vain.
+        right, so that no password is typed for nothing.
         """
         from oci_binpkg.transport.credentials import Credential
         from oci_binpkg.transport.probe import check_login, plain_http_on_loopback

@@ -23,7 +23,7 @@ TEMPORARY: Final = ".tmp-"
 """How the names of files begin that are being written."""
 
 STALE_SECONDS: Final = 24 * 3600.0
-"""A file that nobody has written to for so long has no writer; clocks of file servers may be hours off."""
+"""Seconds after which an unchanged file has no writer; clocks of file servers may be hours off."""
 
 CHECK_DISK: Final = "check the free space and the permissions there"
 NOT_REGULAR_HINT: Final = "remove what stands there, or name another path"
@@ -131,7 +131,7 @@ def read_descriptor(descriptor: int, limit: int, path: str) -> bytes:
     size = os.fstat(descriptor).st_size
     if size > limit:
         raise FileTooLargeError(limit, path)
-    # a file that is as large as it says is read in one piece, which nobody has to join; a second call finds its end
+    # a file that is as large as it says is read in one piece; a second call finds its end
     while left and (chunk := os.read(descriptor, min(max(size + 1, 4096), left))):
         chunks.append(chunk)
         left -= len(chunk)
@@ -297,7 +297,7 @@ def sync_tree(name: str, directory: int | None = None) -> None:
     """Let a directory with all below it outlive a power cut, by its path or its name in a directory. Raises `OSError`.
 
     The system is first asked to write everything, and then waited for: that takes a tenth of the time of one file
-    after another, and unlike `syncfs` waits for nobody else's files.
+    after another, and unlike `syncfs` does not wait for other files.
     """
     for each in (_start_writing, os.fsync):
         for _, _, files, within in os.fwalk(name, dir_fd=directory, onerror=_raise):
@@ -376,7 +376,7 @@ def _mode_of(name: str, within: int, path: str) -> int | None:
 def remove_leftovers(directory: str, now: float) -> None:
     """Remove temporary files from a directory that were last written a day before `now` (seconds since 1970).
 
-    Never raises: what cannot be removed is in nobody's way.
+    Never raises: what cannot be removed does no harm.
     """
     with suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:

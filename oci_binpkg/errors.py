@@ -357,7 +357,7 @@ class RelocationError(BinpkgError):
 
 
 class SignatureError(ContentError):
-    """A signature that is required is absent, wrong, or made by nobody who is trusted. Never retried."""
+    """A signature that is required is absent, wrong, or not by a trusted key. Never retried."""
 
     exit_code = 14
 

@@ -29,7 +29,7 @@ _LONGEST_PAUSE: Final = 0.5
 
 
 def _ignore(_: str) -> None:
-    """Tell nobody."""
+    """Report nothing."""
 
 
 class LockTimeoutError(LocalDiskError):

@@ -1,4 +1,4 @@
-"""What happens and why, for whoever listens: loggers below `oci_binpkg`.
+"""What happens and why, for any listener: loggers below `oci_binpkg`.
 
 `debug` has one line for each request and for what is found on the way, `info` the decisions: why something is sent,
 skipped, packed again or tried again. Nothing is logged that the caller has not made fit for people; whoever logs an

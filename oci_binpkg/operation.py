@@ -164,7 +164,7 @@ class Operation:
 
     @cached_property
     def layer_cache(self) -> LayerCache:
-        """The layers kept on disk, in a folder that nobody else may write, or that is shared knowingly."""
+        """The layers kept on disk, in a folder that only its owner may write, or that is shared knowingly."""
         from oci_binpkg.archive.layer_cache import LayerCache
 
         settings = self.settings

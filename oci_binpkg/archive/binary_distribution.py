@@ -1,4 +1,4 @@
-"""The document `.spack/binary_distribution`: what whoever unpacks a layer needs to know to relocate it.
+"""The document `.spack/binary_distribution`: what the installer needs to know to relocate a layer.
 
 Source: what Spack writes into its archives since layout version 2: YAML, one flow mapping on one line.
 """
@@ -24,7 +24,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z/_][A-Za-z0-9/_.+-]*", re.ASCII)
 _WORDS: Final = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null"))
 _BREAK: Final = re.compile("[\n\r\x85\u2028\u2029]")
 _KEY: Final = re.compile(r"(?=[0-9]*[g-w])[a-z2-7]{32}|[a-z]+(?:_[a-z]+)+|buildpath|spackprefix", re.ASCII)
-"""A hash that no reader of YAML takes for a number, because its first letter is in none; or a name of ours."""
+"""A hash that YAML cannot take for a number, because its first letter stands in no number; or a name of ours."""
 
 
 @dataclass(frozen=True, slots=True)

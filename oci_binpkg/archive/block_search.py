@@ -16,7 +16,7 @@ from typing import Final
 
 BLOCK: Final = 512
 _MOST: Final = 200_000
-"""Blocks that are remembered; if more mention something, it is as if nobody had looked."""
+"""Blocks that are remembered; with more of them the search is given up."""
 
 
 _memmem: Final = ctypes.CDLL(None).memmem  # POSIX.1-2024, and long before in the libraries of Linux and macOS
@@ -56,7 +56,7 @@ class BlockSearch:
         self._end = (self._end + data[-overlap:])[-overlap:]
 
     def is_clean(self, begin: int, end: int) -> bool:
-        """Return whether the string does not begin in these bytes; False if nobody looked for it.
+        """Return whether the string does not begin in these bytes; False without a search.
 
         `begin` is that of a block. What begins after `end`, in the last block, counts as well.
         """

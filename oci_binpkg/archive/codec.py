@@ -32,7 +32,7 @@ from oci_binpkg.model.content import DOCKER_LAYER_GZIP, OCI_LAYER_GZIP, OCI_LAYE
 BLOCK: Final = 1024 * 1024
 _PIECE: Final = 256 * 1024
 _LARGEST: Final = 1024 * 1024
-"""At most so many bytes come out of gzip at once: a whole member of ours."""
+"""The most bytes that gzip gives out at once: one whole member as we write them."""
 _RAW: Final = -15
 _GZIP_HEADER: Final = bytes.fromhex("1f8b08000000000000ff")
 """RFC 1952: deflate, no flags, no time, no hint at the level, unknown system; the header that Spack writes."""
@@ -266,7 +266,7 @@ class _Zstd:
             self._sink(self._stream.compress(rest) + self._stream.flush())
 
     def abort(self) -> None:
-        """Do nothing: there is nothing but memory to give back."""
+        """Do nothing: only memory is held."""
 
     def _compressor(self, threads: int) -> zstandard.ZstdCompressor:
         return zstandard.ZstdCompressor(level=self._level, threads=threads, write_checksum=True)
@@ -285,7 +285,7 @@ def _deflate(level: int) -> _Deflate:
 
 
 class Readable(Protocol):
-    """All that is asked of a compressed stream."""
+    """What a compressed stream has to offer."""
 
     def read(self, size: int, /) -> bytes:
         """Return up to `size` bytes, b"" at the end."""

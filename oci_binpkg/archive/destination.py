@@ -185,7 +185,7 @@ class Staging:
 
     @contextmanager
     def _borrowed(self, directory: str) -> Iterator[int]:
-        """Open a directory of ours apart from those that are kept open."""
+        """Open a directory that we made, besides those that are kept open."""
         with self._creating(directory):
             descriptor = os.dup(self._root)
         try:
@@ -225,7 +225,7 @@ class Staging:
     def _make_directory(self, name: str, leaf: str, within: int) -> None:
         with self._creating(name):
             os.mkdir(leaf, _PRIVATE, dir_fd=within)
-            # whatever the umask is; nobody can reach it before the root is opened to all
+            # whatever the umask is; the root stays closed to others until the end
             descriptor = os.open(leaf, _BELOW, dir_fd=within)
             try:
                 os.fchmod(descriptor, _OPEN_TO_ALL)

@@ -99,7 +99,7 @@ class _Follower:
         return data
 
     def close(self) -> None:
-        """Do nothing: the file is closed when nobody knows it any more."""
+        """Do nothing: the file is closed with its last reader."""
 
 
 _CHUNK: Final = 1024 * 1024
@@ -192,7 +192,7 @@ class _Hashed:
 
 
 class _NewFile:
-    """A file of ours whose failures are failures of the disk, not of the tree that is packed."""
+    """The file of the layer: its failures are failures of the disk, not of the tree that is packed."""
 
     def __init__(self, path: str, follow: Follow | None, followed_from: int) -> None:
         self._path = path

@@ -171,7 +171,7 @@ class LayerCache:
         """Return the layer of a key if it was made of a tree with this fingerprint, else None.
 
         A damaged record or blob is removed and counts as absent. The content of the blob is read and compared at once
-        with `verify`; otherwise whoever opens the layer finds out.
+        with `verify`; otherwise opening the layer shows it.
         """
         with _disk(self._root):
             cached = self._load(key, fingerprint)
@@ -331,7 +331,7 @@ class LayerCache:
         return (PermissionError,) if self.shared else ()
 
     def _make_directory(self, path: str) -> None:
-        # asking first costs a tenth of making one in vain
+        # a look costs a tenth of an attempt to make a folder that exists
         if not os.path.isdir(path):
             if self.shared:
                 make_folder(path)
@@ -473,7 +473,7 @@ def _files(directory: str) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def _remove(path: str) -> None:
-    """Remove a file, a link, or a whole directory that stands where one of ours should."""
+    """Remove a file, a link, or a whole directory that stands at a path of the cache."""
     if not _remove_directory(path):
         with suppress(FileNotFoundError):
             os.unlink(path)

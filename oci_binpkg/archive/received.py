@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Tee:
     """A stream that is kept in the new file `path` while it is read, as long as there is room for it.
 
-    `kept` is the path, "" if the file could not be written: whoever reads the stream does not need it.
+    `kept` is the path, "" if the file could not be written: the reader of the stream does not need it.
     """
 
     stream: BinaryIO
@@ -112,5 +112,5 @@ def keep(cache: LayerCache, layer: Layer, path: str, extracted: Extracted, *, pa
 
 
 def _key(package_hash: str, prefix: str, compression: str) -> str:
-    """Return the key in the layer cache of a package's layer as it was received, whoever compressed it."""
+    """Return the key in the layer cache of a package's layer as it was received, whatever compressed it."""
     return hashlib.sha256(os.fsencode(f"received\0{package_hash}\0{prefix}\0{compression}")).hexdigest()

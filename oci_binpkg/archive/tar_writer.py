@@ -1,9 +1,9 @@
-"""A prefix as a reproducible tar: the same tree gives the same bytes, whoever packs it and whenever.
+"""A prefix as a reproducible tar: the same tree gives the same bytes, at any time and for any user.
 
 The form is that of Spack's build caches, to the byte: the parent directories of the prefix, then the prefix in
 pre-order with the files of a directory before its subdirectories, each sorted by name; no owners and no times; modes
 reduced to the executable bit; the second and later names of an inode as hard links. The last member is the document
-`.spack/binary_distribution`, which lists what whoever unpacks the layer has to relocate.
+`.spack/binary_distribution`, which lists what has to be relocated after unpacking.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def write_tar(
     """Write the tar of the tree at `prefix` to `sink`, and return what is in it.
 
     The tar records `archive_prefix`, by default `prefix` itself. `distribution` gives the head of the last member; its
-    lists of files come from `classifier`. `on_bytes` is called with how many bytes of files were read.
+    lists of files come from `classifier`. `on_bytes` is called with the number bytes of files were read.
 
     Raises `PackError` naming the file that changed while it was read, cannot be read, or has a name that tar cannot
     hold portably. What `sink` raises passes unchanged.
@@ -319,4 +319,4 @@ def _printable(path: str) -> str:
 
 
 def _unobserved(_: int) -> None:
-    """Report to nobody."""
+    """Report nothing."""

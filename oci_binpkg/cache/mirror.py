@@ -73,7 +73,7 @@ _LAYERS: Final = frozenset({OCI_LAYER_GZIP, DOCKER_LAYER_GZIP})
 
 @dataclass(frozen=True, slots=True)
 class _KnownIndex:
-    """The index manifest as it was last read: its version, what it names, and who signed it ("": nobody)."""
+    """The index manifest as it was last read: its version, what it names, and who signed it ("" if it is unsigned)."""
 
     etag: str
     record: BlobRecord
@@ -213,7 +213,7 @@ class MirrorCache:
     def merge_index(self, added: IndexDocument, *, replace: bool = False) -> bool:
         """Merge into the index; concurrent writers lose nothing. Returns whether it had to be written.
 
-        `replace` writes `added` in its place, whatever state it is in; who merges meanwhile merges into the new one.
+        `replace` writes `added` in its place, whatever state it is in; other writers then merge into the new one.
         """
         self._trust.check_writer(self._index_name, signs=self._signer is not None)
         if replace:
@@ -369,7 +369,7 @@ class MirrorCache:
         return index, known.etag or None, bool(known.signer)
 
     def _change_index(self, change: Callable[[IndexDocument], IndexDocument | None]) -> bool:
-        """Read, change, write if nobody else wrote meanwhile, read back; again if another writer was faster.
+        """Read, change, write if the index is unchanged, read back; again if another writer was faster.
 
         Reading back is for servers that do not know conditions.
         """
@@ -390,7 +390,7 @@ class MirrorCache:
         )
 
     def _replace_index(self, index: IndexDocument, etag: str | None, *, vouched: bool) -> bool:
-        """Write an index, signed if we sign; what nobody `vouched` for is written unsigned, with a warning."""
+        """Write an index, signed if we sign; without `vouched` it is written unsigned, with a warning."""
         self._lay_out()
         text = index.to_spool()
         document = text.blob(INDEX_TYPE)
@@ -437,5 +437,5 @@ def _record(descriptor: Descriptor, media_type: str, compression: str) -> BlobRe
 
 def _spec_bytes(document: SpecDocument) -> bytes:
     spec = spec_document(document.root, document.graph)
-    # escapes as Spack writes them, so that the same package is the same blob whoever pushes it
+    # escapes as Spack writes them, so that the same package is the same blob for every writer
     return json.dumps({**spec, "buildcache_layout_version": _ARCHIVE_FORMAT}, separators=(",", ":")).encode("ascii")

@@ -217,7 +217,7 @@ class OciCache:
         self.publish_manifest(image.manifest, tag)
 
     def signatures(self, manifest: Descriptor) -> list[bytes]:
-        """Return the signatures that are attached to a manifest, whoever made them."""
+        """Return all signatures that are attached to a manifest, by any key."""
         return signatures(self._store, manifest)
 
     def publish_manifest(self, manifest: Blob, tag: str, signatures: Sequence[bytes] = ()) -> None:
@@ -277,7 +277,7 @@ class OciCache:
         """Merge into the index; write, read back, and again if another writer's version replaced ours.
 
         Registries cannot write on a condition: a write may replace entries of a writer that read its own back and is
-        gone. Packages are tagged before they are indexed, so whoever wrote last lists the tags and enters what is
+        gone. Packages are tagged before they are indexed, so the last writer lists the tags and enters what is
         missing. Whatever the order of writes, the last one is followed by a look that finds everything there.
         """
         self._trust.check_writer(self._index_name, signs=self._signer is not None)
@@ -294,7 +294,7 @@ class OciCache:
                 if not missing:
                     return True
                 self._pause(attempt)
-                # unchanged after a while: nobody is about to enter them
+                # unchanged after a while: no other writer is about to enter them
                 if written == self.index_layer().digest:
                     added = added.merged(self._read_packages(missing, unusable))
             else:
@@ -383,7 +383,7 @@ class OciCache:
             return EMPTY, True
 
     def _write_index(self, index: IndexDocument, *, vouched: bool = True) -> Digest:
-        """Write an index, signed if we sign; what nobody `vouched` for is written unsigned, with a warning."""
+        """Write an index, signed if we sign; without `vouched` it is written unsigned, with a warning."""
         text = index.to_spool()
         document = text.blob(OCI_LAYER_GZIP)
         config = Blob.from_bytes(b"{}", OCI_CONFIG)

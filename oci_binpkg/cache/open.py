@@ -162,9 +162,9 @@ def _layout(text: str) -> Location:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What is asked of signatures in one cache: whoever opens it says so, and all that is read there is held to it.
+    """The signatures that one cache requires: given when it is opened, and applied to all that is read there.
 
-    `verifier` decides what counts, `signer` signs what is written. `index` says what is asked of the signature of an
+    `verifier` decides what counts, `signer` signs what is written. `index` says what is required of the signature of an
     index there, `site` what signatures state of where they are.
     """
 

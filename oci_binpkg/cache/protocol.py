@@ -1,7 +1,7 @@
 """What binary caches hold, and what each of them can do, whatever its layout.
 
 Every cache is read (`ReadableCache`). Some are also written to, and some of those keep images: a cache says so itself,
-so that nobody has to look at its class.
+so that no caller looks at its class.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class KeepsImages(WritableCache, Protocol):
         ...
 
     def signatures(self, manifest: Descriptor) -> list[bytes]:
-        """Return the signatures that are attached to a manifest, whoever made them."""
+        """Return all signatures that are attached to a manifest, by any key."""
         ...
 
     def index_layer(self) -> Descriptor:

@@ -181,7 +181,7 @@ class SpackPlaces:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The files that are looked at first; without any of them there is nothing to read."""
+        """The files that are looked at first; without any of them nothing is read."""
         names = [f"{folder}/{name}" for folder in self.folders for name in ("mirrors.yaml", "include.yaml")]
         return tuple(name for name in (self.environment_file, *names) if name)
 

@@ -116,7 +116,7 @@ def _changed(old: bytes, path: str, name: str, change: Change) -> bytes:
 
 
 def _check_unscoped(document: Mapping[str, Any], name: str, path: str) -> None:
-    """Raise `UsageError` if a rule of `[trust]` is about a name: without the name nobody knows what it means."""
+    """Raise `UsageError` if a rule of `[trust]` is about a name: without the name it has no meaning."""
     trust = document.get("trust")
     scopes = trust.get("scopes") if isinstance(trust, dict) else None
     if isinstance(scopes, dict) and name in scopes:

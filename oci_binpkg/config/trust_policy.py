@@ -102,7 +102,7 @@ class TrustPolicy:
         return named - (self.keys or frozenset())
 
     def rule(self, location: Location, name: str = "", caches: Mapping[str, CacheSettings] | None = None) -> Rule:
-        """Return what is asked of the cache at a location, opened by `name` or ("") by its address.
+        """Return what is required of the cache at a location, opened by `name` or ("") by its address.
 
         `caches` are the configured ones: what their entries in our own file say holds for the address, too.
         """

@@ -193,7 +193,7 @@ class CacheState:
 class Catalog:
     """The catalog in one file. For one thread; any number of threads and processes may each have it open.
 
-    Without a path it is one of its own, in a temporary file that nobody else sees.
+    Without a path it is in a temporary file of its own.
 
     All methods raise `LocalDiskError`, and `DamagedCatalogError` for a file that is not what was written.
     """
@@ -246,7 +246,7 @@ class Catalog:
             )
 
     def was_replaced(self, name: str, digest: Digest) -> bool:
-        """Whether an index of this cache was seen before and then another one in its place: it is an old one."""
+        """Whether this index of the cache was seen before and replaced since: it is an old one."""
         query = "SELECT 1 FROM replaced WHERE digest = ? AND cache = (SELECT id FROM caches WHERE name = ?)"
         return bool(self.select(query, (str(digest), name)))
 

@@ -120,7 +120,7 @@ class _MatchReader:
     def _fitting(self, constraint: Constraint, scope: _Condition, family: str = "") -> _Condition:
         """Return the condition for what a constraint says of a package `p` but its name.
 
-        `scope` is what else is asked of it: only values that occur within that are looked at.
+        `scope` are the other conditions: only values that occur within them are looked at.
         """
         fits = _Condition()
         if constraint.hash:

@@ -203,7 +203,7 @@ def read_index(text: Spool, what: str, notice: Notice = refuse) -> IndexDocument
 
 def _record_bytes(package_hash: str, record: IndexRecord, count: int) -> bytes:
     mark, rest = b"true" if record.in_cache else b"false", _members(record.raw, after=b",")
-    # nobody has looked whether a key that stands in somebody's index needs escapes
+    # a key in an index that others wrote may need escapes
     plain = package_hash.isascii() and package_hash.isalnum()
     key = b'"%b"' % package_hash.encode() if plain else canonical_json({package_hash: 0})[1:-3]
     return b'%b:{%b"spec":%b,"ref_count":%d,"in_buildcache":%b}' % (key, rest, record.node_bytes(), count, mark)

@@ -69,7 +69,7 @@ Notice = Callable[[str, ContentError], None]
 
 
 def refuse(package_hash: str, error: ContentError) -> None:
-    """Raise the error: nobody listens who could report the record and go on without it."""
+    """Raise the error: no listener reports the record and goes on without it."""
     del package_hash
     raise error.again() from error
 
@@ -173,7 +173,7 @@ class OpenedRecord:
 
 
 class Records(Mapping[str, IndexRecord]):
-    """Records by hash, in their order; what can be said without reading each of them is."""
+    """Records by hash, in their order; they are read only where that is necessary."""
 
     @abstractmethod
     def in_cache(self, package_hash: str) -> bool:
@@ -197,7 +197,7 @@ class Records(Mapping[str, IndexRecord]):
 
 
 class _NumberedRecords(Records):
-    """Records in a text: of each is kept where it stands, its mark and its name."""
+    """Records in a text: the place, mark and name of each are kept."""
 
     def __init__(self, text: Spool) -> None:
         self._text = text

@@ -3,7 +3,7 @@
 An index is one JSON object with all packages of a cache in it, hundreds of megabytes at times, and a JSON parser wants
 all of it. So a piece is cut where a record seems to end, and then parsed: text that parses as the inside of an object
 and ends a value was cut at the right place, because JSON is read from left to right. Where the guess was wrong - keys
-that look like hashes, line feeds where nobody writes any - brackets are counted instead.
+that look like hashes, line feeds in unusual places - brackets are counted instead.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class _IndexScanner:
         self._start = 0
         self._at = 0
         self._piece = text.read(0, _PIECE)
-        self._must_count = False  # guessing did not do in this piece
+        self._must_count = False  # a guess was wrong in this piece
 
     def scan(self, found: Found, member: Member) -> None:
         is_index = False
@@ -143,7 +143,7 @@ class _IndexScanner:
                 return cut, _MEMBERS.decode(b"{%b}" % self._piece[self._at : cut])
             except _NOT_JSON:
                 continue
-        # until there is more of the text: to look for a cut again after each record would be looking for ever
+        # until there is more of the text: a search after each record would take quadratic time
         self._must_count = True
         return None
 

@@ -1,4 +1,4 @@
-"""Bytes that are too many for memory: in a temporary file without a name, which goes with whoever held it."""
+"""Bytes that are too many for memory: in a temporary file without a name, which goes with its process."""
 
 from __future__ import annotations
 

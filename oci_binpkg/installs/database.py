@@ -128,7 +128,7 @@ def _record(key: str, raw: object, form: int, what: str) -> InstallRecord:
 
 
 def _number(value: object) -> float:
-    """Return a time or a count; what none can be counts as none, so that whoever calculates with it can."""
+    """Return a time or a count; an impossible value counts as absent, so that calculations with it work."""
     return value if isinstance(value, int | float) and abs(value) <= _LARGEST else 0.0
 
 

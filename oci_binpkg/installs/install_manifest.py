@@ -49,7 +49,7 @@ class Difference:
 def read_manifest(prefix: str, *, files: int = MOST_FILES) -> Mapping[str, Mapping[str, Any]]:
     """Read the record of a prefix, by absolute path. Raises `InstallsError` if it is absent or damaged.
 
-    One that is too long for so many files, links and directories is damaged: it costs no more than they do.
+    A record that is too long for so many files, links and directories is damaged: reading costs no more than they do.
     """
     path = os.path.join(prefix, MANIFEST)
     try:
@@ -164,7 +164,7 @@ def _difference(path: str, status: os.stat_result, entry: Mapping[str, Any]) -> 
         return "" if os.readlink(path) == entry.get("dest") else "leads elsewhere"
     if not stat.S_ISREG(mode):
         return ""
-    # a layer keeps of the mode whether the owner may execute, and of the times nothing
+    # of mode and times, a layer keeps only whether the owner may execute
     if bool(mode & stat.S_IXUSR) != bool(status.st_mode & stat.S_IXUSR):
         return "may be executed" if status.st_mode & stat.S_IXUSR else "may not be executed"
     if entry.get("size") != status.st_size:

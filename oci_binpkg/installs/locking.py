@@ -34,7 +34,7 @@ _HELD_BY_OTHERS: Final = frozenset({errno.EAGAIN, errno.EACCES})
 
 
 class LockFile:
-    """Byte-range locks in one file, shared by the threads of this process. Only who changes something takes one.
+    """Byte-range locks in one file, shared by the threads of this process. Only changes take one.
 
     Ranges are `(start, length)`, length 0 meaning to the end; two ranges in use are either equal or apart.
     """

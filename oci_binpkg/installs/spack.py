@@ -120,7 +120,7 @@ class SpackInstalls:
     def prefix_for(self, spec: Spec) -> str:
         """Return the recorded prefix, or `ROOT/PLATFORM-TARGET/NAME-VERSION-HASH`, Spack's default since 1.0.
 
-        What the record of a package that is not installed says is no more than where an install would put it. Raises
+        The record of a package that is not installed only says where an install would put it. Raises
         `ContentError` for a spec whose fields make no path below the root.
         """
         known = self.record(spec.hash)
@@ -129,7 +129,7 @@ class SpackInstalls:
     def place_for(self, spec: Spec) -> PrefixPath:
         """Return where an install puts `spec`: where this tree has it recorded, if that is below its root.
 
-        What is recorded elsewhere (an upstream, an external, a tree that was moved) is nobody's to write: the package
+        What is recorded elsewhere (an upstream, an external, a tree that was moved) is not ours to write: the package
         gets the prefix that a new one would get. Raises `ContentError` as `prefix_for`, `InstallsError` as `path_of`.
         """
         own = self._database.records.get(spec.hash)
@@ -315,7 +315,7 @@ class DatabaseChange:
     def announce(self, verification: Verification) -> None:
         """Write down what was verified of a package before it takes the place of another.
 
-        If that does not come to its end, nobody takes what is there for what was there.
+        If the write is interrupted, the old package does not count as verified.
         """
         verifications.change(self._installs.root, [verification])
 
@@ -334,7 +334,7 @@ class DatabaseChange:
 
 
 def _version_of(path: str) -> tuple[int, ...]:
-    """Return what identifies a state of a file: whoever changes the index puts a new file in its place."""
+    """Return what identifies a state of a file: every change of the index puts a new file in its place."""
     try:
         found = os.stat(path)
     except OSError:

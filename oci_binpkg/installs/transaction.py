@@ -3,7 +3,7 @@
 Nothing is visible under the final name before it is whole. A package is synced before it is renamed, and its folder
 before the record is written: after a power cut, what is recorded is there with all its bytes.
 
-What a killed process leaves behind is a hidden directory whose lock nobody holds; the next install removes it.
+A killed process leaves a hidden directory with a free lock; the next install removes it.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class ChangeableTree(InstallTree, Protocol):
 class Place:
     """Where one package goes: its final prefix, and a directory beside it that is ours alone.
 
-    `lock` is the descriptor of that directory; while it is open, nobody takes the directory for a leaving.
+    `lock` is the descriptor of that directory; while it is open, the directory does not count as left over.
     """
 
     spec: Spec
@@ -232,7 +232,7 @@ def hidden(path: PrefixPath) -> Iterator[None]:
         parent = _parent_of(path, held)
         if parent is not None:
             with disk_errors(str(path), "removed"), suppress(FileNotFoundError):
-                # nobody takes it for a leaving as long as it may have to come back
+                # it does not count as left over as long as it may have to come back
                 with suppress(NotADirectoryError):
                     held.callback(os.close, descriptor := os.open(path.name, _DIRECTORY, dir_fd=parent))
                     lock_folder(descriptor, shared=True)
@@ -315,7 +315,7 @@ def _swap(place: Place, parent: int) -> None:
 
 
 def sweep(beside: PrefixPath) -> None:
-    """Remove what killed processes left beside a prefix: directories of ours whose lock is free."""
+    """Remove what killed processes left beside a prefix: our directories whose lock is free."""
     with suppress(LocalDiskError), beside.parent() as parent:
         _sweep(parent)
 

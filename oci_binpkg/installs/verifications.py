@@ -7,7 +7,7 @@ and count as their owner's own.
 
 A line belongs to one install: it holds the installation time that the database has for it. Where the database knows a
 later one, somebody else installed the package anew, and the line says nothing. Where it knows an earlier one, an
-install did not come to its end, and nobody knows what is in the prefix.
+install was interrupted, and the contents of the prefix are unknown.
 """
 
 from __future__ import annotations

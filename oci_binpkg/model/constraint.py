@@ -97,7 +97,7 @@ class Constraint:
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """A dependency that a package has to have, and the virtual packages it has to provide there."""
+    """A required dependency, and the virtual packages it has to provide there."""
 
     constraint: Constraint
     virtuals: tuple[str, ...] = ()

@@ -32,9 +32,9 @@ MAX_ENGINE_LAYERS: Final = 126
 MISSING_KEY: Final = "io.oci-binpkg.missing"
 """Annotation and label of an image that lacks the layers of some dependencies; the value names them."""
 UNKNOWN_DIFF_ID: Final = Digest("sha256", "0" * 64)
-"""Stands in a layer whose tar nobody has hashed yet: URL mirrors record the digest of the compressed bytes only."""
+"""The diff_id of a layer whose tar is not hashed yet: URL mirrors record the digest of the compressed bytes only."""
 BASE_LAYER: Final = "base image"
-"""Stands in the history for a layer of a base image that has no history of its own."""
+"""The history entry for a layer of a base image without a history."""
 _TITLE: Final = "org.opencontainers.image.title"
 _VERSION: Final = "org.opencontainers.image.version"
 _DESCRIPTION: Final = "org.opencontainers.image.description"
@@ -49,7 +49,7 @@ class Layer:
 
 
 def known_diff_id(layer: Layer) -> Digest | None:
-    """Return a layer's diff_id, or None where it came from a mirror and has to be computed by who needs it."""
+    """Return a layer's diff_id, or None if it came from a mirror and is not computed yet."""
     return None if layer.diff_id == UNKNOWN_DIFF_ID else layer.diff_id
 
 

@@ -1,4 +1,4 @@
-"""Manifests, indexes and image configurations: parsed strictly, written canonically, never written again.
+"""Manifests, indexes and image configurations: parsed strictly, written canonically, never re-encoded.
 
 Source: OCI image-spec 1.1 (manifest.md, image-index.md, config.md) and Docker's image manifest v2 schema 2.
 """
@@ -162,7 +162,7 @@ def parse_descriptor(value: object, what: str) -> Descriptor:
 def parse_manifest(data: bytes, what: str, *, media_type: str = "") -> Manifest | Index:
     """Parse a manifest or an index.
 
-    `media_type` is what the descriptor or the Content-Type promised; types that are none of a manifest promise nothing.
+    `media_type` is what the descriptor or the Content-Type promised; other types than a manifest's promise nothing.
     Raises `ContentError` for documents that could be read in two ways.
     """
     if len(data) > MAX_MANIFEST_BYTES:

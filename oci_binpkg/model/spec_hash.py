@@ -31,7 +31,7 @@ _SORTED: Final = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_
 
 
 class HashState(StrEnum):
-    """What is known of a node's hash: it is that of the node, no rule is known for such a node, or it is another's."""
+    """What is known of a node's hash: it matches, no rule is known for such a node, or it does not match."""
 
     VERIFIED = "verified"
     UNKNOWN = "unverified"

@@ -105,7 +105,7 @@ class FsspecObjects:
     """Objects below a path of a file system. `connect` returns both; it is called when something is asked.
 
     An object becomes visible when it is complete. A conditional write reads, compares and writes under a lock of this
-    process; another process may come between, which whoever writes an index finds out by reading it back. The version
+    process; another process may come between, which the writer of an index finds out by reading it back. The version
     of an object is the digest of its bytes. Objects whose names begin with `.tmp-` are not seen.
     """
 

@@ -194,7 +194,7 @@ class _Images:
         if self.queries:
             return [key.tag for key in _chosen(self.index, self.queries)]
         tags = (tag for tag in self.source.store.tags() if tag != INDEX_TAG)
-        # signatures come with what they are of: nobody has signed a list of them
+        # signatures come with the manifests they sign: a list of them is unsigned
         return sorted(tag for tag in tags if not (self._carries and is_list_of_referrers(tag)))
 
     def present(self) -> set[str]:

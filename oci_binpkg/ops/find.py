@@ -92,7 +92,7 @@ def documents(
 ) -> list[tuple[Spec, SpecGraph]]:
     """Return the specs that match the queries, each with the specs around it, as the cache's index has them.
 
-    Where only what is signed counts, they are read from the packages themselves: nobody signed the index's specs, or
+    Where only what is signed counts, they are read from the packages themselves: the index's specs are unsigned, or
     not for this. Raises `SignatureError`.
     """
     known = contents(cache, observer)

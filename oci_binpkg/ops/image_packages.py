@@ -53,7 +53,7 @@ def stacked(cache: KeepsImages, image: StoredImage) -> list[CacheEntry]:
             if package_hash
         ]
     except BinpkgError:
-        return []  # without a good index, as if there were none
+        return []  # a bad index counts as absent
 
 
 def _hashes(image: StoredImage) -> list[str]:

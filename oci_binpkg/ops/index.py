@@ -54,7 +54,7 @@ class IndexReport:
 
 
 Indices = Mapping[str, WritableCache]
-"""A cache, opened with each of its indices that is meant: by the name of a view, "" for the index of all packages."""
+"""A cache, opened once for each index to change: by the name of a view, "" for the index of all packages."""
 
 
 def update_index(cache: WritableCache, observer: Observer = ignore) -> IndexReport:
@@ -173,7 +173,7 @@ def old_hashes(cache: ReadableCache, observer: Observer = ignore) -> set[str]:
     try:
         return set(index_or_empty(cache).present())
     except ContentError as error:
-        observer(Warned(f"the old index is of no use: {error.message}"))
+        observer(Warned(f"the old index is not used: {error.message}"))
         return set()
 
 

@@ -144,7 +144,7 @@ class Sources:
         return Resolution(tuple(root for root in roots if root.hash not in needed), graph)
 
     def index(self) -> IndexDocument:
-        """Return the indices of all caches as one. A cache that cannot be read is reported and passed over.
+        """Return the indices of all caches as one. A cache that cannot be read is reported and left out.
 
         Raises its error if no cache can be read.
         """

@@ -155,7 +155,7 @@ class Stack:
         return self._packer(record, self._follow(record))
 
     def _follow(self, record: InstallRecord) -> Follow | None:
-        """Return what sends a layer from the moment that it is large; None where that could be in vain.
+        """Return what sends a layer from the moment that it is large; None where it may already be there.
 
         A package that the cache lists is packed again only when forced to, and its layer is most likely there.
         """

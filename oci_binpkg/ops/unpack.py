@@ -302,7 +302,7 @@ def _record(place: Place, data: bytes) -> None:
 
 
 def _remarks(report: RelocationReport) -> Iterator[str]:
-    """Yield what people should know, the first hundred of it: nobody reads more."""
+    """Yield what people should know, at most a hundred remarks."""
     found = _all_remarks(report)
     yield from islice(found, _MOST_REMARKS)
     if further := sum(1 for _ in found):

@@ -356,7 +356,7 @@ def _text(table: bytes, at: int) -> bytes:
 
 
 def _append(names: _Names, at: int, old: bytes, new: bytes, used: _Used) -> int:
-    """Put a string at the end of the table, and wipe the old one as far as nobody else uses it."""
+    """Put a string at the end of the table, and wipe the old one as far as it is not shared."""
     first = names.table.rfind(b"\0", 0, at) + 1
     if not used.others(at, first, at + 1):
         last = min(used.others(at, at + 1, at + len(old) + 1), default=at + len(old))

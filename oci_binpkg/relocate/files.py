@@ -1,7 +1,7 @@
 """One file on disk: which kind it is, its relocation in place, and whether an old prefix is left in it.
 
 Files are mapped into memory and changed where they are, so that all names of an inode see the change; the tree is a
-staged one that nobody else uses yet. Only a file that grows is made longer, none is copied as a whole but text.
+staged one that is not in use yet. Only a file that grows is made longer; only text is copied as a whole.
 """
 
 from __future__ import annotations

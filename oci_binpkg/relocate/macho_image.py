@@ -1,7 +1,7 @@
 """One Mach-O image as a value: header, load commands, segments, and the room that load commands may grow into. Pure.
 
 The layouts are those of Apple's `mach-o/loader.h`. Everything is checked against the end of the file when it is read,
-so that nobody later follows an offset to nowhere. Only what relocation needs is understood; every other load command
+so that every offset leads into it. Only what relocation needs is understood; every other load command
 is carried along as bytes.
 """
 

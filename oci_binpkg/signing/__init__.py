@@ -1,1 +1,1 @@
-"""OpenPGP signatures: forms, keyrings, and what is asked of them."""
+"""OpenPGP signatures: forms, keyrings, and which are required."""

@@ -51,7 +51,7 @@ def unsigned(data: bytes, what: str, *, strip: bool = False) -> bytes:
 
 
 def plain(data: bytes, what: str) -> tuple[bytes, None]:
-    """Return a document that nobody signed. Raises `SignatureError` for one that is signed."""
+    """Return an unsigned document. Raises `SignatureError` for a signed one."""
     return unsigned(data, what), None
 
 

@@ -1,6 +1,6 @@
-"""The signature of an index: what is asked of it, and who made it.
+"""The signature of an index: whether it is required, and who made it.
 
-An index is a table of contents: packages are verified when they are read, whoever listed them. So an index that nobody
+An index is a table of contents: packages are verified when they are read. So an index that nobody
 signed is read, unless a signed one is asked for; a signature that is there and not good is always a reason to stop. A
 signature is over the bytes of the index's manifest, which names the index by its digest: whoever replaces the index
 without signing leaves one without a signature, never one with another's.
@@ -41,12 +41,12 @@ NOT_SIGNED: Final = IndexSignature()
 
 
 def _keep_quiet(_text: str, _hint: str) -> None:
-    """Warn nobody."""
+    """Drop the warning."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexTrust:
-    """What is asked of the signature of an index.
+    """What is required of the signature of an index.
 
     `check`: one that is there must be good, by a key in one of the `keyrings`. `require`: one must be there. `warn`
     gets a text and a hint when an index has to be written without the signature that was asked for. `prove`: the
@@ -107,7 +107,7 @@ class IndexTrust:
         return self.check or self.require
 
     def _first(self, judge: Callable[[Trusted], _T], what: str) -> _T:
-        """Return what the first keyring says that believes it, or raise what the first of all says."""
+        """Return the answer of the first keyring that accepts it, or raise the error of the first keyring."""
         failure = None
         for keyring in self.keyrings:
             try:

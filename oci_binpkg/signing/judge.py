@@ -55,7 +55,7 @@ def _counting(found: frozenset[str], named: frozenset[str] | None, reserved: fro
 
 
 def check_counts(own: Trusted, key: str, named: frozenset[str] | None, reserved: frozenset[str], cache: str) -> None:
-    """Raise `UsageError` for a key to sign with whose signatures nobody would believe in this cache."""
+    """Raise `UsageError` for a key to sign with whose signatures do not count in this cache."""
     if not _counting(own.fingerprints(), named, reserved):
         raise UsageError(
             f"the key {key}: signatures by it do not count for {cache}, says [trust]",
@@ -75,7 +75,7 @@ class Judge:
 
     @property
     def required(self) -> bool:
-        """Say yes."""
+        """Always True."""
         return True
 
     def opened(self, data: bytes, what: str) -> tuple[bytes, Signed | None]:
@@ -100,7 +100,7 @@ class Judge:
         return lambda signed: self.remembers(Digest.of(data), signed.signer)
 
     def _first(self, judge: Callable[[Trusted], _T]) -> _T:
-        """Return what the first keyring says that believes it, or raise what the first of all says."""
+        """Return the answer of the first keyring that accepts it, or raise the error of the first keyring."""
         failure: SignatureError | None = None
         for keyring in self.keyrings:
             try:
@@ -113,7 +113,7 @@ class Judge:
 
 @dataclass(frozen=True, slots=True)
 class Unasked:
-    """Asks for no signatures: takes documents whatever theirs says, or, with `refuses`, only those without one."""
+    """Requires no signatures: accepts all documents, or, with `refuses`, only unsigned ones."""
 
     refuses: bool = False
     required: bool = False
@@ -133,6 +133,6 @@ class Unasked:
 
 
 BELIEVING: Final = Unasked()
-"""Takes documents whatever their signature says."""
+"""Accepts documents with any signature or none."""
 UNSIGNED: Final = Unasked(refuses=True)
-"""Takes documents that nobody signed."""
+"""Accepts only unsigned documents."""

@@ -37,7 +37,7 @@ _ESCAPE: Final = re.compile(r"\\x([0-9a-f]{2})", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A public key. Times in seconds since 1970; `expires` is None where it does not.
+    """A public key. Times in seconds since 1970; `expires` is None without an end.
 
     `trusted`: it is in our keyring. `expired` and `revoked` are gpg's word of now; `signs`: its owner means it, or a
     subkey that is usable, to sign data. The user ids are what its owner claims, made printable. `subkeys` are the
@@ -199,7 +199,7 @@ class Keyring:
         return data
 
     def own(self, key: str) -> OwnKeys:
-        """Return the keys one signs with as keys that count: who signs believes what she signed herself."""
+        """Return the signer's own keys as keys that count: what one signed oneself is accepted."""
         return OwnKeys(self.signer(), check_key_name(key))
 
     def _present(self) -> set[str]:

@@ -29,13 +29,13 @@ from oci_binpkg.signing.keyring import Keyring, Trusted, check_key_name
 from oci_binpkg.signing.statement import NOTHING_SAID, Signed, Statement, stated
 
 MOST_LOOKED_AT: Final = 100_000
-"""So many signatures are looked at."""
+"""The most signatures that are looked at."""
 MOST_TRIED: Final = 16_384
-"""So many of those that look right are given to gpg."""
+"""The most signatures that are given to gpg, of those that look right."""
 _TOGETHER: Final = (1, 16, 256, 1024)
-"""How many are given to gpg at a time: one is the rule, and only where it is not good others are asked for."""
+"""How many are given to gpg at a time: usually one, and others only if it is not good."""
 _ALONE: Final = 16
-"""So many are tried one by one where gpg does not check them together."""
+"""The most signatures that are tried one by one where gpg does not check them together."""
 _SPEAKING: Final = frozenset({"EXPKEYSIG", "REVKEYSIG", "EXPSIG"})
 
 
@@ -71,7 +71,7 @@ def promising(data: bytes, signatures: Iterable[bytes], keyring: Trusted) -> Ite
 
 
 class _Sieve:
-    """Lets through what names a key that is known and the hash of the data; keeps an example of what it does not."""
+    """Passes signatures that name a known key and the hash of the data; keeps an example of each other kind."""
 
     def __init__(self, data: bytes, keyring: Trusted) -> None:
         self._hashes = {name: hashlib.new(name, data) for name in ("sha256", "sha384", "sha512")}
@@ -170,7 +170,7 @@ _HARMLESS: Final = frozenset(
 
 
 def _never(_signed: Signed) -> bool:
-    """Know of nothing that was verified before."""
+    """Return False: nothing was verified before."""
     return False
 
 
@@ -242,7 +242,7 @@ def verify_any(
 
     Returns the first that is good and that `accept` does not refuse by raising `SignatureError`. `signatures` is read
     as far as needed; `promising` says how many are tried, and in which order. Raises `SignatureError`:
-    why the best of them does not count, or that nobody signed it. `known` as in `verify_detached`.
+    why the best of them does not count, or that it is unsigned. `known` as in `verify_detached`.
     """
     failure = SignatureError(f"{what} is not signed", hint=UNSIGNED_HINT)
     for signature in promising(data, signatures, keyring):

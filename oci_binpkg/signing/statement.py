@@ -27,7 +27,7 @@ _ANOTHER: Final = "somebody put it there; push the package again, or fetch it fr
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What a signature says: the tag that its bytes are for, and the name of the place. "" where it does not say."""
+    """What a signature says: the tag that its bytes are for, and the name of the place. "" where it is silent."""
 
     tag: str = ""
     place: str = ""
@@ -59,11 +59,11 @@ class Verifier(Protocol):
 
     @property
     def required(self) -> bool:
-        """Whether only what is signed counts."""
+        """Whether signatures are required."""
         ...
 
     def opened(self, data: bytes, what: str) -> tuple[bytes, Signed | None]:
-        """Return the document inside a message and who signed it, None where nobody's signature counted.
+        """Return the document inside a message and who signed it, None without a signature that counts.
 
         Raises `ContentError` if the message must not be believed.
         """
@@ -96,7 +96,7 @@ class Signer(Protocol):
 
 
 def _keep_quiet(_text: str) -> None:
-    """Warn nobody."""
+    """Drop the warning."""
 
 
 @dataclass(frozen=True, slots=True)

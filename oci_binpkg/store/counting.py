@@ -1,7 +1,7 @@
 """Counting bytes on their way, for observers: every byte once, wherever it is counted first.
 
 Who knows the package that a blob belongs to counts it under that name. A store that sends bytes over the wire counts
-what nobody counts yet, under the digest. What was sent in vain, or of which nobody knows that it arrived, is taken
+what nobody counts yet, under the digest. What was sent for nothing, or may not have arrived, is taken
 back: a retried upload counts once.
 """
 
@@ -50,7 +50,7 @@ class SentBytes:
             self._observer(BytesSent(self._key, count))
 
     def discard(self) -> None:
-        """Take back what was reported: it was sent in vain."""
+        """Take back what was reported: it did not arrive."""
         self.add(-self.count)
 
 

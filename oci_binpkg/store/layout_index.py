@@ -1,6 +1,6 @@
 """`index.json` of an image layout: what it lists and under which names, each entry as it stands.
 
-A cache of 100,000 packages has 27 MB of it. Nobody needs more of an entry than its name until it is asked for, so
+A cache of 100,000 packages has 27 MB of it. Only the name of an entry is needed until it is asked for, so
 entries stay text, also when they are written again: what others put into them is not touched. Of an entry in the form
 that we and most tools write, what is kept is a third of its text, and makes just that text again.
 """

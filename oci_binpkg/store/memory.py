@@ -87,5 +87,5 @@ class MemoryStore:
 
 
 def _plain(descriptor: Descriptor) -> Descriptor:
-    # platform and annotations belong to whoever points here, not to the content
+    # platform and annotations belong to the pointer, not to the content
     return Descriptor(descriptor.media_type, descriptor.digest, descriptor.size)

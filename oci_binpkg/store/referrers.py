@@ -37,7 +37,7 @@ _ARTIFACT_TYPE: Final = "artifactType"
 _TYPE_KEY: Final = "io.oci-binpkg.artifact-type"
 """The annotation with the type of an artifact which travels as an image."""
 _INLINE: Final = "io.oci-binpkg.signature"
-"""The annotation that holds the signature itself, in base64: lists show it, and nobody has to ask for the artifact."""
+"""The annotation that holds the signature itself, in base64: lists show it, and the artifact need not be fetched."""
 _MOST_INLINE: Final = 8 * 1024
 _MOST_READ: Final = 64
 """So many artifacts are asked for that do not show their signature."""

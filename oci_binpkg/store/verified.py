@@ -56,7 +56,7 @@ class VerifiedStore(Generic[_T]):
         return self._store.exists(descriptor)
 
     def open(self, descriptor: Descriptor) -> AbstractContextManager[BinaryIO]:
-        """Open content. Raises `SignatureError` for a manifest that nobody who is trusted has signed."""
+        """Open content. Raises `SignatureError` for a manifest without a signature by a trusted key."""
         if not descriptor.is_manifest:
             return self._store.open(descriptor)
         with self._lock:
@@ -75,7 +75,7 @@ class VerifiedStore(Generic[_T]):
         return self._store.put(blob)
 
     def resolve(self, reference: str) -> Descriptor:
-        """Return the descriptor of a manifest. Raises `SignatureError` if nobody who is trusted has signed it so."""
+        """Return the descriptor of a manifest. Raises `SignatureError` without a signature by a trusted key for it."""
         with self._lock:
             known = self._vouched.get(reference)
         if known is not None:
@@ -99,7 +99,7 @@ class VerifiedStore(Generic[_T]):
     def judged(self, descriptor: Descriptor, tag: str = "", what: str = "") -> _T:
         """Return what the judge says of a manifest under a tag, which is asked once. Raises `SignatureError`.
 
-        `what` is how an error calls it. The bytes are kept for whoever opens the manifest next, mostly at once.
+        `what` is how an error calls it. The bytes are kept for the next one to open the manifest, mostly at once.
         """
         with self._lock:
             if (descriptor.digest, tag) in self._judged:

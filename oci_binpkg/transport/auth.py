@@ -4,7 +4,7 @@ Source: the token authentication specification of the distribution registry and 
 registry's own origin and to the realm of its challenge, nowhere else.
 
 Challenges (`WWW-Authenticate`) are read by RFC 9110 section 11. Servers send several in one header, leave out quotes,
-mix cases and add schemes that nobody speaks.
+mix cases and add unknown schemes.
 """
 
 from __future__ import annotations

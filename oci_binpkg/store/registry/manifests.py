@@ -179,7 +179,7 @@ class ManifestPusher:
     """Stores manifests under their digest or a tag. Thread-safe.
 
     `head` returns what a tag or digest names now. `supply` stores the real bytes of something the registry lost, and
-    raises `NotFoundError` if nobody has them.
+    raises `NotFoundError` if they are not available.
     """
 
     def __init__(self, remote: Remote, presence: Presence, head: Head, supply: Supply) -> None:

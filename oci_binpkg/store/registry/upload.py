@@ -1,6 +1,6 @@
 """Blobs to a registry: mount, or a session with one PUT or with chunks, tried again as a whole.
 
-An upload session cannot be trusted after an error: nobody knows what of it was stored. So a failed attempt asks for the
+An upload session cannot be trusted after an error: what it stored is unknown. So a failed attempt asks for the
 digest, and begins a new session if it is not there. The request-level retry of the client is off for the body.
 """
 
@@ -86,7 +86,7 @@ class Uploader:
         """Bring content into the repository while it is being made; return whether it is there now, whole.
 
         One session and one PATCH with a body of unknown length, which is how Docker pushes. False, for whatever reason,
-        means that nobody knows what of it was stored: it is to be uploaded as usual once it is whole.
+        means that what was stored is unknown: it is to be uploaded as usual once it is whole.
         """
         try:
             session = self._begin("a layer that is being made")
@@ -127,7 +127,7 @@ class Uploader:
         try:
             self._send(session, body, chunk, counting=counting)
         except (NetworkError, ServerError, RateLimitedError) as error:
-            # who is asked to come back later was not let in
+            # a registry that asks to come back later has stored nothing
             definite = isinstance(error, RateLimitedError) or body.sent.count < descriptor.size
             failure = AttemptError(error, definite=definite)
         except AttemptError as error:

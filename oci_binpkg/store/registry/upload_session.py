@@ -74,7 +74,7 @@ class BlobTooLargeError(Exception):
 
 
 class SentBody:
-    """A blob on its way out, counted by whoever counts it first: `sent` is taken back when it is sent anew.
+    """A blob on its way out, counted once: `sent` is taken back when it is sent anew.
 
     The last bytes of content that changed under us are never given out.
     """
