@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from oci_binpkg.ops.selection import Only
     from oci_binpkg.ops.upkeep import Verified
     from oci_binpkg.signing.keyring import Key
+    from oci_binpkg.times import Time
     from oci_binpkg.transport.credentials import Credential
 
 __version__ = "0.1.0"
@@ -78,6 +79,7 @@ __all__ = [
     "Spec",
     "TagInfo",
     "TaggedImage",
+    "Time",
     "Verified",
     "__version__",
     "errors",
@@ -112,6 +114,7 @@ _MODULES = {
     "ops.selection": ("Only",),
     "ops.upkeep": ("Verified",),
     "signing.keyring": ("Key",),
+    "times": ("Time",),
     "transport.credentials": ("Credential",),
 }
 """Where the public names come from: module below this package, and names in it."""
