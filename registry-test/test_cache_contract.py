@@ -55,7 +55,7 @@ def nginx(parts: RealParts, workroot: Path) -> Iterator[WebServer]:
         yield server
 
 
-@pytest.fixture(params=["oci registry", "mirror behind nginx"])
+@pytest.fixture(params=["oci registry", "mirror behind nginx"])  # type: ignore[no-redef]
 def case(request: pytest.FixtureRequest, plain_registry: RealRegistry) -> Iterator[CacheCase]:
     """A cache that no other test knows."""
     if request.param == "oci registry":

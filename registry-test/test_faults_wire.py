@@ -6,6 +6,7 @@ import itertools
 import socket
 import threading
 import time
+from typing import Any
 
 import pytest
 from fault_bench import BLOB, COMMIT, MANIFEST, Action, Answer, FaultBench, digest_text, fetch, layer, refusal
@@ -76,7 +77,7 @@ def test_F03_no_connection_yet(bench: FaultBench, monkeypatch: pytest.MonkeyPatc
     real = socket.getaddrinfo
     host, _, port = bench.proxy.host.partition(":")
 
-    def resolve(name: str, *args: object, **more: object) -> object:
+    def resolve(name: str, *args: Any, **more: Any) -> object:
         if name != "registry.example":
             return real(name, *args, **more)
         asked.append(name)

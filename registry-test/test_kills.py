@@ -205,7 +205,7 @@ def test_copy(pushed: str, new_cache: Callable[[], str], kill: Killer, capsys) -
 def test_index_update(tree: Path, new_cache: Callable[[], str], kill: Killer, capsys) -> None:
     """The index has a third of the packages before each kill."""
     target, result = Growing(), Same()
-    old: dict[str, object] = {}
+    old: dict[str, bytes] = {}
     cache = new_cache()
     partial = [f"part{number}" for number in range(PACKAGES // 3)]
     kill.undisturbed("push", cache, *partial, "--store", tree, "--update-index", *signing(cache))

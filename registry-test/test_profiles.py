@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
@@ -155,7 +156,7 @@ def done(*arguments: object) -> Ended:
     return ended
 
 
-def store_of(played: Played, name: str = "", **settings: object) -> tuple[RegistryHttpClient, RegistryStore]:
+def store_of(played: Played, name: str = "", **settings: Any) -> tuple[RegistryHttpClient, RegistryStore]:
     """A store on the profile in this process, whose waits take no time."""
     ((user, password),) = DEFAULT_USERS.items()
     fake, host = FakeTime(), played.standing.proxy.host

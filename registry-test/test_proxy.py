@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from proxy.__main__ import main
@@ -40,7 +41,7 @@ HELLO = Rule(Action(answer=Answer(200, (("X-Own", "1"), ("X-Own", "2")), b"hello
 
 
 def ask(
-    proxy: FaultProxy, method: str = "GET", target: str = "/", body: object = None, **headers: str
+    proxy: FaultProxy, method: str = "GET", target: str = "/", body: Any = None, **headers: str
 ) -> tuple[int, http.client.HTTPMessage, bytes]:
     """One request on a connection of its own."""
     with contextlib.closing(http.client.HTTPConnection(proxy.host, timeout=10)) as connection:

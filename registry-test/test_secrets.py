@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -239,7 +240,7 @@ def _use_all(watch: Watch, played: Standing, cache: str, tree: Path, tmp_path: P
         watch.run("copy", cache, f"oci-layout:{tmp_path}/copy{status}", "--json")
 
 
-def _echoing(status: int) -> object:
+def _echoing(status: int) -> Any:
     """Return a refusal whose text holds the login it was sent."""
 
     def answer(asked: Asked) -> Answer:
@@ -475,13 +476,13 @@ def test_logins_of_mirrors(
         assert all(not one.authorization for one in log.seen(role="elsewhere"))
 
 
-def _wanting_login(answer: object, kind: str) -> object:
+def _wanting_login(answer: Any, kind: str) -> Any:
     """Ask a web client for its login first; S3 signs every request unasked."""
 
     def checked(asked: Asked) -> Answer:
         if kind == "mirror" and "authorization" not in asked.headers:
             return Answer(401, (("WWW-Authenticate", 'Basic realm="x"'),))
-        return answer(asked)  # type: ignore[operator]
+        return answer(asked)
 
     return checked
 

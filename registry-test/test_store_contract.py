@@ -24,7 +24,7 @@ pytestmark = pytest.mark.real
 _NUMBERS = itertools.count()
 
 
-@pytest.fixture
+@pytest.fixture  # type: ignore[no-redef]
 def case(plain_registry: RealRegistry, tmp_path: Path) -> Iterator[StoreCase]:
     """A repository that no other test knows."""
 
@@ -37,7 +37,7 @@ def case(plain_registry: RealRegistry, tmp_path: Path) -> Iterator[StoreCase]:
         yield StoreCase(RegistryStore(client, repository), damage)
 
 
-def test_does_not_take_a_blob_for_a_manifest(case: StoreCase) -> None:
+def test_does_not_take_a_blob_for_a_manifest(case: StoreCase) -> None:  # type: ignore[no-redef]
     # Distribution 2.8 fails with 500 where it should not find anything; all that is promised is an error
     blob = Blob.from_bytes(b"just bytes")
     case.store.put(blob)

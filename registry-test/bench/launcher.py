@@ -17,8 +17,9 @@ def main() -> int:
     commands = json.loads(sys.argv[1])
     started = time.perf_counter()
     for command in commands:
-        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        done = subprocess.run(command, check=False, **quiet)
+        done = subprocess.run(
+            command, check=False, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
         if done.returncode:
             sys.stderr.write(f"{' '.join(command)[:500]}\nended with status {done.returncode}\n")
             sys.stderr.write(done.stdout.decode(errors="replace")[-3000:])

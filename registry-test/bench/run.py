@@ -72,7 +72,7 @@ def kept(output: Path, machine: dict[str, str]) -> dict[str, Any]:
     empty: dict[str, Any] = {"machine": machine, "corpora": {}, "jobs": []}
     if not (output / report.RESULTS).exists():
         return empty
-    found = report.read(output)
+    found = dict(report.read(output))
     return found if found["machine"] == machine else empty
 
 

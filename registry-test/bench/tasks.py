@@ -48,7 +48,7 @@ def compress(root: str, codec_text: str) -> Seconds:
         view = memoryview(tar)
         with codec.compressor(lambda _: None, threads=CORES // workers) as compressor:
             for start in range(0, len(view), 1 << 20):
-                compressor.write(view[start : start + (1 << 20)])
+                compressor.write(view[start : start + (1 << 20)])  # type: ignore[arg-type]
 
     def everything() -> None:
         with ThreadPoolExecutor(workers) as pool:

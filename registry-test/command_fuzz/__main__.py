@@ -77,7 +77,7 @@ def _shown(bench: runner.Bench) -> None:
         print(f"$ {' '.join(words)!a}\n{ascii(text)[:3000]}\n-> {ended.code}, {ended.mib:.0f} MiB, {ended.cpu:.2f} s")
         return ended
 
-    bench.call = shown  # type: ignore[method-assign]
+    bench.call = shown  # type: ignore[assignment, method-assign]
 
 
 def smaller(bench: runner.Bench, recipe: dict[str, Any], finding: judge.Finding) -> dict[str, Any]:

@@ -144,7 +144,7 @@ class Bench:
             each.close()
         cpu = used.ru_utime + used.ru_stime
         mib = max(0, used.ru_maxrss - baseline) / 1024
-        return Ended(os.waitstatus_to_exitcode(status), *texts, mib, cpu, time.monotonic() - begun, hung)
+        return Ended(os.waitstatus_to_exitcode(status), texts[0], texts[1], mib, cpu, time.monotonic() - begun, hung)
 
     def _signer(self) -> Signer:
         """Return who signs; his key is made when it is needed, and trusted by the command itself."""
@@ -306,5 +306,5 @@ def load_everything() -> None:
             importlib.import_module(module.name)
     for name in ("yaml", "rich.live", "rich.progress", "tomlkit", "requests", "sqlite3", "concurrent.futures.thread"):
         importlib.import_module(name)
-    assert docker
-    assert concurrent.futures.ThreadPoolExecutor
+    assert docker is not None
+    assert concurrent.futures.ThreadPoolExecutor is not None

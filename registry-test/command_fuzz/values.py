@@ -93,7 +93,7 @@ NUMBERS = (
     *({"$raw": "1e999"}, {"$raw": "-1e999"}, {"$raw": "NaN"}, {"$raw": "Infinity"}, {"$raw": "1" * 30}, {"$raw": "01"}),
     *({"$raw": "1" * 4400}, {"$raw": "0x1"}, {"$raw": "1e5"}, {"$raw": "1.0"}),
 )
-OTHERS = (
+OTHERS: tuple[Any, ...] = (
     *(None, True, False, [], {}, [[]], {"": ""}, [None], ["x"], {"a": {"b": []}}, [1, "x", None], {"hash": "x"}, 0, ""),
     *(
         {"$pairs": [["a", 1], ["a", 2]]},

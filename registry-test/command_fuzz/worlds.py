@@ -331,7 +331,7 @@ def described_tree(maker: Maker) -> None:
 def configuration(maker: Maker) -> None:
     """Make the configuration, Spack's, and the logins."""
     cache = address(maker.shape["cache"], maker.place, maker.port)
-    config = {
+    config: dict[str, Any] = {
         "timeout": 2,
         "retries": 0,
         "caches": {"lab": {"url": cache, "insecure": True}, "target": {"url": f"oci-layout:{maker.place}/target"}},

@@ -11,7 +11,7 @@ import ssl
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from proxy import quirks as q
 from proxy.log import Log
@@ -288,7 +288,7 @@ def standing(
     """Play a profile before `upstream`, which asks for no login itself. `wait`, `page`: see `Stage`."""
     log = log if log is not None else Log()
     with contextlib.ExitStack() as stack:
-        place = {"address": address, "port": port}
+        place: dict[str, Any] = {"address": address, "port": port}
         proxy = FaultProxy(upstream, role="registry", log=log, tls=tls, keep_login=not profile.login, **place)
         stage = Stage(upstream.rstrip("/"), proxy.url, wait=wait, page=page, repositories=repositories, clock=clock)
         rules: list[Rule] = []

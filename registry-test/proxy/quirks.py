@@ -379,7 +379,7 @@ def collects_garbage(*, nth: int, status: int = 0, code: str = "", ghost: bool =
         def found(asked: Asked) -> None:
             lost.difference_update(asked.parameters.get("digest", []))
 
-        made = (Rule(Action(prepare=collect, edit=reword), "PUT", MANIFEST, nth=nth),)
+        made: tuple[Rule, ...] = (Rule(Action(prepare=collect, edit=reword), "PUT", MANIFEST, nth=nth),)
         if ghost:
             made += (
                 Rule(Action(prepare=found), "PUT", COMMIT, times=0),

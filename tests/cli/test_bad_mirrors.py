@@ -11,6 +11,7 @@ import socket
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ SLOW = ("never answers", "drips")
 @cache
 def expected():
     """What stands in the file: "KIND WRONG: VERB" -> exit code and text."""
-    found = {}
+    found: dict[Any, Any] = {}
     for titles, text in re.findall(r"^((?:== .*\n)+)((?:(?!== ).*\n)+)", EXPECTED.read_text(), re.MULTILINE):
         found |= dict.fromkeys(titles.removeprefix("== ").rstrip("\n").split("\n== "), text.strip("\n"))
     return found
@@ -139,7 +140,7 @@ def run_all(told, tree, package="greetcfg", verbs=VERBS):
     told.check()
 
 
-def remote(kind, host, home):
+def remote(kind, host, home) -> tuple[str, str]:
     """What is typed for a server of that kind, and what messages call it."""
     addresses = {"http": f"http://{host}/m", "registry": f"oci+http://{host}/apps"}
     names = {"http": f"http://{host}/m", "registry": f"{host}/apps", "s3": "s3://apps"}

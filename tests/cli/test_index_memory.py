@@ -90,8 +90,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Large:
     document = text.blob(INDEX_TYPE)
     objects = FileObjects(str(folder / "mirror"))
     objects.write(blob_path(document.descriptor.digest), document)
-    record = BlobRecord(INDEX_TYPE, NONE, document.descriptor.digest, document.descriptor.size)
-    objects.write(index_path(), MirrorManifest((record,)).to_bytes())
+    named = BlobRecord(INDEX_TYPE, NONE, document.descriptor.digest, document.descriptor.size)
+    objects.write(index_path(), MirrorManifest((named,)).to_bytes())
     (folder / "config.toml").write_text(f'[caches.lab]\nurl = "file://{folder}/mirror"\nsigned = false\n')
     cache = MirrorCache(objects, pause=lambda _: None)
     for name in ("zlib", "curl"):

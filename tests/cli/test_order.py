@@ -23,6 +23,6 @@ def test_find_and_search_list_versions_in_one_order(tmp_path: Path) -> None:
     wanted = [f"tool@{version}" for version in VERSIONS]
     for words in (("find", "--store", folder), ("find", "--from", cache), ("find", "tool", "--from", cache)):
         assert [line.split()[1] for line in binpkg(*words).lines] == wanted
-    for words in (("find",), ("search", "tool")):
-        listed = (next((word for word in line.split() if word in wanted), "") for line in binpkg(*words).lines)
+    for asked in (["find"], ["search", "tool"]):
+        listed = (next((word for word in line.split() if word in wanted), "") for line in binpkg(*asked).lines)
         assert [word for word in listed if word] == wanted

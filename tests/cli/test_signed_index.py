@@ -215,7 +215,7 @@ def test_spack_finds_the_index_in_the_signed_manifest(tmp_path, tree, home):
     assert push(mirror, tree, key=home.make("alice")).code == 0
     stored = (tmp_path / "m" / index_at(mirror)).read_text()
     found = SPACKS_READER.search(stored)
-    (record,) = json.loads(found[1])["data"]
+    (record,) = json.loads(found[1])["data"]  # type: ignore[index]
     assert record["mediaType"] == "application/vnd.spack.db.v8+json"
     blob = tmp_path / "m" / "blobs" / "sha256" / record["checksum"][:2] / record["checksum"]
     assert len(json.loads(blob.read_bytes())["database"]["installs"]) == 2

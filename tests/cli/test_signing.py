@@ -133,7 +133,7 @@ def test_a_good_signature_is_found_among_some_that_others_attached(cache, tree, 
     ran("push", cache, "zlib", "--store", tree.root, "--update-index")
     place = package_at(cache, "zlib")
     for number in range(4):
-        sign_manifest(cache, place, bytes, lambda data, n=number: home.detached(data + bytes([n]), mallory))
+        sign_manifest(cache, place, bytes, lambda data, n=number: home.detached(data + bytes([n]), mallory))  # type: ignore[misc]
     assert binpkg("show", "zlib", "--from", cache, "--check-signature").code == 14
     sign_manifest(cache, place, bytes, lambda data: home.detached(data, key))
     ran("show", "zlib", "--from", cache, "--check-signature")

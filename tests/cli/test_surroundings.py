@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from oci_binpkg.cli import crash
-from oci_binpkg.cli.crash import Scene
+from oci_binpkg.config.scene import Scene
 from tests.support.command_line import binpkg, unmeasured_environment
 from tests.support.fake_registry import Basic, Bearer, FakeRegistry
 from tests.support.spack_trees import Sketch, spack_tree

@@ -77,7 +77,7 @@ def loaded(home: Path, file: str, content: bytes) -> None:
     except UsageError as error:
         refusal = error
     else:
-        refusal = None
+        refusal = None  # type: ignore[assignment]
     if refusal is not None:
         assert path.name in refusal.message
         assert "hush" not in str(refusal)

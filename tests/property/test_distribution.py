@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from oci_binpkg.archive.binary_distribution import Distribution, Relocations
 
 names = st.one_of(
-    st.text(st.characters(exclude_categories=("Cs",)), max_size=30),
+    st.text(st.characters(exclude_categories=("Cs",)), max_size=30),  # type: ignore[arg-type]
     st.text("abyen/._+-0123456789xob~:# ", max_size=12),
     st.sampled_from(["yes", "No", "on", "NULL", "~", "y", "0x1f", "1e3", "1_000", "=", "<<", "2026-01-01", "a" * 300]),
     st.builds("/{}".format, st.text("ab-_. /", max_size=150)),
@@ -28,4 +28,4 @@ def test_the_document_is_the_librarys(prefixes: Mapping[str, str], files: list[s
     written = distribution.to_bytes(Relocations(tuple(files), (), tuple(files)))
 
     options = {"default_flow_style": True, "sort_keys": False, "allow_unicode": True, "width": float("inf")}
-    assert written == yaml.dump(document, Dumper=yaml.SafeDumper, **options).encode()
+    assert written == yaml.dump(document, Dumper=yaml.SafeDumper, **options).encode()  # type: ignore[call-overload]

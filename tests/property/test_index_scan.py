@@ -31,7 +31,7 @@ def texts(draw: st.DrawFn) -> tuple[bytes, dict[str, Any]]:
     """An index as somebody may write it, and what `database` is in it."""
     before, after = dict(draw(MEMBERS)), dict(draw(MEMBERS))
     database = before | {"installs": draw(RECORDS)} | after
-    around = draw(st.sampled_from([{}, {"b" * 32: {"a": {}}}]))
+    around: dict[str, Any] = draw(st.sampled_from([{}, {"b" * 32: {"a": {}}}]))
     document = {"database": database, **around} if draw(st.booleans()) else {**around, "database": database}
     separators = draw(st.sampled_from([(",", ":"), (", ", ": "), (" ,", "\n:")]))
     indent = draw(st.sampled_from([None, 1]))

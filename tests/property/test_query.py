@@ -53,7 +53,7 @@ def test_versions_have_one_order(a: str, b: str, c: str) -> None:
     assert x <= y <= z
     assert x <= z
     assert (x == y) == (not x < y and not y < x)
-    assert sorted([z, y, x], key=cmp_to_key(lambda one, other: (one > other) - (one < other))) == [x, y, z]
+    assert sorted([z, y, x], key=cmp_to_key(lambda one, other: (one > other) - (one < other))) == [x, y, z]  # type: ignore[operator]
 
 
 @given(PLAIN, PLAIN)

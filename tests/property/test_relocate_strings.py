@@ -97,7 +97,7 @@ def test_windows_and_needles_find_what_the_text_rule_finds(pieces: list[bytes], 
     whole = b"".join(pieces)
     for pairs in (FEW, MANY_MORE):
         mapping = PrefixMap.of(pairs)
-        expected = mapping.old.pattern.sub(lambda match, new=mapping.new: match[1] + new[match[2]] + match[3], whole)
+        expected = mapping.old.pattern.sub(lambda match, new=mapping.new: match[1] + new[match[2]] + match[3], whole)  # type: ignore[misc]
         found = list(windows(io.BytesIO(whole).read, mapping, size=size))
         assert b"".join(window.text[window.start : window.end] for window in found) == whole
         assert b"".join(window.replaced(mapping) for window in found) == expected

@@ -64,7 +64,7 @@ def test_relocation_starts_with_the_package(made: tuple[SpecGraph, list[Spec]]) 
         assert {each for each in graph.children(spec, ("run",)) if not each.is_external} <= set(found)
 
 
-@given(st.dictionaries(st.text(min_size=1).filter(lambda key: key not in NODE), st.integers() | st.text()))
+@given(st.dictionaries(st.text(min_size=1).filter(lambda key: key not in NODE), st.integers() | st.text()))  # type: ignore[arg-type, has-type]
 def test_members_we_do_not_know_survive(extra: dict[str, object]) -> None:
     known = {"patches", "compiler", "annotations", "external", "build_spec", "dependencies", "parameters", "namespace"}
     node = {**NODE, **{key: value for key, value in extra.items() if key not in known}}

@@ -85,7 +85,7 @@ def binpkg_on_terminal(*arguments: object, stdin: str = "", columns: int = 200) 
                 except SystemExit as ended:
                     code = ended.code if isinstance(ended.code, int) else 1
             stream.flush()
-            stream.detach().detach()  # type: ignore[attr-defined]
+            stream.detach().detach()
     finally:
         reader.join()
         os.close(master)

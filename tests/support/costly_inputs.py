@@ -156,12 +156,12 @@ for _name, _bomb in JSON_BOMBS.items():
         layout_case(
             f"index.json of {_name}, {_on.__name__}",
             _on,
-            lambda layout, bomb=_bomb: layout.done(b'{"schemaVersion":2,"manifests":' + bomb + b"}"),
+            lambda layout, bomb=_bomb: layout.done(b'{"schemaVersion":2,"manifests":' + bomb + b"}"),  # type: ignore[misc]
         )
     layout_case(
         f"a manifest with {_name}, install",
         install,
-        lambda layout, bomb=_bomb: (
+        lambda layout, bomb=_bomb: (  # type: ignore[misc]
             layout.index(index_document(node())),
             layout.tag(b'{"schemaVersion":2,"layers":' + bomb + b"}", f"zlib-1.3-{HASH}.spack"),
         ),
@@ -169,12 +169,12 @@ for _name, _bomb in JSON_BOMBS.items():
     layout_case(
         f"a config with {_name}, show",
         show,
-        lambda layout, bomb=_bomb: layout.package(config_bytes=b'{"architecture":"amd64","spec":' + bomb + b"}"),
+        lambda layout, bomb=_bomb: layout.package(config_bytes=b'{"architecture":"amd64","spec":' + bomb + b"}"),  # type: ignore[misc]
     )
     layout_case(
         f"an index with {_name}, update",
         update,
-        lambda layout, bomb=_bomb: layout.package().index(b'{"database":{"version":"8","installs":' + bomb + b"}}"),
+        lambda layout, bomb=_bomb: layout.package().index(b'{"database":{"version":"8","installs":' + bomb + b"}}"),  # type: ignore[misc]
     )
 
 layout_case(
@@ -249,12 +249,12 @@ SPECS: dict[str, Callable[[], list[Json]]] = {
 }
 for _name, _make in SPECS.items():
     for _on in (install, show, save_specs):
-        layout_case(f"a spec: {_name}, {_on.__name__}", _on, lambda layout, make=_make: layout.package(nodes=make()))
+        layout_case(f"a spec: {_name}, {_on.__name__}", _on, lambda layout, make=_make: layout.package(nodes=make()))  # type: ignore[misc]
     for _on in (rebuild, search):
         layout_case(
             f"an index of a spec: {_name}, {_on.__name__}",
             _on,
-            lambda layout, make=_make: layout.package().index(index_document(*make())),
+            lambda layout, make=_make: layout.package().index(index_document(*make())),  # type: ignore[misc]
         )
 
 
@@ -277,7 +277,9 @@ INDICES = {
 for _name, _data in INDICES.items():
     for _on in (search, update, check):
         layout_case(
-            f"an index: {_name}, {_on.__name__}", _on, lambda layout, data=_data: layout.package().index(data())
+            f"an index: {_name}, {_on.__name__}",
+            _on,
+            lambda layout, data=_data: layout.package().index(data()),  # type: ignore[misc]
         )
 
 
@@ -339,7 +341,7 @@ for _name, _bomb in JSON_BOMBS.items():
     mirror_case(
         f"a mirror's manifest of {_name}, install",
         install,
-        manifest=lambda bomb=_bomb: b'{"version":3,"data":' + bomb + b"}",
+        manifest=lambda bomb=_bomb: b'{"version":3,"data":' + bomb + b"}",  # type: ignore[misc]
     )
 mirror_case(
     "a clear-signed document of blank lines, show",
@@ -571,7 +573,7 @@ BINARIES: dict[str, Callable[[], bytes | Zeros]] = {
     ),
 }
 for _name, _binary in BINARIES.items():
-    layer_case(_name, lambda binary=_binary: tar({"lib/x": binary()}, distribution(relocate_binaries=["lib/x"])))
+    layer_case(_name, lambda binary=_binary: tar({"lib/x": binary()}, distribution(relocate_binaries=["lib/x"])))  # type: ignore[misc]
 layer_case(
     "an archive that is not declared", lambda: tar({"lib/x.a": BINARIES["an archive of mentions"]()}, distribution())
 )
@@ -609,7 +611,7 @@ def records(*nodes: Json, path: str = "/nowhere") -> bytes:
 
 DATABASES = {
     **{
-        f"of {name}": (lambda bomb=bomb: b'{"database":{"version":"8","installs":' + bomb + b"}}")
+        f"of {name}": (lambda bomb=bomb: b'{"database":{"version":"8","installs":' + bomb + b"}}")  # type: ignore[misc]
         for name, bomb in JSON_BOMBS.items()
     },
     "of a complete graph": lambda: records(*complete_graph(105)),
@@ -721,7 +723,7 @@ for _name, _bomb in JSON_BOMBS.items():
     config_case(
         f"a credentials file of {_name}",
         "config.json",
-        lambda bomb=_bomb: '{"auths":' + bomb.decode() + "}",
+        lambda bomb=_bomb: '{"auths":' + bomb.decode() + "}",  # type: ignore[misc]
         "DOCKER_CONFIG",
         "logout",
         "reg.example",
@@ -746,7 +748,7 @@ QUERIES = {
 for _name, _query in QUERIES.items():
     layout_case(
         f"a query of {_name}",
-        lambda cache, base, query=_query: Asked(["find", query, "--from", cache]),
+        lambda cache, base, query=_query: Asked(["find", query, "--from", cache]),  # type: ignore[misc]
         lambda layout: layout.package().index(index_document(node())),
     )
 for _name, _query in {

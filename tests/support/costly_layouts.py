@@ -49,7 +49,7 @@ def document(*nodes: Json) -> Json:
 
 def distribution(**more: Any) -> bytes:
     base = {"sbang_install_path": "", "buildpath": ROOT, "spackprefix": "/x", "relative_prefix": PREFIX[len(ROOT) + 1 :], "hardlinks_deduped": True}  # fmt: skip
-    lists = {"relocate_binaries": [], "relocate_links": [], "relocate_textfiles": []}
+    lists: dict[str, list[str]] = {"relocate_binaries": [], "relocate_links": [], "relocate_textfiles": []}
     return json.dumps({**base, "hash_to_prefix": {HASH: PREFIX}, **lists, **more}).encode()
 
 
@@ -96,7 +96,7 @@ class _Digested:
 def tar(files: Mapping[str, bytes | Zeros], document_bytes: bytes | Zeros, prefix: str = PREFIX) -> bytes:
     """A gzip layer of files below the prefix."""
     out = io.BytesIO()
-    with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=6, mtime=0) as packed, tarfile.open(fileobj=(plain := _Digested(packed)), mode="w|", bufsize=MIB, copybufsize=MIB, format=tarfile.PAX_FORMAT) as archive:  # fmt: skip
+    with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=6, mtime=0) as packed, tarfile.open(fileobj=(plain := _Digested(packed)), mode="w|", bufsize=MIB, copybufsize=MIB, format=tarfile.PAX_FORMAT) as archive:  # type: ignore[call-overload]  # fmt: skip
         done: set[str] = set()
         for name, data in {**files, ".spack/binary_distribution": document_bytes}.items():
             path = f"{prefix.strip('/')}/{name}"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from macholib import mach_o  # type: ignore[import-untyped]
-from macholib.MachO import MachO  # type: ignore[import-untyped]
+from macholib import mach_o
+from macholib.MachO import MachO
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "macho"
 

@@ -52,7 +52,7 @@ def test_a_public_name_is_there(name: str) -> None:
 
 def test_no_other_name_is_there() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'Wires'"):
-        _ = oci_binpkg.Wires  # type: ignore[attr-defined]
+        _ = oci_binpkg.Wires
 
 
 def test_what_type_checkers_read_is_what_is_imported() -> None:

@@ -26,7 +26,7 @@ SAMPLES = ("gzip:1", "gzip:2", "gzip:3", "gzip:6", "gzip:9", "zstd:1", "zstd:5")
 
 def compress(text: str, data: bytes, *, threads: int = 1, piece: int = 1 << 20) -> bytes:
     out: list[bytes] = []
-    with Codec.parse(text).compressor(out.append, threads=threads) as compressor:
+    with Codec.parse(text).compressor(out.append, threads=threads) as compressor:  # type: ignore[arg-type]
         for at in range(0, len(data), piece):
             compressor.write(data[at : at + piece])
     return b"".join(out)
@@ -146,7 +146,7 @@ def test_an_error_of_the_sink_comes_out_and_ends_the_threads(text: str) -> None:
     noise = random.Random(2).randbytes(1 << 20)
 
     def run() -> None:
-        with Codec.parse(text).compressor(full, threads=2) as compressor:
+        with Codec.parse(text).compressor(full, threads=2) as compressor:  # type: ignore[arg-type]
             for _ in range(40):
                 compressor.write(noise)
 

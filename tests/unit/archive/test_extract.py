@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from oci_binpkg.archive import destination as staging
 from oci_binpkg.archive.codec import Codec
 from oci_binpkg.archive.extract import Extracted, extract_layer
 from oci_binpkg.archive.layer import pack_layer
@@ -387,9 +386,7 @@ def test_few_calls_for_each_file(place: Place, monkeypatch: pytest.MonkeyPatch) 
     """Directories are opened once while members of one directory follow each other."""
     opened: list[str] = []
     real = os.open
-    monkeypatch.setattr(
-        staging.os, "open", lambda path, *rest, **more: opened.append(path) or real(path, *rest, **more)
-    )
+    monkeypatch.setattr(os, "open", lambda path, *rest, **more: opened.append(path) or real(path, *rest, **more))
 
     place.extract(gz(package(*(file(within(f"deep/er/f{number}")) for number in range(100)))))
 

@@ -161,7 +161,7 @@ def test_B26_frames_and_windows_of_zstd(place: Place) -> None:
 @pytest.mark.covers("B26")
 def test_B26_a_dictionary_that_we_do_not_have(place: Place) -> None:
     samples = [f"name-{number} value-{number * 7}".encode() * 20 for number in range(300)]
-    dictionary = zstandard.train_dictionary(2048, samples)
+    dictionary = zstandard.train_dictionary(2048, samples)  # type: ignore[arg-type]
     layer = zstandard.ZstdCompressor(dict_data=dictionary).compress(SMALL)
     place.refuse(layer, "is damaged")
 

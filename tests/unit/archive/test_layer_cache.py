@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,7 +70,7 @@ class Packages:
 
         return produce
 
-    def build(self, cache: LayerCache, name: str, **options: bool) -> CachedLayer:
+    def build(self, cache: LayerCache, name: str, **options: Any) -> CachedLayer:
         return cache.build(self.key(name), self.fingerprint(name), self.producer(name), **options)[0]
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import sys
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ STORY = [
 
 
 def test_plain_lines_tell_each_fact_once():
-    lines = []
+    lines: list[Any] = []
     observer = PlainProgress(lines.append)
     for event in [*STORY, Event()]:
         observer(event)
@@ -52,7 +53,7 @@ def test_plain_lines_tell_each_fact_once():
 
 
 def test_a_quiet_run_still_warns():
-    lines = []
+    lines: list[Any] = []
     observer = PlainProgress(lines.append, quiet=True)
     for event in STORY:
         observer(event)

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+from typing import Any
 
 import pytest
 
@@ -370,7 +371,7 @@ def test_an_address_that_nobody_understands_names_its_file(home):
 
 def test_a_missing_login_is_told_once_when_reading(home):
     one(home, "{url: 's3://b', access_token_variable: TOKEN}")
-    events = []
+    events: list[Any] = []
     found = wiring(home, events)
     found.location("lab")
     found.location("lab")
@@ -429,7 +430,7 @@ def test_each_login_has_a_client_of_its_own_and_goes_before_files():
 
 
 def test_plain_http_elsewhere_is_told_once():
-    events = []
+    events: list[Any] = []
     connections = Connections(Settings(home="/nowhere", docker_config="/nowhere"), events.append)
     for url in ("http://127.0.0.1:1/m", "https://h/m", "http://h/m", "http://h/m"):
         connections.objects(url)

@@ -2,6 +2,7 @@
 
 import shutil
 from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -74,7 +75,7 @@ def test_any_of_several_queries_and_each_package_once(catalog):
 
 @pytest.mark.parametrize("query", ["greet", f"/{hash_of('greet@2.0')[:7]}"])
 def test_a_name_or_hash_is_looked_up_and_not_searched_for(catalog, query):
-    steps = []
+    steps: list[Any] = []
     catalog._database.set_trace_callback(steps.append)
     found(catalog, query)
     catalog._database.set_trace_callback(None)
@@ -85,7 +86,7 @@ def test_a_name_or_hash_is_looked_up_and_not_searched_for(catalog, query):
 
 @pytest.mark.parametrize("query", ["@2.0", "^greetlib@1.2", "%gcc-runtime", "^gone", "greet ^gcc-runtime"])
 def test_no_query_looks_through_the_dependencies_of_all_packages(catalog, query):
-    steps = []
+    steps: list[Any] = []
     catalog._database.set_trace_callback(steps.append)
     found(catalog, query)
     catalog._database.set_trace_callback(None)
@@ -178,7 +179,7 @@ def golden_mirror(tmp_path, name):
 
 
 def test_the_indices_that_spack_wrote_are_entered(tmp_path):
-    caches = [
+    caches: list[Any] = [
         OciCache(LayoutStore(str(LAYOUT)), pause=lambda _: None),
         MirrorCache(golden_mirror(tmp_path, "v3-unsigned"), pause=lambda _: None),
         MirrorV2Cache(golden_mirror(tmp_path, "v2-unsigned")),

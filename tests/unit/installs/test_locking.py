@@ -147,8 +147,8 @@ def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytes
     def unsupported(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(locking.fcntl, "lockf", unsupported)
-    monkeypatch.setattr(locking.fcntl, "fcntl", unsupported)
+    monkeypatch.setattr(fcntl, "lockf", unsupported)
+    monkeypatch.setattr(fcntl, "fcntl", unsupported)
     with (
         pytest.raises(InstallsError, match="cannot be locked: No locks available"),
         LockFile(str(tmp_path / "lock")).exclusive(),
@@ -227,7 +227,7 @@ def test_a_failed_replacement_leaves_the_old_file(tmp_path: Path, monkeypatch: p
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(locking.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(LocalDiskError, match=r"index\.json: cannot be written: No space left"):
         replace_file(str(path), b"two")
     assert path.read_bytes() == b"one"

@@ -108,7 +108,7 @@ def test_something_else_in_its_place_makes_nothing_trusted(root, what, tmp_path)
     assert "cannot be read" in found.reason
 
 
-texts = st.text(st.characters(exclude_categories=("Cs",)))
+texts = st.text(st.characters(exclude_categories=("Cs",)))  # type: ignore[arg-type]
 
 
 @given(cache=texts, reason=texts, at=st.floats(allow_nan=False, allow_infinity=False))

@@ -57,8 +57,8 @@ FIELDS: list[Json] = [
     *(edge(hash=text) for text in ("", "..", "a/b", "a" * 65)),
     *(edge(parameters={"deptypes": [text], "virtuals": []}) for text in LEADING_OUT),
     *(edge(parameters={"deptypes": ["link"], "virtuals": [text]}) for text in LEADING_OUT),
-    *(edge(parameters=value) for value in ({"deptypes": "link"}, {"deptypes": [1]}, [], 7)),
-    *({"parameters": value} for value in ({"cflags": 5}, {"cflags": "x"}, {"ldlibs": [1]}, {"x": {"a": 1}}, {"x": [[]]})),
+    *(edge(parameters=value) for value in ({"deptypes": "link"}, {"deptypes": [1]}, [], 7)),  # type: ignore[var-annotated]
+    *({"parameters": value} for value in ({"cflags": 5}, {"cflags": "x"}, {"ldlibs": [1]}, {"x": {"a": 1}}, {"x": [[]]})),  # type: ignore[var-annotated]
     *({"parameters": value} for value in ({"x": "a\nb"}, {"x": ["\x1b["]}, {"a\x1b": True}, {"x": 2**64}, {"x": "y" * 70_000})),
     *({"external": {"path": path}} for path in ("relative", "/a/../b", "/a:b", "/a\nb", "//a", "/a/", "/" + "x" * 5000)),
     *({"build_spec": value} for value in ({"name": "..", "hash": "a"}, {"name": "a", "hash": "/"})),

@@ -144,7 +144,7 @@ def test_writes_only_over_the_version_that_is_named(objects: FileObjects) -> Non
     assert objects.write("a", b"two", if_match=found.etag) is True
     assert objects.write("a", b"three", if_match=found.etag) is False
     assert objects.write("b", b"x", if_match=found.etag) is False
-    assert objects.read("a").data == b"two"  # type: ignore[union-attr]
+    assert objects.read("a").data == b"two"
     assert not exists(objects, "b")
 
 

@@ -105,7 +105,7 @@ def test_writes_only_over_the_version_that_is_named(objects: FsspecObjects) -> N
     assert found is not None
     assert objects.write("a", b"two", if_match=found.etag) is True
     assert objects.write("a", b"three", if_match=found.etag) is False
-    assert objects.read("a").data == b"two"  # type: ignore[union-attr]
+    assert objects.read("a").data == b"two"
 
 
 def test_lists_and_removes(objects: FsspecObjects) -> None:
@@ -161,7 +161,7 @@ def test_nothing_is_connected_to_before_something_is_asked() -> None:
 
 
 @pytest.fixture
-def without_packages(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def without_packages(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:  # type: ignore[return]
     real = importlib.import_module
 
     def absent(name: str, package: str | None = None):
@@ -173,7 +173,6 @@ def without_packages(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     registry = real("fsspec.registry")
     for scheme in ("gs", "abfs"):
         monkeypatch.setitem(registry.known_implementations, scheme, {"class": f"unheard_of_{scheme}.X", "err": "no"})
-    return
 
 
 @pytest.mark.parametrize(("url", "package"), [("gs://b/x", "gcsfs"), ("abfs://b/x", "adlfs")])

@@ -38,7 +38,7 @@ def test_reads_and_knows_versions(server: MirrorServer, objects: HttpObjects) ->
     assert found.data == b"some bytes"
     assert objects.read("small", known_etag=found.etag) is None
     (server.directory / "folder" / "small").write_bytes(b"others")
-    assert objects.read("small", known_etag=found.etag).data == b"others"  # type: ignore[union-attr]
+    assert objects.read("small", known_etag=found.etag).data == b"others"
     assert [status for _, _, status in server.log] == [200, 304, 200]
 
 
@@ -63,7 +63,7 @@ def test_a_server_without_versions_is_read_all_the_same(server: MirrorServer, ob
     found = objects.read("small")
     assert found is not None
     assert found.etag == ""
-    assert objects.read("small", known_etag="").data == b"some bytes"  # type: ignore[union-attr]
+    assert objects.read("small", known_etag="").data == b"some bytes"
 
 
 def test_sizes(server: MirrorServer, objects: HttpObjects) -> None:
@@ -90,7 +90,7 @@ def test_a_document_above_the_limit_is_refused(objects: HttpObjects) -> None:
 
 def test_a_document_that_breaks_off_is_never_taken_for_whole(server: MirrorServer, objects: HttpObjects) -> None:
     server.cuts["folder/small"] = [4]
-    assert objects.read("small").data == b"some bytes"  # type: ignore[union-attr]
+    assert objects.read("small").data == b"some bytes"
     server.cuts["folder/small"] = [0] * 20
     with pytest.raises(NetworkError):
         objects.read("small")
@@ -135,7 +135,7 @@ def test_a_download_that_makes_no_progress_is_given_up(server: MirrorServer, obj
 
 def test_an_object_that_changes_under_a_download_is_an_error(server: MirrorServer, objects: HttpObjects) -> None:
     server.cuts["folder/large"] = [300_000]
-    server.on_cut = lambda: (server.directory / "folder" / "large").write_bytes(LARGE[::-1]) and None
+    server.on_cut = lambda: (server.directory / "folder" / "large").write_bytes(LARGE[::-1]) and None  # type: ignore[assignment]
     with objects.open("large") as stream, pytest.raises(ContentError, match="was replaced while it was read"):
         stream.read()
 

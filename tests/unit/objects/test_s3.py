@@ -38,7 +38,7 @@ def test_gives_back_what_was_written(objects: S3Objects) -> None:
     assert found.data == b"some bytes"
     assert objects.read("a/b", known_etag=found.etag) is None
     objects.write("a/b", b"others")
-    assert objects.read("a/b", known_etag=found.etag).data == b"others"  # type: ignore[union-attr]
+    assert objects.read("a/b", known_etag=found.etag).data == b"others"
     with pytest.raises(ContentError, match="larger than 5 bytes"):
         objects.read("a/b", limit=5)
 
@@ -82,7 +82,7 @@ def test_writes_only_over_the_version_that_is_named(objects: S3Objects) -> None:
     assert objects.write("a", b"two", if_match=found.etag) is True
     assert objects.write("a", b"three", if_match=found.etag) is False
     assert objects.write("b", b"x", if_match=found.etag) is False
-    assert objects.read("a").data == b"two"  # type: ignore[union-attr]
+    assert objects.read("a").data == b"two"
 
 
 def test_lists_and_removes(objects: S3Objects) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import pytest
 
@@ -132,6 +133,7 @@ def test_a_document_of_another_format_says_the_same_if_names_versions_and_edges_
 def test_every_golden_layer_agrees_with_its_document(name, tmp_path):
     from oci_binpkg.archive.extract import extract_layer
 
+    cache: Any
     if name == "oci-layout":
         cache = OciCache(LayoutStore(str(GOLDEN / name)), pause=lambda _: None)
     elif name.startswith("v2"):

@@ -198,7 +198,7 @@ def test_says_how_to_install_the_package(server: Server, monkeypatch: pytest.Mon
 def test_loads_an_archive_that_old_and_new_engines_understand(server: Server, engine: ContainerEngine) -> None:
     assert load(engine, IMAGE, "greet:1") == str(IMAGE.config.descriptor.digest)
     with tarfile.open(fileobj=io.BytesIO(server.loaded)) as archive:
-        files = {m.name: archive.extractfile(m).read() for m in archive if m.isfile()}  # type: ignore[union-attr]
+        files = {m.name: archive.extractfile(m).read() for m in archive if m.isfile()}
     (entry,) = json.loads(files["manifest.json"])
     assert entry["RepoTags"] == [NAME]
     assert files[entry["Config"]] == IMAGE.config.read()
@@ -229,7 +229,7 @@ def test_streams_layers_in_pieces_and_each_once(server: Server, engine: Containe
     assert max(len(chunk) for chunk in server.chunks) <= 1024 * 1024
     assert len(server.loaded) < len(large) + 20_000
     with tarfile.open(fileobj=io.BytesIO(server.loaded)) as archive:
-        (entry,) = json.loads(archive.extractfile("manifest.json").read())  # type: ignore[union-attr]
+        (entry,) = json.loads(archive.extractfile("manifest.json").read())
     assert len(entry["Layers"]) == 3
 
 

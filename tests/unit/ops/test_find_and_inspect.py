@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_several_queries_add_up():
 
 
 def test_without_an_index_the_packages_themselves_are_read():
-    events = []
+    events: list[Any] = []
     cache = copied("index.spack")
     assert found(cache, observer=events.append) == found(golden())
     assert "no index" in next(event.text for event in events if isinstance(event, Warned))
@@ -77,7 +78,7 @@ def test_a_damaged_package_is_reported_and_passed_over():
     cache = copied("index.spack")
     both = cache.store.resolve("both")
     cache.store.tag(Blob(both, lambda: cache.store.open(both)), "greet-2.0-6fytamqgzio2shuhlaie55hiv2m2stdw.spack")
-    events = []
+    events: list[Any] = []
     assert "greet@2.0" not in found(cache, observer=events.append)
     assert any("passed over" in event.text for event in events if isinstance(event, Warned))
 
@@ -148,7 +149,7 @@ def test_an_empty_cache_is_not_found():
 def test_a_damaged_tag_is_shown_as_such():
     cache = copied()
     cache.store.tag(Blob.from_bytes(b'{"schemaVersion": 2, "config": {}}', OCI_MANIFEST), "broken")
-    events = []
+    events: list[Any] = []
     kinds = {tag.tag: tag.kind for tag in inspect_cache(cache, events.append).tags}
     assert kinds["broken"] == "damaged"
     assert events

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,8 +91,8 @@ def target(tmp_path, name="new") -> SpackInstalls:
 def installed(cache, installs, *queries, observer=None, timer=SYSTEM_TIME.clock, **options):
     sources = Sources(cache if isinstance(cache, list) else [cache], observer or (lambda _: None))
     parsed = [Query.parse(query) for query in queries or ("app",)]
-    options = InstallOptions(time=Time(now=lambda: 1000.0, clock=timer), **options)
-    return install(installs, sources, parsed, options, observer or (lambda _: None))
+    how = InstallOptions(time=Time(now=lambda: 1000.0, clock=timer), **options)
+    return install(installs, sources, parsed, how, observer or (lambda _: None))
 
 
 def outcomes(report):
@@ -203,7 +204,7 @@ def test_the_next_cache_serves_what_the_first_has_not_or_has_damaged(tree, cache
     damaged = pushed(tree, tmp_path, Broken("damaged"))
     damaged.store.healthy = False
     down = OciCache(Down("down"), pause=lambda _: None)
-    events = []
+    events: list[Any] = []
     report = installed([down, empty, damaged, cache], target(tmp_path), observer=events.append)
     assert outcomes(report) == {"zlib": "installed", "cfg": "installed", "app": "installed"}
     for result in report.packages:
@@ -243,7 +244,7 @@ def test_a_missing_dependency_is_refused_or_left_out(tree, cache, tmp_path):
     with pytest.raises(NotFoundError, match="zlib@1"):
         installed(cache, new)
     assert not (tmp_path / "new").exists()
-    events = []
+    events: list[Any] = []
     report = installed(cache, new, allow_missing=True, observer=events.append)
     assert outcomes(report) == {"zlib": "missing", "cfg": "installed", "app": "installed"}
     assert (prefix_of(new, "app") / "bin/app").read_text().count(str(tmp_path / "new")) == 1
@@ -314,7 +315,7 @@ def test_an_install_does_not_fail_for_a_layer_cache_that_is_full(cache, tmp_path
         write = full
         close = full
 
-    events = []
+    events: list[Any] = []
     with monkeypatch.context() as patch:
         if failing == "the copy":
             patch.setattr(receiving, "open", lambda *_: FullFile(), raising=False)

@@ -5,6 +5,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,8 +14,8 @@ from oci_binpkg.archive.layer_cache import LayerCache
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.disk import PrefixPath
 from oci_binpkg.errors import BinpkgError, ContentError, InstallsError, LocalDiskError, NoMatchError
-from oci_binpkg.installs.spack import Addition, SpackInstalls
-from oci_binpkg.installs.transaction import StagedPackage, commit, hidden, stage, sweep
+from oci_binpkg.installs.spack import SpackInstalls
+from oci_binpkg.installs.transaction import Addition, StagedPackage, commit, hidden, stage, sweep
 from oci_binpkg.model.query import Query
 from oci_binpkg.ops.install import Installed, InstallOptions, install
 from oci_binpkg.ops.layer_packer import LayerPacker
@@ -110,7 +111,7 @@ ARCHES = [
 
 
 @pytest.mark.parametrize("fields", [*FIELDS, *({"arch": fields} for fields in ARCHES)])
-def test_fields_that_lead_elsewhere_make_no_prefix(tmp_path: Path, victim: Path, fields: dict[str, object]) -> None:
+def test_fields_that_lead_elsewhere_make_no_prefix(tmp_path: Path, victim: Path, fields: dict[str, Any]) -> None:
     _, specs = graph_of(SKETCHES)
     good = specs["zlib"]
     arch = fields.pop("arch", None)

@@ -1,6 +1,7 @@
 """What a push does to a cache, seen from the cache and the report."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -124,7 +125,7 @@ def test_a_prefix_that_is_gone_is_reported_once_and_left_out(tree, cache):
             path.unlink()
         (tree.prefix("zlib") / folder).rmdir()
     tree.prefix("zlib").rmdir()
-    events = []
+    events: list[Any] = []
     report = pushed(tree, cache, observer=events.append)
     assert names(report.by(PushOutcome.GONE)) == ["zlib"]
     assert names(report.by(PushOutcome.PUSHED)) == ["app", "other", "ssl"]
@@ -190,7 +191,7 @@ def test_a_damaged_dependency_in_the_cache_makes_the_image_incomplete_and_says_s
     pushed(tree, cache, "ssl")
     tag = PackageKey.of(tree.spec("zlib")).tag
     cache.publish_image(cache_image(tree), tag)
-    events = []
+    events: list[Any] = []
     report = pushed(tree, cache, "app", observer=events.append)
     (app,) = report.by(PushOutcome.PUSHED)
     assert [text.split("@")[0] for text in app.missing] == ["zlib"]
@@ -247,7 +248,7 @@ def test_a_tag_makes_one_image_of_all_roots(tree, cache):
 
 
 def test_progress_counts_each_layer_once(tree, cache):
-    events = []
+    events: list[Any] = []
     report = pushed(tree, cache, observer=events.append)
     sent = sum(event.count for event in events if isinstance(event, BytesSent))
     assert sent == report.bytes_sent == sum(result.size for result in report.packages)
@@ -269,7 +270,7 @@ def test_a_tree_without_explicit_packages_needs_a_query(tmp_path, cache):
 
 def test_a_closure_too_deep_for_docker_is_said(tmp_path, cache):
     sketches = [Sketch("p0")] + [Sketch(f"p{n}", depends=[f"p{n - 1}"]) for n in range(1, 128)]
-    events = []
+    events: list[Any] = []
     pushed(spack_tree(tmp_path / "deep", sketches), cache, "p127", observer=events.append)
     assert any(isinstance(event, Warned) and "Docker runs at most 126" in event.text for event in events)
 
@@ -321,7 +322,7 @@ def test_a_layer_that_was_made_for_another_place_makes_the_image_incomplete_and_
     layers = LayerCache(str(tmp_path / "layers"), 2**30, time=Time(now=lambda: 0.0))
     here, there = (spack_tree(tmp_path / name / "store", SKETCHES) for name in ("here", "there"))
     pushed(here, cache, "zlib", packer=LayerPacker(here.installs(), layers, Codec.parse("gzip")))
-    events = []
+    events: list[Any] = []
     packer = LayerPacker(there.installs(), layers, Codec.parse("gzip"))
     report = pushed(there, cache, "ssl", packer=packer, observer=events.append)
     (ssl,) = report.by(PushOutcome.PUSHED)

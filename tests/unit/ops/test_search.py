@@ -328,7 +328,7 @@ def test_packages_for_other_machines_are_found_only_when_asked_for(tmp_path):
         tmp_path,
         lab=index(
             node("a", target="zen4"),
-            node("b", target={"name": "mystery", "parents": ["neoverse_v1"]}),
+            node("b", target={"name": "mystery", "parents": ["neoverse_v1"]}),  # type: ignore[arg-type]
             node("c", arch="linux-debian12-x86_64"),
         ),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from oci_binpkg.cache.oci import OciCache
@@ -105,7 +107,7 @@ def test_where_unsigned_packages_are_taken_they_are_built_on(cache, tmp_path):
 
 def test_another_process_that_puts_an_unsigned_dependency_there_meanwhile_is_overruled(cache, tree, tmp_path):
     new = target(tmp_path)
-    done = []
+    done: list[Any] = []
 
     def meanwhile(event):
         if isinstance(event, PackageStarted) and not done:
@@ -121,7 +123,7 @@ def test_another_process_that_puts_an_unsigned_dependency_there_meanwhile_is_ove
 def test_another_process_that_replaces_a_dependency_by_an_unsigned_one_stops_what_needs_it(cache, tree, tmp_path):
     new = target(tmp_path)
     installed(signed(cache), new, "zlib", **by(ALICE))
-    done = []
+    done: list[Any] = []
 
     def meanwhile(event):
         if isinstance(event, PackageStarted) and not done:
@@ -141,7 +143,8 @@ def other_build(tree, tmp_path):
 
 
 def test_an_older_signed_build_is_told_and_refused_when_asked_for(cache, tree, tmp_path):
-    new, events = target(tmp_path), []
+    events: list[Any] = []
+    new = target(tmp_path)
     installed(signed(cache, made=2_000), new, "zlib", **by(ALICE))
     older = signed(other_build(tree, tmp_path), made=1_000)
     report = installed(older, new, "zlib", force=True, pin_newest=True, **by(ALICE))
@@ -156,7 +159,8 @@ def test_an_older_signed_build_is_told_and_refused_when_asked_for(cache, tree, t
 
 
 def test_a_newer_build_or_the_same_one_is_no_news(cache, tree, tmp_path):
-    new, events = target(tmp_path), []
+    events: list[Any] = []
+    new = target(tmp_path)
     options = {"force": True, "pin_newest": True, "observer": events.append, **by(ALICE)}
     installed(signed(cache, made=2_000), new, "zlib", **options)
     installed(signed(cache, made=1_000), new, "zlib", **options)  # the same manifest, signed twice
@@ -166,7 +170,8 @@ def test_a_newer_build_or_the_same_one_is_no_news(cache, tree, tmp_path):
 
 
 def test_an_unsigned_build_in_place_of_a_signed_one_is_told_and_refused_when_asked_for(cache, tree, tmp_path):
-    new, events = target(tmp_path), []
+    events: list[Any] = []
+    new = target(tmp_path)
     installed(signed(cache), new, "zlib", **by(ALICE))
     other = other_build(tree, tmp_path)
     report = installed(other, new, "zlib", force=True, pin_newest=True)

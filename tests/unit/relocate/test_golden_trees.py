@@ -9,6 +9,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ def mapping(distribution: Distribution, root: str) -> PrefixMap:
     return mapping_for(old, new, root=(distribution.buildpath, root), sbang=sbang)
 
 
-def relocate(prefix: Path, distribution: Distribution, root: str, **options: bool) -> RelocationReport:
+def relocate(prefix: Path, distribution: Distribution, root: str, **options: Any) -> RelocationReport:
     return relocate_tree(
         str(prefix),
         mapping(distribution, root),
@@ -43,7 +44,7 @@ def relocate(prefix: Path, distribution: Distribution, root: str, **options: boo
     )
 
 
-def relocate_store(store: Path, root: str, **options: bool) -> dict[str, RelocationReport]:
+def relocate_store(store: Path, root: str, **options: Any) -> dict[str, RelocationReport]:
     return {
         package.name: relocate(
             package.prefix_in(store), Distribution.parse(package.distribution, package.name), root, **options

@@ -6,6 +6,7 @@ import os
 import struct
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,8 +35,8 @@ def write(root: Path, name: str, content: bytes, mode: int = 0o644) -> Path:
     return path
 
 
-def relocate(tree: Path, mapping: PrefixMap = MOVED, **options: object) -> RelocationReport:
-    return relocate_tree(str(tree), mapping, **options)  # type: ignore[arg-type]
+def relocate(tree: Path, mapping: PrefixMap = MOVED, **options: Any) -> RelocationReport:
+    return relocate_tree(str(tree), mapping, **options)
 
 
 def test_what_is_known_to_mention_nothing_is_not_read(tmp_path: Path) -> None:
@@ -377,7 +378,7 @@ def test_findings_are_counted_after_the_first_hundred(tmp_path: Path) -> None:
     ],
 )
 def test_more_mentions_than_the_layer_pays_for_stop_the_package(
-    tmp_path: Path, name: str, content: bytes, options: dict[str, object]
+    tmp_path: Path, name: str, content: bytes, options: dict[str, Any]
 ) -> None:
     write(tmp_path, name, content)
     write(tmp_path, "zero", b"/opt/old")

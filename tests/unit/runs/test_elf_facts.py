@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from elftools.elf.elffile import ELFFile
@@ -162,12 +163,12 @@ def test_real_files_are_read_as_pyelftools_reads_them(tmp_path: Path) -> None:
         if path.is_symlink() or not path.is_file() or path.read_bytes()[:4] != b"\x7fELF":
             continue
         with path.open("rb") as file:
-            dynamic = ELFFile(file).get_section_by_name(".dynamic")
+            dynamic: Any = ELFFile(file).get_section_by_name(".dynamic")
             tags = list(dynamic.iter_tags()) if dynamic else []
             needed = tuple(tag.needed for tag in tags if tag.entry.d_tag == "DT_NEEDED")
             versions = ELFFile(file).get_section_by_name(".gnu.version_r")
             wanted = (
-                {(need.name, auxiliary.name) for need, several in versions.iter_versions() for auxiliary in several}
+                {(need.name, auxiliary.name) for need, several in versions.iter_versions() for auxiliary in several}  # type: ignore[attr-defined]
                 if versions
                 else set()
             )

@@ -8,6 +8,7 @@ import os
 import py_compile
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -166,7 +167,7 @@ def compiled(tree: RunTree, *, mode: py_compile.PycInvalidationMode = py_compile
     source = tree.file("/apps/app/lib/python3/module.py", "x = 1\n")
     os.utime(source, (1_700_000_000, 1_700_000_000))
     made = py_compile.compile(str(source), doraise=True, invalidation_mode=mode)
-    return Path(made)
+    return Path(made)  # type: ignore[arg-type]
 
 
 def bytecode(tree: RunTree) -> list[tuple[str, str, str, bool]]:
@@ -243,12 +244,12 @@ def test_what_is_no_bytecode(tree: RunTree) -> None:
 
 
 class _Locked(FolderView):
-    def entries(self, path: str) -> object:  # type: ignore[override]
+    def entries(self, path: str) -> Any:
         if path.endswith("/locked"):
             raise LocalDiskError(f"{path}: cannot be read: Permission denied")
         return super().entries(path)
 
-    def opened(self, path: str) -> object:  # type: ignore[override]
+    def opened(self, path: str) -> Any:
         if path.endswith("/secret"):
             raise LocalDiskError(f"{path}: cannot be read: Permission denied")
         return super().opened(path)

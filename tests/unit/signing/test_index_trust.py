@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,7 @@ Opener = Callable[..., WritableCache]
 def opened(request: pytest.FixtureRequest, tmp_path: Path, keyring: Keyring) -> Opener:
     """Open the cache: with a `key` to sign with, and what is asked of an index's signature."""
 
-    def again(key: str = "", **asked: object) -> MirrorCache | OciCache:
+    def again(key: str = "", **asked: Any) -> MirrorCache | OciCache:
         keys = (keyring, keyring.own(key)) if key else (keyring,)
         trust = replace(IndexTrust(keys, check=True), **asked)
         signer = KeySigner(key, keyring) if key else None
@@ -125,8 +126,11 @@ def test_the_reason_is_told_why_a_signature_of_an_index_does_not_count(
     if isinstance(cache, MirrorCache):
         cache = file_mirror(tmp_path / "cache", signer=Signs(lambda data, **_: gpg_keys.home.clear(data, key, at=at)))
     else:
+        assert isinstance(cache, OciCache)
         cache = OciCache(
-            cache.store, pause=patient, signer=Signs(lambda data, **_: gpg_keys.home.detached(data, key, at=at))
+            cache.store,
+            pause=patient,
+            signer=Signs(lambda data, **_: gpg_keys.home.detached(data, key, at=at)),
         )
     cache.merge_index(index_for(made_up("zlib")))
     with pytest.raises(SignatureError, match=reason) as caught:

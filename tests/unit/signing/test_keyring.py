@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 
 import pytest
 
@@ -143,7 +144,7 @@ def test_a_listing_with_control_characters_is_shown_printable(tmp_path):
 def test_gpg_that_takes_nothing_in_though_it_says_so_is_noticed(gpg_keys, tmp_path):
     listing = b"pub:-:255:22:X:1:::-:::scSC:\nfpr:::::::::AB:\n"
 
-    def run(arguments: list[str], stdin: bytes, timeout: float) -> ProgramResult:
+    def run(arguments: Sequence[str], stdin: bytes, timeout: float) -> ProgramResult:
         return ProgramResult(0, listing if "--show-keys" in arguments else b"", b"")
 
     with pytest.raises(ContentError, match="does not take in AB"):

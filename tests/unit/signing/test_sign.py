@@ -6,7 +6,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -359,7 +359,7 @@ def judged(
 ) -> str:
     """Verify a good document with another word of gpg's."""
 
-    def run(arguments: list[str], stdin: bytes, timeout: float) -> ProgramResult:
+    def run(arguments: Sequence[str], stdin: bytes, timeout: float) -> ProgramResult:
         done = run_program(arguments, stdin, timeout)
         if "--verify" not in arguments:
             return done
@@ -434,7 +434,7 @@ def test_without_a_place_for_temporary_files_there_is_a_clear_error(gpg_keys, ke
 def test_an_output_that_is_gone_is_a_local_problem(gpg_keys, keyring):
     signed = gpg_keys.home.clear(TEXT, gpg_keys.good)
 
-    def run(arguments: list[str], stdin: bytes, timeout: float) -> ProgramResult:
+    def run(arguments: Sequence[str], stdin: bytes, timeout: float) -> ProgramResult:
         done = run_program(arguments, stdin, timeout)
         if "--output" in arguments:
             Path(arguments[arguments.index("--output") + 1]).unlink()

@@ -6,6 +6,7 @@ import base64
 import os
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -156,7 +157,7 @@ def test_a_signature_by_a_new_subkey_counts_once_the_key_is_trusted_anew(tmp_pat
 # ---- what the store gives
 
 
-def crowded(count: int, make: Callable[[MemoryStore, object, int], None]) -> tuple[MemoryStore, object]:
+def crowded(count: int, make: Callable[..., None]) -> tuple[MemoryStore, Any]:
     store = MemoryStore()
     subject = put_image(store, small_image(), "greet")
     for number in range(count):
@@ -176,7 +177,7 @@ def test_a_signature_that_the_list_shows_is_found_behind_any_number_of_artifacts
     attach_signature(store, subject, b"ours", pause=never)
     opened: list[object] = []
     original = store.open
-    store.open = lambda descriptor: opened.append(descriptor) or original(descriptor)
+    store.open = lambda descriptor: opened.append(descriptor) or original(descriptor)  # type: ignore[method-assign]
     assert next(iter_signatures(store, subject)) == b"ours"
     assert len(opened) == 1
     assert len(signatures(store, subject)) == 1 + 64

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -209,7 +210,8 @@ class Contended(MemoryStore):
 
 
 def test_an_entry_that_another_writer_lost_is_written_again():
-    store, rounds = Contended(3), []
+    rounds: list[Any] = []
+    store = Contended(3)
     subject = put_image(store, small_image())
     attach_signature(store, subject, ARMORED, pause=rounds.append)
     assert rounds == [0, 1, 2]
@@ -217,7 +219,8 @@ def test_an_entry_that_another_writer_lost_is_written_again():
 
 
 def test_a_list_that_others_replace_every_time_is_an_error_with_a_next_step():
-    store, rounds = Contended(100), []
+    rounds: list[Any] = []
+    store = Contended(100)
     subject = put_image(store, small_image())
     with pytest.raises(TransferError, match="replaced by other writers") as caught:
         attach_signature(store, subject, ARMORED, pause=rounds.append)
@@ -259,7 +262,7 @@ def test_artifacts_of_another_form_are_passed_over():
     assert isinstance(document, Manifest)
     forms = {
         "pieces of content": replace(document, layers=(content.descriptor, content.descriptor)),
-        "not of type": replace(document, extra=document.extra | {"artifactType": OTHER_TYPE}),
+        "not of type": replace(document, extra=document.extra | {"artifactType": OTHER_TYPE}),  # type: ignore[operator]
         "a descriptor is expected": replace(document, extra={"artifactType": SIGNATURE_ARTIFACT}),
     }
     for reason, form in forms.items():

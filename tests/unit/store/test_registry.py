@@ -59,7 +59,7 @@ def test_the_store_says_what_it_is(bench: Bench):
 
 def test_docker_hub_is_asked_where_its_api_is():
     client = PlainClient()
-    remote = Remote(client, Repository("https", "docker.io", "library/debian"), DEFAULTS, *[lambda *_: 0.0] * 4)
+    remote = Remote(client, Repository("https", "docker.io", "library/debian"), DEFAULTS, *[lambda *_: 0.0] * 4)  # type: ignore[arg-type]
     assert remote.url("tags/list") == "https://registry-1.docker.io/v2/library/debian/tags/list"
     assert remote.repository.origin == "https://docker.io"
 

@@ -21,7 +21,7 @@ from oci_binpkg.errors import (
 )
 from oci_binpkg.events import BytesSent, Retrying
 from oci_binpkg.model.content import Blob
-from oci_binpkg.store.registry.api import DEFAULTS
+from oci_binpkg.store.registry.api import DEFAULTS, RegistrySettings
 from tests.support.fake_registry import CLOSE, RESET, Answer, Basic, Exchange
 from tests.support.registry_store import KIB, Bench, content, layer, placed
 
@@ -349,7 +349,7 @@ def test_F30_a_login_refused_in_the_end_gives_the_session_back(bench: Bench):
 def test_a_source_that_changed_is_never_stored(bench: Bench):
     good = layer()
     for data in (b"?" + good.read()[1:], good.read()[:-1], good.read() + b"x"):
-        blob = Blob(good.descriptor, lambda data=data: io.BytesIO(data))
+        blob = Blob(good.descriptor, lambda data=data: io.BytesIO(data))  # type: ignore[misc]
         with pytest.raises(ContentError):
             bench.store().put(blob)
     assert not stored(bench)
@@ -437,7 +437,7 @@ def test_R29_nothing_is_mounted_from_elsewhere(bench: Bench, origin):
 # ---- chunks
 
 
-def chunked(size: int = 100 * KIB, **more) -> object:
+def chunked(size: int = 100 * KIB, **more) -> RegistrySettings:
     return replace(DEFAULTS, chunk_size=size, smallest_chunk=10 * KIB, **more)
 
 

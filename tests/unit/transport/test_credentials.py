@@ -298,7 +298,7 @@ def test_store_keeps_everything_else(tmp_path: Path) -> None:
     chain = keychain(document, directory=tmp_path)
     chain.store("reg.example:5000", Credential("user", "pässword"))
     stored = json.loads(path.read_text())
-    assert stored == document | {"auths": document["auths"] | {"reg.example:5000": auth("user", "pässword")}}
+    assert stored == document | {"auths": document["auths"] | {"reg.example:5000": auth("user", "pässword")}}  # type: ignore[operator]
     assert list(stored) == list(document)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert chain.find("reg.example:5000") == Credential("user", "pässword")

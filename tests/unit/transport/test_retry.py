@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from email.utils import formatdate
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -144,7 +145,9 @@ def timing(time: FakeTime, **kwargs) -> Timing:
 
 
 def test_attempts_are_repeated_until_one_succeeds() -> None:
-    time, log, told = FakeTime(), [], []
+    log: list[Any] = []
+    told: list[Any] = []
+    time = FakeTime()
     result = call_with_retries(
         failing(3, FailedAttempt(500), log),
         POLICY,
