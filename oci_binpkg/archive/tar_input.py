@@ -167,7 +167,7 @@ class BoundedInput:
     """A tar to be read once from its begin to its end, as a context; leaving it stops the thread that hashes.
 
     Reading raises `ContentError` naming `what` for a damaged stream (see `decompressor`), for one that ends too early,
-    and for one that exceeds `limits`. `on_bytes` is called with the number bytes of the tar have come.
+    and for one that exceeds `limits`. `on_bytes` gets the number of bytes of the tar that have come.
     """
 
     def __init__(

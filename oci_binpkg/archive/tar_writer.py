@@ -83,7 +83,7 @@ def write_tar(
     """Write the tar of the tree at `prefix` to `sink`, and return what is in it.
 
     The tar records `archive_prefix`, by default `prefix` itself. `distribution` gives the head of the last member; its
-    lists of files come from `classifier`. `on_bytes` is called with the number bytes of files were read.
+    lists of files come from `classifier`. `on_bytes` gets the number of bytes of files that were read.
 
     Raises `PackError` naming the file that changed while it was read, cannot be read, or has a name that tar cannot
     hold portably. What `sink` raises passes unchanged.
