@@ -6,6 +6,7 @@ import re
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,7 +65,9 @@ def test_values_are_taken_as_well_as_text(settings, tree, tmp_path):
         client = Client(config=settings)
         client.push(repository, tree, Query.parse("greet"), tag="both", update_index=True)
         assert [each.name for each in client.find(Query.parse("greet"), cache=repository)] == ["greet"]
-        (image,) = client.inspect(Reference(repository, "both"))
+        found = client.inspect(Reference(repository, "both"))
+        assert isinstance(found, list)
+        (image,) = found
         assert image.layers
         assert client.install([repository], "greet", root=tmp_path / "apps").exit_code == 0
         assert [spec.name for spec in client.uninstall(tmp_path / "apps", "greet")] == ["greet"]
@@ -82,7 +85,9 @@ def test_one_image_of_several_packages(settings, tree, tmp_path):
         env={"A": "b"},
         label={"l": "m"},
     )
-    (image,) = client.inspect(f"{cache}:both")
+    found = client.inspect(f"{cache}:both")
+    assert isinstance(found, list)
+    (image,) = found
     assert len(image.layers) == report.image.layers == 2
     assert image.descriptor.digest == report.image.digest
     started = image.started
@@ -159,7 +164,7 @@ def test_a_login_of_the_caller_goes_before_files(settings, tree, tmp_path):
 
 
 def test_events_of_a_verb_reach_the_observer(settings, tree, tmp_path):
-    seen = []
+    seen: list[Any] = []
     with Client(config=settings, observer=seen.append) as client:
         client.push(f"oci-layout:{tmp_path}/cache", tree)
     finished = {event.key for event in seen if isinstance(event, PackageFinished)}
@@ -177,7 +182,7 @@ def test_a_layer_cache_that_others_may_write_is_replaced_for_as_long_as_the_clie
     folder = tmp_path / "layers"
     folder.mkdir()
     folder.chmod(0o777)
-    seen = []
+    seen: list[Any] = []
     with Client(config=settings, layer_cache=folder, observer=seen.append) as client:
         client.push(f"oci-layout:{tmp_path}/one", tree)
         assert all(each.reused for each in client.push(f"oci-layout:{tmp_path}/two", tree).packages)
