@@ -84,9 +84,9 @@ class MirrorCache:
     """Packages below `v3` of a mirror. Layers that are found have no known diff_id: mirrors do not record it.
 
     `verifier` unwraps the manifests of packages and decides which to believe. `signer` signs those that are published,
-    and indices; what others signed is signed anew when it is published again. `trust` says what is asked of an index's
-    signature, and `site` what signatures state. `view` names an index over a part of the mirror.
-    `pause(round)` is called between rounds of an index merge that another writer got in the way of.
+    and indices; what others signed is signed anew when it is published again. `trust` is what is required of an index's
+    signature, and `site` what signatures state. `view` names an index over a part of the mirror. `pause(round)` is
+    called after a round of an index merge that another writer interfered with.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class MirrorCache:
 
     @property
     def proves_listing(self) -> bool:
-        """Whether what a listing, or an index without a signature, names counts only after it has been looked at."""
+        """Whether a package that a listing or an unsigned index names counts only after it was verified."""
         return self._trust.prove
 
     @property

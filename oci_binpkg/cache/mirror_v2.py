@@ -44,8 +44,7 @@ class MirrorV2Cache:
     """Packages below `build_cache` of a mirror. Its layers have no known diff_id; nothing can be published.
 
     `verifier` unwraps spec documents and decides which to believe; with `prove` those that the index lists are verified
-    before they are reported. `observer` is told once that the layout is
-    old.
+    before they are reported. `observer` hears once that the layout is old.
     """
 
     def __init__(
@@ -81,7 +80,7 @@ class MirrorV2Cache:
 
     @property
     def proves_listing(self) -> bool:
-        """Whether what a listing, or the index, names counts only after it has been looked at."""
+        """Whether a package that a listing or the index names counts only after it was verified."""
         return self._prove
 
     @property
@@ -133,7 +132,7 @@ class MirrorV2Cache:
         return self._entry_at(stem, stem.rpartition("-")[2])
 
     def read_index(self, known: Digest | None = None) -> IndexDocument | None:
-        """Return the index; None if its digest is `known`. `index.json.hash` tells, where there is one.
+        """Return the index; None if its digest is `known`. `index.json.hash` has it, if it exists.
 
         Raises `NotFoundError` if the mirror has no index.
         """

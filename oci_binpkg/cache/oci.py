@@ -45,12 +45,12 @@ from oci_binpkg.store.verified import VerifiedStore
 MERGE_ROUNDS: Final = 20
 _LOOKS: Final = 3
 _log: Final = Log("index")
-"""How often a signature is looked for that has to be there: registries list what was attached with a delay at times."""
+"""How often a required signature is looked for: some registries list attached artifacts with a delay."""
 _PREFIXES: Final = "CMAKE_PREFIX_PATH="
 
 
 def verified_store(store: Store, verifier: Verifier, site: Site) -> VerifiedStore[Signed]:
-    """Return a store as it may be read where signatures are asked for: made for the tag, and for this place."""
+    """Return a store that requires signatures: made for the tag, and for this place."""
 
     def judge(data: bytes, signatures: Iterable[bytes], tag: str, what: str) -> Signed:
         def accept(signed: Signed) -> None:
@@ -64,10 +64,10 @@ def verified_store(store: Store, verifier: Verifier, site: Site) -> VerifiedStor
 class OciCache:
     """Packages in a registry repository, an OCI image layout or memory.
 
-    `pause(round)` is called between rounds of an index merge that another writer got in the way of. With a `verifier`
-    that requires signatures a package or image counts only if its manifest's exact bytes are signed. With a `signer`
-    what is published is signed, and the index. `trust` says what is asked of an index's signature, and `site` what
-    signatures state.
+    `pause(round)` is called after a round of an index merge that another writer interfered with. With a `verifier` that
+    requires signatures a package or image counts only if its manifest's exact bytes are signed. With a `signer` what is
+    published is signed, and the index. `trust` is what is required of an index's signature, and `site` what signatures
+    state.
     """
 
     def __init__(
@@ -109,12 +109,12 @@ class OciCache:
 
     @property
     def proves_listing(self) -> bool:
-        """Whether what a listing, or an index without a signature, names counts only after it has been looked at."""
+        """Whether a package that a listing or an unsigned index names counts only after it was verified."""
         return self._trust.prove
 
     @property
     def store(self) -> Store:
-        """The store behind the cache, for images under tags of their own: what is read there counts as here."""
+        """The store behind the cache, for images under tags of their own, with the same signatures required."""
         return self._read
 
     @property
@@ -177,7 +177,7 @@ class OciCache:
         )
 
     def _image(self, reference: str) -> StoredImage:
-        """Read an image under a tag or digest, signed if it has to be: whether for this tag is asked in the end."""
+        """Read an image under a tag or digest, signed if that is required: for this tag, which is checked last."""
         if self._signed is None:
             return read_image(self._store, reference)
         descriptor = self._store.resolve(reference)
@@ -185,7 +185,7 @@ class OciCache:
         return read_image(self._signed, str(descriptor.digest))
 
     def _signed_for(self, manifest: Descriptor, tag: str, what: str) -> Signed | None:
-        """Return who signed a manifest for a tag; None where signatures are not asked for. Raises `SignatureError`."""
+        """Return who signed a manifest for a tag; None if signatures are not required. Raises `SignatureError`."""
         if self._signed is None:
             return None
         found = self._signed.judged(manifest)
@@ -233,9 +233,9 @@ class OciCache:
         self._store.tag(manifest, tag)
 
     def _is_signed_by_us(self, manifest: Blob, tag: str) -> bool:
-        """Return whether an image has our signature for its tag: it may be pushed each night, and each one is kept.
+        """Return whether an image has our signature for its tag: it may be pushed each night, and signatures add up.
 
-        Packages are pushed when they are new, and are not asked for.
+        Packages are pushed once and not looked at.
         """
         signer = self._signer
         if signer is None or not self._verifier.required or is_package_tag(tag):
@@ -277,8 +277,8 @@ class OciCache:
         """Merge into the index; write, read back, and again if another writer's version replaced ours.
 
         Registries cannot write on a condition: a write may replace entries of a writer that read its own back and is
-        gone. Packages are tagged before they are indexed, so the last writer lists the tags and enters what is
-        missing. Whatever the order of writes, the last one is followed by a look that finds everything there.
+        gone. Packages are tagged before they are indexed, so the last writer lists the tags and enters what is missing.
+        Whatever the order of writes, the last writer looks again and finds everything there.
         """
         self._trust.check_writer(self._index_name, signs=self._signer is not None)
         unusable: set[str] = set()
@@ -312,7 +312,7 @@ class OciCache:
         return {tag for each, tag in self.hashes().items() if each not in listed}
 
     def _read_packages(self, tags: Iterable[str], unusable: set[str]) -> IndexDocument:
-        """Read packages by their tags; tags that are no sound packages join `unusable`."""
+        """Read packages by their tags; tags without a sound package join `unusable`."""
 
         def read(tag: str) -> CacheEntry | None:
             try:

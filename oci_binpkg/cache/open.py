@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class UnreachableCache:
-    """Whatever is asked of it raises the error that it was opened with; nothing is asked twice."""
+    """A cache that could not be opened: every method raises that error, and nothing is tried twice."""
 
     name: str
     error: TransferError
@@ -164,8 +164,8 @@ def _layout(text: str) -> Location:
 class Trust:
     """The signatures that one cache requires: given when it is opened, and applied to all that is read there.
 
-    `verifier` decides what counts, `signer` signs what is written. `index` says what is required of the signature of an
-    index there, `site` what signatures state of where they are.
+    `verifier` decides what counts, `signer` signs what is written. `index` is what is required of the signature of an
+    index there, `site` what signatures state about their place.
     """
 
     verifier: Verifier
@@ -179,8 +179,8 @@ class Opener:
     """Opens stores and caches; whoever opens one says which signatures are required there.
 
     `registry` connects to a repository; `speaks_plain_http` asks a loopback host. `objects` opens the files of a
-    mirror. `pause(round)` waits between rounds of an index merge that other writers got in the way of.
-    `patience` is that with locks.
+    mirror. `pause(round)` waits after a round of an index merge that other writers interfered with. `patience` is how
+    long locks are waited for.
     """
 
     registry: Callable[[Repository], Store]
@@ -281,7 +281,7 @@ class Opener:
 
 
 def _is_old(objects: Objects) -> bool:
-    """Return whether a mirror has layout 2 and not 3. What is empty or new has layout 3."""
+    """Return whether a mirror has layout 2 and not 3. An empty or new mirror has layout 3."""
     from oci_binpkg.cache.mirror_manifest import index_path
     from oci_binpkg.objects.protocol import exists
 

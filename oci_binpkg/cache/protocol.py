@@ -43,7 +43,7 @@ class CacheEntry:
 
     @property
     def is_unverified(self) -> bool:
-        """Whether nothing but the cache says that this is the package of that hash: no signature, and no rule."""
+        """Whether only the cache claims that this is the package of that hash: no signature, and no rule."""
         return self.signed is None and self.document.root.hash_state is not HashState.VERIFIED
 
 
@@ -58,7 +58,7 @@ class IndexSource(Protocol):
         ...
 
     def index_signature(self) -> IndexSignature:
-        """Return who signed the index, whatever is asked of its signature. Raises `NotFoundError` without an index."""
+        """Return who signed the index, required or not. Raises `NotFoundError` without an index."""
         ...
 
 
@@ -72,12 +72,12 @@ class ReadableCache(IndexSource, Protocol):
 
     @property
     def verifies(self) -> bool:
-        """Whether a package counts only with a good signature of its own: what is listed says nothing yet."""
+        """Whether a package counts only with a good signature of its own, not because it is listed."""
         ...
 
     @property
     def proves_listing(self) -> bool:
-        """Whether what a listing, or an index without a signature, names counts only after it has been looked at."""
+        """Whether a package that a listing or an unsigned index names counts only after it was verified."""
         ...
 
     @property
@@ -136,7 +136,7 @@ class KeepsImages(WritableCache, Protocol):
 
     @property
     def store(self) -> Store:
-        """The store behind the cache, for images under tags of their own: what is read there counts as here."""
+        """The store behind the cache, for images under tags of their own, with the same signatures required."""
         ...
 
     @property

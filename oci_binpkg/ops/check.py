@@ -1,4 +1,4 @@
-"""Which packages of a tree the caches lack: the question that pipelines ask."""
+"""Which packages of a tree the caches lack, for pipelines."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Rebuilds:
 def check(cache: ReadableCache, url: str, specs: Sequence[Spec], *, thorough: bool = False) -> Rebuilds:
     """Return the packages that the cache lacks: one listing; with `thorough` also a look at each package's content.
 
-    Where somebody said that all has to be signed, each package is looked at: one that is not signed is not there.
+    Where signatures are required, each package is looked at: an unsigned one counts as absent.
     """
     present = cache.hashes()
     reasons = {spec.hash: "absent" for spec in specs if spec.hash not in present}

@@ -15,7 +15,7 @@ from oci_binpkg.parallel import in_turns
 from oci_binpkg.store.protocol import Store
 
 SHOWN_DAMAGE: Final = 20
-"""So many damaged records of one index are reported; that there are more is said once."""
+"""The most damaged records of one index that are reported; one line says that there are more."""
 
 
 class DamageReport:
@@ -115,10 +115,10 @@ def hashes_there(cache: ReadableCache, specs: Iterable[Spec], observer: Observer
 
 
 def proven(cache: ReadableCache, specs: Sequence[Spec], observer: Observer) -> list[Spec]:
-    """Return the packages that an index lists, as far as something may be said of them.
+    """Return the packages that an index lists, if they count.
 
-    Where somebody said that a cache is signed, an index without a signature says nothing: the packages are looked at.
-    Raises `SignatureError` if none of them is signed.
+    Where signatures are required, an unsigned index is not enough: the packages are looked at. Raises `SignatureError`
+    if none of them is signed.
     """
     if not cache.proves_listing or _is_signed(cache):
         return list(specs)

@@ -254,7 +254,7 @@ def _chosen(index: IndexDocument, queries: Sequence[Query]) -> list[PackageKey]:
 
 
 def _counted(look: Callable[[str], object], places: Mapping[str, str]) -> set[str]:
-    """Return the names of what is there and signed, of those at these places."""
+    """Return the names of the signed packages among those at these places."""
 
     def counts(name: str) -> bool:
         try:

@@ -206,7 +206,7 @@ def _client(kind: Kind, address: str, timeout: float) -> Any:
 
 
 def _look_at_logins() -> None:
-    """Raise `EngineError` if the SDK would wait for its file of logins, or read it without end: it does not look."""
+    """Raise `EngineError` if the SDK would wait for its file of logins, or read it without end."""
     from docker.utils.config import find_config_file  # noqa: PLC0415  # an extra
 
     path = str(find_config_file() or "")

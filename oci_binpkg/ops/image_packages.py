@@ -23,13 +23,13 @@ from oci_binpkg.store.images import StoredImage, blob_of
 
 _PACKAGE: Final = re.compile(r"package /([a-z2-7]{32})", re.ASCII)
 _WORTH_A_PACKAGE: Final = 64 * 1024
-"""So many bytes of index cost less than reading one package: two requests, and a configuration to take apart."""
+"""The size of an index that costs less than reading one package: two requests, and a configuration to parse."""
 
 
 def stacked(cache: KeepsImages, image: StoredImage) -> list[CacheEntry]:
     """Return the packages of an image of `cache`, bottom first; nothing if one of its layers remains unknown.
 
-    The entries say nothing about images of these packages, so where their signatures count they are read.
+    The entries do not name images of these packages, so where signatures are required the packages are read.
     """
     hashes = [] if cache.verifies else _hashes(image)
     wanted = {found for found in hashes if found}
@@ -89,7 +89,7 @@ def package_tags(cache: KeepsImages, config: ImageConfig) -> dict[Digest, tuple[
     """Return tag and manifest of the packages that an image may hold, by the digest of their layer.
 
     The image's environment and history mention the hashes; each of those packages' manifests is read. Raises
-    `SignatureError` if one of them has to be signed and is not.
+    `SignatureError` if one of them has to be signed and is unsigned.
     """
     text = "\n".join([*config.env, *(str(entry.get("comment", "")) for entry in config.history)])
     tags = [tag for package_hash, tag in cache.hashes().items() if package_hash in text]
@@ -98,7 +98,7 @@ def package_tags(cache: KeepsImages, config: ImageConfig) -> dict[Digest, tuple[
         try:
             descriptor, package = manifest_at(cache, tag)
         except SignatureError:
-            raise  # what the image holds must not depend on who replaced a package
+            raise  # what the image holds must not depend on a package that was replaced
         except BinpkgError:
             return None
         if not isinstance(package, Manifest) or not package.layers:

@@ -64,9 +64,9 @@ def update_index(cache: WritableCache, observer: Observer = ignore) -> IndexRepo
 
 
 def rebuild_index(cache: WritableCache, observer: Observer = ignore) -> IndexReport:
-    """Read every package and write the index anew; what is gone or damaged is left out and reported.
+    """Read every package and write the index anew; absent and damaged packages are left out and reported.
 
-    Raises `ContentError`, and leaves the index as it is, if that is every single package.
+    Raises `ContentError`, and leaves the index as it is, if no package is left.
     """
     (report,) = rebuild_indices(cache, {"": cache}, observer=observer)
     return report
@@ -169,7 +169,7 @@ def signature_of(cache: ReadableCache) -> IndexSignature:
 
 
 def old_hashes(cache: ReadableCache, observer: Observer = ignore) -> set[str]:
-    """Return what the index lists that is about to be made anew, whatever state it is in."""
+    """Return what the old index lists before it is rebuilt, whatever state it is in."""
     try:
         return set(index_or_empty(cache).present())
     except ContentError as error:
@@ -178,7 +178,7 @@ def old_hashes(cache: ReadableCache, observer: Observer = ignore) -> set[str]:
 
 
 def _tags_and_index(cache: ReadableCache) -> tuple[Mapping[str, str], IndexDocument]:
-    """Ask for both at once: a listing keeps the other side busy, an index this one."""
+    """Read both at once: the listing keeps the server busy, the index this machine."""
     with ThreadPoolExecutor(1) as lister:
         listing = lister.submit(packages_of, cache)
         try:

@@ -110,7 +110,7 @@ class CacheInfo:
 
     @property
     def exit_code(self) -> int:
-        """0, or that of a missing signature if a package or an image has to be signed and is not."""
+        """0, or the code of a missing signature if a package or an image has to be signed and is unsigned."""
         lacking = any(tag.kind == _UNSIGNED and tag.tag != INDEX_TAG for tag in self.tags)
         return SignatureError.exit_code if lacking else 0
 

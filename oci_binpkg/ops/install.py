@@ -48,7 +48,7 @@ _log: Final = Log("install")
 MOST_AT_ONCE: Final = 256
 SHOWN: Final = 5
 BETWEEN_WRITES: Final = 0.5
-"""At least so many seconds lie between two changes of the database, and four times as many as the last one took."""
+"""The least seconds between two changes of the database; at least four times as long as the last one took."""
 
 
 class Installed(StrEnum):
@@ -65,11 +65,10 @@ class Installed(StrEnum):
 class InstallOptions:
     """How to install. `force` replaces the packages that are named; `jobs` packages are unpacked at a time.
 
-    Where all caches are signed, what is there without a good signature is not built on, unless with `accept_present`;
-    `signers` returns the fingerprints of the keys that count now (None: not asked). `pin_newest` refuses an older
-    signed build than the one that is installed. Layers are kept in `layers`, for a push that sends them on as they
-    came. `cancel` is cancelled when
-    the install ends early, so that its threads end soon.
+    Where all caches are signed, an installed package without a good signature is not built on, unless with
+    `accept_present`; `signers` returns the fingerprints of the keys that count now (None: not asked). `pin_newest`
+    refuses an older signed build than the one that is installed. Layers are kept in `layers`, for a push that sends
+    them on as they came. `cancel` is cancelled when the install ends early, so that its threads end soon.
     """
 
     force: bool = False
@@ -197,7 +196,7 @@ class _Install:
 
     @property
     def demands(self) -> bool:
-        """Whether the install takes nothing but what is signed, and so builds on nothing else."""
+        """Whether the install takes only signed packages, and so builds only on these."""
         caches = self.sources.caches
         return not self.options.accept_present and bool(caches) and all(cache.verifies for cache in caches)
 
@@ -440,7 +439,7 @@ def _discard(staged: Future[_UnpackedPackage]) -> None:
 
 
 def _damage(error: BinpkgError) -> BinpkgError:
-    """Return the error with a next step; what was found and has no layer is damaged, not absent."""
+    """Return the error with a next step; a package without its layer is damaged, not absent."""
     if isinstance(error, NotFoundError):
         return ContentError(error.message, hint=PUSH_AGAIN, **error.fields)
     return error.within(hint=error.hint or PUSH_AGAIN) if isinstance(error, ContentError) else error

@@ -1,7 +1,7 @@
 """Copying an image or index from one store to another.
 
-Order as the distribution specification wants it: blobs, configuration, child manifests, the index, the tag last. A
-target never names something that is not whole.
+Order as the distribution specification wants it: blobs, configuration, child manifests, the index, the tag last. The
+target names nothing that is incomplete.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Counting bytes on their way, for observers: every byte once, wherever it is counted first.
+"""Counting bytes on their way, for observers: every byte once, at the first place that counts.
 
-Who knows the package that a blob belongs to counts it under that name. A store that sends bytes over the wire counts
-what nobody counts yet, under the digest. What was sent for nothing, or may not have arrived, is taken
-back: a retried upload counts once.
+An operation that knows a blob's package counts it under that name. A store that sends bytes over the wire counts the
+other blobs, under the digest. What was sent for nothing, or may not have arrived, is taken back: a retried upload
+counts once.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def read_manifest(store: Store, descriptor: Descriptor) -> tuple[bytes, Manifest
 
 
 class BaseImages:
-    """The base image `reference` of a store, for whichever platforms are asked for."""
+    """The base image `reference` of a store, for any platform."""
 
     def __init__(self, store: Store, reference: str) -> None:
         self._store = store
@@ -108,7 +108,7 @@ class BaseImages:
         """Return the base image for a platform.
 
         Raises `BaseImageError` if it is absent or no image, `PlatformError` if it is not for that platform,
-        `SignatureError` if it has to be signed and is not.
+        `SignatureError` if it has to be signed and is unsigned.
         """
         with self._lock:
             if platform not in self._known:

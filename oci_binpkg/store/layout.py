@@ -64,8 +64,8 @@ class LayoutStore:
     Several processes may write at once: blobs are staged and renamed, `index.json` is replaced under an exclusive
     `flock` of `index.json.lock`. Members, entries and annotations of `index.json` that we do not know stay as they are.
     Manifests that were put but not tagged are content like any other; `index.json` does not list them. The first write
-    also removes what writers that were killed have left.
-    Readers take no lock and need no right to write; who writes waits for others with `patience`.
+    also removes what writers that were killed have left. Readers take no lock and need no right to write; a writer
+    waits for others with `patience`.
     """
 
     def __init__(
@@ -173,9 +173,9 @@ class LayoutStore:
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        """Write tags some at a time, now and then, and at the end of the block also if it fails.
+        """Write tags in batches, and the rest at the end of the block, also if it fails.
 
-        Whoever is killed loses those of the last moments. Other readers see them when they are written.
+        A killed process loses the last of them. Other readers see tags when they are written.
         """
         with self._guard:
             self._due = self._due if self._batches else 0.0
@@ -198,7 +198,7 @@ class LayoutStore:
         return iter(sorted({*self._index().names, *pending}))
 
     def remove(self, tag: str) -> None:
-        """Take a name out of `index.json`; blobs stay. Raises `NotFoundError`."""
+        """Remove a name from `index.json`; blobs stay. Raises `NotFoundError`."""
         self._require()
         self._write_pending()
         with self._locked():
@@ -249,7 +249,7 @@ class LayoutStore:
             ) from error
 
     def _is_blank(self) -> bool:
-        # no marker yet: somebody is creating the layout at this moment, or was killed when doing so
+        # no marker yet: another process is creating the layout, or was killed while it did
         others = set(_others(self._path))
         return others <= {_BLOBS} or (others == {_BLOBS, _INDEX} and self._index().is_empty)
 

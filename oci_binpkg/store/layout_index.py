@@ -67,7 +67,7 @@ class LayoutIndex:
 
     @classmethod
     def parse(cls, data: bytes, path: str) -> LayoutIndex:
-        """Take the text apart. Raises `ContentError` naming `path`; what may be wrong with an entry shows later."""
+        """Parse the text. Raises `ContentError` naming `path`; mistakes in an entry show later."""
         # All else is read strictly. An object in the place of another leaves right what was right, and wrong what was.
         rest = parse_json(_PLAIN_ENTRIES.sub(b"{}", data), path, fold_case=False)
         version = rest.get("schemaVersion")
@@ -106,7 +106,7 @@ class LayoutIndex:
 
     @property
     def offer(self) -> str:
-        """What to say to somebody who asked for a name that is not there."""
+        """The hint for a name that is absent: the names that are there."""
         shown = ", ".join(ascii(name[:140]) for name in heapq.nsmallest(_SHOWN, self._first))
         more = f" and {len(self._first) - _SHOWN} more" if len(self._first) > _SHOWN else ""
         return f"it has {shown}{more}" if shown else "it has no tags"
@@ -166,7 +166,7 @@ class LayoutIndex:
             yield from (_unpacked(kept, name) for kept in (self._first[name], *self._further.get(name, ())))
 
     def _retagged(self, descriptor: Descriptor, tag: str) -> _Kept:
-        """Return the one entry of a tag: that which is there, if it is of this manifest, else a new one."""
+        """Return the entry of a tag: the present one if it names this manifest, else a new one."""
         named = {**descriptor.to_json(), "annotations": {**descriptor.annotations, REF_NAME: tag}}
         for text in self._texts(tag):
             entry = _parsed(text)

@@ -1,4 +1,4 @@
-"""A content store in memory: for composing before anything is written, and for tests of what uses a store."""
+"""A content store in memory: for composing before anything is written, and for tests."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ class Store(Protocol):
 
     @property
     def name(self) -> str:
-        """How people and errors call it: `registry.example/apps`, `oci-layout:build`."""
+        """Its name in messages: `registry.example/apps`, `oci-layout:build`."""
         ...
 
     @property
@@ -65,7 +65,7 @@ class TakesGrowing(Protocol):
     """A store that can take a blob while it is being made."""
 
     def put_growing(self, content: Growing) -> bool:
-        """Take it to its end; return whether it is there now. Where not, `put` it when it is whole."""
+        """Read it to its end; return whether it is there now. If not, `put` it when it is whole."""
         ...
 
 
@@ -74,5 +74,5 @@ class BatchesTags(Protocol):
     """A store in which many tags cost less if they are written together."""
 
     def batch(self) -> AbstractContextManager[None]:
-        """Within it, a tag may be written later than it was given; all are when it ends, also by an error."""
+        """Within the block, tags may be written late; all are written when it ends, also by an error."""
         ...

@@ -40,7 +40,7 @@ _INLINE: Final = "io.oci-binpkg.signature"
 """The annotation that holds the signature itself, in base64: lists show it, and the artifact need not be fetched."""
 _MOST_INLINE: Final = 8 * 1024
 _MOST_READ: Final = 64
-"""So many artifacts are asked for that do not show their signature."""
+"""The most artifacts that are fetched because the list does not show their signature."""
 _NOTHING: Final = Index(OCI_INDEX, ())
 _MOST_ASKED: Final = 100
 _FALLBACK_TAG: Final = re.compile(r"sha(?:256|512)-[0-9a-f]{64}", re.ASCII)
@@ -90,11 +90,11 @@ def attach(
     pause: Callable[[int], None],
     annotations: Mapping[str, str] | None = None,
 ) -> Descriptor:
-    """Store `content` as an artifact of the manifest `subject`, and make it findable. The same again changes nothing.
+    """Store `content` as an artifact of the manifest `subject`, and make it findable. Repeating it changes nothing.
 
     `annotations` stand in the artifact's manifest, and in lists of what refers to the subject. `pause(round)` is called
-    between rounds of changing the list under the tag that other writers got in the way of.
-    Raises `TransferError` if they did so every time; then the artifact is there, and another call lists it.
+    after a round of changing the list under the tag that other writers interfered with. Raises `TransferError` if they
+    did so every time; then the artifact is there, and another call lists it.
     """
     artifact = artifact_of(subject, artifact_type, content, annotations)
     store.put(content)
@@ -122,8 +122,8 @@ def attach_signature(store: Store, subject: Descriptor, armored: bytes, *, pause
 def referrers(store: Store, subject: Descriptor, artifact_type: str) -> list[Descriptor]:
     """Return the artifacts of one type that refer to `subject`, in the order they are listed, each once.
 
-    The registry's list first; without one, the list under the tag. An unreadable list counts as absent.
-    What is listed is not proven: `read_artifact` checks that an artifact really refers to the subject.
+    The registry's list first; without one, the list under the tag. An unreadable list counts as absent. Lists are not
+    proof: `read_artifact` checks that an artifact really refers to the subject.
     """
     listed = _of_type(store, _listed_by_store(store, subject.digest, artifact_type) or (), artifact_type)
     return listed or _of_type(store, _tag_list(store, subject.digest), artifact_type)
@@ -157,9 +157,9 @@ def signatures(store: Store, subject: Descriptor, *, most: int = _MOST_READ) -> 
 def iter_signatures(store: Store, subject: Descriptor, *, most: int = _MOST_READ) -> Iterator[bytes]:
     """Iterate over the armored signatures of the manifest `subject`, each once; anybody may have attached some.
 
-    Those first that the lists themselves show, which cost nothing more, however many others are listed; then those of
-    `most` artifacts that have to be asked for. Nothing is asked for before it is needed. Those that are damaged, too
-    large or of another manifest are ignored: they sign nothing, and must not hide a good one.
+    First those that the lists themselves show, which cost nothing more; then those of at most `most` artifacts, each
+    fetched when it is needed. Signatures that are damaged, too large or of another manifest are ignored: they sign
+    nothing, and must not hide a good one.
     """
     given: set[bytes] = set()
     asked: set[Digest] = set()
@@ -262,7 +262,7 @@ def _tagged(store: Store, subject: Digest) -> Index:
 
 
 def _of_type(store: Store, listed: Sequence[Descriptor], artifact_type: str) -> list[Descriptor]:
-    """Keep the entries of a type. Registries leave the type out at times; then the artifact itself is asked."""
+    """Keep the entries of a type. Some registries leave the type out; then the artifact itself is read."""
     unique = {one.digest: one for one in listed if one.media_type == OCI_MANIFEST}
     untold = [one for one in unique.values() if one.extra.get(_ARTIFACT_TYPE) in (None, OCI_CONFIG)]
     told = {one.digest: one.annotations[_TYPE_KEY] for one in untold if _TYPE_KEY in one.annotations}

@@ -1,7 +1,7 @@
-"""A store that hands out only manifests that somebody who is trusted has signed.
+"""A store that hands out only manifests with a signature by a trusted key.
 
 Whatever reads an image begins with a tag or a digest, and reads the manifest; configuration and layers are named by
-digest in the manifest's bytes. So the manifest is the one place at which a signature has to be asked for.
+digest in the manifest's bytes. So the manifest is the one place where a signature is required.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MOST_KEPT: Final = 64
 
 
 class VerifiedStore(Generic[_T]):
-    """A store as its reader may see it. Writing passes through; a manifest without a good signature is not read.
+    """A store for reading. Writing passes through; a manifest without a good signature is not read.
 
     What a signed index lists counts as signed: the index names it by digest. Thread-safe.
     """
@@ -97,7 +97,7 @@ class VerifiedStore(Generic[_T]):
         self._store.remove(tag)
 
     def judged(self, descriptor: Descriptor, tag: str = "", what: str = "") -> _T:
-        """Return what the judge says of a manifest under a tag, which is asked once. Raises `SignatureError`.
+        """Return the judgement of a manifest under a tag, which is made once. Raises `SignatureError`.
 
         `what` is how an error calls it. The bytes are kept for the next one to open the manifest, mostly at once.
         """

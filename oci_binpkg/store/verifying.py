@@ -1,4 +1,4 @@
-"""Reading content that is checked against its descriptor while it passes through.
+"""Reading content, checked against its descriptor on the way.
 
 Source: OCI image-spec 1.1, descriptor.md ("Verification"): compare the size before hashing, and the digest before use.
 """

@@ -210,7 +210,7 @@ _NETWORK_HINTS: Final = {
 
 
 def redirect_hint(registry: Origin, error: UnsafeAddressError) -> str:
-    """Return what to do about an address that `registry` gave and that is not asked."""
+    """Return what to do about an unsafe address that `registry` gave."""
     if error.nameable:
         return f'if that server is meant, name it in `servers` of [registries."{registry.netloc}"] in the settings'
     return f"ask whoever runs {registry.netloc}: it sends us where no client should go"

@@ -21,7 +21,7 @@ _COOKIES: Final = "Set-Cookie"
 
 
 class FrameTooLongError(http.client.HTTPException):
-    """A head or what stands between two pieces of a body does not end."""
+    """A head, or the lines between two pieces of a body, does not end."""
 
 
 class _TimedSocket(io.RawIOBase):
@@ -122,13 +122,13 @@ class FramedResponse(http.client.HTTPResponse):
         opened(reader)
 
     def begin(self) -> None:
-        """Read the head. What asks for cookies to be kept goes: none are, and reading their dates costs much."""
+        """Read the head. Cookie headers are dropped: no cookies are kept, and parsing their dates is slow."""
         super().begin()
         del self.msg[_COOKIES]
 
 
 class _Opened:
-    """In the place of a socket, for the one thing that `http.client` does with it."""
+    """A stand-in for a socket, for the one method that `http.client` calls."""
 
     def __init__(self, reader: FramedReader) -> None:
         self._reader = reader

@@ -83,7 +83,7 @@ class HostGate:
                 self._condition.notify_all()
 
     def _enter(self, upload: bool) -> None:
-        # in order of arrival: who is overtaken again and again comes with a token that is over meanwhile
+        # in order of arrival: a request that is overtaken again and again arrives with an expired token
         place, queue = object(), self._queues[upload]
         with self._condition:
             queue.append(place)
@@ -137,7 +137,7 @@ class HostGate:
         """Note a sign of overload: 429, 503, a cut connection. Called by the thread that had the slot."""
         with self._condition:
             now = self._time.clock()
-            # what was on its way with others before the limit fell says nothing about one at a time
+            # requests that were under way before the limit fell say nothing about one at a time
             if self._limit == 1 and getattr(self._held, "alone", True):
                 self._failed_in_row += 1
             self._signs = [moment for moment in self._signs if now - moment <= self._limits.burst_seconds] + [now]

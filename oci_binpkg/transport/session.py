@@ -1,8 +1,8 @@
 """One HTTP exchange, without retries, redirects or authentication: the only place that touches `requests`.
 
-What `requests` does unasked is switched off, because each of it has corrupted transfers or leaked logins: decoding of
-bodies, cookies, netrc and proxies from the environment, reading a redirect's body whole, rewriting escapes in
-addresses.
+What `requests` does by default is switched off, because each of these has corrupted transfers or leaked logins:
+decoding of bodies, cookies, netrc and proxies from the environment, reading a redirect's body whole, rewriting escapes
+in addresses.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class WireResponse:
         self._wait = call.wait
 
     def hurry(self) -> None:
-        """Give the body as long as its head had, in all: for answers that are short, such as errors and tokens."""
+        """Give the whole body as much time as its head had: for short answers, such as errors and tokens."""
         self._end_by(self._wait)
 
     def read(self, limit: int) -> bytes:
