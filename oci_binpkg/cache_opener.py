@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from oci_binpkg.backoff import configured
 from oci_binpkg.cache.open import FORMS, Location, Opener, Trust, parse_base, parse_location
 from oci_binpkg.cancel import Cancel
 from oci_binpkg.config.caches import ANYWHERE, CacheEndpoint, CacheSettings
@@ -301,13 +302,15 @@ class CacheOpener:
 
     def _opener(self, location: Location) -> Opener:
         endpoint = location.endpoint if isinstance(location, ConfiguredLocation) else ANYWHERE
+        backoff = configured(self._settings.retries)
         return Opener(
             lambda repository: self.connections.registry(repository, endpoint),
             _speaks_plain_http,
             lambda url: self.connections.objects(url, endpoint),
-            lambda turn: _pause(turn, self._time),
+            lambda _round: self._time.sleep(self._time.between(*backoff.merge_pause)),
             self.observer,
             self.patience,
+            backoff,
         )
 
 
@@ -326,8 +329,3 @@ def _speaks_plain_http(host: str) -> bool:
     from oci_binpkg.transport.probe import plain_http_on_loopback
 
     return plain_http_on_loopback(host)
-
-
-def _pause(_turn: int, time: Time) -> None:
-    """Wait a random moment, so that writers of one index get out of step."""
-    time.sleep(time.between(0.2, 2.0))

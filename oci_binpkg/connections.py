@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
+from oci_binpkg.backoff import Backoff, configured
 from oci_binpkg.cancel import Cancel
 from oci_binpkg.config.caches import ANYWHERE, Access, CacheEndpoint
 from oci_binpkg.config.settings import Settings, patience
@@ -60,11 +61,8 @@ class Connections:
     def registry(self, repository: Repository, endpoint: CacheEndpoint = ANYWHERE) -> RegistryStore:
         """Connect to a repository of a registry; the login of a configured cache goes before what is in files."""
         host = "registry-1.docker.io" if repository.host == "docker.io" else repository.host
-        # without retries an upload as a whole has one try too
-        once = RegistrySettings(unit_delays=(), manifest_delays=(), resume_failures=0)
-        usual = once if self._settings.retries == 0 else RegistrySettings()
         servers = self._settings.servers.get(repository.host, ())
-        settings = replace(usual, upload_origins=frozenset(map(str, servers)))
+        settings = RegistrySettings(backoff=self._backoff, upload_origins=frozenset(map(str, servers)))
         client = self._client(f"{repository.scheme}://{host}", endpoint.access)
         return RegistryStore(client, repository, settings=settings, observer=self._observer, time=self._time)
 
@@ -83,7 +81,7 @@ class Connections:
         if parts.scheme not in ("http", "https"):
             from oci_binpkg.objects.fsspec import open_fsspec
 
-            return open_fsspec(url, fsspec_options(parts.scheme, endpoint))
+            return open_fsspec(url, fsspec_options(parts.scheme, endpoint), once=self._backoff.retries == 0)
         from oci_binpkg.objects.http import HttpObjects
 
         access = endpoint.access
@@ -98,10 +96,9 @@ class Connections:
         ca_file = _certificates(settings.ca_file_of(host))
         named = settings.servers.get("docker.io" if host == "registry-1.docker.io" else host, ())
         insecure = {origin.netloc for origin in named if origin.scheme == "http"}
-        retry = RetryPolicy() if settings.retries is None else RetryPolicy(retries=settings.retries)
         return TransportSettings(
             timeouts=timeouts(settings.timeout),
-            retry=retry,
+            retry=RetryPolicy.of(self._backoff),
             ca_files={host: ca_file} if ca_file else {},
             ca_file=_certificates(settings.ca_file),
             insecure_hosts=frozenset({host, *insecure} if plain else insecure),
@@ -109,6 +106,10 @@ class Connections:
             proxies=settings.proxies,
             no_proxy=tuple(part.strip() for part in settings.no_proxy.split(",") if part.strip()),
         )
+
+    @property
+    def _backoff(self) -> Backoff:
+        return configured(self._settings.retries)
 
     @cached_property
     def _gates(self) -> HostGates:
@@ -198,7 +199,7 @@ def s3_settings(endpoint: CacheEndpoint, settings: Settings | None = None) -> S3
 
     settings = settings or Settings()
     limits = timeouts(settings.timeout)
-    retries = RetryPolicy().retries if settings.retries is None else settings.retries
+    backoff = configured(settings.retries)
     access = endpoint.access
     key_id, secret = (access.key_id, access.secret) if access.key_id and access.secret else ("", "")
     return S3Settings(
@@ -209,7 +210,8 @@ def s3_settings(endpoint: CacheEndpoint, settings: Settings | None = None) -> S3
         token=access.token,
         connect_timeout=limits.connect,
         read_timeout=limits.idle,
-        retries=retries,
+        retries=backoff.retries,
+        body_retries=backoff.body_retries,
         ca_file=_certificates(settings.ca_file),
     )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import BinaryIO, Final
 
+from oci_binpkg.backoff import USUAL, Backoff
 from oci_binpkg.cache.mirror_manifest import (
     GZIP,
     INDEX_TYPE,
@@ -62,7 +63,6 @@ from oci_binpkg.signing.judge import BELIEVING, UNSIGNED
 from oci_binpkg.signing.statement import ANY_SITE, Signed, Signer, Site, Verifier
 from oci_binpkg.store.verifying import VerifyingReader
 
-MERGE_ROUNDS: Final = 20
 _ARCHIVE_FORMAT: Final = 2
 """What Spack writes as `buildcache_layout_version` into spec documents, also in layout 3: how the archive is made."""
 _INSTALL_PREFIX: Final = "application/vnd.spack.install."
@@ -99,6 +99,7 @@ class MirrorCache:
         site: Site = ANY_SITE,
         view: str = "",
         pause: Callable[[int], None],
+        backoff: Backoff = USUAL,
     ) -> None:
         self._nodes = NodeReader()
         self._objects = objects
@@ -110,6 +111,7 @@ class MirrorCache:
         self._index = index_path(view)
         self._index_name = f"the view {view} of {objects.name}" if view else f"the index of {objects.name}"
         self._pause = pause
+        self._rounds = backoff.merge_rounds
         self._known: _KnownIndex | None = None
         self._last_index = LastIndex(f"the index of {objects.name}")
         self._laid_out = False
@@ -374,7 +376,7 @@ class MirrorCache:
         Reading back is for servers that do not know conditions.
         """
         with self._merging:
-            for attempt in range(MERGE_ROUNDS):
+            for attempt in range(self._rounds):
                 current, etag, vouched = self._current_index()
                 changed = change(current)
                 if changed is None:
@@ -385,7 +387,7 @@ class MirrorCache:
             if change(self._current_index()[0]) is None:
                 return True
         raise TransferError(
-            f"the index of {self.name} was replaced by other writers {MERGE_ROUNDS} times in a row",
+            f"the index of {self.name} was replaced by other writers {self._rounds} times in a row",
             hint="the packages themselves are there; run the command again to index them",
         )
 

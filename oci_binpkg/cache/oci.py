@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
+from oci_binpkg.backoff import USUAL, Backoff
 from oci_binpkg.cache.protocol import CacheEntry
 from oci_binpkg.errors import (
     ASK_AGAIN,
@@ -42,7 +43,6 @@ from oci_binpkg.store.protocol import BatchesTags, Store, TakesGrowing
 from oci_binpkg.store.referrers import attach_signature, iter_signatures, signatures
 from oci_binpkg.store.verified import VerifiedStore
 
-MERGE_ROUNDS: Final = 20
 _LOOKS: Final = 3
 _log: Final = Log("index")
 """How often a required signature is looked for: some registries list attached artifacts with a delay."""
@@ -75,6 +75,7 @@ class OciCache:
         store: Store,
         *,
         pause: Callable[[int], None],
+        backoff: Backoff = USUAL,
         verifier: Verifier = BELIEVING,
         signer: Signer | None = None,
         trust: IndexTrust = BELIEVED,
@@ -85,6 +86,8 @@ class OciCache:
         self._signed = verified_store(store, verifier, site) if verifier.required else None
         self._read: Store = self._signed or store
         self._pause = pause
+        self._rounds = backoff.merge_rounds
+        self._list_rounds = backoff.list_rounds
         self._signer = signer
         self._verifier = verifier
         self._trust = trust
@@ -226,10 +229,10 @@ class OciCache:
         if self._signer is not None or signatures:
             self._store.put(manifest)
         for each in signatures:
-            attach_signature(self._store, manifest.descriptor, each, pause=self._pause)
+            attach_signature(self._store, manifest.descriptor, each, pause=self._pause, rounds=self._list_rounds)
         if self._signer is not None and not self._is_signed_by_us(manifest, tag):
             signature = self._signer.beside(manifest.read(), self._site.statement(tag))
-            attach_signature(self._store, manifest.descriptor, signature, pause=self._pause)
+            attach_signature(self._store, manifest.descriptor, signature, pause=self._pause, rounds=self._list_rounds)
         self._store.tag(manifest, tag)
 
     def _is_signed_by_us(self, manifest: Blob, tag: str) -> bool:
@@ -282,7 +285,8 @@ class OciCache:
         """
         self._trust.check_writer(self._index_name, signs=self._signer is not None)
         unusable: set[str] = set()
-        for attempt in range(MERGE_ROUNDS):
+        conflicts = 0
+        for attempt in range(self._rounds + _LOOKS):
             anew = replace and attempt == 0
             current, vouched = (EMPTY, True) if anew else self._current_index()
             if current.digest is not None and current.holds(added):
@@ -299,10 +303,13 @@ class OciCache:
                     added = added.merged(self._read_packages(missing, unusable))
             else:
                 _log.info("the index of %s was replaced by another writer: it is merged again", self.name)
+                conflicts += 1
+                if conflicts == self._rounds:
+                    break
                 self._pause(attempt)
         if not self._current_index()[0].holds(added):
             raise TransferError(
-                f"the index of {self.name} was replaced by other writers {MERGE_ROUNDS} times in a row",
+                f"the index of {self.name} was replaced by other writers {self._rounds} times in a row",
                 hint=Hint(Step.UPDATE_INDEX_AGAIN),
             )
         return True
@@ -395,7 +402,7 @@ class OciCache:
             # the signature first, as for packages: there is no moment in which the index is there without it
             self._store.put(stored)
             signature = self._signer.beside(stored.read(), self._site.statement(INDEX_TAG))
-            attach_signature(self._store, stored.descriptor, signature, pause=self._pause)
+            attach_signature(self._store, stored.descriptor, signature, pause=self._pause, rounds=self._list_rounds)
             self._vouched.add(stored.descriptor.digest)
         elif self._signer is not None:
             self._trust.warn(*unvouched(self.name))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Never
 from urllib.parse import unquote, urlsplit
 
+from oci_binpkg.backoff import USUAL, Backoff
 from oci_binpkg.cache.protocol import CacheEntry
 from oci_binpkg.errors import Hint, NotFoundError, Step, TransferError, UnsupportedError, UsageError
 from oci_binpkg.events import Observer, ignore
@@ -180,7 +181,7 @@ class Opener:
 
     `registry` connects to a repository; `speaks_plain_http` asks a loopback host. `objects` opens the files of a
     mirror. `pause(round)` waits after a round of an index merge that other writers interfered with. `patience` is how
-    long locks are waited for.
+    long locks are waited for, `backoff` how many rounds there are.
     """
 
     registry: Callable[[Repository], Store]
@@ -189,6 +190,7 @@ class Opener:
     pause: Callable[[int], None]
     observer: Observer = ignore
     patience: Patience | None = None
+    backoff: Backoff = USUAL
 
     def store(self, location: Location, trust: Trust) -> Store:
         """Open the store at a location to read images. Raises `UsageError` for a mirror, which keeps none."""
@@ -206,6 +208,7 @@ class Opener:
         return OciCache(
             self._store(location),
             pause=self.pause,
+            backoff=self.backoff,
             verifier=trust.verifier,
             signer=trust.signer,
             trust=trust.index,
@@ -277,6 +280,7 @@ class Opener:
             site=trust.site,
             view=location.view,
             pause=self.pause,
+            backoff=self.backoff,
         )
 
 

@@ -72,10 +72,11 @@ def is_known(scheme: str) -> bool:
         return False
 
 
-def open_fsspec(url: str, options: Mapping[str, Any] | None = None) -> FsspecObjects:
+def open_fsspec(url: str, options: Mapping[str, Any] | None = None, *, once: bool = False) -> FsspecObjects:
     """Open a URL; `options` are those of fsspec for its scheme. Raises `UsageError` if a package is not installed.
 
-    Nothing is connected to before something is asked.
+    Nothing is connected to before something is asked. With `once` a file system that tries again, and says how often in
+    its `retries`, tries once.
     """
     scheme = url.partition("://")[0]
     package = _PACKAGES.get(scheme, "")
@@ -96,6 +97,8 @@ def open_fsspec(url: str, options: Mapping[str, Any] | None = None) -> FsspecObj
     def connect() -> tuple[Any, str]:
         core = importlib.import_module("fsspec.core")
         filesystem, path = core.url_to_fs(url, skip_instance_cache=True, **(options or {}))
+        if once and hasattr(filesystem, "retries"):
+            filesystem.retries = 1
         return filesystem, str(path)
 
     return FsspecObjects(redact_url(url.rstrip("/")), connect, renames=scheme not in _STORES)

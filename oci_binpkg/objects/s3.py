@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final, cast
 
+from oci_binpkg.backoff import USUAL
 from oci_binpkg.errors import (
     AuthError,
     BinpkgError,
@@ -31,7 +32,8 @@ _SLOW_BYTES: Final = 1024.0
 class S3Settings:
     """How to reach S3. What is "" is left to the usual configuration of the AWS tools; `anonymous` sends no login.
 
-    `connect_timeout` and `read_timeout` are in seconds, for each of the tries: one, and `retries` more.
+    `connect_timeout` and `read_timeout` are in seconds, for each of the tries: one, and `retries` more. A
+    body that broke off is asked for `body_retries` times more.
     """
 
     endpoint_url: str = ""
@@ -43,7 +45,8 @@ class S3Settings:
     anonymous: bool = False
     connect_timeout: float = 10.0
     read_timeout: float = 60.0
-    retries: int = 5
+    retries: int = USUAL.retries
+    body_retries: int = USUAL.body_retries
     ca_file: str = ""
 
 
@@ -84,7 +87,7 @@ def open_s3(location: str, settings: S3Settings | None = None) -> S3Objects:
         skip_instance_cache=True,
     )
     # the client below retries requests; a body that broke off is asked for once more
-    filesystem.retries = 2 if settings.retries else 1
+    filesystem.retries = 1 + settings.body_retries
     return S3Objects(bucket, prefix, filesystem, endpoint=settings.endpoint_url, patience=settings.read_timeout)
 
 

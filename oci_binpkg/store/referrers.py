@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final, Protocol, runtime_checkable
 
+from oci_binpkg.backoff import USUAL
 from oci_binpkg.errors import ContentError, NotFoundError, ServerError, TransferError
 from oci_binpkg.model.content import OCI_CONFIG, OCI_EMPTY, OCI_INDEX, OCI_MANIFEST, Blob, Descriptor, Digest
 from oci_binpkg.model.manifest import (
@@ -30,7 +31,6 @@ from oci_binpkg.store.protocol import Store
 SIGNATURE_ARTIFACT: Final = "application/vnd.oci-binpkg.signature.v1"
 PGP_SIGNATURE: Final = "application/pgp-signature"
 MAX_ARTIFACT_BYTES: Final = 64 * 1024
-MERGE_ROUNDS: Final = 5
 
 _EMPTY_CONFIG: Final = b"{}"
 _ARTIFACT_TYPE: Final = "artifactType"
@@ -89,12 +89,13 @@ def attach(
     *,
     pause: Callable[[int], None],
     annotations: Mapping[str, str] | None = None,
+    rounds: int = USUAL.list_rounds,
 ) -> Descriptor:
     """Store `content` as an artifact of the manifest `subject`, and make it findable. Repeating it changes nothing.
 
     `annotations` stand in the artifact's manifest, and in lists of what refers to the subject. `pause(round)` is called
-    after a round of changing the list under the tag that other writers interfered with. Raises `TransferError` if they
-    did so every time; then the artifact is there, and another call lists it.
+    after one of the `rounds` of changing the list under the tag that other writers interfered with. Raises
+    `TransferError` if they did so every time; then the artifact is there, and another call lists it.
     """
     artifact = artifact_of(subject, artifact_type, content, annotations)
     store.put(content)
@@ -107,16 +108,18 @@ def attach(
     listed = _listed_by_store(store, subject.digest, artifact_type)
     if listed is None or all(one.digest != artifact.descriptor.digest for one in listed):
         entry = replace(artifact.descriptor, annotations=dict(annotations or {}), extra={_ARTIFACT_TYPE: artifact_type})
-        _list_under_tag(store, subject, entry, pause)
+        _list_under_tag(store, subject, entry, pause, rounds)
     return artifact.descriptor
 
 
-def attach_signature(store: Store, subject: Descriptor, armored: bytes, *, pause: Callable[[int], None]) -> Descriptor:
+def attach_signature(
+    store: Store, subject: Descriptor, armored: bytes, *, pause: Callable[[int], None], rounds: int = USUAL.list_rounds
+) -> Descriptor:
     """Attach an armored detached signature over the bytes of the manifest `subject`. Raises as `attach`."""
     text = base64.b64encode(armored).decode("ascii")
     shown = {_INLINE: text} if len(text) <= _MOST_INLINE else None
     content = Blob.from_bytes(armored, PGP_SIGNATURE)
-    return attach(store, subject, SIGNATURE_ARTIFACT, content, pause=pause, annotations=shown)
+    return attach(store, subject, SIGNATURE_ARTIFACT, content, pause=pause, annotations=shown, rounds=rounds)
 
 
 def referrers(store: Store, subject: Descriptor, artifact_type: str) -> list[Descriptor]:
@@ -225,10 +228,12 @@ def _listed_by_store(store: Store, subject: Digest, artifact_type: str) -> tuple
     return store.referrers(subject, artifact_type) if isinstance(store, ListsReferrers) else None
 
 
-def _list_under_tag(store: Store, subject: Descriptor, entry: Descriptor, pause: Callable[[int], None]) -> None:
+def _list_under_tag(
+    store: Store, subject: Descriptor, entry: Descriptor, pause: Callable[[int], None], rounds: int
+) -> None:
     """Add an entry to the list under the tag: read, add, write, read back, and again if it is not there."""
     tag = fallback_tag(subject.digest)
-    for attempt in range(MERGE_ROUNDS):
+    for attempt in range(rounds):
         index = _tagged(store, subject.digest)
         if any(one.digest == entry.digest for one in index.manifests):
             return
@@ -239,7 +244,7 @@ def _list_under_tag(store: Store, subject: Descriptor, entry: Descriptor, pause:
         pause(attempt)
     raise TransferError(
         f"the list of what refers to {subject.digest} in {store.name} was replaced by other writers "
-        f"{MERGE_ROUNDS} times in a row",
+        f"{rounds} times in a row",
         hint="run the command again; nothing needs to be sent anew",
     )
 

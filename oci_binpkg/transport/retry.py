@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import Enum
@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 import tenacity
 
+from oci_binpkg.backoff import Backoff
 from oci_binpkg.errors import BinpkgError
 from oci_binpkg.times import Time
 
@@ -88,31 +89,16 @@ class FailedAttempt:
 
 
 @dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """How often and after which delay a failed request is sent again. Times in seconds.
+class RetryPolicy(Backoff):
+    """What the numbers of a `Backoff` mean for a failed request: whether it is sent again, and when."""
 
-    `retries` are the tries after the first. Delays grow from `base` to `cap` with full jitter, never below `floor`;
-    attempts and delays together stay within `budget`, which neither a queue here nor a Retry-After uses up. A 429
-    without Retry-After waits `limited_base` doubling up to `limited_cap`. A Retry-After up to `longest_wait` is obeyed
-    plus at most `spread` of itself, a longer one is not waited for.
-    """
-
-    retries: int = 5
-    base: float = 0.5
-    cap: float = 30.0
-    floor: float = 0.1
-    budget: float = 120.0
-    limited_base: float = 2.0
-    limited_cap: float = 60.0
-    longest_wait: float = 120.0
-    spread: float = 0.1
-    name_retries: int = 1
     statuses: frozenset[int] = RETRIED_STATUSES
     codes: frozenset[str] = RETRIED_CODES
 
-    def without_retries(self) -> RetryPolicy:
-        """Return the policy that gives up at the first failure."""
-        return replace(self, retries=0)
+    @classmethod
+    def of(cls, backoff: Backoff) -> RetryPolicy:
+        """Return the policy with these numbers."""
+        return cls(**{field.name: getattr(backoff, field.name) for field in fields(Backoff)})
 
     def delay(self, attempt: int, outcome: FailedAttempt, *, elapsed: float, jitter: float) -> float | None:
         """Return the seconds to wait after failed attempt number `attempt` (from 1), or None to give up.

@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote, urldefrag, urljoin
 
+from oci_binpkg.backoff import USUAL, Backoff
 from oci_binpkg.errors import (
     BinpkgError,
     ContentError,
@@ -65,10 +66,10 @@ class RegistrySettings:
     """Numbers of the registry client. Sizes in bytes, delays and waits in seconds; delays vary by a fifth either way.
 
     `chunk_size` asks for chunked uploads from the start; 0 sends a blob in one piece, and in pieces of `fallback_chunk`
-    where the registry finds that too large. `unit_delays`, `manifest_delays`: waits between whole attempts, () for a
-    single one. `commit_probes`: when to look for a blob whose upload ended without an answer. `read_delays`: how long
-    to wait for what was just stored to become visible. `upload_origins`: other origins (`https://host[:port]`) that
-    uploads may be sent to, without login.
+    where the registry finds that too large. `backoff`: what is tried again. `commit_probes`: when to look for a blob
+    whose upload ended without an answer. `read_delays`: how long to wait for what was just stored to become visible;
+    both are there without retries, too, since nothing has failed. `upload_origins`: other origins
+    (`https://host[:port]`) that uploads may be sent to, without login.
     `held_back`: blobs up to this size are verified whole before the first byte is given out.
     """
 
@@ -76,17 +77,12 @@ class RegistrySettings:
     fallback_chunk: int = 8 * MIB
     largest_chunk: int = 64 * MIB
     smallest_chunk: int = 64 * 1024
-    chunk_tries: int = 5
-    chunk_restarts: int = 2
-    unit_delays: tuple[float, ...] = (1.0, 3.0, 9.0)
-    manifest_delays: tuple[float, ...] = (1.0, 3.0, 9.0)
     commit_probes: tuple[float, ...] = (0.0, 1.0, 4.0)
     read_delays: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     repair_rounds: int = 2
     repair_delay: float = 1.0
-    resume_failures: int = 5
     resume_progress: int = MIB
-    longest_wait: float = 120.0
+    backoff: Backoff = USUAL
     push_manifest_limit: int = 4 * MIB
     pull_manifest_limit: int = 16 * MIB
     manifest_memory: int = 8 * MIB
@@ -303,7 +299,7 @@ class Remote:
         wait.
         """
         asked = (error.seconds if isinstance(error, RateLimitedError) else None) or 0.0
-        if delay is None or asked > self.settings.longest_wait:
+        if delay is None or asked > self.settings.backoff.longest_wait:
             return False
         jitter = self.time.random()
         seconds = max(delay * (0.8 + 0.4 * jitter), asked * (1 + 0.1 * jitter))

@@ -125,7 +125,7 @@ class Download:
             if position == size:
                 return
             failures = 0 if position - before >= settings.resume_progress else failures + 1
-            if failures >= settings.resume_failures:
+            if failures >= settings.backoff.resume_failures:
                 raise NetworkError(
                     f"{self._operation}: broken off at byte {position} of {size} after {attempt} attempts ({reason})",
                     hint="try again: the network or the registry does not hold the connection",

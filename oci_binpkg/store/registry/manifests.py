@@ -85,7 +85,7 @@ class ManifestReader:
             try:
                 return self._fetch_once(reference, wanted, what)
             except NetworkError as error:
-                if not isinstance(error, _BrokenBodyError) or attempt >= settings.resume_failures:
+                if not isinstance(error, _BrokenBodyError) or attempt >= settings.backoff.resume_failures:
                     raise
                 reason = error.message
             except _WrongBytesError as error:
@@ -212,7 +212,7 @@ class ManifestPusher:
     def _put(self, data: bytes, descriptor: Descriptor, reference: str, operation: str) -> Refusal | None:
         """Send the manifest; a lost answer is settled by looking. Only by digest may the client repeat the request."""
         by_digest = ":" in reference
-        delays = iter(() if by_digest else self._remote.settings.manifest_delays)
+        delays = iter(() if by_digest else self._remote.settings.backoff.manifest_delays)
         attempt = 1
         while True:
             try:

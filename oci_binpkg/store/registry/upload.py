@@ -113,7 +113,9 @@ class Uploader:
 
     def _delays(self, chunk: int) -> Iterator[float]:
         settings = self._remote.settings
-        return iter(settings.unit_delays[: settings.chunk_restarts] if chunk else settings.unit_delays)
+        return iter(
+            settings.backoff.unit_delays[: settings.backoff.chunk_restarts] if chunk else settings.backoff.unit_delays
+        )
 
     def _attempt(self, body: SentBody, origin: str, chunk: int, *, counting: bool) -> bool:
         descriptor = body.blob.descriptor

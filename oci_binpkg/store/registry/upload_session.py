@@ -130,7 +130,7 @@ class ChunkSender:
 
     def _stored(self, piece: bytes, offset: int) -> int:
         """Send one chunk until the registry has some of it; return how many bytes it has."""
-        for attempt in range(1, self._remote.settings.chunk_tries + 1):
+        for attempt in range(1, self._remote.settings.backoff.chunk_tries + 1):
             try:
                 return self._patch(piece, offset)
             except (NetworkError, ServerError, RateLimitedError) as error:
@@ -140,7 +140,7 @@ class ChunkSender:
                 break
             if stored:
                 return stored
-            delay = 0.5 * 2**attempt if attempt < self._remote.settings.chunk_tries else None
+            delay = 0.5 * 2**attempt if attempt < self._remote.settings.backoff.chunk_tries else None
             if not self._remote.back_off(failure, delay, attempt):
                 break
         raise AttemptError(failure, definite=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from oci_binpkg.cache.mirror import MERGE_ROUNDS, MirrorCache
+from oci_binpkg.backoff import USUAL, configured
+from oci_binpkg.cache.mirror import MirrorCache
 from oci_binpkg.cache.mirror_keys import published_keys
 from oci_binpkg.cache.mirror_manifest import INDEX_TYPE, blob_path, index_path, package_path
 from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
@@ -321,7 +322,7 @@ def test_an_index_is_replaced_whatever_state_it_is_in(tmp_path: Path) -> None:
 
 
 def test_writers_that_only_read_back_find_out_in_the_last_round(tmp_path: Path) -> None:
-    cache = MirrorCache(Rival(str(tmp_path), MERGE_ROUNDS, conditions=True), pause=lambda _: None)
+    cache = MirrorCache(Rival(str(tmp_path), USUAL.merge_rounds, conditions=True), pause=lambda _: None)
     wanted = index_for(made_up("rival", "0"))
     assert cache.merge_index(wanted)
 
@@ -377,6 +378,14 @@ def test_two_writers_end_with_both_entries(tmp_path: Path, conditions: bool) -> 
     assert cache.merge_index(index_for(made_up("zlib")))
     assert {"zlib", "rival"} <= {spec.name for spec in cache.read_index().packages()}
     assert rounds == [0, 1]
+
+
+@pytest.mark.parametrize("conditions", [True, False])
+def test_without_retries_an_index_is_merged_once(tmp_path: Path, conditions: bool) -> None:
+    rival = Rival(str(tmp_path), 1000, conditions=conditions)
+    with pytest.raises(TransferError, match="replaced by other writers 1 times"):
+        MirrorCache(rival, pause=lambda _: None, backoff=configured(0)).merge_index(index_for(made_up("zlib")))
+    assert rival.times == 999
 
 
 def test_an_endless_rival_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:

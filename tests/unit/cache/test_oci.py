@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from oci_binpkg.backoff import configured
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import CacheEntry
 from oci_binpkg.cli.hints import words
@@ -191,6 +192,16 @@ def test_an_endless_rival_is_an_error_that_says_what_to_do():
     with pytest.raises(TransferError, match="replaced by other writers") as caught:
         cache.merge_index(index_for(package()))
     assert "index update" in words(caught.value.hint)
+
+
+def test_without_retries_an_index_is_merged_once():
+    rival = Rival(100)
+    rounds: list[int] = []
+    with pytest.raises(TransferError, match="replaced by other writers 1 times"):
+        OciCache(rival, pause=rounds.append, backoff=configured(0)).merge_index(index_for(package()))
+    assert (rival.times, rounds) == (99, [])
+    cache = OciCache(MemoryStore(), pause=no_pause, backoff=configured(0))
+    assert cache.merge_index(index_for(package()))
 
 
 class Overtaken(MemoryStore):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from oci_binpkg.backoff import Backoff
 from oci_binpkg.cli.hints import words
 from oci_binpkg.errors import (
     AuthError,
@@ -88,7 +89,7 @@ def test_a_refused_upload_has_the_digest_and_its_cause(bench: Bench) -> None:
 def test_an_upload_that_was_tried_often_is_raised_from_its_last_failure(bench: Bench) -> None:
     bench.registry.fault("PUT", "/blobs/uploads/", times=0, answer=Answer.error(400, "BLOB_UPLOAD_INVALID"))
     with pytest.raises(ServerError, match=r"\[2 attempts in ") as caught:
-        bench.store(settings=replace(DEFAULTS, unit_delays=(1.0,))).put(layer())
+        bench.store(settings=replace(DEFAULTS, backoff=Backoff(unit_delays=(1.0,)))).put(layer())
     cause = caught.value.__cause__
     assert isinstance(cause, ServerError)
     assert "attempts" not in cause.message

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from oci_binpkg.backoff import USUAL, configured
 from oci_binpkg.errors import ContentError, NotFoundError, ServerError, TransferError
 from oci_binpkg.model.content import OCI_CONFIG, OCI_EMPTY, OCI_INDEX, OCI_MANIFEST, Blob, Descriptor, Digest
 from oci_binpkg.model.manifest import Index, Manifest, parse_manifest
@@ -17,7 +18,6 @@ from oci_binpkg.store.images import blob_of
 from oci_binpkg.store.memory import MemoryStore
 from oci_binpkg.store.protocol import Store
 from oci_binpkg.store.referrers import (
-    MERGE_ROUNDS,
     PGP_SIGNATURE,
     SIGNATURE_ARTIFACT,
     artifact_of,
@@ -218,13 +218,21 @@ def test_an_entry_that_another_writer_lost_is_written_again():
     assert signatures(store, subject) == [ARMORED]
 
 
+def test_without_retries_a_list_is_written_once():
+    store = Contended(100)
+    subject = put_image(store, small_image())
+    with pytest.raises(TransferError, match="replaced by other writers 1 times"):
+        attach_signature(store, subject, ARMORED, pause=lambda _: None, rounds=configured(0).list_rounds)
+    assert store.times == 99
+
+
 def test_a_list_that_others_replace_every_time_is_an_error_with_a_next_step():
     rounds: list[Any] = []
     store = Contended(100)
     subject = put_image(store, small_image())
     with pytest.raises(TransferError, match="replaced by other writers") as caught:
         attach_signature(store, subject, ARMORED, pause=rounds.append)
-    assert len(rounds) == MERGE_ROUNDS
+    assert len(rounds) == USUAL.list_rounds
     assert "again" in caught.value.hint
     store.times = 0
     sign(store, subject)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from oci_binpkg.backoff import Backoff
 from oci_binpkg.errors import ContentError, NetworkError, NotFoundError, ServerError
 from oci_binpkg.model.content import Blob, Descriptor, Digest
 from oci_binpkg.store.registry.api import DEFAULTS
@@ -71,7 +72,7 @@ def test_F14_a_short_body_without_a_length_is_noticed_and_resumed(bench: Bench):
 @pytest.mark.covers("R24", "F13")
 def test_F13_resumption_goes_on_while_it_makes_progress(bench: Bench):
     blob = placed(bench.registry, layer(LARGE))
-    settings = replace(DEFAULTS, resume_progress=100 * KIB, resume_failures=2)
+    settings = replace(DEFAULTS, resume_progress=100 * KIB, backoff=Backoff(resume_failures=2))
     bench.registry.fault("GET", BLOB_PATH, cut=120 * KIB, times=0, unsized=True)
     assert fetch(bench.store(settings=settings), blob.descriptor) == blob.read()
     assert len(bench.methods()) == 8
@@ -91,7 +92,7 @@ def test_no_failure_is_forgiven_where_none_is_allowed(bench: Bench):
     blob = placed(bench.registry, layer(LARGE))
     bench.registry.fault("GET", BLOB_PATH, cut=1000)
     with pytest.raises(NetworkError):
-        fetch(bench.store(settings=replace(DEFAULTS, resume_failures=0)), blob.descriptor)
+        fetch(bench.store(settings=replace(DEFAULTS, backoff=Backoff(resume_failures=0))), blob.descriptor)
     assert bench.methods() == ["GET"]
 
 

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import pytest
 
+from oci_binpkg.backoff import Backoff
 from oci_binpkg.errors import (
     BinpkgError,
     ContentError,
@@ -27,7 +28,7 @@ from tests.support.registry_store import KIB, Bench, content, layer, placed
 
 UPLOADS = "/blobs/uploads/"
 SESSION = "/blobs/uploads/session"
-ONE_UNIT = replace(DEFAULTS, unit_delays=())
+ONE_UNIT = replace(DEFAULTS, backoff=Backoff(unit_delays=()))
 
 
 def stored(bench: Bench, name: str = "apps") -> dict[str, bytes]:
@@ -645,7 +646,7 @@ def test_F38_a_chunk_out_of_order_is_settled_by_asking(bench: Bench):
 def test_F38_a_chunk_that_never_arrives_ends_the_session_and_then_the_upload(bench: Bench):
     bench.registry.fault("PATCH", SESSION, times=0, answer=Answer(500))
     with pytest.raises(ServerError):
-        bench.store(settings=chunked(unit_delays=(1.0,), chunk_tries=2)).put(layer(250 * KIB))
+        bench.store(settings=chunked(backoff=Backoff(unit_delays=(1.0,), chunk_tries=2))).put(layer(250 * KIB))
     assert len(bench.registry.requests("POST")) == 2
     assert len(offsets(bench)) == 4
 
