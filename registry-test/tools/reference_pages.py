@@ -98,13 +98,16 @@ def command_page() -> str:
     parts = [
         f"# Commands\n\n{AGAIN}",
         "Every command also takes `-h`. [Caches](caches.md) and [queries](queries.md) have pages of their own.",
-        "Every command takes these options, before its name or after it, but for the two of completion, which stand alone:",
+        "Every command takes these options, before its name or after it. The two of completion stand alone:",
         *_table(root_command().params),
     ]
+    headings = {under[0].name: heading for heading, under in root_command().listed.items()}
     for words, command in commands():
+        if words[0] in headings:
+            parts.append(f"## {headings.pop(words[0])}")
         paragraphs, shown = _text(command)
         parts += [
-            f"## {' '.join(words)}",
+            f"### {' '.join(words)}",
             *paragraphs,
             f"```text\n{usage(words, command)}\n```",
             *_table(command.params),

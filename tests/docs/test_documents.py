@@ -108,7 +108,7 @@ def test_the_picture_shows_what_the_commands_print() -> None:
 
 
 def test_each_command_is_described() -> None:
-    described = re.findall(r"^## (.+)$", (reference_pages.REFERENCE / "commands.md").read_text(), re.MULTILINE)
+    described = re.findall(r"^### (.+)$", (reference_pages.REFERENCE / "commands.md").read_text(), re.MULTILINE)
     assert described == [" ".join(words) for words, _ in reference_pages.commands()]
 
 

@@ -174,6 +174,7 @@ def world(shared: Parts, *, signing: bool = False) -> Iterator[World]:
         names = {
             "https://mirror.example/apps": f"{web.url}/mirror",
             "https://mirror.example": web.url,
+            "https://registry.example": registry.url,
             "registry.example": registry.host,
             "debian:12": f"{registry.host}/debian:12",
             "s3://bucket": f"file://{made.root}/bucket",
