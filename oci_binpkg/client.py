@@ -10,10 +10,11 @@ import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Literal, Self, Unpack
+from typing import TYPE_CHECKING, BinaryIO, Final, Literal, Self, Unpack
 
 from oci_binpkg.cache_opener import AskedTrust
 from oci_binpkg.cancel import Cancel, CancelledError
@@ -57,14 +58,18 @@ CacheLike = str | Repository | Reference
 Queries = str | Query | Iterable[str | Query]
 """One query or several, as text or as values; none at all is `()`."""
 
+_PLACES: Final = ("layer_cache", "keyring", "catalog", "docker_config", "home", "engine_sockets")
+"""Settings of where something is kept, which `load_settings` always gives a value."""
+
 
 class Client:
     """Opens caches, install trees, engines and the layer cache, and does what the command line does.
 
     `config` is the path of a configuration file or settings; without it the user's own configuration and the
-    environment are read when they are first needed. `observer` hears events, from any thread. `layer_cache` is the
-    folder of packed layers, in place of the configured one. `credentials` are logins by host, which go before what
-    docker and podman keep. `cancel` stops whatever is running. `time` has the clocks and the sleep.
+    environment are read when they are first needed. Settings that leave a folder out keep that part in a temporary
+    one. `observer` hears events, from any thread. `layer_cache` is the folder of packed layers, in place of the
+    configured one. `credentials` are logins by host, which go before what docker and podman keep. `cancel` stops
+    whatever is running. `time` has the clocks and the sleep.
 
     A CACHE is an address (`oci://HOST/NAME`, `oci-layout:PATH`, a mirror's URL) or a configured name. Methods raise
     subclasses of `BinpkgError`; what failed for single packages stands in their reports. A context manager: `close`
@@ -105,8 +110,15 @@ class Client:
     def settings(self) -> Settings:
         """What is configured. Raises `UsageError` naming file and key."""
         if isinstance(self._config, Settings):
-            return self._config
+            return self._whole(self._config)
         return load_settings(file=self._config_file)
+
+    def _whole(self, settings: Settings) -> Settings:
+        """Return settings that name every folder: what they leave out is below one that `close` removes."""
+        if all(getattr(settings, name) for name in _PLACES):
+            return settings
+        usual = load_settings({"HOME": self._temporary})
+        return replace(settings, **{name: getattr(settings, name) or getattr(usual, name) for name in _PLACES})
 
     # Build and share
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from oci_binpkg.client import Client
-from oci_binpkg.config.settings import load_settings
-from oci_binpkg.errors import AuthError, LocalDiskError, QueryError, UsageError
+from oci_binpkg.config.settings import Settings, load_settings
+from oci_binpkg.errors import AuthError, EngineError, LocalDiskError, QueryError, UsageError
 from oci_binpkg.events import PackageFinished, Warned
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.reference import Reference, Repository
@@ -221,3 +221,22 @@ def test_a_verb_can_be_called_from_several_threads(settings, tree, tmp_path):
     with ThreadPoolExecutor(4) as threads:
         found = list(threads.map(lambda _: [each.name for each in client.find(cache=cache)], range(8)))
     assert found == [["greet", "zlib"]] * 8
+
+
+def test_bare_settings_see_nothing_of_the_users_and_leave_nothing_behind(tree, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("OCI_BINPKG_CONFIG", str(tmp_path / "no-such-file"))
+    with Client(config=Settings(jobs=1)) as client:
+        assert client.settings.jobs == 1
+        kept = Path(client.settings.layer_cache)
+        client.push(f"oci-layout:{tmp_path}/cache", tree)
+        assert any(kept.rglob("*"))
+        assert client.keys_list() == []
+        with pytest.raises(EngineError):
+            client.load(f"oci-layout:{tmp_path}/cache:{client.find(cache=f'oci-layout:{tmp_path}/cache')[0].name}")
+    assert not kept.exists()
+    assert not any((tmp_path / "here").iterdir())
+    assert not any((tmp_path / "home").iterdir())
