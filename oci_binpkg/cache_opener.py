@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AskedTrust:
-    """What a caller asks of signatures: the key to sign with, or that nothing is signed, and whether they are checked.
+    """A caller's wishes about signatures: the key to sign with, or none, and whether signatures are checked.
 
-    `check` None is what the configuration says of the cache, else what is usual for its kind. With `index` a signed
-    index is asked for.
+    `check` None stands for the configuration of the cache, else the default of its kind. With `index` a signed index is
+    asked for.
     """
 
     check: bool | None = None
@@ -63,7 +63,7 @@ class ConfiguredLocation(Location):
 
 
 class CacheOpener:
-    """Opens caches by name or address, each held to what the configuration and the caller ask of signatures there."""
+    """Opens caches by name or address, each with the signatures that the configuration and the caller require there."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class CacheOpener:
         return location
 
     def identity(self, cache: CacheSettings) -> str:
-        """Return what makes a cache another one to the catalog: its address, the part of it, and whether it is signed.
+        """Return what identifies a cache in the catalog: its address, the part of it, and whether it is signed.
 
         What an unsigned index listed is no longer reported once the index has to be signed.
         """
@@ -145,9 +145,9 @@ class CacheOpener:
         return location, self._trust(location, flags or AskedTrust(), writing=writing)
 
     def searched(self, text: str) -> ReadableCache:
-        """Open a cache whose index is believed without its packages being looked at.
+        """Open a cache whose index is believed without a look at its packages.
 
-        So the index itself has to be signed where somebody said that the cache has to be.
+        So the index itself has to be signed where signatures are required.
         """
         return self.cache(text, AskedTrust(index=self.rule(text).require and self.rule(text).explicit))
 
@@ -199,7 +199,7 @@ class CacheOpener:
         return Keyring(self._settings.keyring)
 
     def installing_into(self, installs: ChangeableTree) -> CacheOpener:
-        """Return an opener to which what this tree remembers counts.
+        """Return an opener that accepts what this tree remembers.
 
         A signature that was verified for the tree stays good there when its key expires.
         """
@@ -212,7 +212,7 @@ class CacheOpener:
         return installs is not None and installs.verifications.vouch(installs.records(), str(manifest), signer)
 
     def signers(self) -> frozenset[str]:
-        """Return the fingerprints of the keys that are trusted now, for whatever cache."""
+        """Return the fingerprints of the keys that are trusted now, for any cache."""
         return self.keyring.fingerprints()
 
     def _whole(self, text: str, *, writing: bool) -> Location:
@@ -243,13 +243,13 @@ class CacheOpener:
     def _trust(self, location: Location, flags: AskedTrust, *, writing: bool = False) -> Trust:
         """Return the signatures that are required at a location: what the configuration says, and what the flags add.
 
-        Raises `UsageError` for a flag that takes back what `[trust]` asks for.
+        Raises `UsageError` for a flag that contradicts `[trust]`.
         """
         rule = self._rule(location)
         declined = flags.check is False or flags.unsigned
         if declined and rule.firm:
             raise _not_taken_back(location, flags, rule)
-        # who signs vouches for all that is counted in with it, and so looks at its signatures whatever is usual there
+        # a signer vouches for all that the index lists, and so checks its signatures whatever the default is
         signs = writing and bool(flags.key)
         required = not declined and (rule.require or bool(flags.check) or signs)
         reserved = self._settings.trust.reserved
@@ -282,7 +282,7 @@ class CacheOpener:
         return BaseImages(self._opener(location).store(location, trust), location.reference)
 
     def image(self, text: str, check: bool | None = None) -> tuple[Store, str]:
-        """Return the store that an image is in, as it may be read there, and the image's tag or digest."""
+        """Return the store that an image is in, with the signatures required there, and the image's tag or digest."""
         location = self.image_location(text)
         return self._opener(location).store(location, self._trust(location, AskedTrust(check))), location.reference
 

@@ -1,8 +1,8 @@
 """Stopping an operation from outside, without ending the process.
 
 An operation looks at its `Cancel` between chunks of bytes, between packages, between requests, and while it waits. The
-exception that ends it derives from `BaseException`, as `KeyboardInterrupt` does, so that what handles the failures of
-single packages lets it pass.
+exception that ends it derives from `BaseException`, as `KeyboardInterrupt` does, so that handlers of single packages'
+failures let it pass.
 """
 
 from __future__ import annotations

@@ -375,7 +375,7 @@ class OutputError(BinpkgError):
 
 
 class ResourceError(BinpkgError):
-    """The machine, or a limit set for this command, has no more memory, open files or threads to give."""
+    """Memory, open files or threads are used up, on the machine or by a limit for this command."""
 
     exit_code = 17
 
@@ -453,7 +453,7 @@ def scarce_resource(error: BaseException) -> ResourceError | None:
 
 
 class DamagedError(ContentError):
-    """Content that has not the size or digest it was promised with."""
+    """Content whose size or digest is not the promised one."""
 
 
 class MissingBlobError(ContentError):
@@ -467,7 +467,7 @@ ASK_AGAIN: Final = Hint(Step.ASK_AGAIN)
 
 @contextmanager
 def hinted(hint: str) -> Iterator[None]:
-    """Give an error about damage its next step, unless it has one already from somebody who knows more."""
+    """Give an error about damage its next step, unless its raiser gave one."""
     try:
         yield
     except ContentError as error:

@@ -21,7 +21,7 @@ LOCK_TIMEOUT: Final = 120.0
 """How many seconds a lock is waited for unless the settings say otherwise."""
 
 NOTICE_SECONDS: Final = 5.0
-"""After so many seconds of waiting for a lock, the user hears of it."""
+"""The seconds of waiting for a lock after which the user hears of it."""
 
 _PUBLIC: Final = 0o666
 _FIRST_PAUSE: Final = 0.01

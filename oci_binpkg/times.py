@@ -1,4 +1,4 @@
-"""Clocks, waiting and chance: one value, so that tests decide what time it is and nobody waits in them."""
+"""Clocks, waiting and chance: one value, so that tests set the time and do not wait."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def _random() -> float:
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """What waits or looks at a clock takes this. All times are in seconds.
+    """Everything that waits or reads a clock takes this. All times are in seconds.
 
-    `now` returns the time since 1970, `clock` that of a clock which nobody sets, `random` a number from 0 up to 1.
+    `now` returns the time since 1970, `clock` that of a clock which is never set, `random` a number from 0 up to 1.
     """
 
     now: Callable[[], float] = time.time

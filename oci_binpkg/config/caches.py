@@ -2,7 +2,7 @@
 
 In our configuration file a name is a table:
 
-    [caches.lab]
+[caches.lab]
     url = "s3://bucket/apps"              # or fetch and push, where they differ
     push = "s3://bucket/incoming"
     signed = false                        # nothing is checked, and what is written is signed only if a key is given
@@ -67,14 +67,14 @@ class CacheKeys(TypedDict, total=False):
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _USERS: Final = frozenset({"sftp", "ssh", "ftp", "smb", "abfs", "abfss"})
-"""Where what stands before the @ says which account or container, and is no secret."""
+"""Schemes whose part before the @ names an account or container, which is not secret."""
 _RESERVED: Final = "oci-layout"
 _LOGIN: Final = "use access_key_id_variable and its like"
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A login. `unset` names the variables that it is to come from and that the environment lacks."""
+    """A login. `unset` are the variables that should hold it and that the environment lacks."""
 
     key_id: str = field(default="", repr=False)
     secret: str = field(default="", repr=False)
@@ -89,7 +89,7 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class CacheEndpoint:
-    """One direction of a cache: its address and how to get in. What is "" is left to the usual defaults.
+    """One direction of a cache: its address and login. The usual defaults stand for "".
 
     An address from Spack's file may hold a login, and is refused when it is used: no traceback shows it before.
     """
@@ -107,7 +107,7 @@ ANYWHERE: Final = CacheEndpoint()
 
 @dataclass(frozen=True, slots=True)
 class CacheSettings:
-    """A cache by name. `signed` is None where nothing is said; `origin_file` is the file that it comes from.
+    """A cache by name. `signed` is None if it is not configured; `origin_file` is the file that it comes from.
 
     `signed_index`: its index counts only if it is signed. `merged_files` are those whose entries of this name the
     file's own was merged into. Signatures for the `origins` count here, and for no other place but its own addresses.
@@ -135,7 +135,7 @@ class CacheSettings:
     def endpoint(self, *, writing: bool) -> CacheEndpoint:
         """Return where to read or write. Raises `UsageError` if that is not configured.
 
-        Also where a variable of the login is not set and the cache is written; many are read without a login.
+        Also if a variable of the login is unset and the cache is to be written; many caches are read without a login.
         """
         found = self.push if writing else self.fetch
         purpose, key = ("write to", "push") if writing else ("read from", "fetch")
@@ -200,7 +200,7 @@ class SpackPlaces:
 
 @dataclass(frozen=True, slots=True)
 class SpackMirrors:
-    """Spack's mirrors for binaries by name, and what was not read of its configuration."""
+    """Spack's mirrors for binaries by name, and the parts of its configuration that were not read."""
 
     caches: Mapping[str, CacheSettings]
     remarks: Sequence[str] = ()
@@ -306,7 +306,7 @@ def check_variable(name: str, what: str) -> None:
 
 
 def _check_plain(url: str, what: str) -> None:
-    """Refuse plain http to another machine: packages, and logins for them, would be for all on the way to change."""
+    """Refuse plain http to another machine: everybody on the way could read and change packages and logins."""
     scheme, _, rest = url.partition("://")
     host = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if scheme.lower() == "http" and not is_loopback(host):

@@ -26,7 +26,8 @@ def change_cache(path: str, name: str, change: Change, patience: Patience | None
     """Let `change` edit the keys of the cache `name`; one left without keys is removed.
 
     Writers exclude one another through a lock file; readers see the old or the new file. A new file has mode 0600, an
-    old one keeps its mode. Raises `UsageError` if what is there is not valid, or would not be; nothing is written then.
+    old one keeps its mode. Raises `UsageError` if the file is not valid, or would not be afterwards; then nothing is
+    written.
     """
     target = os.path.realpath(path)  # a link into a folder of dotfiles stays one
     try:
@@ -138,7 +139,7 @@ def _check_address(url: str, what: str) -> None:
 
 
 def _means(text: str, wanted: Mapping[str, Any]) -> bool:
-    """Return whether another parser reads what was meant: what went wrong in the editing is not written."""
+    """Return whether another parser reads the text as intended: a failed edit is not written."""
     try:
         return _plain(tomllib.loads(text)) == _plain(wanted)
     except tomllib.TOMLDecodeError:
@@ -152,7 +153,7 @@ def _plain(document: Mapping[str, Any]) -> dict[str, Any]:
 def _edited(
     text: str, name: str, before: Mapping[str, Any], after: Mapping[str, Any], new_table: Callable[[], Any]
 ) -> str | None:
-    """Return the text with the keys of a cache changed; None if the library cannot do that to what is there."""
+    """Return the text with the keys of a cache changed; None if the library cannot edit this text."""
     try:
         document: Any = tomlkit.parse(text)
         if not after:

@@ -2,7 +2,7 @@
 
 The file is `config.toml` in the user's configuration folder (or `$OCI_BINPKG_CONFIG`):
 
-    store = "/opt/spack/opt"            # the install tree where none is named
+store = "/opt/spack/opt"            # the install tree where none is named
     compression = "balanced"
     jobs = 4
     retries = 5
@@ -77,9 +77,9 @@ _CERTIFICATE_FOLDERS: Final = ("/etc/docker/certs.d", "/etc/containers/certs.d")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything the commands need to know that is not on their command line. Paths are absolute, sizes in bytes.
+    """All settings of the commands that are not on their command line. Paths are absolute, sizes in bytes.
 
-    `remarks` are about what was not read of Spack's configuration.
+    `remarks` are about the parts of Spack's configuration that were not read.
     """
 
     store: str = ""
@@ -185,7 +185,7 @@ def parse_config(data: bytes, path: str) -> dict[str, Any]:
 
 
 def load_lock_timeout(environment: Mapping[str, str] | None = None, *, file: str = "") -> float:
-    """Return how many seconds to wait for a lock; nothing else of the configuration is looked at."""
+    """Return how many seconds to wait for a lock; the rest of the configuration is not read."""
     env = _environment(environment, file)
     path = config_path(env)
     return _seconds("lock_timeout", env, parse_config(_read(path, required=False), path), path) or LOCK_TIMEOUT
@@ -214,7 +214,7 @@ def _table(document: Mapping[str, Any], key: str, allowed: Mapping[str, Any], pa
 
 
 def _spack_mirrors(document: Mapping[str, Any], places: SpackPlaces) -> SpackMirrors:
-    """Read what Spack's own configuration, or the file that stands for it, says of mirrors."""
+    """Read the mirrors of Spack's own configuration, or of the file that takes its place."""
     named = document.get("spack_mirrors")
     if named == "" or (named is None and not any(os.path.lexists(path) for path in places.files)):
         return SpackMirrors({})

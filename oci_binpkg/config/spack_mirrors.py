@@ -2,8 +2,8 @@
 
 Source: Spack's configuration schema for mirrors. A mirror is a text (its URL) or a mapping with `url`, `fetch` and
 `push` (a text or a mapping each); what such a mapping says of its direction goes before what the mirror says of both.
-Entries of one name in several files are merged key by key, unless a key ends in a second colon. Keys that we have no
-use for (`source`, `autopush`, whatever comes next) are passed over: the files are Spack's.
+Entries of one name in several files are merged key by key, unless a key ends in a second colon. Other keys (`source`,
+`autopush`, later ones) are ignored: the files are Spack's.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _merged_sections(sections: Sequence[MirrorsSection], places: SpackPlaces) ->
 
 
 def _merged(low: Any, high: Any) -> Any:
-    """Return what two files say together. Lists are not joined: the only one here is a pair."""
+    """Return two files merged. Lists are not joined: the only list here is a pair."""
     if not isinstance(high, dict):
         return high
     found = dict(low) if isinstance(low, dict) else {}
@@ -95,7 +95,7 @@ class _Mirror:
     places: SpackPlaces
 
     def read(self, entry: Any) -> Any:
-        """Return what the file says, checked, with paths made URLs: they are relative to this file."""
+        """Return the contents of the file, checked, with paths made URLs: they are relative to this file."""
         if isinstance(entry, str):
             return self._url(entry)
         found = self._checked(entry, "")
@@ -117,7 +117,7 @@ class _Mirror:
         return table
 
     def settings(self, entry: Any, merged_files: tuple[str, ...]) -> CacheSettings | None:
-        """Return what the merged entry says; None if it is for sources alone."""
+        """Return the cache of a merged entry; None if it is for sources alone."""
         entry = {"url": entry} if isinstance(entry, str) else entry
         if entry.get("binary") is False:
             return None

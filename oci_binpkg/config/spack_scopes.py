@@ -34,7 +34,7 @@ _URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://")
 
 @dataclass(frozen=True, slots=True)
 class MirrorsSection:
-    """What one file says of mirrors: name -> entry. `overrides`: what lower files say does not count (`mirrors::`)."""
+    """The mirrors of one file: name -> entry. `overrides`: lower files do not count (`mirrors::`)."""
 
     path: str
     entries: Mapping[str, Any]

@@ -1,11 +1,11 @@
 """Which caches have to be signed, and by whose keys: the section `[trust]` of our configuration file.
 
-    [trust]
+[trust]
     default = "require-signature"         # for every cache; or by kind:
     #default = { registry = "accept-unsigned", layout = "accept-unsigned", mirror = "require-signature" }
     keys = ["4736BEAE..."]                # only these keys count, where a scope does not name its own
 
-    [trust.scopes."registry.example/lab"] # a host, or a host and the beginning of a repository's name
+[trust.scopes."registry.example/lab"] # a host, or a host and the beginning of a repository's name
     rule = "require-signature"
     keys = ["4736BEAE..."]                # only these keys count there, and they count only where they are named
     [trust.scopes."file:///srv/mirror"]   # the beginning of an address; oci-layout:PATH for a layout
@@ -35,7 +35,7 @@ KINDS: Final[tuple[Kind, ...]] = ("registry", "layout", "mirror")
 REQUIRE: Final = "require-signature"
 ACCEPT: Final = "accept-unsigned"
 USUAL: Final[Mapping[str, bool]] = {"registry": False, "layout": False, "mirror": True}
-"""What holds where nothing is configured: Spack signs mirrors, and nothing else."""
+"""The default rules: Spack signs mirrors, and nothing else."""
 
 _RULES: Final = (REQUIRE, ACCEPT)
 _PORTS: Final = {"https": ":443", "http": ":80"}
@@ -57,7 +57,7 @@ Address = tuple[str, ...]
 class Scope:
     """The rule for the caches below an address; with `whole`, for the cache at this address alone.
 
-    `require` and `keys` are None where nothing is said; `where` names file and key.
+    `require` and `keys` are None if they are not configured; `where` names file and key.
     """
 
     address: Address
@@ -73,7 +73,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What is asked of one cache. `keys` are the only ones that count; None: all that no scope has for itself.
+    """The rule for one cache. `keys` are the only ones that count; None: all that no scope has for itself.
 
     `explicit`: somebody said so, it is not only what is usual. `firm`: `[trust]` asks for signatures, and no flag takes
     that back. `where` says who asks.
@@ -88,7 +88,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class TrustPolicy:
-    """The section `[trust]`, read. `defaults` has the kinds for which it says something."""
+    """The section `[trust]`, read. `defaults` has the kinds that it configures."""
 
     defaults: Mapping[str, bool] = field(default_factory=dict)
     keys: frozenset[str] | None = None
@@ -104,7 +104,7 @@ class TrustPolicy:
     def rule(self, location: Location, name: str = "", caches: Mapping[str, CacheSettings] | None = None) -> Rule:
         """Return what is required of the cache at a location, opened by `name` or ("") by its address.
 
-        `caches` are the configured ones: what their entries in our own file say holds for the address, too.
+        `caches` are the configured ones: their entries in our own file hold for the address, too.
         """
         address = address_of(location)
         scope = self._decisive(address)
@@ -124,7 +124,7 @@ class TrustPolicy:
         return Rule(USUAL[kind], keys)
 
     def _decisive(self, address: Address) -> Scope | None:
-        """Return the longest scope that an address is in; of several that are the same, what all of them ask for."""
+        """Return the longest scope that an address is in; of equal ones, the strictest rule."""
         found = [scope for scope in self.scopes if scope.holds(address)]
         if not found:
             return None
@@ -270,7 +270,7 @@ def _addresses(cache: CacheSettings) -> set[Address]:
 
 
 def _said(address: Address, name: str, caches: Mapping[str, CacheSettings], path: str) -> tuple[bool, str] | None:
-    """Return what `signed` of the configured caches says of one, and where; the strictest of several.
+    """Return `signed` of a configured cache, and where it stands; the strictest of several.
 
     That a cache is signed holds by every name and by its address, if it stands in our own file; that it is not, only by
     the name that says so. Entries of Spack's files speak for their names alone: an environment's may be a stranger's.

@@ -45,7 +45,7 @@ class Addition:
 
 
 class TreeChange(Protocol):
-    """The record of a tree while its lock is held: what it says now, and what it shall say."""
+    """The record of a tree while its lock is held: its present and its future contents."""
 
     verified: list[Verification]
     """What is to be remembered of the packages that were entered."""
@@ -184,8 +184,8 @@ def _locked_directory(name: str, parent: int) -> int | None:
 class StagedPackage:
     """A package that is ready to be put in place: what to record of it, and whether it may replace another.
 
-    It is not put in place unless the packages with the hashes `needs` are installed at that moment. `refuses` says of
-    a package that is there why nothing may build on it, "" if it may; such a one is replaced, or stops who needs it.
+    It is not put in place unless the packages with the hashes `needs` are installed at that moment. `refuses` returns
+    why nothing may build on an installed package, "" if it may; such a package is replaced, or stops its dependents.
     """
 
     place: Place
@@ -207,7 +207,7 @@ def commit(staged: Sequence[StagedPackage], installs: ChangeableTree) -> tuple[l
     outcomes: list[bool] = []
     stopped: BinpkgError | None = None
     with ExitStack() as locks:
-        # one order for everybody: two installs that wait for each other would wait for ever
+        # one order for all installs: otherwise two could wait for each other for ever
         for each in sorted(staged, key=lambda one: prefix_lock_offset(one.place.spec.hash)):
             locks.enter_context(installs.locked(each.place.spec))
         change = locks.enter_context(installs.changing())
@@ -302,7 +302,7 @@ def _check_needs(
 
 
 def _swap(place: Place, parent: int) -> None:
-    """Let what was staged take the place of what is at the prefix, if anything; that goes into the holder."""
+    """Move what was staged to the prefix; anything that was there goes into the holder."""
     name = place.path.name
     try:
         os.stat(name, dir_fd=parent, follow_symlinks=False)

@@ -61,7 +61,7 @@ _FOREIGN: Final = (
 
 
 def is_known(scheme: str) -> bool:
-    """Return whether fsspec leads to URLs of this scheme; those with an adapter of their own aside."""
+    """Return whether fsspec opens URLs of this scheme; schemes with an adapter of their own aside."""
     if scheme in _OTHERS:
         return False
     if scheme in _PACKAGES:
@@ -75,8 +75,8 @@ def is_known(scheme: str) -> bool:
 def open_fsspec(url: str, options: Mapping[str, Any] | None = None, *, once: bool = False) -> FsspecObjects:
     """Open a URL; `options` are those of fsspec for its scheme. Raises `UsageError` if a package is not installed.
 
-    Nothing is connected to before something is asked. With `once` a file system that tries again, and says how often in
-    its `retries`, tries once.
+    It connects with the first request. With `once` a file system that tries again, and says how often in its `retries`,
+    tries once.
     """
     scheme = url.partition("://")[0]
     package = _PACKAGES.get(scheme, "")
@@ -288,7 +288,7 @@ def _move(filesystem: Any, source: str, target: str) -> None:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """Return how file systems fail: the usual errors, and those of the libraries that are in use."""
+    """Return the exceptions of file systems: the usual ones, and those of the libraries that are in use."""
     found = (getattr(sys.modules.get(module), name, None) for module, name in _FOREIGN)
     return (OSError, EOFError, *(kind for kind in found if isinstance(kind, type) and issubclass(kind, Exception)))
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 RESUMES: Final = 5
 """How often a body that breaks off is resumed without having made progress."""
 _SETTLED: Final = timedelta(seconds=2)
-"""How old a change must be by the server's own clock before another one in the same second is out of the question."""
+"""How old a change must be by the server's own clock, so that a second change in the same second is impossible."""
 _NEXT: Final[dict[type[BinpkgError], str]] = {
     NotFoundError: "check the address of the mirror",
     AuthError: Hint(Step.LOG_IN_OR_CONFIGURE),
@@ -46,7 +46,7 @@ _RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/(?:[0-9]{1,18}|\*)"
 
 
 class HttpObjects:
-    """Objects below `url`, asked for through `client` (logins, retries, redirects and limits are its business)."""
+    """Objects below `url`, fetched through `client`, which handles logins, retries, redirects and limits."""
 
     def __init__(self, url: str, client: HttpClient) -> None:
         self._url = url.rstrip("/")

@@ -30,7 +30,7 @@ _SLOW_BYTES: Final = 1024.0
 
 @dataclass(frozen=True, slots=True)
 class S3Settings:
-    """How to reach S3. What is "" is left to the usual configuration of the AWS tools; `anonymous` sends no login.
+    """How to reach S3. The usual configuration of the AWS tools stands for ""; `anonymous` sends no login.
 
     `connect_timeout` and `read_timeout` are in seconds, for each of the tries: one, and `retries` more. A
     body that broke off is asked for `body_retries` times more.
@@ -64,7 +64,7 @@ def open_s3(location: str, settings: S3Settings | None = None) -> S3Objects:
             hint="pip install 'oci-binpkg[s3]'",
         ) from None
     session = importlib.import_module("aiobotocore.session").AioSession(profile=settings.profile or None)
-    # a server that never says "go on" would be waited for without limit
+    # there is no limit on the wait for a server's "go on"
     session.unregister("before-call.s3", importlib.import_module("botocore.handlers").add_expect_header)
     client = {"region_name": settings.region} if settings.region else {}
     if settings.ca_file:

@@ -1,4 +1,4 @@
-"""How much a relocation may cost: so many mentions of prefixes, files of such a size taken as a whole."""
+"""The limits of a relocation: mentions of prefixes, and the size of files that are read whole."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MEMORY_PER_BYTE: Final = 8
 
 @dataclass(slots=True)
 class Budget:
-    """What is left of it. `whole_file` bounds files that are taken apart in memory; `what` names the package."""
+    """What is left of the limits. `whole_file` bounds files that are parsed in memory; `what` names the package."""
 
     mentions: int = MENTIONS
     whole_file: int = WHOLE_FILE
@@ -25,7 +25,7 @@ class Budget:
 
     @classmethod
     def for_layer(cls, size: int, what: str) -> Budget:
-        """Return what a layer of so many bytes, compressed, may cost: a few bytes cannot ask for much work."""
+        """Return the limits for a layer of so many compressed bytes: a small layer cannot cause much work."""
         return cls(MENTIONS + size // _BYTES_PER_MENTION, WHOLE_FILE + size * _MEMORY_PER_BYTE, what)
 
     def take(self, mentions: int) -> None:

@@ -1,9 +1,9 @@
 """Code signatures of Mach-O files: what an old one says, and a new ad-hoc one in its place. Pure.
 
-An ad-hoc signature names no signer; it is the list of the hashes of the file's pages, which is what the kernel of
-macOS asks for before it runs anything on arm64. The structures are those of `cs_blobs.h` in Apple's XNU sources, all
-of them big-endian. The order of the parts is the one of `codesign` and of Apple's linker, so that signing what they
-have signed gives the bytes that they wrote.
+An ad-hoc signature names no signer; it is the list of the hashes of the file's pages, which the kernel of macOS
+requires before it runs anything on arm64. The structures are those of `cs_blobs.h` in Apple's XNU sources, all of them
+big-endian. The order of the parts is the one of `codesign` and of Apple's linker, so that signing what they have signed
+gives the bytes that they wrote.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from oci_binpkg.errors import ContentError
 
 ADHOC: Final = 0x2
 LINKER_SIGNED: Final = 0x20000
-"""A linker wrote the signature; tools may replace it without being asked to."""
+"""A linker wrote the signature; tools may replace it on their own."""
 
 INFO_PLIST: Final = 1
 REQUIREMENTS: Final = 2
@@ -74,7 +74,7 @@ class Signature:
 
     @property
     def by_identity(self) -> bool:
-        """Return whether somebody signed with a certificate, whose signature cannot be renewed."""
+        """Return whether it was signed with a certificate: such a signature cannot be renewed."""
         return len(self.blobs.get(_CMS_SLOT, b"")) > len(_EMPTY_CMS)
 
 
@@ -220,7 +220,7 @@ def _parse_directory(data: bytes, blobs: Mapping[int, bytes]) -> Signature:
     hash_size, hash_type, _, page_shift = _unpack(">4B", data, 36)
     if magic != _CODE_DIRECTORY:
         raise _malformed(f"the magic number of its code directory is {magic:#x}")
-    # the numbers are the file's own: nothing may be counted up to them before they fit into its bytes
+    # the numbers come from the file: no loop runs up to them before they are checked against its size
     if not hash_size or special_count * hash_size > hashes_at or hashes_at + count * hash_size > len(data):
         raise _malformed(f"{special_count} and {count} hashes of {hash_size} bytes do not fit into its code directory")
     identifier, end, _ = data[name_at:].partition(b"\0")

@@ -1,7 +1,7 @@
-"""What is to be changed in a file, and what a relocation did to a tree. Values.
+"""The changes of a file, and the results of relocating a tree. Values.
 
-Edits are bytes that take the place of others, or that are put at the end. Findings are what was left as it is. A report
-sums up a whole tree, and is the error when not all of it could be done.
+Edits are bytes that take the place of others, or that are put at the end. Findings are strings that were left as they
+are. A report sums up a whole tree, and becomes the error if some of it could not be changed.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class RelocationFinding:
 
 @dataclass(slots=True)
 class Findings:
-    """Findings as they come: the first hundred, of the others the number. The tightest one is among those kept."""
+    """Findings in order: the first hundred, and the number of the others. The tightest one is always kept."""
 
     kept: list[RelocationFinding] = field(default_factory=list)
     further: int = 0

@@ -1,4 +1,4 @@
-"""ELF files: old prefix -> new prefix, as edits of the file. Pure; nothing but the bytes at hand is looked at.
+"""ELF files: old prefix -> new prefix, as edits of the file. Pure; only the given bytes are read.
 
 The interpreter and the search paths are rewritten entry by entry, in place where the new text fits into the room of the
 old one: that is the old string, and the NULs behind it. Whether another string in the dynamic string table shares bytes
@@ -43,7 +43,7 @@ _READ: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """What has to be found a new place: the string table with the new offsets of entries, interpreters by segment."""
+    """What needs a new place: the string table with the new offsets of entries, interpreters by segment."""
 
     table: bytes | None
     names: Mapping[DynamicEntry, int]
@@ -260,7 +260,7 @@ class _Names:
         return Edited(tuple(self.patches))
 
     def relocate_constants(self, mapping: PrefixMap, claimed: list[Span]) -> Edited:
-        """Change strings in the table that nothing of the above uses, such as those that `chrpath -d` leaves."""
+        """Change strings in the table that no entry uses, such as those that `chrpath -d` leaves."""
         start, end = self.span
         edited = relocate_strings(self.image.data, mapping, start=start, end=end, skip=claimed)
         for patch in edited.patches:
@@ -321,7 +321,7 @@ class _Used:
             self._becoming.setdefault(entry.value, set()).add(_relocated(entry.tag, text, mapping))
 
     def becomes_one(self, at: int) -> bool:
-        """Return whether all entries that use the string at `at` want the same in its place."""
+        """Return whether all entries that use the string at `at` get the same new string."""
         return len(self._becoming[at]) == 1
 
     def others(self, at: int, first: int, end: int) -> list[int]:
@@ -333,7 +333,7 @@ class _Used:
 def _fits(table: bytearray, at: int, old: bytes, new: bytes, used: _Used) -> bool:
     """Return whether the string at `at` can be replaced without any other string seeing it.
 
-    Where very many others would have to be compared it is not: then there is room elsewhere.
+    With very many other users the answer is no: then the string goes elsewhere.
     """
     first = table.rfind(b"\0", 0, at) + 1
     end = at + len(old)

@@ -1,4 +1,4 @@
-"""One file on disk: which kind it is, its relocation in place, and whether an old prefix is left in it.
+"""One file on disk: its kind, its relocation in place, and the search for old prefixes left in it.
 
 Files are mapped into memory and changed where they are, so that all names of an inode see the change; the tree is a
 staged one that is not in use yet. Only a file that grows is made longer; only text is copied as a whole.
@@ -49,7 +49,7 @@ def relocate_binary(path: str, mapping: PrefixMap, budget: Budget | None = None)
     budget = budget or Budget()
     with _open(path) as descriptor:
         if not _count(descriptor, mapping.old.needles, budget):
-            return FileOutcome()  # most binaries: taking them apart costs far more than a look through their bytes
+            return FileOutcome()  # most binaries: parsing them costs far more than a search through their bytes
         with _mapped(descriptor) as data:
             return _relocate_mapped(descriptor, data, mapping, budget)
 
@@ -165,7 +165,7 @@ def mentions(path: str, mapping: PrefixMap, budget: Budget | None = None) -> tup
 def _count(descriptor: int, needles: tuple[bytes, ...], budget: Budget | None) -> int:
     """Count where any old prefix may stand in a file. Read in pieces: a mapped file would count as memory.
 
-    Without a budget the first one will do.
+    Without a budget the count ends at the first.
     """
     overlap = max(map(len, needles), default=1) - 1
     if os.fstat(descriptor).st_size <= _CHUNK:

@@ -68,7 +68,7 @@ class MachoEdit:
     """A file after relocation.
 
     `findings` are strings in which an old prefix was left, by their place in the original file. `refused` says for
-    people why the file could not be changed at all; then `data` is what it was, and must not be installed.
+    people why the file could not be changed at all; then `data` is the old content, and must not be installed.
     """
 
     data: bytes

@@ -97,7 +97,7 @@ class IndexTrust:
         return self._first(lambda keyring: verify_any(data, signatures, what, keyring, accept=accept), what).signer
 
     def check_writer(self, what: str, *, signs: bool) -> None:
-        """Raise `UsageError` if an index that has to be signed is about to be written by somebody who does not sign."""
+        """Raise `UsageError` if an index that has to be signed is about to be written without a key."""
         if self.require and not signs:
             raise UsageError(f"{what} has to be signed", hint=Hint(Step.SIGN_INDEX_OR_ACCEPT))
 

@@ -1,6 +1,6 @@
 """Judges signatures by the keys that count in one cache.
 
-gpg, and what asks it, is imported when a signature is looked at: most commands look at none.
+gpg's modules are imported when a signature is verified: most commands verify none.
 """
 
 from __future__ import annotations

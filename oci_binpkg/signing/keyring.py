@@ -1,7 +1,7 @@
 """The public keys whose signatures count: a keyring of our own, apart from the user's.
 
-A key gets in here by `trust` alone. That a key lies on the mirror whose packages it signs says nothing about it; it can
-be looked at with `inspect` before somebody decides.
+A key gets in here by `trust` alone. A key that lies on the mirror whose packages it signs is not trusted for that;
+`inspect` shows it before the decision.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _ESCAPE: Final = re.compile(r"\\x([0-9a-f]{2})", re.ASCII)
 class Key:
     """A public key. Times in seconds since 1970; `expires` is None without an end.
 
-    `trusted`: it is in our keyring. `expired` and `revoked` are gpg's word of now; `signs`: its owner means it, or a
-    subkey that is usable, to sign data. The user ids are what its owner claims, made printable. `subkeys` are the
+    `trusted`: it is in our keyring. `expired` and `revoked` are gpg's present judgement; `signs`: its owner means it,
+    or a subkey that is usable, to sign data. The user ids are what its owner claims, made printable. `subkeys` are the
     fingerprints of its subkeys, whatever they are for.
     """
 
@@ -271,7 +271,7 @@ class OwnKeys:
 def read_key_file(path: str) -> bytes:
     """Return the bytes of a key file, at most one more than a key file may have. Raises `LocalDiskError`."""
     try:
-        # what a shell gives for `<(...)` or `-` is no regular file: /dev/fd/63, /dev/stdin
+        # a shell's `<(...)` and `-` are not regular files: /dev/fd/63, /dev/stdin
         with open(path, "rb") if path.startswith("/dev/") else open_file(os.path.expanduser(path)) as file:
             return read_whole(file, MAX_KEY_BYTES + 1)
     except OSError as error:

@@ -111,7 +111,7 @@ class _Sieve:
 
 @dataclass(frozen=True, slots=True)
 class _Looked:
-    """What gpg found good; one that it says why of (a key that expired, ...), and one that is merely wrong, or ""."""
+    """The good signature; one that gpg refuses with a reason (an expired key, ...), and one that is merely wrong, or ""."""
 
     good: Sequence[bytes]
     speaking: bytes = b""
@@ -313,8 +313,8 @@ def _judge(
 ) -> Signed:
     """Return the signature that gpg found good, or raise `SignatureError`.
 
-    Of a signature whose only fault is that its key has expired since, `known` is asked. The time that it says it was
-    made at proves nothing: whoever has the key of then can write any time into it.
+    For a signature whose only fault is that its key has expired since, `known` decides. The time in the signature
+    proves nothing: the owner of an old key can write any time into it.
     """
     found = statuses(outcome.stdout)
     given = [status.keyword for status in found]

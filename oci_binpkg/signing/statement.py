@@ -1,10 +1,10 @@
 """What a signature states beside the bytes that it covers: which package they are, and for which place it was made.
 
-A signature over bytes alone is good wherever somebody puts these bytes. So ours carry two OpenPGP notations, which the
+A signature over bytes alone is good wherever these bytes are put. So ours carry two OpenPGP notations, which the
 signature covers: the package's tag, and the name of the repository or mirror. When it was made is part of every
-signature. Programs that know nothing of it verify the signature all the same, and Spack's clear-signed form stays as it
-is. Signatures without notations (Spack's, and ours of earlier versions) are bound by their bytes alone.
-Source: RFC 4880, section 5.2.3.16 (notation data); GnuPG's option `sig-notation` and its status lines `NOTATION_*`.
+signature. Programs without support for this verify the signature all the same, and Spack's clear-signed form stays as
+it is. Signatures without notations (Spack's, and ours of earlier versions) are bound by their bytes alone. Source: RFC
+4880, section 5.2.3.16 (notation data); GnuPG's option `sig-notation` and its status lines `NOTATION_*`.
 """
 
 from __future__ import annotations
@@ -101,11 +101,11 @@ def _keep_quiet(_text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """How a cache is called in signatures.
+    """The name of a cache in signatures.
 
     `name` is what statements made here say, "" for a path, which means something on one machine only. Signatures for
     the `accepted` places count here, too: its other addresses, and the origins configured for a copy; `strict`: no
-    others do. `shown` is how messages call the cache, and `warn` is called with signatures from elsewhere that count.
+    others do. `shown` is the cache's name in messages, and `warn` is called with signatures from elsewhere that count.
     """
 
     name: str = ""
