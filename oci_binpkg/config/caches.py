@@ -2,7 +2,7 @@
 
 In our configuration file a name is a table:
 
-[caches.lab]
+    [caches.lab]
     url = "s3://bucket/apps"              # or fetch and push, where they differ
     push = "s3://bucket/incoming"
     signed = false                        # nothing is checked, and what is written is signed only if a key is given

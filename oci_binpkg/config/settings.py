@@ -2,7 +2,7 @@
 
 The file is `config.toml` in the user's configuration folder (or `$OCI_BINPKG_CONFIG`):
 
-store = "/opt/spack/opt"            # the install tree where none is named
+    store = "/opt/spack/opt"            # the install tree where none is named
     compression = "balanced"
     jobs = 4
     retries = 5
@@ -10,7 +10,7 @@ store = "/opt/spack/opt"            # the install tree where none is named
     lock_timeout = 120                  # seconds to wait for another process that holds a lock
     shared = true                       # the layer cache may be in a folder that other users write, too
     spack_mirrors = "/site/mirrors.yaml"  # instead of Spack's own files; "" for none
-    [caches.lab]                        # a CACHE by name: see `mirrors`
+    [caches.lab]                        # a CACHE by name: see `caches`
     url = "oci://registry.example/lab"
     [registries."registry.example"]
     ca_file = "/etc/ssl/lab.pem"

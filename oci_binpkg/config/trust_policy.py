@@ -73,10 +73,10 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The rule for one cache. `keys` are the only ones that count; None: all that no scope has for itself.
+    """The rule for one cache. `keys` are the only ones that count; None: all but those of scopes.
 
-    `explicit`: somebody said so, it is not only what is usual. `firm`: `[trust]` asks for signatures, and no flag takes
-    that back. `where` says who asks.
+    `explicit`: it is configured, not the default. `firm`: `[trust]` requires signatures, and no flag takes that back.
+    `where` names file and key.
     """
 
     require: bool

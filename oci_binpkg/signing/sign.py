@@ -111,7 +111,7 @@ class _Sieve:
 
 @dataclass(frozen=True, slots=True)
 class _Looked:
-    """The good signature; one that gpg refuses with a reason (an expired key, ...), and one that is merely wrong, or ""."""
+    """The good signature; one that gpg refuses with a reason (an expired key, ...), and a merely wrong one, or ""."""
 
     good: Sequence[bytes]
     speaking: bytes = b""
