@@ -6,7 +6,7 @@ import importlib
 import re
 import string
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "oci_binpkg"
 SIZE = 10_000
 """A pattern that takes the square of a text of so many characters needs a second, a linear one a millisecond."""
-SECONDS = 0.4
+SECONDS = 0.25
+SEARCHES = re.compile(r"\b(\w+)\.(?=(?:search|finditer|findall|sub|split)\()")
 
 
 def patterns() -> Iterator[tuple[str, re.Pattern[Any], tuple[str, ...]]]:
     """Yield each pattern of a module, with the ways in which the package uses it."""
     source = "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
-    searched = set(re.findall(r"\b(\w+)\.(?=(?:search|finditer|findall|sub|split)\()", source))
+    searched = set(SEARCHES.findall(source))
     for path in sorted(PACKAGE.rglob("*.py")):
         text = path.read_text(encoding="utf-8")
         if "re.compile(" not in text:
@@ -29,7 +30,8 @@ def patterns() -> Iterator[tuple[str, re.Pattern[Any], tuple[str, ...]]]:
         module = importlib.import_module(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts))
         for name, value in vars(module).items():
             if isinstance(value, re.Pattern):
-                uses = ("match", "fullmatch", *(["search"] if name in searched else []))
+                among = set(SEARCHES.findall(text)) if name.startswith("_") else searched
+                uses = ("match", "fullmatch", *(["search"] if name in among else []))
                 yield f"{module.__name__}.{name}", value, uses
 
 
@@ -62,6 +64,13 @@ def pumped(pattern: re.Pattern[Any]) -> Iterator[str]:
             yield head + piece * (SIZE // len(piece)) + "\x01"
 
 
+def seconds(use: Callable[[Any], object], subject: Any) -> float:
+    """Return the CPU time of one use of a pattern."""
+    before = time.process_time()
+    use(subject)
+    return time.process_time() - before
+
+
 @pytest.mark.parametrize(
     ("name", "pattern", "uses"), list(patterns()), ids=lambda value: value if isinstance(value, str) else ""
 )
@@ -69,16 +78,16 @@ def test_no_pattern_takes_the_square_of_a_text(name: str, pattern: re.Pattern[An
     for text in pumped(pattern):
         subject: Any = text.encode() if isinstance(pattern.pattern, bytes) else text
         for use in uses:
-            before = time.process_time()
-            getattr(pattern, use)(subject)
-            spent = time.process_time() - before
+            spent = seconds(getattr(pattern, use), subject)
+            if spent >= SECONDS:  # a machine that is busy may be slow once
+                spent = min(spent, seconds(getattr(pattern, use), subject))
             assert spent < SECONDS, f"{name} takes {spent:.1f} s for {SIZE} characters: {text[:20]!r}..., by {use}"
 
 
 def test_a_pattern_that_takes_the_square_is_seen() -> None:
     slow = re.compile(r"\s*<?([^<>;,\s]+)>?\s*((?:;[^,]*)?)<")
     longest = 0.0
-    for text in (string.whitespace[0] * 8_000, ";" * 8_000):
+    for text in (string.whitespace[0] * 4_000, ";" * 4_000):
         before = time.process_time()
         slow.search(text)
         longest = max(longest, time.process_time() - before)
