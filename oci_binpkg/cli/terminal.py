@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, TextIO, cast
 
 from oci_binpkg.cli.hints import words
 from oci_binpkg.errors import BinpkgError, OutputError, UsageError
@@ -202,8 +202,37 @@ def live_display(*, color: bool) -> Iterator[LiveDisplay]:
     console = Console(file=stream, no_color=not color, highlight=False, emoji=False)
     title = TextColumn("{task.description}", markup=False)
     step = TextColumn("{task.fields[step]}", markup=False)
-    with Progress(title, step, FileSizeColumn(), TransferSpeedColumn(), console=console, transient=True) as bars:
-        yield LiveDisplay(bars)
+    columns = (title, step, FileSizeColumn(), TransferSpeedColumn())
+    before = sys.stderr
+    with Progress(*columns, console=console, transient=True, redirect_stderr=False) as bars:
+        display = LiveDisplay(bars)
+        sys.stderr = cast("TextIO", _AboveLines(display, before))
+        try:
+            yield display
+        finally:
+            sys.stderr = before
+
+
+class _AboveLines:
+    """Standard error while lines are drawn: each line that is written stands above them, unbroken."""
+
+    def __init__(self, display: LiveDisplay, stream: Any) -> None:
+        self._display, self._stream = display, stream
+        self._lock = threading.Lock()
+        self._begun = ""
+
+    def write(self, text: str) -> int:
+        with self._lock:
+            *lines, self._begun = (self._begun + text).split("\n")
+            for line in lines:
+                self._display.tell(line)
+        return len(text)
+
+    def flush(self) -> None:
+        """Do nothing: a line is sent when it ends."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 @contextmanager

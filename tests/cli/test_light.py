@@ -149,10 +149,12 @@ def test_a_file_that_becomes_full_spoils_nothing(talking: list[str]) -> None:
     assert ended.err.count("warning: the log file lacks lines") == 1
 
 
-def test_lines_stand_above_what_is_drawn(talking: list[str]) -> None:
-    shown = binpkg_on_terminal("-v", *FIND)
+def test_lines_stand_above_what_is_drawn_and_are_not_broken(talking: list[str]) -> None:
+    talking.append(f"!{'word ' * 40}end")
+    shown = binpkg_on_terminal("-v", *FIND, columns=60)
     assert shown.code == 0
     assert shown.out.count("info: uploaded: the cache lacks it") == 1
+    assert shown.out.count(f"info: {'word ' * 40}end") == 1
 
 
 def test_what_follows_two_dashes_is_for_the_container(monkeypatch: pytest.MonkeyPatch) -> None:
