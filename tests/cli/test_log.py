@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests.support.fake_registry import RESET, Basic, Bearer, FakeRegistry
 from tests.support.spack_trees import Sketch, Tree, spack_tree
 
 SECRET = "correct-horse-battery-staple"
+SHOWN = re.compile(r"\b([A-Z]+) https?://\S+: (\d{3}) in \d+\.\d+ s, attempt")
 
 
 @pytest.fixture
@@ -77,3 +79,21 @@ def test_what_is_tried_again_is_logged(tree: Tree, isolated_home: Path, caplog: 
     listed = [line for line in requests(caplog) if "/tags/list" in line]
     assert [("attempt 1" in line, "attempt 2" in line) for line in listed][:2] == [(True, False), (False, True)]
     assert any("attempt 1 failed, the next one follows in" in line for line in logged(caplog, logging.INFO))
+
+
+def test_debug_shows_each_request_once_and_no_secret(tree: Tree, isolated_home: Path) -> None:
+    """What a user sees of a push: as many lines as the registry took requests, each with status and time."""
+    with FakeRegistry(auth=Bearer("user", SECRET)) as registry:
+        done = binpkg("login", registry.host, "-u", "user", "--password-stdin", stdin=f"{SECRET}\n")
+        assert done.code == 0, done.err
+        registry.fault("GET", "/tags/list", times=1, status=503)
+        before = len(registry.log)
+        done = binpkg("push", f"oci://{registry.host}/apps", "--store", tree.root, "--update-index", "--debug")
+        assert done.code == 0, done.err
+        taken = [(one.method, str(one.status)) for one in list(registry.log)[before:]]
+        tokens = {one.headers.get("authorization", "").rpartition(" ")[2] for one in registry.log} - {""}
+    shown = SHOWN.findall(done.err)
+    assert sorted(shown) == sorted(taken)
+    assert ("GET", "503") in shown
+    assert len(tokens) > 1
+    assert [secret for secret in (SECRET, *tokens) if secret in done.err] == []
