@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass
 from typing import BinaryIO, Final, NoReturn
 
-from oci_binpkg.errors import ContentError, LocalDiskError
+from oci_binpkg.errors import ContentError, Hint, LocalDiskError
 
 TEMPORARY: Final = ".tmp-"
 """How the names of files begin that are being written."""
@@ -393,10 +393,14 @@ def disk_errors(path: str, what: str = "used", hint: str = CHECK_DISK) -> Iterat
     try:
         yield
     except NotRegularError as error:
-        raise LocalDiskError(f"{path}: cannot be {what}: {error.strerror}", hint=NOT_REGULAR_HINT, path=path) from error
+        raise disk_refusal(f"{path}: cannot be {what}", error, hint=NOT_REGULAR_HINT, path=path) from error
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise LocalDiskError(f"{path}: cannot be {what}: {reason}", hint=hint, path=path) from error
+        raise disk_refusal(f"{path}: cannot be {what}", error, hint=hint, path=path) from error
+
+
+def disk_refusal(what: str, error: OSError, *, hint: str | Hint = "", path: str = "") -> LocalDiskError:
+    """Return the error that what the disk refuses becomes: what could not be done, and the system's reason."""
+    return LocalDiskError(f"{what}: {error.strerror or error}", hint=hint, path=path)
 
 
 # folders of ours

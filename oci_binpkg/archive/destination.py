@@ -16,6 +16,7 @@ from itertools import count
 from typing import Final, NoReturn
 
 from oci_binpkg.archive.tar_reader import Member
+from oci_binpkg.disk import disk_refusal
 from oci_binpkg.errors import ContentError, LocalDiskError
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -263,7 +264,8 @@ def _write_all(file: int, piece: memoryview | bytes) -> None:
 
 
 def _disk_error(path: str, error: OSError) -> LocalDiskError:
-    return LocalDiskError(
-        f"{path[:_LONGEST]}: cannot be written: {error.strerror or error}",
+    return disk_refusal(
+        f"{path[:_LONGEST]}: cannot be written",
+        error,
         hint="check the free space and the permissions there",
     )

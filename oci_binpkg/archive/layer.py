@@ -14,7 +14,8 @@ from typing import BinaryIO, Final, cast
 from oci_binpkg.archive.binary_distribution import Distribution
 from oci_binpkg.archive.codec import Codec, Readable, Sink, decompressor
 from oci_binpkg.archive.tar_writer import Classifier, TarSummary, write_tar
-from oci_binpkg.errors import ContentError, LocalDiskError
+from oci_binpkg.disk import disk_refusal
+from oci_binpkg.errors import ContentError
 from oci_binpkg.model.content import Descriptor, Digest, Growing
 
 FOLLOWED_FROM: Final = 4 * 1024 * 1024
@@ -238,8 +239,9 @@ class _NewFile:
         try:
             yield
         except OSError as error:
-            raise LocalDiskError(
-                f"{self._path}: cannot be written: {error.strerror or error}",
+            raise disk_refusal(
+                f"{self._path}: cannot be written",
+                error,
                 hint="free some space, or choose another place for the layer cache",
             ) from error
 

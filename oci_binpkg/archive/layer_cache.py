@@ -26,13 +26,14 @@ from oci_binpkg.archive.tar_writer import TarSummary, walk
 from oci_binpkg.disk import (
     FileTooLargeError,
     NotRegularError,
+    disk_refusal,
     make_folder,
     move_file,
     open_file,
     private_folder,
     read_regular,
 )
-from oci_binpkg.errors import ContentError, LocalDiskError, PackError
+from oci_binpkg.errors import ContentError, PackError
 from oci_binpkg.file_lock import LockTimeoutError, Patience, locked
 from oci_binpkg.log import Log
 from oci_binpkg.model.content import Blob, Descriptor, Digest
@@ -461,7 +462,7 @@ def _disk(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         path = error.filename or what
-        raise LocalDiskError(f"layer cache: {path}: {error.strerror or error}", hint=_HINT) from error
+        raise disk_refusal(f"layer cache: {path}", error, hint=_HINT) from error
 
 
 def _files(directory: str) -> Iterator[tuple[str, os.stat_result]]:

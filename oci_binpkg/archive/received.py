@@ -14,8 +14,8 @@ from oci_binpkg.archive.binary_distribution import MAX_BYTES, MEMBER, Distributi
 from oci_binpkg.archive.layer import LayerFile
 from oci_binpkg.archive.layer_cache import CachedLayer, LayerCache, tree_fingerprint
 from oci_binpkg.archive.tar_writer import TarSummary
-from oci_binpkg.disk import read_regular
-from oci_binpkg.errors import ContentError, LocalDiskError
+from oci_binpkg.disk import disk_refusal, read_regular
+from oci_binpkg.errors import ContentError
 from oci_binpkg.model.image import Layer
 
 if TYPE_CHECKING:
@@ -99,8 +99,9 @@ def keep(cache: LayerCache, layer: Layer, path: str, extracted: Extracted, *, pa
         try:
             shutil.move(path, new)
         except OSError as error:
-            raise LocalDiskError(
-                f"layer cache: {new}: {error.strerror or error}",
+            raise disk_refusal(
+                f"layer cache: {new}",
+                error,
                 hint="free some space, or choose another place for the layer cache",
             ) from error
         size, digest = descriptor.size, descriptor.digest

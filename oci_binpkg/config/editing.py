@@ -14,8 +14,8 @@ from tomlkit.exceptions import TOMLKitError
 from oci_binpkg.cache.open import parse_location
 from oci_binpkg.config.caches import check_name, parse_caches
 from oci_binpkg.config.settings import MAX_FILE_BYTES, load_settings, parse_config
-from oci_binpkg.disk import FileTooLargeError, NotRegularError, make_folder, read_regular, replace_file
-from oci_binpkg.errors import Hint, LocalDiskError, Step, UsageError
+from oci_binpkg.disk import FileTooLargeError, NotRegularError, disk_refusal, make_folder, read_regular, replace_file
+from oci_binpkg.errors import Hint, Step, UsageError
 from oci_binpkg.file_lock import Patience, locked
 
 Change = Callable[[dict[str, Any]], None]
@@ -38,11 +38,9 @@ def change_cache(path: str, name: str, change: Change, patience: Patience | None
             if new != old:
                 replace_file(target, new, mode=_SECRET_MODE if old is None else None)
     except (NotRegularError, FileTooLargeError) as error:
-        raise LocalDiskError(
-            f"{error.filename}: {error.strerror}", hint="remove it, or set OCI_BINPKG_CONFIG"
-        ) from error
+        raise disk_refusal(f"{error.filename}", error, hint="remove it, or set OCI_BINPKG_CONFIG") from error
     except OSError as error:
-        raise LocalDiskError(f"{path} cannot be changed: {error.strerror}") from error
+        raise disk_refusal(f"{path} cannot be changed", error) from error
 
 
 def add_cache(path: str, name: str, values: Mapping[str, Any], patience: Patience | None = None) -> None:

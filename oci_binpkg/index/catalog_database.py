@@ -23,7 +23,7 @@ from typing import Final
 
 import msgspec
 
-from oci_binpkg.disk import NotRegularError, foreign_writers, open_regular, private_folder
+from oci_binpkg.disk import NotRegularError, disk_refusal, foreign_writers, open_regular, private_folder
 from oci_binpkg.errors import ContentError, LocalDiskError
 from oci_binpkg.file_lock import LockTimeoutError, Patience, locked
 from oci_binpkg.index.document import IndexDocument
@@ -163,8 +163,8 @@ def in_catalog(path: str) -> Iterator[None]:
             raise DamagedCatalogError(f"{path} is damaged: {error}", hint="it is made anew from the caches") from error
         raise _disk_error(error, path) from error
     except NotRegularError as error:
-        raise LocalDiskError(
-            f"{error.filename}: {error.strerror}", hint="remove it: the catalog is made anew from the caches"
+        raise disk_refusal(
+            f"{error.filename}", error, hint="remove it: the catalog is made anew from the caches"
         ) from error
     except OSError as error:
         kind = UnwritableCatalogError if error.errno in _NOT_OURS_TO_WRITE else LocalDiskError

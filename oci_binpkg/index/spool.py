@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
-from oci_binpkg.errors import LocalDiskError
+from oci_binpkg.disk import disk_refusal
 from oci_binpkg.model.content import Blob, Descriptor, Digest
 
 if TYPE_CHECKING:
@@ -122,4 +122,4 @@ def _mapped() -> Iterator[None]:
         yield
     except OSError as error:
         where = tempfile.tempdir or "temporary files"
-        raise LocalDiskError(f"{where}: {error.strerror or error}", hint=_HINT) from error
+        raise disk_refusal(where, error, hint=_HINT) from error

@@ -16,13 +16,14 @@ from oci_binpkg.disk import (
     NOT_REGULAR_HINT,
     FileTooLargeError,
     NotRegularError,
+    disk_refusal,
     make_folder,
     open_file,
     read_descriptor,
     remove_leftovers,
     replacing,
 )
-from oci_binpkg.errors import ContentError, LocalDiskError, NotFoundError
+from oci_binpkg.errors import ContentError, NotFoundError
 from oci_binpkg.file_lock import Patience, locked
 from oci_binpkg.model.content import Blob
 from oci_binpkg.objects.protocol import MAX_DOCUMENT_BYTES, Object, checked_path, chunks
@@ -177,8 +178,6 @@ def _mapped(action: str, path: str) -> Iterator[None]:
     try:
         yield
     except NotRegularError as error:
-        raise LocalDiskError(f"cannot {action} {path}: {error.strerror}", hint=NOT_REGULAR_HINT) from error
+        raise disk_refusal(f"cannot {action} {path}", error, hint=NOT_REGULAR_HINT) from error
     except OSError as error:
-        raise LocalDiskError(
-            f"cannot {action} {path}: {error.strerror or error}", hint=_HINTS.get(error.errno or 0, "")
-        ) from error
+        raise disk_refusal(f"cannot {action} {path}", error, hint=_HINTS.get(error.errno or 0, "")) from error

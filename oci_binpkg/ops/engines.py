@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, Literal
 
-from oci_binpkg.disk import read_regular
-from oci_binpkg.errors import EngineError, Hint, LocalDiskError, NotFoundError, Step, UsageError
+from oci_binpkg.disk import disk_refusal, read_regular
+from oci_binpkg.errors import EngineError, Hint, NotFoundError, Step, UsageError
 from oci_binpkg.model.arch import this_platform
 from oci_binpkg.model.content import OCI_INDEX, OCI_LAYER_ZSTD, Blob, Descriptor, Digest
 from oci_binpkg.model.image import Image
@@ -178,7 +178,7 @@ def _forward(target: BinaryIO, data: bytes | None) -> None:
             target.write(data)
             target.flush()
     except OSError as error:
-        raise LocalDiskError(f"cannot pass on the container's output: {error.strerror or error}") from error
+        raise disk_refusal("cannot pass on the container's output", error) from error
 
 
 def _default_network(engine: ContainerEngine) -> str | None:

@@ -22,8 +22,8 @@ from oci_binpkg.archive.binary_distribution import Distribution
 from oci_binpkg.archive.extract import Extracted, extract_layer
 from oci_binpkg.archive.received import Tee
 from oci_binpkg.cache.protocol import CacheEntry
-from oci_binpkg.disk import FileTooLargeError, NotRegularError, read_regular
-from oci_binpkg.errors import ContentError, InstallsError, LocalDiskError
+from oci_binpkg.disk import FileTooLargeError, NotRegularError, disk_refusal, read_regular
+from oci_binpkg.errors import ContentError, InstallsError
 from oci_binpkg.installs.install_manifest import MANIFEST, early_hashes, manifest_of, read_manifest
 from oci_binpkg.installs.transaction import ChangeableTree, Place
 from oci_binpkg.model.documents import check_values, parse_json
@@ -55,7 +55,7 @@ def check_spec_file(prefix: str, expected: SpecDocument) -> None:
     except (NotRegularError, FileTooLargeError) as error:
         raise ContentError(f"{what} {error.strerror}") from None
     except OSError as error:
-        raise LocalDiskError(f"{prefix}/{SPEC_FILE}: cannot be read: {error.strerror}") from error
+        raise disk_refusal(f"{prefix}/{SPEC_FILE}: cannot be read", error) from error
     if _is_same(data, expected, what):
         return
     found = parse_spec_document(parse_json(data, what, fold_case=False), what)
@@ -296,8 +296,8 @@ def _record(place: Place, data: bytes) -> None:
         # its folder is a real one, because the archive's own document was unpacked into it; the tree is synced as one
         os.replace(new, path)
     except OSError as error:
-        raise LocalDiskError(
-            f"{path}: cannot be written: {error.strerror}", hint="check the free space and the permissions there"
+        raise disk_refusal(
+            f"{path}: cannot be written", error, hint="check the free space and the permissions there"
         ) from error
 
 

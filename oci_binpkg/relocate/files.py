@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from mmap import ACCESS_READ, mmap
 from typing import IO, Final
 
-from oci_binpkg.errors import ContentError, LocalDiskError
+from oci_binpkg.disk import disk_refusal
+from oci_binpkg.errors import ContentError
 from oci_binpkg.relocate import ar, text
 from oci_binpkg.relocate.budget import Budget
 from oci_binpkg.relocate.edits import Edited, Findings, RelocationFinding
@@ -287,6 +288,6 @@ def _open(path: str, flags: int = os.O_RDWR) -> Iterator[int]:
             if mode is not None:
                 os.chmod(path, mode)
     except OSError as error:
-        raise LocalDiskError(
-            f"cannot relocate {path}: {error.strerror or error}", hint="check the free space and the permissions there"
+        raise disk_refusal(
+            f"cannot relocate {path}", error, hint="check the free space and the permissions there"
         ) from error

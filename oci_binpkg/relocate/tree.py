@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from oci_binpkg.errors import ContentError, LocalDiskError, RelocationError
+from oci_binpkg.disk import disk_refusal
+from oci_binpkg.errors import ContentError, RelocationError
 from oci_binpkg.relocate import ar, files, text
 from oci_binpkg.relocate.budget import Budget
 from oci_binpkg.relocate.edits import RelocationReport, Remark, StaleString, stale_error
@@ -177,8 +178,9 @@ class _Work:
             os.symlink(moved, temporary)  # of a tree that has no name of its own yet: it is synced as one
             os.replace(temporary, full)
         except OSError as error:
-            raise LocalDiskError(
-                f"cannot relocate the link {full}: {error.strerror or error}",
+            raise disk_refusal(
+                f"cannot relocate the link {full}",
+                error,
                 hint="check the free space and the permissions there",
             ) from error
         self.changed.add(path)
@@ -211,7 +213,7 @@ def _walk(directory: str) -> Iterator[tuple[str, os.stat_result]]:
             with os.scandir(os.path.join(directory, relative)) as found:
                 entries = [(os.path.join(relative, entry.name), entry.stat(follow_symlinks=False)) for entry in found]
         except OSError as error:
-            raise LocalDiskError(f"cannot read {error.filename or directory}: {error.strerror or error}") from error
+            raise disk_refusal(f"cannot read {error.filename or directory}", error) from error
         for path, status in entries:
             if path == METADATA:
                 continue

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from oci_binpkg.errors import Hint, KeyringError, LocalDiskError, Step
+from oci_binpkg.disk import disk_refusal
+from oci_binpkg.errors import Hint, KeyringError, Step
 
 _STATUS: Final = "[GNUPG:] "
 _FIXED: Final = ("--batch", "--no-tty", "--no-options", "--disable-dirmngr", "--no-auto-check-trustdb")
@@ -128,7 +129,7 @@ def workplace() -> tempfile.TemporaryDirectory[str]:
     try:
         return tempfile.TemporaryDirectory(prefix="oci-binpkg-verify-")
     except OSError as error:
-        raise LocalDiskError(f"no place for temporary files: {error.strerror or error}") from error
+        raise disk_refusal("no place for temporary files", error) from error
 
 
 def written(directory: str, name: str, data: bytes) -> str:
@@ -138,7 +139,7 @@ def written(directory: str, name: str, data: bytes) -> str:
         with open(path, "xb") as file:
             file.write(data)
     except OSError as error:
-        raise LocalDiskError(f"cannot write {path}: {error.strerror or error}") from error
+        raise disk_refusal(f"cannot write {path}", error) from error
     return path
 
 

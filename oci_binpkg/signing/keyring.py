@@ -18,13 +18,14 @@ from typing import Final, Protocol, Self
 from oci_binpkg.disk import (
     NotRegularError,
     disk_errors,
+    disk_refusal,
     foreign_writers,
     open_file,
     open_regular,
     private_folder,
     sync_tree,
 )
-from oci_binpkg.errors import ContentError, Hint, KeyringError, LocalDiskError, NotFoundError, Step, UsageError
+from oci_binpkg.errors import ContentError, Hint, KeyringError, NotFoundError, Step, UsageError
 from oci_binpkg.model.content import read_whole
 from oci_binpkg.signing.gpg import Gpg, Run, run_program, words
 
@@ -227,7 +228,7 @@ class Keyring:
                 f"{error.filename}: {error.strerror}", hint="remove it, then trust keys again"
             ) from error
         except OSError as error:
-            raise LocalDiskError(f"cannot create the keyring {self.home}: {error.strerror or error}") from error
+            raise disk_refusal(f"cannot create the keyring {self.home}", error) from error
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -275,7 +276,7 @@ def read_key_file(path: str) -> bytes:
         with open(path, "rb") if path.startswith("/dev/") else open_file(os.path.expanduser(path)) as file:
             return read_whole(file, MAX_KEY_BYTES + 1)
     except OSError as error:
-        raise LocalDiskError(f"{path}: {error.strerror}", hint=Hint(Step.NAME_KEY_FILE)) from None
+        raise disk_refusal(f"{path}", error, hint=Hint(Step.NAME_KEY_FILE)) from None
 
 
 def names_of(keys: Iterable[Key]) -> frozenset[str]:

@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from oci_binpkg.errors import KeyringError, LocalDiskError, SignatureError
+from oci_binpkg.disk import disk_refusal
+from oci_binpkg.errors import KeyringError, SignatureError
 from oci_binpkg.signing.armor import BINARY_CLASS, STRONG_HASHES, SignatureFacts, read_signature
 from oci_binpkg.signing.clearsign import UNSIGNED_HINT, check_text, split
 from oci_binpkg.signing.gpg import ProgramResult, Status, statuses, verifying, words, workplace, written
@@ -377,4 +378,4 @@ def _read(path: str, limit: int) -> bytes:
         with open(path, "rb") as file:
             return file.read(limit + 1)
     except OSError as error:
-        raise LocalDiskError(f"cannot read {path}: {error.strerror or error}") from error
+        raise disk_refusal(f"cannot read {path}", error) from error

@@ -21,6 +21,7 @@ from oci_binpkg.disk import (
     TEMPORARY,
     FileTooLargeError,
     NotRegularError,
+    disk_refusal,
     make_folder,
     open_file,
     read_descriptor,
@@ -424,6 +425,4 @@ def _mapped(action: str, path: str) -> Iterator[None]:
         wrong = ContentError if action == "read" else LocalDiskError
         raise wrong(f"cannot {action} {path}: {error.strerror}", hint="remove it, or name another layout") from error
     except OSError as error:
-        raise LocalDiskError(
-            f"cannot {action} {path}: {error.strerror or error}", hint=_HINTS.get(error.errno or 0, "")
-        ) from error
+        raise disk_refusal(f"cannot {action} {path}", error, hint=_HINTS.get(error.errno or 0, "")) from error

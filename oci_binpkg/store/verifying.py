@@ -10,7 +10,8 @@ import io
 from collections.abc import Generator
 from typing import BinaryIO, Never
 
-from oci_binpkg.errors import DamagedError, LocalDiskError
+from oci_binpkg.disk import disk_refusal
+from oci_binpkg.errors import DamagedError
 from oci_binpkg.model.content import Blob, Descriptor
 
 _CHUNK = 1024 * 1024
@@ -80,9 +81,7 @@ class VerifyingReader(io.BufferedIOBase, BinaryIO):
         try:
             return self._source.read(size)
         except OSError as error:
-            raise LocalDiskError(
-                f"{self._where}: cannot read {self._descriptor.digest}: {error.strerror or error}"
-            ) from error
+            raise disk_refusal(f"{self._where}: cannot read {self._descriptor.digest}", error) from error
 
     def _finish(self) -> None:
         if self._take(1):
@@ -112,4 +111,4 @@ def verified_chunks(blob: Blob, where: str) -> Generator[bytes, None, None]:
                 yield chunk
     except OSError as error:
         name = f" ({error.filename})" if error.filename else ""
-        raise LocalDiskError(f"cannot open {blob.descriptor.digest}{name}: {error.strerror or error}") from error
+        raise disk_refusal(f"cannot open {blob.descriptor.digest}{name}", error) from error

@@ -23,7 +23,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
-from oci_binpkg.disk import FileTooLargeError, NotRegularError, make_folder, open_file, read_descriptor, replace_file
+from oci_binpkg.disk import (
+    FileTooLargeError,
+    NotRegularError,
+    disk_refusal,
+    make_folder,
+    open_file,
+    read_descriptor,
+    replace_file,
+)
 from oci_binpkg.errors import AuthError, LocalDiskError, UsageError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.file_lock import Patience, locked
@@ -67,9 +75,9 @@ def read_auth_file(path: str) -> AuthFile:
     except FileNotFoundError:
         return AuthFile(path)
     except (NotRegularError, FileTooLargeError) as error:
-        raise LocalDiskError(f"{path}: {error.strerror}", hint=_ELSEWHERE) from error
+        raise disk_refusal(f"{path}", error, hint=_ELSEWHERE) from error
     except OSError as error:
-        raise LocalDiskError(f"{path}: {error.strerror}") from error
+        raise disk_refusal(f"{path}", error) from error
     try:
         document = json.loads(data or b"{}")
     except (ValueError, RecursionError):
@@ -97,9 +105,9 @@ def change_auth_file(path: str, change: Callable[[dict[str, Any]], None], patien
             change(document)
             replace_file(target, _encoded(document), mode=_SECRET_MODE)
     except NotRegularError as error:
-        raise LocalDiskError(f"{error.filename}: {error.strerror}", hint=_ELSEWHERE) from error
+        raise disk_refusal(f"{error.filename}", error, hint=_ELSEWHERE) from error
     except OSError as error:
-        raise LocalDiskError(f"{path} cannot be written: {error.strerror}") from error
+        raise disk_refusal(f"{path} cannot be written", error) from error
 
 
 def _encoded(document: dict[str, Any]) -> bytes:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final, Protocol, Self
 
-from oci_binpkg.errors import ContentError, LocalDiskError
+from oci_binpkg.disk import disk_refusal
+from oci_binpkg.errors import ContentError
 from oci_binpkg.model.content import Blob, Growing
 
 
@@ -93,7 +94,7 @@ class _UploadBody:
                 if stream.read(1):
                     raise ContentError(f"{digest}: the source is longer than its promised size")
         except OSError as error:
-            raise LocalDiskError(f"{digest} cannot be read while it is sent: {error.strerror or error}") from error
+            raise disk_refusal(f"{digest} cannot be read while it is sent", error) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ class _GrowingBody:
                     self.go_on()
                     yield chunk
         except OSError as error:
-            raise LocalDiskError(f"a layer cannot be read while it is sent: {error.strerror or error}") from error
+            raise disk_refusal("a layer cannot be read while it is sent", error) from error
 
 
 def streamed(
