@@ -311,6 +311,7 @@ class CacheOpener:
             self.observer,
             self.patience,
             backoff,
+            self._cancel.check,
         )
 
 

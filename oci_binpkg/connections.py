@@ -73,7 +73,7 @@ class Connections:
             from oci_binpkg.objects.directory import FileObjects
 
             waiting = patience(self._settings.lock_timeout, self._observer, self._time)
-            return FileObjects(unquote(parts.path), time=self._time, patience=waiting)
+            return FileObjects(unquote(parts.path), time=self._time, patience=waiting, go_on=self._cancel.check)
         if parts.scheme == "s3":
             from oci_binpkg.objects.s3 import open_s3
 

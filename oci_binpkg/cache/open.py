@@ -181,7 +181,7 @@ class Opener:
 
     `registry` connects to a repository; `speaks_plain_http` asks a loopback host. `objects` opens the files of a
     mirror. `pause(round)` waits after a round of an index merge that other writers interfered with. `patience` is how
-    long locks are waited for, `backoff` how many rounds there are.
+    long locks are waited for, `backoff` how many rounds there are. `go_on` raises when the caller has cancelled.
     """
 
     registry: Callable[[Repository], Store]
@@ -191,6 +191,7 @@ class Opener:
     observer: Observer = ignore
     patience: Patience | None = None
     backoff: Backoff = USUAL
+    go_on: Callable[[], None] = lambda: None
 
     def store(self, location: Location, trust: Trust) -> Store:
         """Open the store at a location to read images. Raises `UsageError` for a mirror, which keeps none."""
@@ -263,7 +264,7 @@ class Opener:
         if location.repository is None:
             from oci_binpkg.store.layout import LayoutStore
 
-            return LayoutStore(location.path, patience=self.patience)
+            return LayoutStore(location.path, patience=self.patience, go_on=self.go_on)
         repository = location.repository
         if repository.scheme == "https" and is_loopback(repository.host) and self.speaks_plain_http(repository.host):
             repository = Repository("http", repository.host, repository.name)

@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import BinaryIO, Final
@@ -49,11 +49,19 @@ class FileObjects:
     beside the object, so that of several writers on one machine (or one file system with locks) none is lost. The
     version of a file is the digest of its bytes. Hidden files are not objects. The first write into a folder also
     removes what writers that were killed have left there. A conditional write waits
-    for others with `patience`.
+    for others with `patience`. `go_on` is called before a file is opened, and raises when the caller has cancelled.
     """
 
-    def __init__(self, root: str, *, time: Time = SYSTEM_TIME, patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        root: str,
+        *,
+        time: Time = SYSTEM_TIME,
+        patience: Patience | None = None,
+        go_on: Callable[[], None] = lambda: None,
+    ) -> None:
         self._root = os.path.abspath(root)
+        self._go_on = go_on
         self._time = time
         self._patience = patience
         self._swept: set[str] = set()
@@ -78,6 +86,7 @@ class FileObjects:
     @contextmanager
     def open(self, path: str) -> Iterator[BinaryIO]:
         """Open a file. Raises `NotFoundError`, `LocalDiskError`."""
+        self._go_on()
         full = self._path(path)
         with _mapped("open", full), self._present(path):
             try:

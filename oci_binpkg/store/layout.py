@@ -66,7 +66,8 @@ class LayoutStore:
     `flock` of `index.json.lock`. Members, entries and annotations of `index.json` that we do not know stay as they are.
     Manifests that were put but not tagged are content like any other; `index.json` does not list them. The first write
     also removes what writers that were killed have left. Readers take no lock and need no right to write; a writer
-    waits for others with `patience`.
+    waits for others with `patience`. `go_on` is called before a blob is opened, and raises when the caller has
+    cancelled.
     """
 
     def __init__(
@@ -75,8 +76,10 @@ class LayoutStore:
         *,
         time: Time = SYSTEM_TIME,
         patience: Patience | None = None,
+        go_on: Callable[[], None] = lambda: None,
     ) -> None:
         self._path = os.path.abspath(path)
+        self._go_on = go_on
         self._name = f"oci-layout:{path}"
         self._time = time
         self._patience = patience
@@ -112,6 +115,7 @@ class LayoutStore:
     @contextmanager
     def open(self, descriptor: Descriptor) -> Iterator[BinaryIO]:
         """Open a blob, verified. Raises `NotFoundError`, `LocalDiskError`; `ContentError` for anything but a file."""
+        self._go_on()
         path = self._blob_path(descriptor.digest)
         with VerifyingReader(self._open_blob(path, descriptor.digest), descriptor, path) as reader:
             yield reader

@@ -12,6 +12,8 @@ from oci_binpkg.cancel import Cancel, CancelledError
 from oci_binpkg.client import Client
 from oci_binpkg.config.settings import load_settings
 from oci_binpkg.events import BytesPacked, BytesSent, PackageFinished, Retrying
+from oci_binpkg.objects.directory import FileObjects
+from oci_binpkg.store.layout import LayoutStore
 from tests.support.fake_registry import Answer, FakeRegistry
 from tests.support.spack_trees import Sketch, spack_tree
 
@@ -186,3 +188,25 @@ def test_an_operation_of_its_own_is_cancelled_by_its_client_and_not_the_other_wa
 
 def test_failures_of_packages_are_no_cancellation():
     assert not issubclass(CancelledError, Exception)
+
+
+@pytest.mark.parametrize("place", ["oci-layout:{}/cache", "file://{}/mirror"])
+def test_reading_a_folder_is_stopped_between_two_packages(settings, tmp_path, place, monkeypatch):
+    """Nothing there reports an event: many packages are read, one by one."""
+    sketches = [Sketch(f"part{number}", files={"data": b"x"}) for number in range(60)]
+    tree, cache = spack_tree(tmp_path / "opt", sketches).root, place.format(tmp_path)
+    Client(config=settings).push(cache, tree, unsigned=True, update_index=True)
+    cancel, opened = Cancel(), []
+    kind = LayoutStore if cache.startswith("oci-layout") else FileObjects
+    original = kind.open
+
+    def open_and_count(self, what):
+        opened.append(what)
+        if len(opened) == 10:
+            cancel.cancel()
+        return original(self, what)
+
+    monkeypatch.setattr(kind, "open", open_and_count)
+    with pytest.raises(CancelledError):
+        Client(config=settings, cancel=cancel).index_rebuild(cache, check_signature=False)
+    assert len(opened) < 60
