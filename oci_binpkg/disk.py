@@ -456,11 +456,6 @@ def foreign_writers(path: str, user: int) -> str:
     return ""
 
 
-def is_open_to_others(status: os.stat_result) -> bool:
-    """Return whether the group or everybody has any right to a file."""
-    return bool(status.st_mode & _OTHERS)
-
-
 # paths below a root
 
 
@@ -521,10 +516,6 @@ class PrefixPath:
     def name(self) -> str:
         """The last component."""
         return self.parts[-1]
-
-    def contains(self, other: PrefixPath) -> bool:
-        """Return whether another path is this one or lies below it."""
-        return self.root == other.root and other.parts[: len(self.parts)] == self.parts
 
     @contextmanager
     def parent(self, *, create: bool = False) -> Iterator[int]:

@@ -21,7 +21,7 @@ from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.cache.protocol import CacheEntry
 from oci_binpkg.index.document import index_of
 from oci_binpkg.installs.spack import SpackInstalls
-from oci_binpkg.model.content import OCI_LAYER_GZIP, Blob, Descriptor, Digest, Platform
+from oci_binpkg.model.content import OCI_LAYER_GZIP, Descriptor, Digest, Platform
 from oci_binpkg.model.image import Layer, PackageLayer, PackageSpec, compose
 from oci_binpkg.model.reference import PackageKey, Repository
 from oci_binpkg.model.spec_document import parse_spec_document
@@ -30,6 +30,7 @@ from oci_binpkg.store.copy import copy
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.transport.client import RegistryHttpClient
+from tests.support.blobs import file_blob
 from tests.support.command_line import Ended, binpkg, unmeasured_environment
 from tests.support.examples import nightly
 from tests.support.real.debian_packages import Corpus
@@ -165,7 +166,7 @@ def fill_from_mirror(mirror: Path, store: LayoutStore) -> None:
         document = parse_spec_document(text, path.name)
         root = document.root
         descriptor = Descriptor(OCI_LAYER_GZIP, Digest("sha256", archive.name), archive.stat().st_size)
-        layer = Layer(Blob.from_file(str(archive), descriptor), Digest.of(gzip.decompress(archive.read_bytes())))
+        layer = Layer(file_blob(str(archive), descriptor), Digest.of(gzip.decompress(archive.read_bytes())))
         image = compose(
             [PackageLayer(root.name, root.version, root.hash, layer)],
             Platform("linux", "amd64"),

@@ -33,11 +33,11 @@ from kills import (
 )
 
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.index.document import open_index
 from oci_binpkg.model.content import Blob
 from oci_binpkg.store.layout import LayoutStore
 from tests.support.catalog_indices import hash_of, index, node
 from tests.support.examples import nightly
+from tests.support.opened_index import open_index
 from tests.support.real.registry import RealRegistry
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]

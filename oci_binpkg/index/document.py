@@ -184,12 +184,6 @@ def index_of(packages: Iterable[tuple[Spec, SpecGraph]]) -> IndexDocument:
     return IndexDocument(version, records)
 
 
-def open_index(data: bytes, what: str) -> IndexDocument:
-    """Open an index from bytes, as `read_index` does."""
-    text = Spool.of(data)
-    return replace(read_index(text, what), digest=text.digest)
-
-
 def read_index(text: Spool, what: str, notice: Notice = refuse) -> IndexDocument:
     """Take an index apart into its records, which stay where they are until they are asked for.
 

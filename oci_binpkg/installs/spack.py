@@ -185,26 +185,6 @@ class SpackInstalls:
         with self._prefix_lock.exclusive(prefix_lock_offset(spec.hash), 1):
             yield
 
-    def add(self, spec: Spec, graph: SpecGraph, *, prefix: str, explicit: bool, installation_time: float) -> None:
-        """Record a package whose prefix is in place. Raises `InstallsError`, `LocalDiskError`."""
-        self.add_all([Addition(spec, graph, prefix, explicit, installation_time)])
-
-    def add_all(self, additions: Sequence[Addition]) -> None:
-        """Record several packages in one change of the database, dependencies first."""
-        with self.changing() as change:
-            for each in additions:
-                change.add(each)
-
-    def reload(self) -> None:
-        """Read the database again: other processes may have changed it. Raises `InstallsError`."""
-        self._version = None
-        self._take(self._read())
-
-    def remove(self, package_hash: str) -> None:
-        """Forget a package. Raises `InstallsError`, `LocalDiskError`."""
-        with self.changing() as change:
-            change.remove(package_hash)
-
     @contextmanager
     def changing(self) -> Iterator[DatabaseChange]:
         """Hold the lock of the database, for decisions about what it says; what was changed is written at the end.
@@ -307,10 +287,6 @@ class DatabaseChange:
             prefix_for=self._installs.prefix_for,
             elsewhere=self._elsewhere,
         )
-
-    def add(self, addition: Addition) -> None:
-        """Record a package whose prefix is in place, and the nodes below it."""
-        self.enter(addition, self.with_added(addition))
 
     def announce(self, verification: Verification) -> None:
         """Write down what was verified of a package before it takes the place of another.

@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final
 
 from oci_binpkg.errors import ContentError
@@ -18,7 +18,6 @@ from oci_binpkg.errors import ContentError
 OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
 OCI_CONFIG: Final = "application/vnd.oci.image.config.v1+json"
-OCI_LAYER_TAR: Final = "application/vnd.oci.image.layer.v1.tar"
 OCI_LAYER_GZIP: Final = "application/vnd.oci.image.layer.v1.tar+gzip"
 OCI_LAYER_ZSTD: Final = "application/vnd.oci.image.layer.v1.tar+zstd"
 OCI_EMPTY: Final = "application/vnd.oci.empty.v1+json"
@@ -33,7 +32,6 @@ IMAGE_MANIFEST_TYPES: Final = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 INDEX_TYPES: Final = frozenset({OCI_INDEX, DOCKER_LIST})
 MANIFEST_TYPES: Final = IMAGE_MANIFEST_TYPES | INDEX_TYPES
 
-MAX_SIZE: Final = 2**53
 _CHUNK: Final = 256 * 1024
 _HEX_LENGTH: Final = {"sha256": 64, "sha512": 128}
 _HEX: Final = re.compile(r"[0-9a-f]+", re.ASCII)
@@ -159,15 +157,6 @@ class Blob:
     def from_bytes(cls, data: bytes, media_type: str = OCTET_STREAM) -> Blob:
         """Wrap bytes in memory."""
         return cls(Descriptor(media_type, Digest.of(data), len(data)), lambda: io.BytesIO(data))
-
-    @classmethod
-    def from_file(cls, path: str, descriptor: Descriptor) -> Blob:
-        """Wrap a file whose descriptor is already known."""
-        return cls(descriptor, lambda: open(path, "rb"))
-
-    def with_origin(self, origin: str) -> Blob:
-        """Return the same blob, known to be in the repository `origin`."""
-        return replace(self, origin=origin)
 
     def read(self, limit: int = 64 * 1024 * 1024) -> bytes:
         """Read a small blob whole. Raises `ContentError` above `limit` bytes or if size or digest do not match."""

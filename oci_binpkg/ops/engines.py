@@ -47,20 +47,6 @@ class ContainerEngine:
         return f"{self.kind} at {self.address}"
 
 
-def socket_candidates(kind: Kind, *, host: str = "", runtime_dir: str = "") -> tuple[str, ...]:
-    """Return where an engine may listen, best first: what `host` names, the user's own socket, the system's.
-
-    `host` is `DOCKER_HOST` or `CONTAINER_HOST` (`unix:///path`, `tcp://host:port`), `runtime_dir` is `XDG_RUNTIME_DIR`.
-    """
-    if host:
-        return (host,)
-    if kind == "docker":
-        system, own = "/var/run/docker.sock", "docker.sock"
-    else:
-        system, own = "/run/podman/podman.sock", "podman/podman.sock"
-    return tuple(f"unix://{path}" for path in ([f"{runtime_dir}/{own}"] if runtime_dir else []) + [system])
-
-
 def connect(kind: Kind, candidates: Sequence[str], *, timeout: float = DEFAULT_TIMEOUT) -> ContainerEngine:
     """Connect to the first of `candidates` (`unix:///path`, a path, or `tcp://host:port`) where something listens.
 

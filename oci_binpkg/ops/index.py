@@ -57,21 +57,6 @@ Indices = Mapping[str, WritableCache]
 """A cache, opened once for each index to change: by the name of a view, "" for the index of all packages."""
 
 
-def update_index(cache: WritableCache, observer: Observer = ignore) -> IndexReport:
-    """Enter the packages that the index lacks. Only those are read; what it names already is not."""
-    (report,) = update_indices(cache, {"": cache}, observer=observer)
-    return report
-
-
-def rebuild_index(cache: WritableCache, observer: Observer = ignore) -> IndexReport:
-    """Read every package and write the index anew; absent and damaged packages are left out and reported.
-
-    Raises `ContentError`, and leaves the index as it is, if no package is left.
-    """
-    (report,) = rebuild_indices(cache, {"": cache}, observer=observer)
-    return report
-
-
 def update_indices(
     whole: ReadableCache, indices: Indices, queries: Sequence[Query] = (), observer: Observer = ignore
 ) -> list[IndexReport]:

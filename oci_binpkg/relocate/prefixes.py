@@ -146,10 +146,6 @@ class PrefixSet:
             yield at, prefix
             at = path_end(text, at + len(prefix))
 
-    def mentioned_in(self, text: bytes) -> bool:
-        """Return whether `text` mentions one of the prefixes."""
-        return self.stands_in(text) and next(self.mentions(text), None) is not None
-
     def is_target(self, link: str) -> bool:
         """Return whether the target of a symbolic link begins with one of the prefixes (as Spack looks at links)."""
         return self.longest_of(_bytes(link)) is not None

@@ -181,11 +181,6 @@ class Keyring:
         with self._changing():
             self._gpg.checked("--yes", "--delete-keys", wanted, task=f"remove the key {wanted}")
 
-    def export(self, fingerprint: str) -> bytes:
-        """Return a trusted key, armored, as it is published. Raises `NotFoundError`."""
-        wanted = self._known(fingerprint)
-        return self._gpg.checked("--armor", "--export", wanted, task=f"export the key {wanted}")
-
     def export_signer(self, key: str) -> bytes:
         """Return the public half of a key that signs, armored; `key` as in signing.
 

@@ -188,11 +188,6 @@ _REASONS: Final[Mapping[str, tuple[str, str]]] = {
 """Status lines that name the reason, the plainest first."""
 
 
-def verify_clearsigned(data: bytes, what: str, keyring: Trusted) -> bytes:
-    """Return the text of a clear-signed document, exactly as gpg checked it. Raises as `read_clearsigned`."""
-    return read_clearsigned(data, what, keyring)[0]
-
-
 def read_clearsigned(
     data: bytes, what: str, keyring: Trusted, *, known: Callable[[Signed], bool] = _never
 ) -> tuple[bytes, Signed]:
@@ -258,7 +253,7 @@ def verify_any(
 
 
 def sign_clear(data: bytes, key: str, keyring: Keyring, *, statement: Statement = NOTHING_SAID) -> bytes:
-    """Return a text clear-signed, in the form that Spack and `verify_clearsigned` read. A last line end is added.
+    """Return a text clear-signed, in the form that Spack and `read_clearsigned` read. A last line end is added.
 
     `key` is a fingerprint or part of a user id; the signature covers `statement`, too. Raises `SignatureError` for text
     that this form cannot hold faithfully, `KeyringError` if there is no such secret key or its passphrase is not given.

@@ -15,7 +15,6 @@ from typing import Final
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from oci_binpkg.cache.oci import OciCache
-from oci_binpkg.index.document import open_index
 from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Blob
 from oci_binpkg.model.manifest import Manifest
 from oci_binpkg.model.reference import INDEX_TAG, PackageKey, Repository
@@ -23,6 +22,7 @@ from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.transport.client import RegistryHttpClient
 from tests.support.mirrors import made_up, patient
+from tests.support.opened_index import open_index
 from tests.support.real.registry import RealRegistry
 
 EDGES: Final = 7

@@ -154,7 +154,7 @@ def load_json(path: str) -> Seconds:
 
 def parse_and_write(path: str, target: str) -> Seconds:
     """Parse an index and write it."""
-    from oci_binpkg.index.document import open_index
+    from tests.support.opened_index import open_index
 
     data = Path(path).read_bytes()
     return {"parse and write": clock(lambda: Path(target).write_bytes(open_index(data, "index").to_bytes()))}

@@ -21,7 +21,6 @@ from oci_binpkg.archive.extract import extract_layer
 from oci_binpkg.cache.mirror_manifest import parse_mirror_manifest
 from oci_binpkg.errors import ContentError, InstallsError
 from oci_binpkg.index.catalog_database import read_rows
-from oci_binpkg.index.document import open_index
 from oci_binpkg.installs.database import parse_database
 from oci_binpkg.model.manifest import parse_config, parse_manifest
 from oci_binpkg.model.spec_document import parse_spec_document
@@ -36,6 +35,7 @@ from tests.support import elf_files as elf
 from tests.support import hostile_archives as tars
 from tests.support import macho_files as macho
 from tests.support.golden import GOLDEN
+from tests.support.opened_index import open_index
 
 OLD = "/opt/old/tree"
 MAPPINGS = [

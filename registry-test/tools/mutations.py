@@ -308,7 +308,7 @@ MUTATIONS = (
     Mutation(
         "cost: the lines of a head have one deadline",
         "oci_binpkg/transport/framing.py",
-        "self._frame_ends = None if allowed is None else self._clock() + allowed",
+        "self._frame_ends = None if allowed is None else self._time.clock() + allowed",
         "self._frame_ends = None",
         "deadline",
         "tests/unit/transport/test_framing.py",

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from oci_binpkg.errors import BinpkgError
 from oci_binpkg.index import catalog_search
 from oci_binpkg.index.catalog import Catalog
-from oci_binpkg.index.document import open_index
 from oci_binpkg.index.search import IndexSearch
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.query import Query, one, select
 from oci_binpkg.model.spec import Spec
 from tests.support.catalog_indices import hash_of, node
 from tests.support.examples import examples
+from tests.support.opened_index import open_index
 
 NAMES = ["app", "lib", "llvm", "mpich"]
 VERSIONS = ["1.2", "1.2.1", "2.0"]

@@ -8,8 +8,9 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from oci_binpkg.index.document import IndexDocument, open_index
+from oci_binpkg.index.document import IndexDocument
 from oci_binpkg.model.content import Digest
+from tests.support.opened_index import open_index
 
 
 def hash_of(name: str) -> str:

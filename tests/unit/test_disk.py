@@ -452,12 +452,3 @@ def test_two_names_are_exchanged(tmp_path: Path) -> None:
     finally:
         os.close(directory)
     assert os.listdir(tmp_path / "one") == ["two"]
-
-
-def test_containment_is_by_components(tmp_path: Path) -> None:
-    root = Root.of(str(tmp_path))
-    outer, inner, near = (root.below(f"{tmp_path}/{text}") for text in ("a/b", "a/b/c", "a/bc"))
-    assert outer.contains(inner)
-    assert outer.contains(outer)
-    assert not outer.contains(near)
-    assert not inner.contains(outer)

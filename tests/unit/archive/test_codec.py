@@ -18,8 +18,9 @@ import zstandard
 
 from oci_binpkg.archive.codec import BLOCK, Codec, decompressor
 from oci_binpkg.errors import ContentError, UsageError
-from oci_binpkg.model.content import DOCKER_LAYER_GZIP, OCI_LAYER_GZIP, OCI_LAYER_TAR, OCI_LAYER_ZSTD
+from oci_binpkg.model.content import DOCKER_LAYER_GZIP, OCI_LAYER_GZIP, OCI_LAYER_ZSTD
 from tests.support import golden
+from tests.support.blobs import OCI_LAYER_TAR
 
 SAMPLES = ("gzip:1", "gzip:2", "gzip:3", "gzip:6", "gzip:9", "zstd:1", "zstd:5")
 

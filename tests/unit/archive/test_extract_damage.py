@@ -18,7 +18,8 @@ import zstandard
 from oci_binpkg.archive.extract import extract_layer
 from oci_binpkg.archive.tar_input import Limits
 from oci_binpkg.errors import ContentError
-from oci_binpkg.model.content import DOCKER_LAYER_GZIP, OCI_LAYER_GZIP, OCI_LAYER_TAR, OCI_LAYER_ZSTD, Digest
+from oci_binpkg.model.content import DOCKER_LAYER_GZIP, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, Digest
+from tests.support.blobs import OCI_LAYER_TAR
 from tests.support.hostile_archives import (
     END,
     GNU,

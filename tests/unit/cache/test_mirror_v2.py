@@ -18,8 +18,8 @@ from oci_binpkg.model.image import known_diff_id
 from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.objects.directory import FileObjects
 from oci_binpkg.signing.judge import BELIEVING, UNSIGNED
-from oci_binpkg.store.memory import MemoryStore
 from tests.support.golden import GOLDEN
+from tests.support.memory_store import MemoryStore
 from tests.support.mirrors import MirrorServer, layer_bytes
 
 GREET = PackageKey("greet", "2.0", "ycy3s262xlda5gbfvt67yi5tvhln2yrh")

@@ -18,7 +18,7 @@ from oci_binpkg.model.manifest import Manifest
 from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.spec_document import parse_spec_document
 from oci_binpkg.store.layout import LayoutStore
-from oci_binpkg.store.memory import MemoryStore
+from tests.support.memory_store import MemoryStore
 
 LAYOUT = Path(__file__).parents[3] / "fixtures" / "golden" / "oci-layout"
 GREET = PackageKey("greet", "2.0", "6fytamqgzio2shuhlaie55hiv2m2stdw")

@@ -13,8 +13,8 @@ from oci_binpkg.signing.judge import BELIEVING
 from oci_binpkg.store.copy import copy
 from oci_binpkg.store.images import read_image
 from oci_binpkg.store.layout import LayoutStore
-from oci_binpkg.store.memory import MemoryStore
 from tests.support.golden import GOLDEN
+from tests.support.memory_store import MemoryStore
 from tests.support.signers import Verifies
 from tests.support.stores import index_of, put_image, small_image
 

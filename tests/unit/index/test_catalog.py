@@ -13,14 +13,14 @@ from oci_binpkg.errors import ContentError, LocalDiskError, NotFoundError
 from oci_binpkg.index.catalog import Catalog
 from oci_binpkg.index.catalog_database import open_database, read_rows, writing
 from oci_binpkg.index.catalog_search import near_names, search
-from oci_binpkg.index.document import open_index
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.query import Query
 from oci_binpkg.objects.directory import FileObjects
 from oci_binpkg.store.layout import LayoutStore
-from oci_binpkg.store.memory import MemoryStore
 from tests.support.catalog_indices import hash_of, index, node
 from tests.support.golden import FIXTURES, LAYOUT
+from tests.support.memory_store import MemoryStore
+from tests.support.opened_index import open_index
 
 NEEDED = node("gcc-runtime", "12.2.0")
 PACKAGES = (

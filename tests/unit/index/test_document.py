@@ -7,10 +7,11 @@ import pytest
 
 from oci_binpkg.cli.hints import words
 from oci_binpkg.errors import ContentError
-from oci_binpkg.index.document import EMPTY, index_of, open_index, read_index
+from oci_binpkg.index.document import EMPTY, index_of, read_index
 from oci_binpkg.index.spool import Spool
 from oci_binpkg.model.spec import SpecGraph
 from oci_binpkg.model.spec_document import parse_spec_document
+from tests.support.opened_index import open_index
 
 GOLDEN = Path(__file__).parents[3] / "fixtures" / "golden"
 GREET_20 = "6fytamqgzio2shuhlaie55hiv2m2stdw"

@@ -10,8 +10,9 @@ import pytest
 from oci_binpkg.errors import InstallsError, LocalDiskError
 from oci_binpkg.installs.database import empty_document, encode_database, parse_database
 from oci_binpkg.installs.spack import SpackInstalls
+from oci_binpkg.installs.transaction import Addition
 from oci_binpkg.model.query import Query, one
-from oci_binpkg.model.spec import SpecGraph
+from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.model.spec_document import parse_spec_document, spec_document
 from tests.support.spack_trees import GOLDEN, GOLDEN_ROOT, Sketch, golden_tree, graph_of, spack_tree
 
@@ -21,6 +22,17 @@ SKETCHES = [
     Sketch("zlib", "1.3", files={"lib/libz.so": b"z"}, depends=[("gcc", ("build",)), ("cmake", ("build",))]),
     Sketch("app", "2.0", files={"bin/app": "#!/bin/sh\nexec {zlib}/bin/x\n", "lib": "-> {zlib}/lib"}, depends=["zlib"]),
 ]
+
+
+def add(installs: SpackInstalls, spec: Spec, graph: SpecGraph, **more: Any) -> None:
+    addition = Addition(spec, graph, **more)
+    with installs.changing() as change:
+        change.enter(addition, change.with_added(addition))
+
+
+def forget(installs: SpackInstalls, package_hash: str) -> None:
+    with installs.changing() as change:
+        change.remove(package_hash)
 
 
 def databases() -> list[Path]:
@@ -140,7 +152,7 @@ def test_unknown_members_are_tolerated_and_kept(tmp_path: Path) -> None:
     tree = spack_tree(tmp_path, SKETCHES)
     change(tmp_path, tree.hashes["zlib"], colour="blue")
     installs = tree.installs()
-    installs.remove(tree.hashes["app"])
+    forget(installs, tree.hashes["app"])
     document = json.loads((tmp_path / ".spack-db" / "index.json").read_text())
     assert document["database"]["installs"][tree.hashes["zlib"]]["colour"] == "blue"
 
@@ -261,9 +273,9 @@ def test_packages_are_added_as_spack_does(tmp_path: Path) -> None:
     assert prefix == f"{tmp_path}/linux-x86_64/zlib-1.3-{specs['zlib'].hash}"
     os.makedirs(prefix)
     with installs.locked(specs["zlib"]):
-        installs.add(specs["zlib"], graph, prefix=prefix, explicit=False, installation_time=5.0)
+        add(installs, specs["zlib"], graph, prefix=prefix, explicit=False, installation_time=5.0)
     assert counts(installs) == {"gcc": (False, False, 1), "cmake": (False, False, 1), "zlib": (True, False, 0)}
-    installs.add(specs["app"], graph, prefix=installs.prefix_for(specs["app"]), explicit=True, installation_time=6.0)
+    add(installs, specs["app"], graph, prefix=installs.prefix_for(specs["app"]), explicit=True, installation_time=6.0)
     assert counts(installs) == {
         "gcc": (False, False, 1),
         "cmake": (False, False, 1),
@@ -284,7 +296,7 @@ def test_adding_again_keeps_what_is_known(tmp_path: Path) -> None:
     installs = tree.installs()
     before = counts(installs)
     zlib = tree.spec("zlib")
-    installs.add(zlib, installs.graph, prefix=installs.prefix_for(zlib), explicit=False, installation_time=9.0)
+    add(installs, zlib, installs.graph, prefix=installs.prefix_for(zlib), explicit=False, installation_time=9.0)
     assert counts(installs) == before
 
 
@@ -292,27 +304,27 @@ def test_changes_of_other_processes_are_not_lost(tmp_path: Path) -> None:
     graph, specs = graph_of(SKETCHES)
     first = SpackInstalls(str(tmp_path), create=True)
     second = SpackInstalls(str(tmp_path), create=True)
-    first.add(specs["zlib"], graph, prefix="/a", explicit=True, installation_time=1.0)
-    second.add(specs["app"], graph, prefix="/b", explicit=True, installation_time=1.0)
+    add(first, specs["zlib"], graph, prefix="/a", explicit=True, installation_time=1.0)
+    add(second, specs["app"], graph, prefix="/b", explicit=True, installation_time=1.0)
     assert counts(SpackInstalls(str(tmp_path)))["zlib"] == (True, True, 1)
 
 
 def test_removal_keeps_what_others_need(tmp_path: Path) -> None:
     tree = spack_tree(tmp_path, SKETCHES)
     installs = tree.installs()
-    installs.remove(tree.hashes["zlib"])
+    forget(installs, tree.hashes["zlib"])
     assert counts(installs)["zlib"] == (False, True, 1)
-    installs.remove(tree.hashes["app"])
+    forget(installs, tree.hashes["app"])
     assert set(counts(installs)) == {"gcc", "cmake"}
     assert counts(installs)["cmake"] == (True, False, 0)
-    installs.remove("unknown")
+    forget(installs, "unknown")
 
 
 def test_upstream_packages_get_no_record(tmp_path: Path) -> None:
     spack_tree(tmp_path / "up", SKETCHES[:3])
     graph, specs = graph_of(SKETCHES)
     installs = SpackInstalls(str(tmp_path / "own"), create=True, upstreams=[str(tmp_path / "up")])
-    installs.add(specs["app"], graph, prefix="/x", explicit=True, installation_time=1.0)
+    add(installs, specs["app"], graph, prefix="/x", explicit=True, installation_time=1.0)
     assert [record.spec.name for record in SpackInstalls(str(tmp_path / "own")).records()] == ["app"]
     assert installs.graph.missing() == ()
 
@@ -320,7 +332,7 @@ def test_upstream_packages_get_no_record(tmp_path: Path) -> None:
 def test_old_packages_are_converted_for_a_new_tree(tmp_path: Path) -> None:
     graph, specs = graph_of([Sketch("zlib", compiler=("gcc", "12.2.0")), Sketch("app", depends=["zlib"])], form=3)
     installs = SpackInstalls(str(tmp_path), create=True)
-    installs.add(specs["app"], graph, prefix="/x", explicit=True, installation_time=1.0)
+    add(installs, specs["app"], graph, prefix="/x", explicit=True, installation_time=1.0)
     zlib, app = installs.graph[specs["zlib"].hash], installs.graph[specs["app"].hash]
     assert zlib.node["annotations"] == {"original_specfile_version": 3, "compiler": "gcc@=12.2.0"}
     assert "compiler" not in zlib.node
@@ -334,7 +346,7 @@ def test_old_packages_are_converted_for_a_tree_of_version_7(tmp_path: Path) -> N
     tree = spack_tree(tmp_path, [], version="7")
     graph, specs = graph_of([Sketch("zlib", compiler=("gcc", "12.2.0"))], form=3)
     installs = tree.installs()
-    installs.add(specs["zlib"], graph, prefix="/x", explicit=True, installation_time=1.0)
+    add(installs, specs["zlib"], graph, prefix="/x", explicit=True, installation_time=1.0)
     assert installs.graph[specs["zlib"].hash].node["compiler"] == {"name": "gcc", "version": "12.2.0"}
 
 
@@ -342,14 +354,14 @@ def test_new_packages_do_not_fit_an_old_tree(tmp_path: Path) -> None:
     tree = spack_tree(tmp_path, [], version="7")
     graph, specs = graph_of([Sketch("zlib")])
     with pytest.raises(InstallsError, match="has a spec of format 5; this tree holds format 4"):
-        tree.installs().add(specs["zlib"], graph, prefix="/x", explicit=True, installation_time=1.0)
+        add(tree.installs(), specs["zlib"], graph, prefix="/x", explicit=True, installation_time=1.0)
 
 
 def test_a_tree_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     installs = SpackInstalls(str(tmp_path / "file"), create=True)
     with pytest.raises(LocalDiskError, match="cannot be made"):
-        installs.remove("x")
+        forget(installs, "x")
 
 
 def test_git_versions_make_no_directories(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from oci_binpkg.model.content import (
     Platform,
     verify,
 )
+from tests.support.blobs import file_blob
 
 HEX = hashlib.sha256(b"").hexdigest()
 
@@ -102,8 +104,8 @@ def test_blobs_can_be_read_again_and_again(tmp_path: Path) -> None:
     assert blob.read() == blob.read() == b"data"
     assert blob.descriptor.media_type == OCTET_STREAM
     (tmp_path / "file").write_bytes(b"data")
-    assert Blob.from_file(str(tmp_path / "file"), blob.descriptor).read() == b"data"
-    moved = blob.with_origin("https://reg.example/apps")
+    assert file_blob(str(tmp_path / "file"), blob.descriptor).read() == b"data"
+    moved = replace(blob, origin="https://reg.example/apps")
     assert (moved.origin, moved.descriptor) == ("https://reg.example/apps", blob.descriptor)
 
 

@@ -16,8 +16,8 @@ from oci_binpkg.objects.directory import FileObjects
 from oci_binpkg.ops.unpack import MAX_BYTES, SPEC_FILE, check_spec_file
 from oci_binpkg.signing.judge import BELIEVING
 from oci_binpkg.store.layout import LayoutStore
-from oci_binpkg.store.memory import MemoryStore
 from tests.support.golden import GOLDEN
+from tests.support.memory_store import MemoryStore
 from tests.support.mirrors import file_mirror
 from tests.unit.ops.test_install import cache, installed, outcomes, pushed, target, tree
 

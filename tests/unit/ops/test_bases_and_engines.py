@@ -12,7 +12,7 @@ from oci_binpkg.model.image import Layer, PackageLayer, compose
 from oci_binpkg.model.manifest import Index
 from oci_binpkg.ops.engines import ContainerEngine, engine_name, load_image, run_image
 from oci_binpkg.store.images import BaseImages
-from oci_binpkg.store.memory import MemoryStore
+from tests.support.memory_store import MemoryStore
 
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
 

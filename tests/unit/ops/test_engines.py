@@ -22,7 +22,8 @@ import pytest
 from oci_binpkg.errors import ContentError, EngineError, LocalDiskError, UsageError
 from oci_binpkg.model.content import OCI_LAYER_ZSTD, Blob, Digest
 from oci_binpkg.model.image import Image, Layer
-from oci_binpkg.ops.engines import ContainerEngine, connect, has_image, load, run, socket_candidates
+from oci_binpkg.ops.engines import ContainerEngine, connect, has_image, load, run
+from tests.support.blobs import file_blob
 from tests.support.stores import image_of_layers, layer_of, small_image
 
 IMAGE = small_image()
@@ -115,16 +116,6 @@ def engine(server: Server) -> Iterator[ContainerEngine]:
 
 
 # finding an engine
-
-
-def test_candidates() -> None:
-    assert socket_candidates("docker", host="tcp://h:1", runtime_dir="/run/user/1") == ("tcp://h:1",)
-    assert socket_candidates("docker") == ("unix:///var/run/docker.sock",)
-    assert socket_candidates("docker", runtime_dir="/run/user/1")[0] == "unix:///run/user/1/docker.sock"
-    assert socket_candidates("podman", runtime_dir="/run/user/1") == (
-        "unix:///run/user/1/podman/podman.sock",
-        "unix:///run/podman/podman.sock",
-    )
 
 
 def test_connects_to_the_first_that_is_a_socket(server: Server, tmp_path: Path) -> None:
@@ -320,7 +311,7 @@ def test_layers_are_verified_on_their_way(engine: ContainerEngine, tmp_path: Pat
     wrong = Blob(layer.blob.descriptor, lambda: io.BytesIO(b"x" * layer.blob.descriptor.size))
     with pytest.raises(ContentError, match="has digest"):
         load(engine, Image(IMAGE.manifest, IMAGE.config, (Layer(wrong, layer.diff_id),)), "greet:1")
-    gone = Blob.from_file(str(tmp_path / "gone"), layer.blob.descriptor)
+    gone = file_blob(str(tmp_path / "gone"), layer.blob.descriptor)
     with pytest.raises(LocalDiskError, match="gone"):
         load(engine, Image(IMAGE.manifest, IMAGE.config, (Layer(gone, layer.diff_id),)), "greet:1")
 

@@ -15,7 +15,7 @@ from oci_binpkg.ops.find import find_cached, find_installed, show
 from oci_binpkg.ops.inspect import inspect_cache, inspect_image
 from oci_binpkg.store.copy import copy
 from oci_binpkg.store.layout import LayoutStore
-from oci_binpkg.store.memory import MemoryStore
+from tests.support.memory_store import MemoryStore
 from tests.support.spack_trees import Sketch, spack_tree
 
 LAYOUT = Path(__file__).parents[3] / "fixtures" / "golden" / "oci-layout"

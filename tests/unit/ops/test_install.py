@@ -45,9 +45,9 @@ from oci_binpkg.ops.upkeep import uninstall, verify_store
 from oci_binpkg.signing.statement import Signed
 from oci_binpkg.store.images import read_image
 from oci_binpkg.store.layout import LayoutStore
-from oci_binpkg.store.memory import MemoryStore
 from oci_binpkg.times import SYSTEM_TIME, Time
 from tests.support.golden import GOLDEN
+from tests.support.memory_store import MemoryStore
 from tests.support.signers import Verifies
 from tests.support.spack_trees import Sketch, spack_tree
 

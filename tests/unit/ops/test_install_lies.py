@@ -11,7 +11,7 @@ from oci_binpkg.model.content import Blob
 from oci_binpkg.model.manifest import parse_manifest
 from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.store.layout import LayoutStore
-from oci_binpkg.store.memory import MemoryStore
+from tests.support.memory_store import MemoryStore
 from tests.unit.ops.test_install import cache, installed, outcomes, pushed, target, tree
 
 __all__ = ["cache", "tree"]

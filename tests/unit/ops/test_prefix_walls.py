@@ -23,8 +23,8 @@ from oci_binpkg.ops.push import PushOptions, push
 from oci_binpkg.ops.selection import select
 from oci_binpkg.ops.sources import Sources
 from oci_binpkg.ops.upkeep import uninstall, verify_store
-from oci_binpkg.store.memory import MemoryStore
 from oci_binpkg.times import Time
+from tests.support.memory_store import MemoryStore
 from tests.support.spack_trees import Sketch, Tree, graph_of, spack_tree
 
 SKETCHES = [

@@ -15,8 +15,8 @@ from oci_binpkg.ops.push import PushOptions, plan, push, push_image
 from oci_binpkg.ops.push_report import PushOutcome
 from oci_binpkg.ops.selection import Only, select
 from oci_binpkg.store.images import read_image
-from oci_binpkg.store.memory import MemoryStore
 from oci_binpkg.times import Time
+from tests.support.memory_store import MemoryStore
 from tests.support.packing import TextPacker
 from tests.support.spack_trees import Sketch, spack_tree
 

@@ -12,7 +12,7 @@ from oci_binpkg.errors import SignatureError
 from oci_binpkg.events import PackageStarted, Warned
 from oci_binpkg.installs.spack import SpackInstalls
 from oci_binpkg.signing.statement import Signed
-from oci_binpkg.store.memory import MemoryStore
+from tests.support.memory_store import MemoryStore
 from tests.support.signers import Verifies
 from tests.support.spack_trees import Sketch, spack_tree
 from tests.unit.ops.test_install import SKETCHES, cache, installed, outcomes, pushed, target, tree

@@ -25,8 +25,8 @@ from oci_binpkg.ops.selection import select
 from oci_binpkg.ops.sources import Sources
 from oci_binpkg.ops.upkeep import uninstall
 from oci_binpkg.store.layout import LayoutStore
-from oci_binpkg.store.memory import MemoryStore
 from oci_binpkg.times import Time
+from tests.support.memory_store import MemoryStore
 from tests.support.spack_trees import Sketch, Tree, spack_tree
 
 SKETCHES = [

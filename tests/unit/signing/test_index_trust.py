@@ -21,9 +21,9 @@ from oci_binpkg.signing.index_trust import IndexSignature, IndexTrust
 from oci_binpkg.signing.keyring import Keyring
 from oci_binpkg.signing.sign import KeySigner
 from oci_binpkg.store.layout import LayoutStore
-from oci_binpkg.store.memory import MemoryStore
 from oci_binpkg.store.referrers import signatures
 from tests.support.gpg_keys import Keys, gpg_keys
+from tests.support.memory_store import MemoryStore
 from tests.support.mirrors import file_mirror, index_for, made_up, patient
 from tests.support.signers import Signs
 

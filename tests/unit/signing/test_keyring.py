@@ -86,15 +86,6 @@ def test_a_key_that_is_not_trusted_any_more_is_gone(keyring, gpg_keys):
         keyring.untrust(gpg_keys.good)
 
 
-def test_a_key_is_exported_as_it_is_published(keyring, gpg_keys, tmp_path):
-    keyring.trust(gpg_keys.home.public(gpg_keys.good))
-    data = keyring.export(" ".join([gpg_keys.good[:20], gpg_keys.good[20:]]))
-    assert data.startswith(b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n")
-    assert Keyring(os.fspath(tmp_path / "other")).trust(data) == (gpg_keys.good,)
-    with pytest.raises(NotFoundError):
-        keyring.export(gpg_keys.other)
-
-
 def test_the_public_half_of_a_signing_key_is_exported_from_the_users_keyring(keyring, gpg_keys, monkeypatch):
     monkeypatch.setenv("GNUPGHOME", gpg_keys.home.path)
     data = keyring.export_signer("good@example.org")

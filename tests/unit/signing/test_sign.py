@@ -17,10 +17,10 @@ from oci_binpkg.signing.clearsign import split
 from oci_binpkg.signing.gpg import ProgramResult, run_program
 from oci_binpkg.signing.keyring import Keyring
 from oci_binpkg.signing.sign import (
+    read_clearsigned,
     sign_clear,
     sign_detached,
     verify_any,
-    verify_clearsigned,
     verify_detached,
 )
 from tests.support.golden import GOLDEN
@@ -36,6 +36,10 @@ SPACKS_READER = re.compile(
     r"^-----BEGIN PGP SIGNED MESSAGE-----\s+Hash:\s+[^\s]+\s+(.+)-----BEGIN PGP SIGNATURE-----",
     re.MULTILINE | re.DOTALL,
 )
+
+
+def verify_clearsigned(data, what, keyring):
+    return read_clearsigned(data, what, keyring)[0]
 
 
 @pytest.fixture(scope="module")

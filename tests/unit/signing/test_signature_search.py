@@ -16,9 +16,9 @@ from oci_binpkg.signing.armor import read_signature
 from oci_binpkg.signing.gpg import ProgramResult, run_program
 from oci_binpkg.signing.keyring import Keyring
 from oci_binpkg.signing.sign import verify_any
-from oci_binpkg.store.memory import MemoryStore
 from oci_binpkg.store.referrers import SIGNATURE_ARTIFACT, attach, attach_signature, iter_signatures, signatures
 from tests.support.gpg_keys import Keys, gpg_keys
+from tests.support.memory_store import MemoryStore
 from tests.support.stores import put_image, small_image
 
 __all__ = ["gpg_keys"]  # a fixture

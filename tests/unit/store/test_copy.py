@@ -32,7 +32,7 @@ from oci_binpkg.store import copy as copy_module
 from oci_binpkg.store.copy import copy
 from oci_binpkg.store.images import blob_of, image_of, read_image
 from oci_binpkg.store.layout import LayoutStore
-from oci_binpkg.store.memory import MemoryStore
+from tests.support.memory_store import MemoryStore
 from tests.support.stores import image_of_layers, index_of, layer_of, put_image, small_image
 
 GOLDEN = Path(__file__).parents[3] / "fixtures" / "golden" / "oci-layout"
@@ -242,7 +242,7 @@ def test_an_index_in_itself_ends(monkeypatch: pytest.MonkeyPatch) -> None:
         def resolve(self, reference: str) -> Descriptor:
             return itself
 
-    monkeypatch.setattr(copy_module, "_read_manifest", lambda *_: (data, Index(OCI_INDEX, (itself,))))
+    monkeypatch.setattr(copy_module, "read_manifest", lambda *_: (data, Index(OCI_INDEX, (itself,))))
     with pytest.raises(ContentError, match="in itself"):
         copy(Lying(), MemoryStore(), "x")
 

@@ -21,9 +21,9 @@ from oci_binpkg.errors import (
     Step,
 )
 from oci_binpkg.store.copy import copy
-from oci_binpkg.store.memory import MemoryStore
 from oci_binpkg.store.registry.api import DEFAULTS
 from tests.support.fake_registry import RESET, Answer
+from tests.support.memory_store import MemoryStore
 from tests.support.registry_store import Bench, fetch, image, layer, placed
 
 pytestmark = pytest.mark.parametrize("bench", ["real"], indirect=True)

@@ -23,6 +23,7 @@ from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.layout_index import REF_NAME, LayoutIndex
 from oci_binpkg.store.protocol import Store
 from oci_binpkg.times import Time
+from tests.support.blobs import file_blob
 from tests.support.stores import put_image, small_image
 
 GOLDEN = Path(__file__).parents[3] / "fixtures" / "golden" / "oci-layout"
@@ -352,7 +353,7 @@ def test_an_interrupted_write_leaves_nothing(store: Store, path: Path) -> None:
 
 
 def test_a_source_that_cannot_be_read_is_named(store: Store, tmp_path: Path) -> None:
-    blob = Blob.from_file(str(tmp_path / "gone"), Blob.from_bytes(b"x").descriptor)
+    blob = file_blob(str(tmp_path / "gone"), Blob.from_bytes(b"x").descriptor)
     with pytest.raises(LocalDiskError, match=f"{tmp_path / 'gone'}"):
         store.put(blob)
 

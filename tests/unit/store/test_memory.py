@@ -6,7 +6,7 @@ import pytest
 
 from oci_binpkg.errors import ContentError, NotFoundError
 from oci_binpkg.model.content import Descriptor, Platform
-from oci_binpkg.store.memory import MemoryStore
+from tests.support.memory_store import MemoryStore
 from tests.support.stores import put_image, small_image
 
 

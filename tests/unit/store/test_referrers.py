@@ -15,7 +15,6 @@ from oci_binpkg.errors import ContentError, NotFoundError, ServerError, Transfer
 from oci_binpkg.model.content import OCI_CONFIG, OCI_EMPTY, OCI_INDEX, OCI_MANIFEST, Blob, Descriptor, Digest
 from oci_binpkg.model.manifest import Index, Manifest, parse_manifest
 from oci_binpkg.store.images import blob_of
-from oci_binpkg.store.memory import MemoryStore
 from oci_binpkg.store.protocol import Store
 from oci_binpkg.store.referrers import (
     PGP_SIGNATURE,
@@ -31,6 +30,7 @@ from oci_binpkg.store.referrers import (
 from oci_binpkg.store.registry.lists import ask_registry
 from oci_binpkg.store.registry.repository import RegistryStore
 from tests.support.fake_registry import Answer
+from tests.support.memory_store import MemoryStore
 from tests.support.registry_store import Bench
 from tests.support.stores import STORE_FACTORIES, put_image, small_image
 

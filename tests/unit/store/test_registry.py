@@ -441,7 +441,7 @@ def test_F43_blobs_collected_after_the_look_are_really_sent_again(bench: Bench):
     for blob in (one, config):
         placed(bench.registry, blob)
     store = bench.store()
-    assert store.put(one.with_origin(base.address)) is False
+    assert store.put(replace(one, origin=base.address)) is False
     assert store.put(config) is False
     for blob in (one, config):
         bench.registry.collect("apps", str(blob.descriptor.digest))

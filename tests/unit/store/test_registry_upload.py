@@ -23,6 +23,7 @@ from oci_binpkg.errors import (
 from oci_binpkg.events import BytesSent, Retrying
 from oci_binpkg.model.content import Blob
 from oci_binpkg.store.registry.api import DEFAULTS, RegistrySettings
+from tests.support.blobs import file_blob
 from tests.support.fake_registry import CLOSE, RESET, Answer, Basic, Exchange
 from tests.support.registry_store import KIB, Bench, content, layer, placed
 
@@ -357,7 +358,7 @@ def test_a_source_that_changed_is_never_stored(bench: Bench):
 
 
 def test_a_source_that_cannot_be_read_is_a_local_fault(bench: Bench, tmp_path):
-    gone = Blob.from_file(str(tmp_path / "gone"), layer().descriptor)
+    gone = file_blob(str(tmp_path / "gone"), layer().descriptor)
 
     class Broken(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
@@ -388,7 +389,7 @@ def test_the_source_is_opened_anew_for_each_attempt(bench: Bench):
 @pytest.mark.covers("R29", "F42")
 def test_F42_a_blob_of_the_same_registry_is_mounted(bench: Bench):
     base = bench.store("base")
-    blob = placed(bench.registry, layer(), "base").with_origin(base.address)
+    blob = replace(placed(bench.registry, layer(), "base"), origin=base.address)
     assert bench.store().put(blob) is False
     assert bench.methods() == ["HEAD", "POST", "HEAD"]
     assert holds(bench, blob)
@@ -404,7 +405,7 @@ def test_R29_a_mount_asks_for_both_repositories():
     with FakeRegistry() as registry:
         client = PlainClient()
         bench = Bench(registry, client)
-        blob = placed(registry, layer(), "base").with_origin(bench.store("base").address)
+        blob = replace(placed(registry, layer(), "base"), origin=bench.store("base").address)
         bench.store().put(blob)
         assert client.sent[1].scopes == ("repository:apps:pull,push", "repository:base:pull")
 
@@ -412,7 +413,7 @@ def test_R29_a_mount_asks_for_both_repositories():
 @pytest.mark.covers("R29", "F42")
 def test_F42_a_mount_that_is_declined_goes_on_with_its_session(bench: Bench):
     bench.registry.profile.mount_enabled = False
-    blob = placed(bench.registry, layer(), "base").with_origin(bench.store("base").address)
+    blob = replace(placed(bench.registry, layer(), "base"), origin=bench.store("base").address)
     assert bench.store().put(blob) is True
     assert bench.methods() == ["HEAD", "POST", "PUT"]
 
@@ -420,7 +421,7 @@ def test_F42_a_mount_that_is_declined_goes_on_with_its_session(bench: Bench):
 @pytest.mark.covers("R29", "F42")
 @pytest.mark.parametrize("status", [201, 400, 401, 403, 404, 405, 429, 500])
 def test_F42_a_mount_that_fails_becomes_a_plain_upload(bench: Bench, status):
-    blob = placed(bench.registry, layer(), "base").with_origin(bench.store("base").address)
+    blob = replace(placed(bench.registry, layer(), "base"), origin=bench.store("base").address)
     bench.registry.fault("POST", "mount=", answer=Answer(status))
     assert bench.store().put(blob) is True
     assert holds(bench, blob)
@@ -431,7 +432,7 @@ def test_F42_a_mount_that_fails_becomes_a_plain_upload(bench: Bench, status):
 @pytest.mark.parametrize("origin", ["https://elsewhere.example/base", "http://127.0.0.1:1/base", "", "own"])
 def test_R29_nothing_is_mounted_from_elsewhere(bench: Bench, origin):
     store = bench.store()
-    assert store.put(layer().with_origin(store.address if origin == "own" else origin))
+    assert store.put(replace(layer(), origin=store.address if origin == "own" else origin))
     assert not bench.registry.log[1].query
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from oci_binpkg.errors import ContentError, LocalDiskError
 from oci_binpkg.model.content import Blob
 from oci_binpkg.store.verifying import VerifyingReader, verified_chunks
+from tests.support.blobs import file_blob
 
 DATA = b"0123456789"
 DESCRIPTOR = Blob.from_bytes(DATA).descriptor
@@ -94,7 +95,7 @@ def test_a_local_failure_to_read_is_no_wrong_content() -> None:
 
 
 def test_chunks_of_a_blob_that_cannot_be_opened() -> None:
-    blob = Blob.from_file("/nonexistent/file", DESCRIPTOR)
+    blob = file_blob("/nonexistent/file", DESCRIPTOR)
     with pytest.raises(LocalDiskError, match="/nonexistent/file"):
         list(verified_chunks(blob, "here"))
 
