@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.support.command_line import binpkg
-from tests.support.fake_registry import RESET, Basic, Bearer, FakeRegistry, Profile
+from tests.support.fake_registry import RESET, Answer, Basic, Bearer, FakeRegistry, Profile
 from tests.support.spack_trees import Sketch, spack_tree
 
 CANARY = "correct-horse-battery-staple"
@@ -161,3 +161,14 @@ def test_pushing_again_asks_for_the_tags_alone(tree):
             "/v2/apps/tags/list",
         )
         assert not [exchange for exchange in registry.log if "/manifests/" in exchange.path]
+
+
+def test_a_failed_package_has_the_fields_of_its_error_in_the_document(tree):
+    with FakeRegistry() as registry:
+        registry.fault("POST", "/blobs/uploads/", times=0, answer=Answer.error(403, "DENIED"))
+        document = push(registry, tree, "--json").json
+        failed = {package["name"]: package for package in document["packages"]}["zlib"]
+        fields = failed["error_fields"]
+        assert (failed["exit_code"], fields["status"], fields["codes"]) == (23, 403, ["DENIED"])
+        assert fields["host"] == registry.host
+        assert failed["error"].startswith(fields["operation"])
