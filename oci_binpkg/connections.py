@@ -22,11 +22,11 @@ from oci_binpkg.store.registry.api import RegistrySettings
 from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.times import SYSTEM_TIME, Time
 from oci_binpkg.transport.auth import TokenCache
-from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.credentials import Credential, CredentialFiles, Keychain
 from oci_binpkg.transport.gate import GateLimits, HostGates
+from oci_binpkg.transport.registry_client import RegistryHttpClient
 from oci_binpkg.transport.retry import RetryPolicy
-from oci_binpkg.transport.settings import Timeouts, TransportSettings
+from oci_binpkg.transport.tuning import Timeouts, TransportSettings
 
 if TYPE_CHECKING:
     from oci_binpkg.objects.protocol import Objects
@@ -82,7 +82,7 @@ class Connections:
             from oci_binpkg.objects.fsspec import open_fsspec
 
             return open_fsspec(url, fsspec_options(parts.scheme, endpoint), once=self._backoff.retries == 0)
-        from oci_binpkg.objects.http import HttpObjects
+        from oci_binpkg.objects.web import HttpObjects
 
         access = endpoint.access
         if parts.scheme == "http" and not is_loopback(parts.netloc):

@@ -20,10 +20,10 @@ from oci_binpkg.model.reference import Repository, parse_repository
 from oci_binpkg.store.registry.api import ACCEPT, RegistrySettings
 from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.times import Time
-from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.credentials import Credential, FixedCredential
 from oci_binpkg.transport.http import Request
-from oci_binpkg.transport.settings import TransportSettings
+from oci_binpkg.transport.registry_client import RegistryHttpClient
+from oci_binpkg.transport.tuning import TransportSettings
 from tests.support.fake_time import FakeTime
 from tests.support.real.registry import RealRegistry
 from tests.support.registry_store import content, digest_text, fetch, image, layer

@@ -20,15 +20,15 @@ from oci_binpkg.cache.protocol import WritableCache
 from oci_binpkg.errors import SignatureError
 from oci_binpkg.model.content import Digest
 from oci_binpkg.model.reference import Repository
-from oci_binpkg.objects.http import HttpObjects
+from oci_binpkg.objects.web import HttpObjects
 from oci_binpkg.ops.index import check_index
 from oci_binpkg.signing.index_trust import IndexTrust
 from oci_binpkg.signing.keyring import Keyring
 from oci_binpkg.signing.sign import KeySigner
 from oci_binpkg.store.registry.repository import RegistryStore
-from oci_binpkg.transport.client import RegistryHttpClient
+from oci_binpkg.transport.registry_client import RegistryHttpClient
 from oci_binpkg.transport.retry import RetryPolicy
-from oci_binpkg.transport.settings import TransportSettings
+from oci_binpkg.transport.tuning import TransportSettings
 from tests.contract.test_cache_contract import *  # noqa: F403 - the same tests, with the fixture below
 from tests.support.gpg_keys import Keys, gpg_keys
 from tests.support.mirrors import CacheCase, Split, damage_in, file_mirror, index_for, made_up, patient

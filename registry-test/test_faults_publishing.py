@@ -16,8 +16,8 @@ from oci_binpkg.errors import ContentError, DeniedError, UnsupportedError
 from oci_binpkg.model.content import Blob
 from oci_binpkg.model.reference import Repository
 from oci_binpkg.store.registry.repository import RegistryStore
-from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.gate import GateLimits, HostGates
+from oci_binpkg.transport.registry_client import RegistryHttpClient
 from tests.support.command_line import binpkg
 from tests.support.golden import LAYOUT, package
 from tests.support.mirrors import index_for, made_up

@@ -29,7 +29,7 @@ from proxy.quirks import Stage
 
 from oci_binpkg.errors import BinpkgError, ServerError
 from oci_binpkg.model.content import Blob
-from oci_binpkg.transport.settings import Timeouts
+from oci_binpkg.transport.tuning import Timeouts
 from tests.support.command_line import binpkg
 from tests.support.real.components import RealParts
 from tests.support.self_signed import Certificates

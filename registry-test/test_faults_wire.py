@@ -16,7 +16,7 @@ from oci_binpkg.errors import BinpkgError, CertificateError, NetworkError, RateL
 from oci_binpkg.store.registry.api import ACCEPT
 from oci_binpkg.transport.http import Request
 from oci_binpkg.transport.retry import RetryPolicy
-from oci_binpkg.transport.settings import Timeouts
+from oci_binpkg.transport.tuning import Timeouts
 from tests.support.command_line import binpkg
 from tests.support.self_signed import Certificates
 

@@ -29,7 +29,7 @@ from oci_binpkg.ops.upkeep import verify_store
 from oci_binpkg.store.copy import copy
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.registry.repository import RegistryStore
-from oci_binpkg.transport.client import RegistryHttpClient
+from oci_binpkg.transport.registry_client import RegistryHttpClient
 from tests.support.blobs import file_blob
 from tests.support.command_line import Ended, binpkg, unmeasured_environment
 from tests.support.examples import nightly

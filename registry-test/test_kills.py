@@ -246,7 +246,7 @@ def test_index_update(tree: Path, new_cache: Callable[[], str], kill: Killer, ca
 def registry_store(host: str, name: str) -> Any:
     from oci_binpkg.model.reference import Repository
     from oci_binpkg.store.registry.repository import RegistryStore
-    from oci_binpkg.transport.client import RegistryHttpClient
+    from oci_binpkg.transport.registry_client import RegistryHttpClient
 
     return RegistryStore(RegistryHttpClient(f"http://{host}"), Repository("http", host, name))
 

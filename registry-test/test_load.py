@@ -24,11 +24,11 @@ from oci_binpkg.model.content import Blob
 from oci_binpkg.model.reference import Repository
 from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.times import Time
-from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.credentials import FixedCredential
 from oci_binpkg.transport.gate import GateLimits, HostGates
+from oci_binpkg.transport.registry_client import RegistryHttpClient
 from oci_binpkg.transport.retry import RetryPolicy
-from oci_binpkg.transport.settings import Timeouts, TransportSettings
+from oci_binpkg.transport.tuning import Timeouts, TransportSettings
 from tests.support.real.registry import RealRegistry
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]

@@ -29,8 +29,8 @@ from oci_binpkg.model.reference import Repository
 from oci_binpkg.store.registry.api import RegistrySettings
 from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.times import Time
-from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.credentials import Credential, FixedCredential
+from oci_binpkg.transport.registry_client import RegistryHttpClient
 from tests.support.command_line import Ended, binpkg
 from tests.support.fake_time import FakeTime
 from tests.support.golden import LAYOUT

@@ -12,9 +12,9 @@ from oci_binpkg.errors import BinpkgError
 from oci_binpkg.model.content import Blob, Digest
 from oci_binpkg.model.reference import Repository
 from oci_binpkg.store.registry.repository import RegistryStore
-from oci_binpkg.transport.client import RegistryHttpClient
+from oci_binpkg.transport.registry_client import RegistryHttpClient
 from oci_binpkg.transport.retry import RetryPolicy
-from oci_binpkg.transport.settings import TransportSettings
+from oci_binpkg.transport.tuning import TransportSettings
 from tests.contract.test_store_contract import *  # noqa: F403 - the same tests, with the fixture below
 from tests.support.real.registry import RealRegistry
 from tests.support.stores import StoreCase

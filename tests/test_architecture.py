@@ -64,11 +64,8 @@ def test_functions_stay_short() -> None:
 TWINS = {
     "protocol": "each room's own protocols: caches, stores, objects, installs",
     "open": "from text to a cache, from a folder to an install tree",
-    "settings": "what the user configures, and what it means for HTTP",
     "caches": "caches by name in the configuration, and the commands about whole caches",
     "mirror": "packages on a mirror, and the commands that give caches names",
-    "client": "the front door, and the client of the registry's HTTP",
-    "http": "the files of a web server, and what HTTP's values are",
     "images": "the images of a store, and the commands that look into images and use them",
     "copy": "the copy of blobs between stores, and the command",
     "download": "a blob from a registry, and the command",

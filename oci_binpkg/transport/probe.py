@@ -10,10 +10,10 @@ from typing import Final
 from oci_binpkg.errors import NetworkError, NotFoundError, ServerError
 from oci_binpkg.model.reference import is_loopback
 from oci_binpkg.transport.addresses import Origin
-from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.credentials import Credential, FixedCredential
 from oci_binpkg.transport.http import Request
-from oci_binpkg.transport.settings import TransportSettings
+from oci_binpkg.transport.registry_client import RegistryHttpClient
+from oci_binpkg.transport.tuning import TransportSettings
 
 _UNAUTHORIZED: Final = 401
 _PLAIN_REASONS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST"})

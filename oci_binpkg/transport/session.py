@@ -35,7 +35,7 @@ from oci_binpkg.transport.addresses import Origin, redact_url, request_target
 from oci_binpkg.transport.framing import FramedReader, FramedResponse
 from oci_binpkg.transport.http import CHUNK, streamed
 from oci_binpkg.transport.retry import Failure
-from oci_binpkg.transport.settings import Timeouts, TransportSettings
+from oci_binpkg.transport.tuning import Timeouts, TransportSettings
 
 _log: Final = Log("transport.connection")
 _DRAINED: Final = 64 * 1024

@@ -20,7 +20,7 @@ from oci_binpkg.model.manifest import Manifest
 from oci_binpkg.model.reference import INDEX_TAG, PackageKey, Repository
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.registry.repository import RegistryStore
-from oci_binpkg.transport.client import RegistryHttpClient
+from oci_binpkg.transport.registry_client import RegistryHttpClient
 from tests.support.mirrors import made_up, patient
 from tests.support.opened_index import open_index
 from tests.support.real.registry import RealRegistry

@@ -176,7 +176,7 @@ def opened(url: str, name: str) -> Iterator[Any]:
     from oci_binpkg.cache.oci import OciCache
     from oci_binpkg.model.reference import Repository
     from oci_binpkg.store.registry.repository import RegistryStore
-    from oci_binpkg.transport.client import RegistryHttpClient
+    from oci_binpkg.transport.registry_client import RegistryHttpClient
 
     with RegistryHttpClient(url) as client:
         repository = Repository("http", url.partition("://")[2], name)

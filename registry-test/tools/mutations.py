@@ -51,7 +51,7 @@ MUTATIONS = (
     ),
     Mutation(
         "F08: Retry-After stops all workers",
-        "oci_binpkg/transport/client.py",
+        "oci_binpkg/transport/registry_client.py",
         "gate.pause(delay)",
         "pass",
         "F08",
@@ -72,7 +72,7 @@ MUTATIONS = (
     ),
     Mutation(
         "F21: the login stays behind where the origin changes",
-        "oci_binpkg/transport/client.py",
+        "oci_binpkg/transport/registry_client.py",
         'authorization = ""\n            credentials',
         "pass\n            credentials",
         "F21",
@@ -331,7 +331,7 @@ MUTATIONS = (
     ),
     Mutation(
         "cancellation: nobody waits for a server that does not answer",
-        "oci_binpkg/transport/client.py",
+        "oci_binpkg/transport/registry_client.py",
         "for session in tuple(self._all):",
         "for session in ():",
         "does_not_answer",

@@ -39,7 +39,7 @@ NETWORK = (
     "ssl",
     "http",
     "oci_binpkg.store.registry.repository",
-    "oci_binpkg.transport.client",
+    "oci_binpkg.transport.registry_client",
 )
 NEEDED_BY_SOME = {
     "oci_binpkg.relocate": {"push", "install", "install-image"},

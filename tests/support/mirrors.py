@@ -27,11 +27,11 @@ from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.spec_document import parse_spec_document
 from oci_binpkg.objects.directory import FileObjects
 from oci_binpkg.objects.fsspec import FsspecObjects, open_fsspec
-from oci_binpkg.objects.http import HttpObjects
 from oci_binpkg.objects.s3 import S3Objects, S3Settings, open_s3
+from oci_binpkg.objects.web import HttpObjects
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.times import Time
-from oci_binpkg.transport.client import RegistryHttpClient
+from oci_binpkg.transport.registry_client import RegistryHttpClient
 from tests.support.golden import GOLDEN
 from tests.support.memory_store import MemoryStore
 from tests.support.stores import layer_of

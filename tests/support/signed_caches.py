@@ -19,7 +19,7 @@ from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.protocol import Store
 from oci_binpkg.store.referrers import attach_signature
 from oci_binpkg.store.registry.repository import RegistryStore
-from oci_binpkg.transport.client import RegistryHttpClient
+from oci_binpkg.transport.registry_client import RegistryHttpClient
 from tests.support.command_line import binpkg
 from tests.support.fake_registry import FakeRegistry, Profile
 from tests.support.gpg_keys import Home

@@ -28,7 +28,7 @@ from oci_binpkg.model.manifest import Index, Manifest
 from oci_binpkg.store.layout import LayoutStore
 from oci_binpkg.store.protocol import Store
 from oci_binpkg.times import Time
-from oci_binpkg.transport.client import RegistryHttpClient
+from oci_binpkg.transport.registry_client import RegistryHttpClient
 from tests.support.fake_registry import FakeRegistry
 from tests.support.memory_store import MemoryStore
 from tests.support.registry_store import Bench

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from oci_binpkg.errors import ContentError, NetworkError, NotFoundError, ServerError, UnsupportedError
-from oci_binpkg.objects.http import HttpObjects
 from oci_binpkg.objects.protocol import exists
+from oci_binpkg.objects.web import HttpObjects
 from tests.support.mirrors import MirrorServer
 
 LARGE = os.urandom(1_000_000)

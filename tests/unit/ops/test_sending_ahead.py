@@ -19,7 +19,7 @@ from oci_binpkg.ops.push_report import PackageResult, PushReport
 from oci_binpkg.ops.selection import select
 from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.times import Time
-from oci_binpkg.transport.client import RegistryHttpClient
+from oci_binpkg.transport.registry_client import RegistryHttpClient
 from tests.support.fake_registry import RESET, Answer, FakeRegistry
 from tests.support.spack_trees import Sketch, spack_tree
 

@@ -17,7 +17,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
         if request.param == "plain":
             yield Bench(registry, PlainClient())
             return
-        from oci_binpkg.transport.client import RegistryHttpClient
+        from oci_binpkg.transport.registry_client import RegistryHttpClient
 
         waits: list[float] = []
         client = RegistryHttpClient(

@@ -12,8 +12,8 @@ from oci_binpkg.errors import ContentError
 from oci_binpkg.events import Retrying, Warned
 from oci_binpkg.model.content import Blob, Descriptor, Growing
 from oci_binpkg.times import Time
-from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.credentials import Credential, FixedCredential
+from oci_binpkg.transport.registry_client import RegistryHttpClient
 from tests.support.fake_registry import CLOSE, RESET, Answer, Bearer, FakeRegistry
 from tests.support.registry_store import KIB, Bench, layer
 

@@ -9,8 +9,8 @@ import pytest
 
 from oci_binpkg.errors import AuthError
 from oci_binpkg.times import Time
-from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.credentials import Credential, FixedCredential
+from oci_binpkg.transport.registry_client import RegistryHttpClient
 from tests.support.fake_registry import Basic, Bearer, FakeRegistry
 from tests.support.registry_store import Bench, fetch, image, layer
 

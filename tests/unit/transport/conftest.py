@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from oci_binpkg.events import Event
-from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.credentials import Credential, FixedCredential
+from oci_binpkg.transport.registry_client import RegistryHttpClient
 from tests.support.fake_time import FakeTime
 from tests.support.scripted_server import ScriptedServer
 from tests.support.self_signed import Certificates

@@ -13,7 +13,7 @@ from oci_binpkg.model.content import Blob
 from oci_binpkg.transport.auth import Token, TokenCache, TokenKey
 from oci_binpkg.transport.credentials import Credential
 from oci_binpkg.transport.http import Request
-from oci_binpkg.transport.settings import TransportSettings
+from oci_binpkg.transport.tuning import TransportSettings
 from tests.support.fake_time import FakeTime
 from tests.support.scripted_server import Answer, Asked, ScriptedServer
 

@@ -23,11 +23,11 @@ from oci_binpkg.errors import (
 from oci_binpkg.events import Retrying, Warned
 from oci_binpkg.model.content import Blob, Descriptor, Digest
 from oci_binpkg.times import Time
-from oci_binpkg.transport.client import RegistryHttpClient
 from oci_binpkg.transport.gate import GateLimits, HostGates
 from oci_binpkg.transport.http import HttpClient, Request
+from oci_binpkg.transport.registry_client import RegistryHttpClient
 from oci_binpkg.transport.retry import RetryPolicy
-from oci_binpkg.transport.settings import Timeouts, TransportSettings
+from oci_binpkg.transport.tuning import Timeouts, TransportSettings
 from tests.support.scripted_server import Answer, Asked
 
 OK = Answer(200, b"fine")
@@ -398,7 +398,7 @@ def test_the_deadline_ends_waiting_and_asking(bench) -> None:
 
 
 def test_origins_that_are_none() -> None:
-    from oci_binpkg.transport.client import RegistryHttpClient
+    from oci_binpkg.transport.registry_client import RegistryHttpClient
 
     with pytest.raises(UsageError, match="file:"):
         RegistryHttpClient("file:///etc")

@@ -11,7 +11,7 @@ from oci_binpkg.model.content import Blob
 from oci_binpkg.transport.credentials import Credential
 from oci_binpkg.transport.http import Request
 from oci_binpkg.transport.retry import RetryPolicy
-from oci_binpkg.transport.settings import TransportSettings
+from oci_binpkg.transport.tuning import TransportSettings
 from tests.support.scripted_server import Answer
 
 OK = Answer(200, b"fine")

@@ -13,7 +13,7 @@ import urllib3
 from oci_binpkg.errors import BinpkgError, NetworkError
 from oci_binpkg.transport.retry import Failure
 from oci_binpkg.transport.session import BodyReader, classify
-from oci_binpkg.transport.settings import Timeouts, TransportSettings
+from oci_binpkg.transport.tuning import Timeouts, TransportSettings
 from tests.support.fake_time import FakeTime
 from tests.support.scripted_server import Answer
 

@@ -35,7 +35,7 @@ from oci_binpkg.transport.gate import HostGates
 from oci_binpkg.transport.http import Request, Response
 from oci_binpkg.transport.retry import FailedAttempt, FailedAttemptError, Failure, Timing, call_with_retries
 from oci_binpkg.transport.session import Call, ExchangeError, WireResponse, WireSession
-from oci_binpkg.transport.settings import TransportSettings
+from oci_binpkg.transport.tuning import TransportSettings
 
 _READS: Final = frozenset({"GET", "HEAD"})
 _READ_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
