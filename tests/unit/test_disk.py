@@ -243,6 +243,22 @@ def test_a_tree_is_synced_without_following_links(tmp_path: Path, calls: list[tu
     assert {path for _, path in calls} == {str(tmp_path / name) for name in ("tree", "tree/below", "tree/below/file")}
 
 
+@pytest.mark.parametrize("able", [True, False])
+def test_many_files_are_synced_at_once_where_that_is_possible(
+    tmp_path: Path, calls: list[tuple[str, str]], able: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(65):
+        (tmp_path / f"{number}").write_bytes(b"new")
+
+    def unable(*_: object, **__: object) -> None:
+        raise OSError
+
+    if not able:
+        monkeypatch.setattr("ctypes.CDLL", unable)
+    sync_tree(str(tmp_path))
+    assert len(calls) == (0 if able else 66)
+
+
 def test_leftovers_are_removed_when_they_are_old(tmp_path: Path) -> None:
     old, young, other = tmp_path / ".tmp-1", tmp_path / ".tmp-2", tmp_path / "tmp-3"
     for path in (old, young, other):
