@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from oci_binpkg.ops.search import CatalogMatch
     from oci_binpkg.ops.selection import Only
     from oci_binpkg.ops.upkeep import Verified
+    from oci_binpkg.runs.obstacles import Obstacle, Verdict
     from oci_binpkg.signing.keyring import Key
     from oci_binpkg.times import Time
     from oci_binpkg.transport.credentials import Credential
@@ -65,6 +66,7 @@ __all__ = [
     "LayerInfo",
     "Loaded",
     "Observer",
+    "Obstacle",
     "Only",
     "PackageResult",
     "PushOutcome",
@@ -80,6 +82,7 @@ __all__ = [
     "TagInfo",
     "TaggedImage",
     "Time",
+    "Verdict",
     "Verified",
     "__version__",
     "errors",
@@ -113,6 +116,7 @@ _MODULES = {
     "ops.search": ("CatalogMatch",),
     "ops.selection": ("Only",),
     "ops.upkeep": ("Verified",),
+    "runs.obstacles": ("Obstacle", "Verdict"),
     "signing.keyring": ("Key",),
     "times": ("Time",),
     "transport.credentials": ("Credential",),

@@ -570,14 +570,17 @@ class Client:
                 return check_views(whole, {name: work.opener.cache(text, flags, view=name) for name in names})
             return [check_index(work.opener.cache(text, flags))]
 
-    def verify_store(self, root: StrPath, queries: Queries = ()) -> list[Verified]:
-        """Compare the files of a tree (of the packages that match a query, if there is one) with its records."""
+    def verify_store(self, root: StrPath, queries: Queries = (), *, run: bool = False) -> list[Verified]:
+        """Compare the files of a tree (of the packages that match a query, if there is one) with its records.
+
+        With `run` it is also checked whether they run on this machine; nothing is executed.
+        """
         from oci_binpkg.installs.open import open_installs
         from oci_binpkg.ops.upkeep import verify_store as verify_packages
 
         parsed = _parsed(queries)
         with self._operation() as work:
-            return verify_packages(open_installs(os.fspath(root)), parsed, work.cancel.check)
+            return verify_packages(open_installs(os.fspath(root)), parsed, work.cancel.check, run=run)
 
     # Set up
 

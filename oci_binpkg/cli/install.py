@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -25,12 +25,13 @@ from oci_binpkg.cli.options import (
     PinNewestOption,
     QueriesArgument,
     StoreOption,
+    StrictOption,
 )
 from oci_binpkg.cli.terminal import flush_results, tell
 from oci_binpkg.errors import ContentError
 
 if TYPE_CHECKING:
-    from oci_binpkg import InstallReport
+    from oci_binpkg import InstallReport, Obstacle, Verified
 
 _OUTCOMES: Final[Mapping[str, str]] = {
     "installed": "installed",
@@ -55,12 +56,14 @@ def install(
     check_signature: CheckOption = None,
     accept_present: AcceptPresentOption = False,
     pin_newest: PinNewestOption = False,
+    strict: StrictOption = False,
     json: JsonOption = False,
 ) -> int:
     """Install packages from a cache, relocated.
 
     The packages that they link to or run are installed with them. Every byte is verified, and every path is changed to
-    the new place.
+    the new place. In the end programs, libraries and scripts are checked for what they need, and what does not run is
+    reported.
 
     \b
     Examples:
@@ -81,7 +84,7 @@ def install(
             accept_present=accept_present,
             pin_newest=pin_newest,
         )
-    return _shown(report, json=json)
+    return _shown(report, strict=strict, json=json)
 
 
 def install_image(
@@ -93,6 +96,7 @@ def install_image(
     jobs: JobsOption = 0,
     check_signature: CheckOption = None,
     accept_present: AcceptPresentOption = False,
+    strict: StrictOption = False,
     json: JsonOption = False,
 ) -> int:
     """Install all packages of an image.
@@ -113,7 +117,7 @@ def install_image(
             check_signature=check_signature,
             accept_present=accept_present,
         )
-    return _shown(report, json=json)
+    return _shown(report, strict=strict, json=json)
 
 
 def uninstall(
@@ -144,25 +148,31 @@ def verify_store(
     store: Annotated[str, typer.Argument(metavar="DIR", help="the install tree")],
     queries: QueriesArgument = None,
     *,
+    run: Annotated[
+        bool, typer.Option("--run/--no-run", help="check as well whether it runs on this machine; nothing is executed")
+    ] = False,
     json: JsonOption = False,
 ) -> int:
     """Compare the files of a tree with its records.
 
-    Exits with 10 if a file differs from what was recorded when its package was installed.
+    Exits with 10 if a file differs from what was recorded when its package was installed, or with --run if a file does
+    not run here: interpreters, libraries with their versions, scripts and links are looked for as the system does.
 
     \b
-    Example:
+    Examples:
       oci-binpkg verify-store ~/apps greet
+      oci-binpkg verify-store ~/apps --run
     """
-    verified = bare().verify_store(store, queries or ())
+    verified = bare().verify_store(store, queries or (), run=run)
     if json:
         render.print_json([each.to_json() for each in verified])
     else:
         for each in verified:
-            state = "good" if each.is_good else "cannot be verified" if each.unverifiable else "differs"
+            state = _state(each)
             render.print_lines([f"{state}  {each.spec.short}{f'  {each.unverifiable}' if each.unverifiable else ''}"])
             render.print_lines([f"    {each.verification.describe()}"] if each.verification else [])
             render.print_lines([f"    {finding.path} {finding.problem}" for finding in each.findings])
+            _print_obstacles(each.obstacles or (), "    ")
     return 0 if all(each.is_good for each in verified) else ContentError.exit_code
 
 
@@ -191,14 +201,23 @@ def download(
     return 0
 
 
-def _shown(report: InstallReport, *, json: bool) -> int:
+def _state(verified: Verified) -> str:
+    """Return the word for how a package was found."""
+    if verified.is_good:
+        return "good"
+    if verified.unverifiable:
+        return "cannot be verified"
+    return "differs" if verified.findings else "does not run"
+
+
+def _shown(report: InstallReport, *, strict: bool, json: bool) -> int:
     if json:
         render.print_json(report.to_json())
     else:
         _print_install(report)
         flush_results()
         tell(_install_summary(report))
-    return report.exit_code
+    return report.exit_code or int(strict and not report.runs)
 
 
 def _print_install(report: InstallReport) -> None:
@@ -214,10 +233,23 @@ def _print_install(report: InstallReport) -> None:
         if result.error and result.error.hint:
             render.print_lines([f"    {words(result.error.hint)}"])
         render.print_lines([f"    {remark}" for remark in result.remarks])
+    if report.verdict is not None:
+        _print_obstacles(report.verdict.obstacles)
+
+
+def _print_obstacles(obstacles: Sequence[Obstacle], indent: str = "") -> None:
+    """Print what does not run, each with its reason, and how many remarks of each kind there are."""
+    render.print_lines([f"{indent}does not run  {each.describe()}" for each in obstacles if each.stops])
+    remarks = Counter(each.counted for each in obstacles if not each.stops)
+    render.print_lines([f"{indent}remarked  {kind}: {count}" for kind, count in sorted(remarks.items())])
 
 
 def _install_summary(report: InstallReport) -> str:
     """Return the closing line of an install."""
     counts = Counter[str](result.outcome for result in report.packages)
     texts = [f"{counts[outcome]} {words}" for outcome, words in _OUTCOMES.items() if counts[outcome]]
+    if report.verdict is not None:
+        texts.append(
+            "all of it runs here" if report.runs else f"obstacles to running it: {len(report.verdict.stopping)}"
+        )
     return f"{report.root}: {', '.join(texts)}"

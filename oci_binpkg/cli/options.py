@@ -59,6 +59,9 @@ AllowStaleOption = Annotated[
     bool,
     typer.Option("--allow-stale/--no-allow-stale", help="go on where an old path cannot be replaced, and report it"),
 ]
+StrictOption = Annotated[
+    bool, typer.Option("--strict/--no-strict", help="exit with 1 if something that was installed does not run here")
+]
 OneQuery = Annotated[str, typer.Argument(metavar="QUERY", help="must mean exactly one package")]
 HostArgument = Annotated[str, typer.Argument(metavar="HOST", help="the registry: HOST[:PORT]")]
 TtlOption = Annotated[

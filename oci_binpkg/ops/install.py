@@ -38,10 +38,13 @@ from oci_binpkg.installs.verifications import Verifications
 from oci_binpkg.log import Log
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.spec import Spec
+from oci_binpkg.ops.run_check import check_runs
 from oci_binpkg.ops.sources import FoundEntry, Resolution, Sources
 from oci_binpkg.ops.standing import check_present, older_than_known, verification_of, why_not
 from oci_binpkg.ops.unpack import Unpacked, unpack
 from oci_binpkg.parallel import READERS
+from oci_binpkg.runs.machine import Machine
+from oci_binpkg.runs.obstacles import Verdict
 from oci_binpkg.times import SYSTEM_TIME, Time
 
 _log: Final = Log("install")
@@ -68,7 +71,8 @@ class InstallOptions:
     Where all caches are signed, an installed package without a good signature is not built on, unless with
     `accept_present`; `signers` returns the fingerprints of the keys that count now (None: not asked). `pin_newest`
     refuses an older signed build than the one that is installed. Layers are kept in `layers`, for a push that sends
-    them on as they came. `cancel` is cancelled when the install ends early, so that its threads end soon.
+    them on as they came. What is installed is to run on `machine` (None: this one). `cancel` is cancelled when the
+    install ends early, so that its threads end soon.
     """
 
     force: bool = False
@@ -80,6 +84,7 @@ class InstallOptions:
     accept_present: bool = False
     pin_newest: bool = False
     signers: Callable[[], frozenset[str]] | None = None
+    machine: Machine | None = None
     time: Time = SYSTEM_TIME
     cancel: Cancel = field(default_factory=Cancel)
 
@@ -117,10 +122,19 @@ class InstallResult:
 
 @dataclass(frozen=True, slots=True)
 class InstallReport:
-    """All packages of an install, dependencies first."""
+    """All packages of an install, dependencies first.
+
+    `verdict` answers whether what was put in place runs here; None if nothing was.
+    """
 
     root: str
     packages: tuple[InstallResult, ...]
+    verdict: Verdict | None = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether nothing was found that keeps the new files from running."""
+        return self.verdict is None or self.verdict.runs
 
     def by(self, outcome: Installed) -> tuple[InstallResult, ...]:
         """Return the packages with an outcome."""
@@ -137,7 +151,10 @@ class InstallReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON document."""
-        return {"root": self.root, "packages": [result.to_json() for result in self.packages]}
+        document: dict[str, Any] = {"root": self.root, "packages": [result.to_json() for result in self.packages]}
+        if self.verdict is not None:
+            document["run_check"] = self.verdict.to_json()
+        return document
 
 
 def install(
@@ -170,7 +187,22 @@ def install_resolved(
         planned = (InstallResult(spec, Installed.PLANNED, str(installs.place_for(spec))) for spec in todo)
         return InstallReport(installs.root, (*results, *planned))
     _sweep_beside(results, installs)
-    return InstallReport(installs.root, (*results, *job.run(todo)))
+    results += job.run(todo)
+    return InstallReport(installs.root, tuple(results), _look_again(installs, results, options, observer))
+
+
+def _look_again(
+    installs: ChangeableTree, results: Sequence[InstallResult], options: InstallOptions, observer: Observer
+) -> Verdict | None:
+    """Check whether what was put in place runs, and warn of what does not."""
+    prefixes = [result.prefix for result in results if result.outcome is Installed.INSTALLED]
+    if not prefixes:
+        return None
+    verdict = check_runs(installs, prefixes, options.machine, options.cancel.check)
+    if stopping := verdict.stopping:
+        first, more = stopping[0], f"; and {len(stopping) - 1} more" if stopping[1:] else ""
+        observer(Warned(f"not all that was installed runs here: {first.path}: {first.reason}{more}"))
+    return verdict
 
 
 def _sweep_beside(results: Sequence[InstallResult], installs: ChangeableTree) -> None:

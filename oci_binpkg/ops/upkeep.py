@@ -16,13 +16,16 @@ from oci_binpkg.installs.transaction import ChangeableTree, hidden
 from oci_binpkg.installs.verifications import Verification, Verifications
 from oci_binpkg.model.query import Query, one
 from oci_binpkg.model.spec import Spec
+from oci_binpkg.ops.run_check import by_prefix, check_runs
+from oci_binpkg.runs.obstacles import Obstacle
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
     """How the files of one package compare with its record. `unverifiable` says why nothing could be compared.
 
-    `verification` says what was verified of it when it came from a cache.
+    `verification` says what was verified of it when it came from a cache. `obstacles` are what keeps its files from
+    running and what is worth knowing of them; None where that was not asked.
     """
 
     spec: Spec
@@ -30,15 +33,21 @@ class Verified:
     findings: tuple[Difference, ...] = ()
     unverifiable: str = ""
     verification: Verification | None = None
+    obstacles: tuple[Obstacle, ...] | None = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether nothing was found that keeps a file from running."""
+        return not any(obstacle.stops for obstacle in self.obstacles or ())
 
     @property
     def is_good(self) -> bool:
-        """Whether everything is as it was recorded."""
-        return not self.findings and not self.unverifiable
+        """Whether everything is as it was recorded and, where that was asked, runs."""
+        return not self.findings and not self.unverifiable and self.runs
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON document."""
-        return {
+        document: dict[str, Any] = {
             "name": self.spec.name,
             "version": self.spec.version,
             "hash": self.spec.hash,
@@ -48,6 +57,9 @@ class Verified:
             "unverifiable": self.unverifiable,
             "verified": self.verification.to_json() if self.verification else None,
         }
+        if self.obstacles is not None:
+            document |= {"runs": self.runs, "obstacles": [obstacle.to_json() for obstacle in self.obstacles]}
+        return document
 
 
 def uninstall(installs: ChangeableTree, queries: Sequence[Query], *, dependents: bool = False) -> list[Spec]:
@@ -111,10 +123,15 @@ def _dependents(records: Sequence[InstallRecord], package_hash: str) -> list[Spe
 
 
 def verify_store(
-    installs: InstallTree, queries: Sequence[Query] = (), go_on: Callable[[], None] = lambda: None
+    installs: InstallTree,
+    queries: Sequence[Query] = (),
+    go_on: Callable[[], None] = lambda: None,
+    *,
+    run: bool = False,
 ) -> list[Verified]:
     """Compare the files of all packages (or those that match a query) with their records.
 
+    With `run` it is also checked whether they run on this machine; nothing is executed.
     `go_on` is called before each package and raises when the caller has cancelled.
     """
     records = [record for record in installs.records() if not record.spec.is_external and record.installed]
@@ -124,7 +141,25 @@ def verify_store(
     with ThreadPoolExecutor() as readers:
         compared = list(readers.map(partial(_verify, installs, go_on), records))
     known = Verifications(installs.root)
-    return [replace(each, verification=known.of(record)) for each, record in zip(compared, records, strict=True)]
+    verified = [replace(each, verification=known.of(record)) for each, record in zip(compared, records, strict=True)]
+    return _with_obstacles(installs, verified, records, go_on) if run else verified
+
+
+def _with_obstacles(
+    installs: InstallTree, verified: list[Verified], records: list[InstallRecord], go_on: Callable[[], None]
+) -> list[Verified]:
+    prefixes = [record.prefix for record in records if _is_a_place(installs, record)]
+    found = by_prefix(check_runs(installs, prefixes, go_on=go_on), prefixes)
+    return [replace(each, obstacles=found.get(each.prefix)) for each in verified]
+
+
+def _is_a_place(installs: InstallTree, record: InstallRecord) -> bool:
+    """Tell whether a prefix is a place in the tree; behind a link, files of others would be looked at."""
+    try:
+        installs.check_prefix(record)
+    except (InstallsError, LocalDiskError):
+        return False
+    return record.is_present
 
 
 def _verify(installs: InstallTree, go_on: Callable[[], None], record: InstallRecord) -> Verified:

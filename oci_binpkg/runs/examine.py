@@ -23,7 +23,7 @@ from oci_binpkg.runs.loader import (
 from oci_binpkg.runs.machine import Machine
 from oci_binpkg.runs.mentions import LARGEST_TEXT, Mentions
 from oci_binpkg.runs.obstacles import Obstacle, ObstacleKind, Verdict
-from oci_binpkg.runs.scripts import HEAD, SEARCHED, Scripts
+from oci_binpkg.runs.scripts import HEAD, SEARCHED, Scripts, body_of
 from oci_binpkg.runs.view import FileStatus, FileView, ReadAt
 
 METADATA: Final = ".spack"
@@ -78,6 +78,7 @@ class _Examination:
     tree: tuple[str, ...]
     searched: tuple[str, ...]
     go_on: Callable[[], None]
+    known: frozenset[str] = field(init=False)
     libraries: Libraries = field(init=False)
     scripts: Scripts = field(init=False)
     mentions: Mentions = field(init=False)
@@ -92,10 +93,11 @@ class _Examination:
     count: int = 0
 
     def __post_init__(self) -> None:
+        self.known = frozenset(self.prefixes)
         self.libraries = Libraries(self.view, self.machine)
         programs = [os.path.join(prefix, "bin") for prefix in self.tree]
         self.scripts = Scripts(self.view, (*programs, *self.searched))
-        self.mentions = Mentions(self.view, self.tree)
+        self.mentions = Mentions(self.view, frozenset(self.tree))
         self.dylibs = Dylibs(self.view, self.machine)
 
     def verdict(self) -> Verdict:
@@ -169,7 +171,7 @@ class _Examination:
                 self._script(path, head)
             if status.size <= LARGEST_TEXT:
                 rest = read(len(head), status.size - len(head)) if status.size > len(head) else b""
-                self._add_all(self.mentions.obstacles(path, head + rest))
+                self._add_all(self.mentions.obstacles(path, body_of(head + rest)))
 
     def _elf_file(self, path: str, status: FileStatus, read: ReadAt) -> None:
         self.paths[status.identity] = path
@@ -204,10 +206,8 @@ class _Examination:
 
     def _is_for_people(self, path: str) -> bool:
         """Return whether a file is where programs are that people start; the others are examples, tests, templates."""
-        inside = path
-        for prefix in self.prefixes:
-            if path.startswith(f"{prefix}/"):
-                inside = f"{os.path.basename(prefix)}/{path[len(prefix) + 1 :]}"
+        prefix = self._prefix(path)
+        inside = f"{os.path.basename(prefix)}/{path[len(prefix) + 1 :]}"
         return bool(_PROGRAM_FOLDERS.intersection(os.path.dirname(inside).split("/")))
 
     # programs and libraries
@@ -264,7 +264,11 @@ class _Examination:
                 self._add(replace(found, stops=not is_data))
 
     def _prefix(self, path: str) -> str:
-        return next((each for each in self.prefixes if path.startswith(f"{each}/")), "/")
+        """Return the prefix that a file lies in."""
+        folder = os.path.dirname(path)
+        while folder not in self.known and folder != "/":
+            folder = os.path.dirname(folder)
+        return folder
 
     def _interpreter(self, path: str, facts: ElfFacts) -> Obstacle | None:
         """Return why the kernel cannot start a program's interpreter."""
@@ -334,7 +338,7 @@ class _Examination:
         name = os.path.basename(name)
         yield from self.names.get(name, ())
         for prefix in self.tree:
-            if prefix not in self.prefixes:
+            if prefix not in self.known:
                 for folder in ("lib", "lib64"):
                     if self.view.status(path := os.path.join(prefix, folder, name)) is not None:
                         yield path

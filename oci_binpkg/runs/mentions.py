@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -28,6 +28,9 @@ _MAY_BE_BEFORE: Final = re.compile(rb"|-[^/]*|.*//", re.DOTALL)
 """Before a path from the root stands nothing that belongs to it, an option such as -I, or the beginning of a URL."""
 _MADE_LATER: Final = frozenset({"var", "tmp", "run"})
 _LOOK_BACK: Final = 128
+_EVERYBODYS: Final = frozenset({"/", "/usr", "/usr/local", "/opt", "/home", "/srv", "/mnt", "/var", "/tmp"})  # noqa: S108
+_DEEP: Final = 4
+_MOST_ROOTS: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +38,14 @@ class Mentions:
     """Looks for mentions of the tree with these prefixes; what was found on the disk is kept."""
 
     view: FileView
-    prefixes: Sequence[str]
+    prefixes: frozenset[str]
     _known: dict[str, bool] = field(default_factory=dict)
     _roots: list[bytes] = field(default_factory=list)
     _finder: list[re.Pattern[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Find the folder that all prefixes lie in: one search goes through a text faster than many."""
-        common = os.path.commonpath(self.prefixes) if self.prefixes else ""
-        deep = common.count("/") > 1
-        self._roots.extend(map(os.fsencode, (common,) if deep else self.prefixes))
+        """Find the folders that all prefixes lie in: one search goes through a text faster than many."""
+        self._roots.extend(map(os.fsencode, _roots_of(self.prefixes)))
         if self._roots:
             self._finder.append(re.compile(b"(?:" + b"|".join(map(re.escape, self._roots)) + b")/" + _TAIL))
 
@@ -77,7 +78,16 @@ class Mentions:
         return self._known[path]
 
     def _is_made_later(self, path: str) -> bool:
-        for prefix in self.prefixes:
-            if path.startswith(f"{prefix}/"):
-                return path[len(prefix) + 1 :].partition("/")[0] in _MADE_LATER
-        return False
+        folder, inside = os.path.dirname(path), os.path.basename(path)
+        while folder not in self.prefixes and folder != "/":
+            folder, inside = os.path.split(folder)
+        return folder in self.prefixes and inside in _MADE_LATER
+
+
+def _roots_of(prefixes: Collection[str]) -> list[str]:
+    """Return few folders that hold all prefixes, none of them one that holds everything else as well."""
+    common = os.path.commonpath(list(prefixes)) if prefixes else ""
+    if common and common not in _EVERYBODYS:
+        return [common]
+    roots = {"/".join(prefix.split("/")[:_DEEP]) for prefix in prefixes}
+    return sorted(roots)[:_MOST_ROOTS]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -61,6 +59,11 @@ class Obstacle:
     offered: tuple[str, ...] = ()
     by: str = ""
 
+    @property
+    def counted(self) -> str:
+        """What several of its kind are called."""
+        return _COUNTED[self.kind]
+
     def describe(self) -> str:
         """Return a sentence for people, which begins with the path."""
         text = f"{self.path}: {self.reason}"
@@ -105,12 +108,6 @@ class Verdict:
     def stopping(self) -> tuple[Obstacle, ...]:
         """What keeps files from running."""
         return tuple(obstacle for obstacle in self.obstacles if obstacle.stops)
-
-    @property
-    def counts(self) -> Mapping[str, int]:
-        """How many obstacles of each kind there are that stop nothing, in words for people."""
-        kinds = Counter(obstacle.kind for obstacle in self.obstacles if not obstacle.stops)
-        return {_COUNTED[kind]: count for kind, count in sorted(kinds.items())}
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON document."""

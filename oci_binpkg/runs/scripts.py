@@ -96,6 +96,14 @@ class Scripts:
         return Obstacle(script, ObstacleKind.SCRIPT, name, reason, looked=tuple(self.path))
 
 
+def body_of(text: bytes) -> bytes:
+    """Return a text without the lines that name a script's interpreter, which are judged as such."""
+    if text[:2] != b"#!":
+        return text
+    first, _, body = text.partition(b"\n")
+    return body.partition(b"\n")[2] if b"/sbang" in first else body
+
+
 def _env_names(argument: str) -> Iterator[str]:
     """Yield the program that the arguments of `env` name, if any: options and variables come first."""
     words = [argument] if argument else []  # the kernel passes one argument, blanks and all

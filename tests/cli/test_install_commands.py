@@ -126,3 +126,81 @@ def test_what_is_wrong_is_said(cache, tmp_path, arguments, code, text):
     ended = binpkg(*(word.format(cache=cache, store=tmp_path / "store", apps=apps) for word in arguments))
     assert ended.code == code, ended.err
     assert text in ended.err
+
+
+@pytest.fixture
+def tools(tmp_path):
+    """A cache with a tool whose interpreter is a program of another package, and one whose interpreter is nowhere."""
+    tree = spack_tree(
+        tmp_path / "old" / "store",
+        [
+            Sketch("shell", files={"bin/shell": "#!/bin/sh\n"}, explicit=False),
+            Sketch("good", files={"bin/good": "#!{shell}/bin/shell\n"}, depends=["shell"]),
+            Sketch("bad", files={"bin/bad": "#!/nowhere/bin/lua\n", "share/doc/more": "-> gone"}),
+        ],
+    )
+    for program in tree.root.glob("*/*/bin/*"):
+        program.chmod(0o755)
+    address = f"oci-layout:{tmp_path / 'tools'}"
+    assert binpkg("push", address, "--store", tree.root, "--update-index", "--tag", "all").code == 0
+    return address
+
+
+def test_an_install_ends_with_what_does_not_run(tools, tmp_path):
+    ended = binpkg("install", "bad", "good", "--from", tools, "--store", tmp_path / "new")
+    assert ended.code == 0
+    (line,) = [line for line in ended.lines if line.startswith("does not run")]
+    assert line.endswith("/bin/bad: its interpreter /nowhere/bin/lua is not there")
+    assert "remarked  links that lead nowhere: 1" in ended.lines
+    assert "warning: not all that was installed runs here: " in ended.err
+    assert ended.err.splitlines()[-1].endswith("3 installed, obstacles to running it: 1")
+
+
+def test_an_install_of_what_runs_says_so(tools, tmp_path):
+    ended = binpkg("install", "good", "--from", tools, "--store", tmp_path / "new", "--strict")
+    assert ended.code == 0
+    assert ended.err.splitlines()[-1].endswith("2 installed, all of it runs here")
+    again = binpkg("install", "good", "--from", tools, "--store", tmp_path / "new", "--json").json
+    assert "run_check" not in again  # nothing was put in place
+
+
+@pytest.mark.parametrize("command", ["install", "install-image"])
+def test_a_strict_install_fails_if_something_does_not_run(tools, tmp_path, command):
+    what = ["bad", "--from", tools] if command == "install" else [f"{tools}:all"]
+    ended = binpkg(command, *what, "--store", tmp_path / "new", "--strict", "--json")
+    assert ended.code == 1
+    check = ended.json["run_check"]
+    assert (check["runs"], [Path(path).name for path in check["stopped"]]) == (False, ["bad"])
+    stopping = [each for each in check["obstacles"] if each["stops"]]
+    assert [(each["kind"], each["needed"]) for each in stopping] == [("script", "/nowhere/bin/lua")]
+    assert (tmp_path / "new").exists()  # it is installed all the same
+    assert binpkg(command, *what, "--store", tmp_path / "other").code == 0
+
+
+def test_verify_store_finds_what_no_longer_runs(tools, tmp_path):
+    store = tmp_path / "new"
+    assert binpkg("install", "good", "--from", tools, "--store", store).code == 0
+    assert binpkg("verify-store", store, "--run").code == 0
+    (shell,) = store.glob("*/shell-*/bin/shell")
+    shell.unlink()
+
+    assert binpkg("verify-store", store, "good").code == 0  # its own files are as they were
+    ended = binpkg("verify-store", store, "good", "--run")
+    assert ended.code == 10
+    assert ended.lines[0].startswith("does not run  good@1.0/")
+    assert f"its interpreter {shell} is not there" in ended.out
+    (package,) = binpkg("verify-store", store, "good", "--run", "--json").json
+    assert (package["good"], package["runs"], package["findings"]) == (False, False, [])
+    assert [each["kind"] for each in package["obstacles"]] == ["script"]
+
+
+def test_verify_store_looks_into_no_prefix_that_is_a_link(tools, tmp_path):
+    store = tmp_path / "new"
+    assert binpkg("install", "bad", "--from", tools, "--store", store).code == 0
+    (prefix,) = store.glob("*/bad-*")
+    prefix.rename(tmp_path / "elsewhere")
+    prefix.symlink_to(tmp_path / "elsewhere")
+
+    (package,) = binpkg("verify-store", store, "--run", "--json").json
+    assert package["unverifiable"]
+    assert "obstacles" not in package

@@ -71,7 +71,7 @@ OTHER_WORDS = {
     "all_arch": {"cache"},
 }
 """What a command calls otherwise than its method."""
-OF_THE_TERMINAL = {"json", "long", "verbose", "debug", "log_file"}
+OF_THE_TERMINAL = {"json", "long", "verbose", "debug", "log_file", "strict"}
 
 
 def commands(entries: Iterable[CommandEntry], prefix: str = "") -> Iterator[tuple[str, CommandEntry]]:

@@ -75,6 +75,7 @@ def fill_store(store: Path) -> None:
     unpacked = unpack_store(store.parent / "unpacked")
     shutil.move(unpacked, store)
     shutil.rmtree(store.parent / "unpacked")
+    _move_in(store)
     sketched = spack_tree(store.parent / "sketched", SKETCHES).root
     installs = {**_database(store, STORE_ROOT, store), **_database(sketched, str(sketched), store)}
     for prefix in sketched.glob("linux-x86_64/*"):
@@ -89,6 +90,26 @@ def fill_store(store: Path) -> None:
             (library.parents[1] / ".spack" / "spec.json").write_text(json.dumps(document))
     index = {"database": {"version": "8", "installs": installs}}
     (store / ".spack-db" / "index.json").write_text(json.dumps(index))
+
+
+def _move_in(store: Path) -> None:
+    """Let the golden packages run where they are now: search paths count from the file, other paths from the tree."""
+    beside = f"{STORE_ROOT}/linux-x86_64/"
+    searched = re.compile(rf"{beside}(?=[^/\0:]+/lib[:\0])".encode())
+    relative = b"$ORIGIN/../..".ljust(len(beside), b"/")
+    for path in [path for path in store.glob("linux-x86_64/**/*") if ".spack" not in path.parts]:
+        if path.is_symlink():
+            target = os.readlink(path)
+            path.unlink()
+            path.symlink_to(target.replace(STORE_ROOT, str(store)))
+        elif path.is_file():
+            content = path.read_bytes()
+            if content[:4] == b"\x7fELF":
+                path.write_bytes(searched.sub(relative, content))
+            elif b"\0" not in content:
+                path.write_bytes(content.replace(STORE_ROOT.encode(), str(store).encode()))
+    for record in store.glob("linux-x86_64/*/.spack/install_manifest.json"):
+        record.unlink()  # of files as they were
 
 
 def _database(tree: Path, recorded: str, store: Path) -> dict[str, Any]:

@@ -135,6 +135,23 @@ def test_many_lost_paths_are_counted(installed: RunTree) -> None:
     assert "names 7 more paths where nothing is" in {one.reason for one in found}
 
 
+def test_the_second_line_of_a_script_that_sbang_starts_is_told_once(installed: RunTree) -> None:
+    installed.script("/apps/bin/sbang", "#!/bin/sh\n")
+    installed.script("/apps/app/bin/tool", "#!/bin/sh /apps/bin/sbang\n#!/apps/dep/bin/gone\n")
+
+    assert [kind for _, kind, *_ in installed.obstacles("/apps/app", tree=("/apps/dep",))] == ["script"]
+
+
+def test_the_first_line_of_a_script_is_told_once(installed: RunTree) -> None:
+    installed.script("/apps/app/bin/tool", "#!/apps/dep/bin/gone\n/apps/dep/lib/other\n")
+
+    found = installed.examined("/apps/app", tree=("/apps/dep",)).obstacles
+    assert [(one.kind.value, one.needed) for one in found] == [
+        ("path", "/apps/dep/lib/other"),
+        ("script", "/apps/dep/bin/gone"),
+    ]
+
+
 def test_binaries_and_very_long_texts_are_not_searched(installed: RunTree) -> None:
     assert paths(installed, b"\0\1\2 /apps/dep/gone\n") == []
     assert paths(installed, "/apps/dep/gone\n" + "x" * (1024 * 1024)) == []
@@ -302,7 +319,7 @@ def test_the_document_and_the_counts(tree: RunTree) -> None:
     verdict = tree.examined()
     document = json.loads(json.dumps(verdict.to_json()))
 
-    assert verdict.counts == {"links that lead nowhere": 2}
+    assert [one.counted for one in verdict.obstacles if not one.stops] == ["links that lead nowhere"] * 2
     assert (document["runs"], document["programs"], document["stopped"]) == (False, 1, ["/apps/app/bin/app"])
     assert document["obstacles"][0] == {
         "path": "/apps/app/bin/app",
