@@ -29,7 +29,7 @@ from typing import Any, Final
 
 from oci_binpkg.errors import ContentError
 from oci_binpkg.relocate.edits import Edited, Patch, merged
-from oci_binpkg.relocate.elf_image import PATH_LISTS, DynamicEntry, ElfImage, StringTable, read_elf
+from oci_binpkg.relocate.elf_image import PATH_LISTS, DynamicEntry, ElfImage, Name, StringTable, VersionName, read_elf
 from oci_binpkg.relocate.prefixes import Buffer, PrefixMap
 from oci_binpkg.relocate.strings import Span, is_left, relocate_strings, remaining
 
@@ -46,7 +46,7 @@ class Growth:
     """What needs a new place: the string table with the new offsets of entries, interpreters by segment."""
 
     table: bytes | None
-    names: Mapping[DynamicEntry, int]
+    names: Mapping[Name, int]
     interpreters: Mapping[int, bytes]
 
 
@@ -101,6 +101,9 @@ def _move_table(image: ElfImage, growth: Growth, content: _Content) -> list[Patc
         value = growth.names.get(entry, changes.get(str(entry.tag)))
         if value is not None:
             patches.append(_value(image, entry, value))
+    for name, value in growth.names.items():
+        if isinstance(name, VersionName):
+            patches.append(_word(image, name.offset, value))
     for number, section in enumerate(image.sections):
         if section.sh_type == "SHT_STRTAB" and section.sh_addr == old.address:
             patches.append(_section(image, number, (offset, address), len(table)))
@@ -191,6 +194,29 @@ def _value(image: ElfImage, entry: DynamicEntry, value: int) -> Patch:
     return Patch(entry.offset + size, value.to_bytes(size, "little" if image.elf.little_endian else "big"))
 
 
+def _word(image: ElfImage, at: int, value: int) -> Patch:
+    return Patch(at, value.to_bytes(4, "little" if image.elf.little_endian else "big"))
+
+
+def _hashes(image: ElfImage, moved: Sequence[tuple[Name, bytes, bytes]]) -> list[Patch]:
+    """Return the new hashes of symbol versions whose name changes."""
+    return [
+        _word(image, name.hash_at, _elf_hash(new))
+        for name, _, new in moved
+        if isinstance(name, VersionName) and name.hash_at is not None
+    ]
+
+
+def _elf_hash(name: bytes) -> int:
+    """Return the hash of the gABI, chapter 5, which symbol versions use too."""
+    value = 0
+    for character in name:
+        value = (value << 4) + character
+        high = value & 0xF0000000
+        value = (value ^ high >> 24) & ~high & 0xFFFFFFFF
+    return value
+
+
 def _section(image: ElfImage, number: int, place: tuple[int, int], size: int) -> Patch:
     kind = image.structs.Elf_Shdr
     changed = copy.copy(image.sections[number])
@@ -248,7 +274,8 @@ class _Names:
     image: ElfImage
     table: bytearray
     patches: list[Patch] = field(default_factory=list)
-    grown: dict[DynamicEntry, int] = field(default_factory=dict)
+    hashes: list[Patch] = field(default_factory=list)
+    grown: dict[Name, int] = field(default_factory=dict)
 
     @property
     def span(self) -> Span:
@@ -257,7 +284,7 @@ class _Names:
         return (found.offset, found.offset + found.size) if found else (0, 0)
 
     def in_place(self) -> Edited:
-        return Edited(tuple(self.patches))
+        return Edited((*self.patches, *self.hashes))
 
     def relocate_constants(self, mapping: PrefixMap, claimed: list[Span]) -> Edited:
         """Change strings in the table that no entry uses, such as those that `chrpath -d` leaves."""
@@ -265,7 +292,7 @@ class _Names:
         edited = relocate_strings(self.image.data, mapping, start=start, end=end, skip=claimed)
         for patch in edited.patches:
             self.table[patch.offset - start : patch.offset - start + len(patch.data)] = patch.data
-        return Edited((), edited.findings, edited.further)
+        return Edited(tuple(self.hashes), edited.findings, edited.further)
 
 
 @dataclass(slots=True)
@@ -293,6 +320,7 @@ def _relocate_names(image: ElfImage, mapping: PrefixMap) -> _Names:
     if table is None or not moved:
         return _Names(image, bytearray())
     names = _Names(image, bytearray(image.data[table.offset : table.offset + table.size]))
+    names.hashes += _hashes(image, moved)
     used = _Used(image.symbol_names(), named, mapping)
     done: dict[tuple[int, bytes], int | None] = {}
     for entry, old, new in moved:
@@ -311,9 +339,7 @@ def _relocate_names(image: ElfImage, mapping: PrefixMap) -> _Names:
 class _Used:
     """Who uses which string of the table: symbols, versions, and the entries that hold paths."""
 
-    def __init__(
-        self, symbols: frozenset[int], named: Sequence[tuple[DynamicEntry, bytes]], mapping: PrefixMap
-    ) -> None:
+    def __init__(self, symbols: frozenset[int], named: Sequence[tuple[Name, bytes]], mapping: PrefixMap) -> None:
         self._symbols = symbols
         self._places = sorted(symbols.union(entry.value for entry, _ in named))
         self._becoming: dict[int, set[bytes]] = {}

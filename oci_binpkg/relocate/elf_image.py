@@ -24,15 +24,17 @@ from oci_binpkg.relocate.prefixes import Buffer
 
 PATH_LISTS: Final = ("DT_RPATH", "DT_RUNPATH", "DT_AUDIT", "DT_DEPAUDIT")
 """Tags whose string is a list of directories or files, separated by colons."""
-SINGLE_PATHS: Final = ("DT_NEEDED", "DT_SONAME", "DT_AUXILIARY", "DT_FILTER")
+SINGLE_PATHS: Final = ("DT_NEEDED", "DT_SONAME", "DT_AUXILIARY", "DT_FILTER", "DT_CONFIG")
 
 # what pyelftools does not name
 _UNNAMED: Final = {
+    0x6FFFFEFA: "DT_CONFIG",
     0x6FFFFEFB: "DT_DEPAUDIT",
     0x6FFFFEFC: "DT_AUDIT",
     0x7FFFFFFD: "DT_AUXILIARY",
     0x7FFFFFFF: "DT_FILTER",
 }
+_PATHS_BEGIN: Final = b"/"
 _MOST_VERSIONS: Final = 1 << 20  # chains in a damaged file may run in circles
 _MOST_SYMBOLS: Final = 1 << 20
 _MOST_HEADERS: Final = 20_000
@@ -51,6 +53,24 @@ class DynamicEntry:
     offset: int
     tag: str | int
     value: int
+
+
+@dataclass(frozen=True, slots=True)
+class VersionName:
+    """A name in the symbol versions: where its offset in the string table stands, which, and where its hash does.
+
+    `tag` is the member of the record: `vn_file` (compared with the library's DT_NEEDED or DT_SONAME and so without a
+    hash), `vna_name` or `vda_name`.
+    """
+
+    offset: int
+    tag: str
+    value: int
+    hash_at: int | None = None
+
+
+Name = DynamicEntry | VersionName
+"""What uses a string of the dynamic string table as a path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,28 +126,41 @@ class ElfImage:
             raise ContentError("the dynamic string table is not terminated")
         return bytes(self.data[start:end])
 
-    def names(self) -> tuple[tuple[DynamicEntry, bytes], ...]:
-        """Return the dynamic entries that hold paths, with their strings. Raises `ContentError`."""
+    def names(self) -> tuple[tuple[Name, bytes], ...]:
+        """Return the dynamic entries and the symbol versions that hold paths, with their strings.
+
+        Of the symbol versions only those count that begin as a path does. Raises `ContentError`.
+        """
         if self.strings is None:
             return ()
         known: dict[int, bytes] = {}
-        size, found = 0, []
-        for entry in self.dynamic:
-            if entry.tag in PATH_LISTS or entry.tag in SINGLE_PATHS:
-                if entry.value not in known:
-                    known[entry.value] = self.string(entry.value)
-                    size += len(known[entry.value])
-                    _at_most(size, _LONGEST_NAMES, "bytes of names")
-                found.append((entry, known[entry.value]))
+        size, found = 0, list[tuple[Name, bytes]]()
+        entries = (entry for entry in self.dynamic if entry.tag in PATH_LISTS or entry.tag in SINGLE_PATHS)
+        for entry in chain[Name](entries, (name for name in self._versions() if self._is_path(name.value))):
+            if entry.value not in known:
+                known[entry.value] = self.string(entry.value)
+                size += len(known[entry.value])
+                _at_most(size, _LONGEST_NAMES, "bytes of names")
+            found.append((entry, known[entry.value]))
         return tuple(found)
 
     def symbol_names(self) -> frozenset[int]:
-        """Return the offsets of all strings that symbols and symbol versions use. Raises `ContentError`."""
+        """Return the offsets of all strings that symbols and versions use, without paths. Raises `ContentError`."""
         with _checked():
-            versions = tuple(islice(chain(self._needed_versions(), self._defined_versions()), _MOST_VERSIONS + 1))
-            if len(versions) > _MOST_VERSIONS:
-                raise ContentError(f"damaged ELF file: more than {_MOST_VERSIONS} symbol versions")
+            versions = (name.value for name in self._versions() if not self._is_path(name.value))
             return frozenset((*self._symbols(), *versions))
+
+    def _is_path(self, at: int) -> bool:
+        table = self.strings
+        return table is not None and 0 <= at < table.size and self.data[table.offset + at] in _PATHS_BEGIN
+
+    def _versions(self) -> tuple[VersionName, ...]:
+        """Return the names of all symbol versions, needed and defined. Raises `ContentError`."""
+        with _checked():
+            names = tuple(islice(chain(self._needed_versions(), self._defined_versions()), _MOST_VERSIONS + 1))
+        if len(names) > _MOST_VERSIONS:
+            raise ContentError(f"damaged ELF file: more than {_MOST_VERSIONS} symbol versions")
+        return names
 
     def _symbols(self) -> Iterator[int]:
         size = self.structs.Elf_Sym.sizeof()
@@ -146,16 +179,17 @@ class ElfImage:
         names = struct.Struct(f"{self._order}I{size - 4}x")
         yield from (name for (name,) in names.iter_unpack(bytes(self.data[start : start + count * size])))
 
-    def _needed_versions(self) -> Iterator[int]:
+    def _needed_versions(self) -> Iterator[VersionName]:
         for at, (_, count, file, auxiliary, _) in self._chain("DT_VERNEED", "HHIII"):
-            yield file
-            for _, (_, _, _, name, _) in self._follow(at + auxiliary, "IHHII", count):
-                yield name
+            yield VersionName(at + 4, "vn_file", file)
+            for place, (_, _, _, name, _) in self._follow(at + auxiliary, "IHHII", count):
+                yield VersionName(place + 8, "vna_name", name, place)
 
-    def _defined_versions(self) -> Iterator[int]:
+    def _defined_versions(self) -> Iterator[VersionName]:
         for at, (_, _, _, count, _, auxiliary, _) in self._chain("DT_VERDEF", "HHHHIII"):
-            for _, (name, _) in self._follow(at + auxiliary, "II", count):
-                yield name
+            # the hash is that of the first name; the others are the versions it comes after
+            for number, (place, (name, _)) in enumerate(self._follow(at + auxiliary, "II", count)):
+                yield VersionName(place, "vda_name", name, None if number else at + 8)
 
     def _chain(self, tag: str, layout: str) -> Iterator[tuple[int, tuple[int, ...]]]:
         start = self._table(tag)

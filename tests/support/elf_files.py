@@ -13,7 +13,7 @@ PT_NULL, PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE, PT_PHDR = 0, 1, 2, 3, 4, 6
 PT_GNU_PROPERTY = 0x6474E553
 NEEDED, HASH, STRTAB, SYMTAB, STRSZ, SYMENT, SONAME, RPATH, RUNPATH = 1, 4, 5, 6, 10, 11, 14, 15, 29
 VERNEED, VERNEEDNUM, VERDEF, VERDEFNUM = 0x6FFFFFFE, 0x6FFFFFFF, 0x6FFFFFFC, 0x6FFFFFFD
-AUDIT = 0x6FFFFEFC
+CONFIG, DEPAUDIT, AUDIT, AUXILIARY, FILTER = 0x6FFFFEFA, 0x6FFFFEFB, 0x6FFFFEFC, 0x7FFFFFFD, 0x7FFFFFFF
 ET_REL, ET_EXEC, ET_DYN = 1, 2, 3
 
 
@@ -170,13 +170,18 @@ class ElfFile:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A file as a loader sees it: by program headers and addresses only. `sections` are (type, address, content)."""
+    """A file as a loader sees it: by program headers and addresses only. `sections` are (type, address, content).
+
+    `needed` are the files that symbol versions come from, `defined` the versions (hash, name).
+    """
 
     interpreter: bytes
     names: tuple[tuple[int, bytes], ...]
     symbols: tuple[bytes, ...]
     segments: tuple[tuple[int, int, int, int], ...]
     sections: tuple[tuple[int, int, bytes], ...]
+    needed: tuple[bytes, ...] = ()
+    defined: tuple[tuple[int, bytes], ...] = ()
 
     def texts(self, tag: int) -> list[bytes]:
         return [text for found, text in self.names if found == tag]
@@ -211,7 +216,10 @@ def load(data: bytes) -> Loaded:
     def text(offset: int) -> bytes:
         return table[offset : table.index(b"\0", offset)]
 
-    named = (NEEDED, SONAME, RPATH, RUNPATH, AUDIT)
+    def damaged(offset: int) -> bytes:
+        return table[offset:].partition(b"\0")[0]
+
+    named = (NEEDED, SONAME, RPATH, RUNPATH, AUDIT, DEPAUDIT, AUXILIARY, FILTER, CONFIG)
     size = 24 if wide else 16
     count = struct.unpack_from(f"{order}II", data, at(tags[HASH]))[1] if HASH in tags else 0
     starts = [at(tags[SYMTAB]) + n * size for n in range(count)]
@@ -221,7 +229,28 @@ def load(data: bytes) -> Loaded:
         tuple(text(struct.unpack_from(f"{order}I", data, start)[0]) for start in starts),
         tuple(segments),
         tuple(_sections(data, shoff, shentsize, shnum, order)),
+        tuple(
+            damaged(struct.unpack_from(f"{order}I", data, record + 4)[0])
+            for record in _records(data, at(tags[VERNEED]), tags[VERNEEDNUM], 12, order)
+        )
+        if VERNEED in tags
+        else (),
+        tuple(
+            (
+                struct.unpack_from(f"{order}I", data, record + 8)[0],
+                damaged(struct.unpack_from(f"{order}I", data, record + 20)[0]),
+            )
+            for record in _records(data, at(tags[VERDEF]), tags[VERDEFNUM], 16, order)
+        )
+        if VERDEF in tags
+        else (),
     )
+
+
+def _records(data: bytes, at: int, count: int, next_at: int, order: str) -> Iterator[int]:
+    for _ in range(count):
+        yield at
+        at += struct.unpack_from(f"{order}I", data, at + next_at)[0]
 
 
 def _segment(data: bytes, at: int, wide: bool, order: str) -> tuple[int, int, int, int]:
