@@ -249,6 +249,8 @@ def load(data: bytes) -> Loaded:
 
 def _records(data: bytes, at: int, count: int, next_at: int, order: str) -> Iterator[int]:
     for _ in range(count):
+        if at + 24 > len(data):  # of a damaged file
+            return
         yield at
         at += struct.unpack_from(f"{order}I", data, at + next_at)[0]
 
