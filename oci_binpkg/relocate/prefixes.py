@@ -1,11 +1,14 @@
 """Prefixes in text: where one is mentioned, and what stands there after relocation. Pure.
 
 The text rule is Spack's: a prefix counts where neither a `/` nor a name of a longer path stands before it, so that
-`-I/opt/a` and `PATH=/opt/a` mention `/opt/a`, and `/stage/opt/a` does not. What follows the prefix is not looked at.
+`-I/opt/a` and `PATH=/opt/a` mention `/opt/a`, and `/stage/opt/a` does not. What follows the prefix is not looked at, if
+the prefix holds a hash. Others may be part of other paths, as `/opt/a` is of `/opt/a-b` and `/etc/opt/a`: these count
+as whole paths only.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,6 +31,15 @@ DEEPEST: Final = 64
 _FEW: Final = 32
 _PATH: Final = WORD + b"/"
 _LOOK_BACK: Final = 256
+NEAR: Final = 260
+"""How many bytes around a prefix decide whether it is a whole path."""
+_SHORT_HASH: Final = 7
+_NAME: Final = WORD + b".+@~"
+_GOES_ON: Final = rb"(?:[\w+@~\-]|\.[\w+@~\-]|[\xc3-\xe1\xe4-\xf4]|\xe2(?![\x80\x81])|\xe3(?!\x80))"
+"""What continues a name: no punctuation, in UTF-8 neither."""
+_LONGER_NAME: Final = re.compile(_GOES_ON)
+_COMPONENT: Final = re.compile(rb"/+((?:[\w+@~\-]|\.(?=[\w+@~\-./])|[\x80-\xff])+)")
+_HASHED: Final = re.compile(rb"(?<![a-z0-9])[a-z2-7]{32}(?![a-z0-9])")
 
 
 @dataclass(frozen=True)
@@ -160,10 +172,18 @@ class PrefixMap:
     """
 
     pairs: tuple[tuple[bytes, bytes], ...]
+    bounded: frozenset[bytes] = frozenset()
+    root: bytes = b""
+    inside: frozenset[bytes] = frozenset()
 
     @classmethod
-    def of(cls, pairs: Mapping[str, str]) -> PrefixMap:
+    def of(
+        cls, pairs: Mapping[str, str], *, bounded: Iterable[str] = (), root: str = "", inside: Iterable[str] = ()
+    ) -> PrefixMap:
         """Collect pairs of absolute paths, longest old prefix first.
+
+        Old prefixes in `bounded` count as whole paths only. `root` is one that counts by itself and for the entries
+        that it is known to have: the paths of `inside` begin with these. Without any it counts for all.
 
         Raises `UsageError` for a relative path, `ContentError` for one that is invalid or lies too deep in others.
         """
@@ -171,7 +191,12 @@ class PrefixMap:
         encoded.pop(b"", None)
         moved = PrefixSet(tuple(old for old, new in encoded.items() if old != new))
         kept = [old for old, new in encoded.items() if old != new or moved.longest_of(old) is not None]
-        return cls(tuple((old, encoded[old]) for old in sorted(kept, key=_longest_first)))
+        ordered = tuple((old, encoded[old]) for old in sorted(kept, key=_longest_first))
+        base = _encode(root) if root else b""
+        begin = base + b"/"
+        entries = (_encode(path) for path in inside if path)
+        known = {path[: _end_of_name(path, len(begin))] for path in entries if base and path.startswith(begin)}
+        return cls(ordered, frozenset(map(_encode, bounded)) & encoded.keys(), base, frozenset(known))
 
     def __bool__(self) -> bool:
         return bool(self.pairs)
@@ -195,16 +220,63 @@ class PrefixMap:
         """Return `text` with every mention of an old prefix replaced; the same object if it has no mention."""
         if not self.old.stands_in(text):
             return text
-        if self.old.are_exact:
+        if self.old.are_exact and not self.bounded:
             new, pattern = self.new, self.old.pattern
             if pattern.search(text) is None:
                 return text
             return pattern.sub(lambda match: match[1] + new[match[2]] + match[3], text)
         pieces, end = list[bytes](), 0
-        for at, old in self.old.mentions(text):
+        for at, old in self.mentions(text):
             pieces += (text[end:at], self.new[old])
             end = at + len(old)
         return b"".join((*pieces, text[end:])) if pieces else text
+
+    def mentions(self, text: bytes) -> Iterator[tuple[int, bytes]]:
+        """Yield the place and the old prefix of every mention in `text`."""
+        if not self.bounded:
+            yield from self.old.mentions(text)
+            return
+        at = 0
+        while found := self.old.finder.search(text, at):
+            at = found.start()
+            old = self.mention_at(text, at)
+            if old is None:
+                at += 1
+                continue
+            yield at, old
+            at = path_end(text, at + len(old))
+
+    def mention_at(self, text: bytes, at: int, *, before: bool = False) -> bytes | None:
+        """Return the old prefix that a text mentions at a place.
+
+        `before`: whether the run of word characters that ends where `text` begins follows a slash.
+        """
+        if not self.bounded:
+            return None if follows_slash(text, at, before=before) else self.old.longest_at(text, at)
+        spoken = not follows_slash(text, at, before=before)
+        for old in self._standing(text, at):
+            if spoken and (old not in self.bounded or self._is_whole(text, at, old, in_text=True)):
+                return old
+        return None
+
+    def _standing(self, data: Buffer, at: int) -> Iterator[bytes]:
+        return self.old.all_of(bytes(data[at : at + self.old.longest]))
+
+    def _is_whole(self, data: Buffer, at: int, old: bytes, *, in_text: bool) -> bool:
+        """Return whether a prefix stands at a place as a whole path, or as the beginning of one in it."""
+        behind = at + len(old)
+        if _LONGER_NAME.match(data, behind) is not None:
+            return False
+        if old == self.root and not self._has_entry(bytes(data[behind : behind + NEAR])):
+            return False
+        return _begins_path(data, at, strict=old == self.root, in_text=in_text)
+
+    def _has_entry(self, rest: bytes) -> bool:
+        """Return whether the root is known to have what follows it, which is nothing, or a slash and a name."""
+        name = _COMPONENT.match(rest)
+        if name is None or not self.inside:
+            return True
+        return self.root + b"/" + name[1].rstrip(b".") in self.inside or _HASHED.search(name[1]) is not None
 
     def replace_link(self, target: str) -> str:
         """Return the target of a symbolic link, changed if it is an old prefix or within one."""
@@ -218,15 +290,33 @@ class PrefixMap:
         while end > 0:
             old = plain[:end]
             new = self.new.get(old)
-            if new is not None:
+            if new is not None and (old != self.root or old not in self.bounded or self._has_entry(plain[end:])):
                 return path if old == new else new + plain[end:]
             end = plain.rfind(b"/", 0, end)
         return path
 
+    def replace_relative(self, path: bytes, old_place: bytes, new_place: bytes) -> bytes:
+        """Return a relative path that stands in a file of the directory `old_place`, for one of `new_place`.
+
+        It leads to where the same thing is now. What lies in no old prefix is taken to stay where it is, unless it lies
+        in the old root: such a path stays as it is, as does one that is right already. Both places are absolute.
+        """
+        target = os.path.normpath(os.path.join(old_place, path))
+        moved = self.replace_path(target)
+        if moved == target and self.root and target.startswith(self.root + b"/"):
+            return path
+        old, new = os.path.relpath(target, old_place), os.path.relpath(moved, new_place)
+        return path if old == new else new + (b"/" if path.endswith(b"/") else b"")
+
     def pair_at(self, data: Buffer, at: int) -> tuple[bytes, bytes] | None:
         """Return the pair that applies at a place, None if no old prefix stands there."""
-        old = self.old.longest_at(data, at)
-        return None if old is None else (old, self.new[old])
+        if not self.bounded:
+            old = self.old.longest_at(data, at)
+            return None if old is None else (old, self.new[old])
+        for old in self._standing(data, at):
+            if old not in self.bounded or self._is_whole(data, at, old, in_text=False):
+                return old, self.new[old]
+        return None
 
     def longest_at(self, data: Buffer, at: int) -> tuple[bytes, bytes]:
         """Return the pair that applies where an old prefix was found. Raises `LookupError`."""
@@ -279,12 +369,17 @@ def mapping_for(
 ) -> PrefixMap:
     """Combine what an archive records with where things are now: hash -> prefix on both sides, and pairs (old, new).
 
-    A hash without a new prefix is left to the fallback, root to root. For a spliced package `new` gives, under the old
+    A hash without a new prefix is left to the fallback, root to root, which counts for entries of the old root that
+    the record names and for those named by a hash. A prefix without its hash counts as a whole path only, as the root
+    does. For a spliced package `new` gives, under the old
     dependency's hash, the prefix of the dependency that took its place. A pair with an empty side is left out.
     """
     pairs = dict([pair for pair in (root, sbang) if all(pair)])
     pairs.update((prefix, new[key]) for key, prefix in old.items() if prefix and new.get(key))
-    return PrefixMap.of(pairs)
+    hashed = {prefix for key, prefix in old.items() if key[:_SHORT_HASH] in prefix.rpartition("/")[2]}
+    return PrefixMap.of(
+        pairs, bounded=[each for each in pairs if each not in hashed], root=root[0], inside=(*old.values(), sbang[0])
+    )
 
 
 def text_pattern(prefixes: Iterable[bytes]) -> re.Pattern[bytes]:
@@ -302,6 +397,27 @@ def path_end(text: bytes, at: int) -> int:
         if size < reach:
             return at + size
         at, reach = at + size, reach * 16
+
+
+def _begins_path(data: Buffer, at: int, *, strict: bool, in_text: bool) -> bool:
+    """Return whether an absolute path begins at a place, and not the rest of one that began before.
+
+    In binaries strings follow one another without separation: there a file name may end before it, but for the root.
+    """
+    head = bytes(data[max(0, at - NEAR + 4) : at])
+    run = head[len(head.rstrip(_NAME)) :]
+    before = head[: len(head) - len(run)][-1:]
+    if not run:
+        return before != b"/" and not (strict and before in (b"}", b")"))
+    if before == b"/":
+        return False
+    escaped = before == b"\\" and len(run) == 1
+    return escaped or run.startswith(b"-") or not (in_text or strict)
+
+
+def _end_of_name(path: bytes, at: int) -> int:
+    end = path.find(b"/", at)
+    return end if end >= 0 else len(path)
 
 
 def _longest_first(prefix: bytes) -> tuple[int, bytes]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from oci_binpkg.errors import ContentError
-from oci_binpkg.relocate.prefixes import PrefixMap, follows_slash, path_end
+from oci_binpkg.relocate.prefixes import NEAR, PrefixMap, follows_slash, path_end
 
 WINDOW: Final = 1024 * 1024
 LONGEST_INTERPRETER_LINE: Final = 127
@@ -56,7 +56,7 @@ def windows(read: Callable[[int], bytes], mapping: PrefixMap, *, size: int = WIN
     The mentions are those that `PrefixSet.mentions` finds in the whole. What has to be known of the text before a
     window is whether a run of word characters or the path of a mention goes on in it.
     """
-    old, reach = mapping.old, max(mapping.old.longest, mapping.longest_new)
+    old, reach = mapping.old, max(mapping.old.longest, mapping.longest_new) + (NEAR if mapping.bounded else 0)
     text, start, before, in_path, last = b"", 0, False, False, False
     while not last:
         chunk = read(size)
@@ -69,7 +69,7 @@ def windows(read: Callable[[int], bytes], mapping: PrefixMap, *, size: int = WIN
             in_path = at == len(text)
         while not in_path and (match := old.finder.search(text, at)) and match.start() < limit:
             at = match.start()
-            prefix = None if follows_slash(text, at, before=before) else old.longest_at(text, at)
+            prefix = mapping.mention_at(text, at, before=before)
             if prefix is None:
                 at += 1
                 continue
