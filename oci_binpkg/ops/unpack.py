@@ -31,6 +31,8 @@ from oci_binpkg.model.image import known_diff_id
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.model.spec_document import SpecDocument, parse_spec_document
 from oci_binpkg.relocate.budget import Budget
+from oci_binpkg.relocate.compiled_files import settle_compiled
+from oci_binpkg.relocate.compiled_python import is_cache
 from oci_binpkg.relocate.edits import RelocationReport
 from oci_binpkg.relocate.prefixes import PrefixMap, mapping_for
 from oci_binpkg.relocate.sbang import ensure_sbang
@@ -174,6 +176,7 @@ def unpack(
         sbang=(distribution.sbang_install_path, installs.sbang_path),
     )
     if not mapping:
+        _settle_in_place(place, extracted)
         place.sync()
         return Unpacked(0, distribution.remarks, extracted, kept)
     report, record = _relocated(
@@ -229,15 +232,43 @@ def _relocated(
             budget=budget,
         )
         _bring_sbang(place, extracted, installs)
+        left = {remark.path for remark in report.reported}
+        left.update(*(names for names in map(set, _inodes(extracted)) if names & left))
+        settle_compiled(place.staged, _sizes(extracted), changed=frozenset(report.changed), left=left)
         record = manifest_of(
             place.staged,
             place.final,
             known=known,
             known_prefix=extracted.prefix,
-            changed=frozenset(report.changed),
+            # a record that came with the layer may be older than the headers of its compiled files
+            changed=frozenset((*report.changed, *filter(is_cache, _sizes(extracted)))),
             early=early,
         )
     return report, record
+
+
+def _settle_in_place(place: Place, extracted: Extracted) -> None:
+    """Let the compiled files of a package that stays at its prefix name their sources, and record that."""
+    sizes = _sizes(extracted)
+    if settle_compiled(place.staged, sizes):
+        caches = frozenset(filter(is_cache, sizes))
+        known = _known_files(place, extracted)
+        _record(
+            place,
+            manifest_of(place.staged, place.final, known=known, known_prefix=extracted.prefix, changed=caches),
+        )
+
+
+def _sizes(extracted: Extracted) -> dict[str, int]:
+    """Return the sizes of all files as they came, under each of their names."""
+    sizes = dict(extracted.files)
+    sizes |= {name: sizes[names[0]] for names in _inodes(extracted) for name in names}
+    return sizes
+
+
+def _inodes(extracted: Extracted) -> Iterator[tuple[str, ...]]:
+    """Yield the names of each file that has several, the first one first."""
+    return ((first, *others) for first, others in extracted.hard_links.items())
 
 
 def new_prefixes(

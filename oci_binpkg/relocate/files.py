@@ -18,6 +18,7 @@ from oci_binpkg.disk import disk_refusal
 from oci_binpkg.errors import ContentError
 from oci_binpkg.relocate import ar, text
 from oci_binpkg.relocate.budget import Budget
+from oci_binpkg.relocate.compiled_python import relocate_constants, remaining_in_constants
 from oci_binpkg.relocate.edits import Edited, Findings, RelocationFinding
 from oci_binpkg.relocate.prefixes import PrefixMap
 from oci_binpkg.relocate.scan import MAGIC_SIZE, is_object_file
@@ -48,7 +49,7 @@ class FileOutcome:
 def relocate_binary(path: str, mapping: PrefixMap, budget: Budget | None = None) -> FileOutcome:
     """Relocate an ELF or Mach-O file; one that cannot be read as such is treated as bytes with strings in them."""
     budget = budget or Budget()
-    with _open(path) as descriptor:
+    with opened(path) as descriptor:
         if not _count(descriptor, mapping.old.needles, budget):
             return FileOutcome()  # most binaries: parsing them costs far more than a search through their bytes
         with _mapped(descriptor) as data:
@@ -72,7 +73,7 @@ def _relocate_mapped(descriptor: int, data: mmap | bytes, mapping: PrefixMap, bu
 
 def relocate_archive(path: str, mapping: PrefixMap, budget: Budget | None = None) -> FileOutcome:
     """Relocate the members of a static archive. Raises `ContentError` for a damaged one."""
-    with _open(path) as descriptor, _mapped(descriptor) as data:
+    with opened(path) as descriptor, _mapped(descriptor) as data:
         _count(descriptor, mapping.old.needles, budget or Budget())
         return _write(descriptor, ar.relocate_archive(data, mapping))
 
@@ -82,7 +83,7 @@ def relocate_text(
 ) -> FileOutcome:
     """Relocate a text file. With `sbang`, the path of that script, interpreter lines that become too long call it."""
     budget = budget or Budget()
-    with _open(path) as descriptor:
+    with opened(path) as descriptor:
         if os.fstat(descriptor).st_size > whole:
             changed = _rewrite(descriptor, mapping, budget, sbang)
         else:
@@ -98,7 +99,7 @@ def relocate_text(
 
 def relocate_utf16(path: str, mapping: PrefixMap, budget: Budget | None = None) -> FileOutcome:
     """Relocate a text in UTF-16. Raises `ContentError` for bytes that are not UTF-16."""
-    with _open(path) as descriptor, tempfile.TemporaryFile() as copy:
+    with opened(path) as descriptor, tempfile.TemporaryFile() as copy:
         mark, read = text.utf16_reader(_reader(descriptor))
         copy.write(mark)
         write = text.utf16_writer(mark, copy.write)
@@ -110,9 +111,19 @@ def relocate_utf16(path: str, mapping: PrefixMap, budget: Budget | None = None) 
         return FileOutcome(changed and _copy_back(copy, descriptor))
 
 
+def relocate_compiled_python(path: str, mapping: PrefixMap, budget: Budget | None = None) -> FileOutcome:
+    """Relocate the constants of a compiled Python file. Raises `ContentError` for one that cannot be read."""
+    with opened(path) as descriptor:
+        if os.fstat(descriptor).st_size > (budget or Budget()).whole_file:
+            raise ContentError("a compiled Python file of which the layer had far fewer bytes")
+        old = _content(descriptor)
+        new = relocate_constants(old, mapping)
+        return FileOutcome(new is not old and _replace(descriptor, new))
+
+
 def left_in_binary(path: str, mapping: PrefixMap) -> list[int]:
     """Return where old prefixes are left in a file that `relocate_binary` changed."""
-    with _open(path, os.O_RDONLY) as descriptor:
+    with opened(path, os.O_RDONLY) as descriptor:
         if not _count(descriptor, mapping.old.needles, None):
             return []
         with _mapped(descriptor) as data:
@@ -132,20 +143,26 @@ def left_in_binary(path: str, mapping: PrefixMap) -> list[int]:
 
 def left_in_archive(path: str, mapping: PrefixMap) -> list[int]:
     """Return where old prefixes are left in the members of an archive."""
-    with _open(path, os.O_RDONLY) as descriptor, _mapped(descriptor) as data:
+    with opened(path, os.O_RDONLY) as descriptor, _mapped(descriptor) as data:
         return list(ar.remaining_in_archive(data, mapping))
+
+
+def left_in_compiled_python(path: str, mapping: PrefixMap) -> list[int]:
+    """Return where old prefixes are left in the constants of a compiled Python file."""
+    with opened(path, os.O_RDONLY) as descriptor:
+        return list(remaining_in_constants(_content(descriptor), mapping))
 
 
 def left_in_text(path: str, mapping: PrefixMap) -> list[int]:
     """Return [0] if an old prefix is left in a text file."""
-    with _open(path, os.O_RDONLY) as descriptor:
+    with opened(path, os.O_RDONLY) as descriptor:
         found = text.windows(_reader(descriptor), mapping)
         return [0] if any(window.is_left(mapping) for window in found) else []
 
 
 def left_in_utf16(path: str, mapping: PrefixMap) -> list[int]:
     """Return [0] if an old prefix is left in a text in UTF-16."""
-    with _open(path, os.O_RDONLY) as descriptor:
+    with opened(path, os.O_RDONLY) as descriptor:
         found = text.windows(text.utf16_reader(_reader(descriptor))[1], mapping)
         return [0] if any(window.is_left(mapping) for window in found) else []
 
@@ -153,7 +170,7 @@ def left_in_utf16(path: str, mapping: PrefixMap) -> list[int]:
 def mentions(path: str, mapping: PrefixMap, budget: Budget | None = None) -> tuple[bytes, bool]:
     """Return the first bytes of a file, and whether an old prefix stands in it anywhere, also as UTF-16."""
     budget = budget or Budget()
-    with _open(path, os.O_RDONLY) as descriptor:
+    with opened(path, os.O_RDONLY) as descriptor:
         head = os.pread(descriptor, MAGIC_SIZE, 0)
         if text.is_utf16(head):
             return head, bool(_count(descriptor, text.utf16_needles(head[:2], mapping), budget))
@@ -271,7 +288,7 @@ def _mapped(descriptor: int) -> Iterator[mmap | bytes]:
 
 
 @contextmanager
-def _open(path: str, flags: int = os.O_RDWR) -> Iterator[int]:
+def opened(path: str, flags: int = os.O_RDWR) -> Iterator[int]:
     """Open a file that its owner may not write as well, never through a link. Raises `LocalDiskError`."""
     mode = None
     try:

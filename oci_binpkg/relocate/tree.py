@@ -1,8 +1,8 @@
 """A staged tree: old prefixes -> new prefixes in everything that its archive declares, and a second look afterwards.
 
-What Spack leaves stale is changed as well: static archives and texts in UTF-16, found by a search through all other
-files. Files of other kinds that mention an old prefix (compiled Python, pickles, compressed data, ...) are reported and
-left alone. `.spack/` is a record of the build and is never changed.
+What Spack leaves stale is changed as well: static archives, texts in UTF-16 and compiled Python, found by a search
+through all other files. Files of other kinds that mention an old prefix (pickles, compressed data, ...) are reported
+and left alone. `.spack/` is a record of the build and is never changed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from oci_binpkg.disk import disk_refusal
 from oci_binpkg.errors import ContentError, RelocationError
 from oci_binpkg.relocate import ar, files, text
 from oci_binpkg.relocate.budget import Budget
+from oci_binpkg.relocate.compiled_python import is_cache
 from oci_binpkg.relocate.edits import RelocationReport, Remark, StaleString, stale_error
 from oci_binpkg.relocate.files import FileOutcome
 from oci_binpkg.relocate.prefixes import PrefixMap
@@ -140,8 +141,10 @@ class _Work:
             self._attempt(names, path, files.relocate_archive, files.left_in_archive)
         elif text.is_utf16(head):
             self._attempt(names, path, files.relocate_utf16, files.left_in_utf16)
+        elif is_cache(path):
+            self._attempt(names, path, files.relocate_compiled_python, files.left_in_compiled_python)
         else:
-            self.remarks.append(Remark(path, _why_left(path, head)))
+            self.remarks.append(Remark(path, _why_left(head)))
 
     def _attempt(
         self,
@@ -153,7 +156,8 @@ class _Work:
         try:
             outcome = relocate(self._full(path), self.mapping, self.budget)
         except ContentError as error:
-            self.remarks.append(Remark(path, f"mentions an old prefix and was left alone: {error.message}"))
+            what = "compiled Python that mentions" if is_cache(path) else "mentions"
+            self.remarks.append(Remark(path, f"{what} an old prefix and was left alone: {error.message}"))
         else:
             self._note(names, path, outcome, left_in)
 
@@ -228,9 +232,7 @@ def _left_in_link(path: str, mapping: PrefixMap) -> list[int]:
     return [0] if mapping.replace_link(target) != target and is_left(os.fsencode(target), mapping) else []
 
 
-def _why_left(path: str, head: bytes) -> str:
-    if path.endswith((".pyc", ".pyo")):
-        return "compiled Python that mentions an old prefix; Python makes it again from the source"
+def _why_left(head: bytes) -> str:
     if head == ar.THIN_MAGIC:
         return "a thin archive that mentions an old prefix; the files it names are elsewhere"
     return "mentions an old prefix, and is not declared to be relocated"
