@@ -1,5 +1,7 @@
 """Static archives: the constants in their members, changed in place. Pure.
 
+Sections of members that no program gets, such as debug information, need not fit; what is left there is counted.
+
 Spack leaves archives as they are, so that a program linked against one afterwards looks for its files in the old place.
 Members keep their sizes, hence the archive's table of symbols stays right. The format is that of `ar(5)`, with the
 names of System V and GNU (`//`) and of BSD (`#1/`). Thin archives only name files and hold nothing to change.
@@ -14,6 +16,7 @@ from oci_binpkg.errors import ContentError
 from oci_binpkg.relocate.edits import Edited, merged
 from oci_binpkg.relocate.prefixes import Buffer, PrefixMap
 from oci_binpkg.relocate.strings import Span, relocate_strings, remaining
+from oci_binpkg.relocate.unread import relocate_unread, unread_spans
 
 MAGIC: Final = b"!<arch>\n"
 THIN_MAGIC: Final = b"!<thin>\n"
@@ -27,13 +30,19 @@ _TABLES: Final = (b"/", b"//", b"/SYM64/")
 
 def relocate_archive(data: Buffer, mapping: PrefixMap) -> Edited:
     """Return the edits of all members. Raises `ContentError` for an archive that is cut short or none."""
-    return merged(relocate_strings(data, mapping, start=start, end=end) for start, end in list(members(data)))
+    return merged(_relocate_member(data, mapping, start, end) for start, end in list(members(data)))
+
+
+def _relocate_member(data: Buffer, mapping: PrefixMap, start: int, end: int) -> Edited:
+    spans = unread_spans(data, start, end)
+    constants = relocate_strings(data, mapping, start=start, end=end, skip=spans)
+    return merged([constants, relocate_unread(data, mapping, spans)])
 
 
 def remaining_in_archive(data: Buffer, mapping: PrefixMap) -> Iterator[int]:
     """Yield where old prefixes are left in members. Raises `ContentError` as `relocate_archive` does."""
     for start, end in members(data):
-        yield from remaining(data, mapping, start=start, end=end)
+        yield from remaining(data, mapping, start=start, end=end, skip=unread_spans(data, start, end))
 
 
 def members(data: Buffer) -> Iterator[Span]:

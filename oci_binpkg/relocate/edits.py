@@ -82,12 +82,13 @@ class Patch:
 class Edited:
     """The changes to one file, none of which overlap, and what was found on the way.
 
-    `further` counts findings that were not kept.
+    `further` counts findings that were not kept, `unread` the old prefixes left where no program reads them.
     """
 
     patches: tuple[Patch, ...] = ()
     findings: tuple[RelocationFinding, ...] = ()
     further: int = 0
+    unread: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.patches)
@@ -110,12 +111,14 @@ def merged(parts: Iterable[Edited]) -> Edited:
     """Return several edits of one file as one."""
     patches: list[Patch] = []
     findings = Findings()
+    unread = 0
     for part in parts:
         patches += part.patches
         findings.further += part.further
+        unread += part.unread
         for found in part.findings:
             findings.add(found)
-    return Edited(tuple(patches), tuple(findings.kept), findings.further)
+    return Edited(tuple(patches), tuple(findings.kept), findings.further, unread)
 
 
 def _tightness(finding: RelocationFinding) -> tuple[bool, int]:

@@ -32,6 +32,7 @@ from oci_binpkg.relocate.edits import Edited, Patch, merged
 from oci_binpkg.relocate.elf_image import PATH_LISTS, DynamicEntry, ElfImage, Name, StringTable, VersionName, read_elf
 from oci_binpkg.relocate.prefixes import Buffer, PrefixMap
 from oci_binpkg.relocate.strings import Span, is_left, relocate_strings, remaining
+from oci_binpkg.relocate.unread import joined, relocate_unread, unread_spans
 
 _SMALLEST_PAGE: Final = 4096
 _LARGEST_PAGE: Final = 65536
@@ -231,23 +232,27 @@ def relocate_elf(data: Buffer, mapping: PrefixMap) -> Edited:
     """Return the edits that move an ELF file of any class, byte order and type.
 
     Only a longer interpreter, search path, name or needed library makes the file longer, by one segment at its end.
-    Constants that cannot be changed in place are findings. Raises `ContentError` for files that cannot be read.
+    Constants that cannot be changed in place are findings; what no program reads is only counted. Raises
+    `ContentError` for files that cannot be read.
     """
     image = read_elf(data)
     names = _relocate_names(image, mapping)
     interpreters = _relocate_interpreters(image, mapping)
-    claimed = _claimed(image)
+    spans = unread_spans(data)
+    unread = relocate_unread(data, mapping, spans)
+    claimed = joined([*_claimed(image), *spans])
     if not names.grown and not interpreters.grown:
-        return merged([names.in_place(), interpreters.in_place(), relocate_strings(data, mapping, skip=claimed)])
+        others = relocate_strings(data, mapping, skip=claimed)
+        return merged([names.in_place(), interpreters.in_place(), others, unread])
     if names.grown:
         constants = names.relocate_constants(mapping, claimed)
-        claimed = _joined([*claimed, names.span])
+        claimed = joined([*claimed, names.span])
         growth = Growth(bytes(names.table), names.grown, interpreters.grown)
     else:
         constants = names.in_place()
         growth = Growth(None, {}, interpreters.grown)
     others = relocate_strings(data, mapping, skip=claimed)
-    return merged([grow(image, growth), interpreters.in_place(), constants, others])
+    return merged([grow(image, growth), interpreters.in_place(), constants, others, unread])
 
 
 def remaining_in_elf(data: Buffer, mapping: PrefixMap) -> Iterator[int]:
@@ -260,7 +265,7 @@ def remaining_in_elf(data: Buffer, mapping: PrefixMap) -> Iterator[int]:
     for segment in (image.segments[n] for n in image.interpreters):
         if _is_left(_interpreter(image, segment), mapping):
             yield segment.p_offset
-    yield from remaining(data, mapping, skip=_claimed(image))
+    yield from remaining(data, mapping, skip=joined([*_claimed(image), *unread_spans(data)]))
 
 
 def _is_left(path: bytes, mapping: PrefixMap) -> bool:
@@ -427,15 +432,4 @@ def _claimed(image: ElfImage) -> list[Span]:
     ]
     if table is not None:
         spans += [(table.offset + e.value, table.offset + e.value + len(text)) for e, text in image.names()]
-    return _joined(spans)
-
-
-def _joined(spans: list[Span]) -> list[Span]:
-    """Return spans sorted and without overlaps."""
-    joined: list[Span] = []
-    for start, end in sorted(spans):
-        if joined and start <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
-        else:
-            joined.append((start, end))
-    return joined
+    return joined(spans)

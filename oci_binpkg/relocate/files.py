@@ -36,7 +36,7 @@ _HEAD: Final = 4096
 class FileOutcome:
     """What became of one file. `refused`: reasons why it could not be changed; `remark`: what people should know.
 
-    `further` counts findings beyond those kept.
+    `further` counts findings beyond those kept, `unread` the old prefixes left where no program reads them.
     """
 
     changed: bool = False
@@ -44,6 +44,7 @@ class FileOutcome:
     refused: tuple[str, ...] = ()
     remark: str = ""
     further: int = 0
+    unread: int = 0
 
 
 def relocate_binary(path: str, mapping: PrefixMap, budget: Budget | None = None) -> FileOutcome:
@@ -227,7 +228,7 @@ def _relocate_macho(descriptor: int, data: mmap | bytes, mapping: PrefixMap, bud
 def _write(descriptor: int, edited: Edited) -> FileOutcome:
     for patch in edited.patches:
         _write_at(descriptor, patch.data, patch.offset)
-    return FileOutcome(bool(edited), edited.findings, further=edited.further)
+    return FileOutcome(bool(edited), edited.findings, further=edited.further, unread=edited.unread)
 
 
 def _replace(descriptor: int, content: bytes) -> bool:

@@ -166,6 +166,8 @@ class _Work:
         self.stale += [StaleString(path, finding) for finding in outcome.findings]
         self.refused += [Remark(path, reason) for reason in outcome.refused]
         self.remarks += [Remark(path, outcome.remark)] if outcome.remark else []
+        if outcome.unread:
+            self.remarks.append(Remark(path, _unread(outcome.unread)))
         if outcome.further:
             self.further[path] = outcome.further
             self.remarks.append(Remark(path, f"{outcome.further} more strings in it are of that kind"))
@@ -236,6 +238,11 @@ def _why_left(head: bytes) -> str:
     if head == ar.THIN_MAGIC:
         return "a thin archive that mentions an old prefix; the files it names are elsewhere"
     return "mentions an old prefix, and is not declared to be relocated"
+
+
+def _unread(count: int) -> str:
+    what = "string in it keeps" if count == 1 else "strings in it keep"
+    return f"{count} {what} the old path, in debug information and the like, which no program loads"
 
 
 def _refused(refused: list[Remark], prefix: str) -> RelocationError:

@@ -22,7 +22,8 @@ class ElfFile:
     """What to build. `names` are (tag, text) of the dynamic section; `spare` a program header type to add, or 0.
 
     `machine` is another than the usual one of that class and order; `numbers` are further dynamic entries; `note` is
-    the content of the note, `weak` are the versions needed that may be absent.
+    the content of the note, `weak` are the versions needed that may be absent, `unloaded`
+    the content of a section without an address.
     """
 
     bits: int = 64
@@ -43,6 +44,7 @@ class ElfFile:
     numbers: Sequence[tuple[int, int]] = ()
     note: bytes = b""
     weak: Sequence[bytes] = ()
+    unloaded: bytes = b"\0"
     table: bytearray = field(default_factory=lambda: bytearray(b"\0"))
 
     def intern(self, text: bytes) -> int:
@@ -152,8 +154,9 @@ class ElfFile:
             listed.append(self.section(11, parts["dynsym"][0], len(parts["dynsym"][1]), link=strings))
             listed.append(self.section(3, parts["dynstr"][0], len(self.table)))
             listed.append(self.section(6, parts["dynamic"][0], len(parts["dynamic"][1]), link=strings))
-            listed.append(self.section(3, end, 1, loaded=False))
-            body += bytes(8 + -end % 8)
+            listed.append(self.section(3, end, len(self.unloaded), loaded=False))
+            body += self.unloaded
+            body += bytes(8 + -len(body) % 8)
             table, shoff, shnum = b"".join(listed), len(body), len(listed)
         ident = b"\x7fELF" + bytes([2 if self.wide else 1, 1 if self.order == "<" else 2, 1]) + bytes(9)
         usual = {(64, "<"): 183, (64, ">"): 22, (32, "<"): 40, (32, ">"): 8}
