@@ -262,7 +262,7 @@ class Client:
         root: StrPath | None = None,
         force: bool = False,
         allow_missing: bool = False,
-        allow_stale: bool = False,
+        allow_stale: bool | str | Sequence[str] = False,
         jobs: int = 0,
         dry_run: bool = False,
         check_signature: bool | None = None,
@@ -280,7 +280,7 @@ class Client:
             opener, flags = work.opener.installing_into(installs), AskedTrust(check_signature)
             sources = Sources([opener.cache(text, flags) for text in _texts(caches)], work.observer)
             options = InstallOptions(
-                *(force, allow_missing, allow_stale, dry_run, work.jobs(jobs)),
+                *(force, allow_missing, _patterns(allow_stale), dry_run, work.jobs(jobs)),
                 layers=work.layer_cache,
                 accept_present=accept_present,
                 pin_newest=pin_newest,
@@ -296,7 +296,7 @@ class Client:
         *,
         root: StrPath | None = None,
         allow_missing: bool = False,
-        allow_stale: bool = False,
+        allow_stale: bool | str | Sequence[str] = False,
         jobs: int = 0,
         check_signature: bool | None = None,
         accept_present: bool = False,
@@ -311,7 +311,7 @@ class Client:
             opener = work.opener.installing_into(installs)
             sources = Sources([opener.images_at(location, check_signature)], work.observer)
             options = InstallOptions(
-                *(False, allow_missing, allow_stale, False, work.jobs(jobs)),
+                *(False, allow_missing, _patterns(allow_stale), False, work.jobs(jobs)),
                 layers=work.layer_cache,
                 accept_present=accept_present,
                 signers=opener.signers,
@@ -787,6 +787,10 @@ def _text(cache: CacheLike) -> str:
 
 def _texts(caches: CacheLike | Iterable[CacheLike]) -> list[str]:
     return [_text(each) for each in ([caches] if isinstance(caches, str | Repository | Reference) else caches)]
+
+
+def _patterns(allow_stale: bool | str | Sequence[str]) -> bool | Sequence[str]:
+    return (allow_stale,) if isinstance(allow_stale, str) else allow_stale
 
 
 def _parsed(queries: Queries) -> list[Query]:

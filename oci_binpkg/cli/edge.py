@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import typer
 
@@ -19,6 +20,8 @@ from oci_binpkg.cli.interrupts import (
 )
 from oci_binpkg.errors import BinpkgError, OutputError, UsageError
 
+_OPTIONAL_VALUE: Final = frozenset({"--allow-stale"})
+
 
 def run_command(app: typer.Typer, arguments: list[str] | None) -> int:
     """Run a command; return its exit code, or that of the error it ended with, which is shown."""
@@ -26,7 +29,9 @@ def run_command(app: typer.Typer, arguments: list[str] | None) -> int:
     try:
         with orderly_interrupts():
             cancel = cancelled_by_interrupt()
-            code = app(args=arguments, standalone_mode=False, obj=asked)
+            code = app(
+                args=_with_values(sys.argv[1:] if arguments is None else arguments), standalone_mode=False, obj=asked
+            )
         if code == INTERRUPTED and cancel.is_cancelled:  # typer has caught the interrupt
             return _interrupted()
         terminal.flush_results()
@@ -37,6 +42,18 @@ def run_command(app: typer.Typer, arguments: list[str] | None) -> int:
             return _interrupted()
         return _complain(_in_words(error, debug=asked.debug))
     return code if isinstance(code, int) else 0
+
+
+def _with_values(arguments: list[str]) -> list[str]:
+    """Return the arguments with `*` as the value of an option that may come without one, as it once did."""
+    given: list[str] = []
+    for at, argument in enumerate(arguments):
+        if argument == "--":
+            return [*given, *arguments[at:]]
+        follows = arguments[at + 1 : at + 2]
+        bare = argument in _OPTIONAL_VALUE and (not follows or follows[0].startswith("-"))
+        given.append(f"{argument}=*" if bare else argument)
+    return given
 
 
 def _interrupted() -> int:

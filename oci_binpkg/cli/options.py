@@ -56,8 +56,12 @@ AllowMissingOption = Annotated[
     bool, typer.Option("--allow-missing/--no-allow-missing", help="go on without dependencies that no cache has")
 ]
 AllowStaleOption = Annotated[
-    bool,
-    typer.Option("--allow-stale/--no-allow-stale", help="go on where an old path cannot be replaced, and report it"),
+    list[str] | None,
+    typer.Option(
+        "--allow-stale",
+        metavar="PATTERN",
+        help="go on where an old path cannot be replaced in files like this (repeatable; without a value: in any file)",
+    ),
 ]
 StrictOption = Annotated[
     bool, typer.Option("--strict/--no-strict", help="exit with 1 if something that was installed does not run here")

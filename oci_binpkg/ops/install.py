@@ -77,7 +77,7 @@ class InstallOptions:
 
     force: bool = False
     allow_missing: bool = False
-    allow_stale: bool = False
+    allow_stale: bool | Sequence[str] = False
     dry_run: bool = False
     jobs: int = 2
     layers: LayerCache | None = None

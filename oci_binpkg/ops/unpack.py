@@ -9,7 +9,7 @@ Source: the golden caches: Spack 0.22 and 1.2 write the very nodes that the cach
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import lru_cache
@@ -143,7 +143,7 @@ def unpack(
     place: Place,
     installs: ChangeableTree,
     *,
-    allow_stale: bool = False,
+    allow_stale: bool | Sequence[str] = False,
     keep_layer: bool = False,
     on_bytes: Callable[[int], None] | None = None,
 ) -> Unpacked:
@@ -211,7 +211,7 @@ def _relocated(
     installs: ChangeableTree,
     mapping: PrefixMap,
     *,
-    allow_stale: bool,
+    allow_stale: bool | Sequence[str],
     budget: Budget,
 ) -> tuple[RelocationReport, bytes]:
     """Relocate what was unpacked; return what was done, and the record of the files as they are then."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Final
 
@@ -40,7 +41,7 @@ def relocate_tree(
     final_prefix: str = "",
     root: str = "",
     sbang: str = "",
-    allow_stale: bool = False,
+    allow_stale: bool | Sequence[str] = False,
     budget: Budget | None = None,
 ) -> RelocationReport:
     """Relocate the tree at `directory`, which is going to be at `final_prefix` in the install root `root`.
@@ -50,7 +51,10 @@ def relocate_tree(
     not to be UTF-16: they are not read. All absolute links into an old prefix are changed. `sbang` is the path of that
     script in the new root: it is put before interpreter lines that become too long.
 
-    Raises `RelocationError` if a constant cannot be changed, unless `allow_stale`, or if an old prefix is left in
+    `allow_stale` are patterns of files that may keep old prefixes, matched against the path in the tree, or against
+    the name of the file if they hold no slash; True allows it for all.
+
+    Raises `RelocationError` if a constant of another file cannot be changed, or if an old prefix is left in
     anything that should have been changed, or if more is to be done than `budget` allows; then the tree is half done
     and of no use. Raises `LocalDiskError`.
     """
@@ -58,11 +62,12 @@ def relocate_tree(
     work.run()
     stale = tuple(sorted(work.stale, key=lambda one: (one.path, one.finding.offset)))
     kept = tuple(one for one in stale if one.finding.is_stale)
-    if not allow_stale:
-        if work.refused:
-            raise _refused(work.refused, final_prefix or directory)
-        if kept:
-            raise stale_error(kept, prefix=final_prefix, root=root, further=sum(work.further.values()))
+    may_stay = _may_stay(allow_stale)
+    if refused := [one for one in work.refused if not may_stay(one.path)]:
+        raise _refused(refused, final_prefix or directory)
+    if stopping := tuple(one for one in kept if not may_stay(one.path)):
+        further = sum(count for path, count in work.further.items() if not may_stay(path))
+        raise stale_error(stopping, prefix=final_prefix, root=root, further=further)
     work.look_again(final_prefix or directory)
     reported = (*work.remarks, *work.refused)
     return RelocationReport(
@@ -238,6 +243,17 @@ def _why_left(head: bytes) -> str:
     if head == ar.THIN_MAGIC:
         return "a thin archive that mentions an old prefix; the files it names are elsewhere"
     return "mentions an old prefix, and is not declared to be relocated"
+
+
+def _may_stay(allow_stale: bool | Sequence[str]) -> Callable[[str], bool]:
+    """Return whether a file, by its path in the tree, may keep old prefixes."""
+    patterns = ("*" if allow_stale else "",) if isinstance(allow_stale, bool) else tuple(allow_stale)
+
+    def allowed(path: str) -> bool:
+        name = path.rpartition("/")[2]
+        return any(fnmatchcase(path if "/" in pattern else name, pattern) for pattern in patterns)
+
+    return allowed
 
 
 def _unread(count: int) -> str:

@@ -204,3 +204,19 @@ def test_verify_store_looks_into_no_prefix_that_is_a_link(tools, tmp_path):
     (package,) = binpkg("verify-store", store, "--run", "--json").json
     assert package["unverifiable"]
     assert "obstacles" not in package
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ([], 1),
+        (["--allow-stale", "bin/*"], 1),
+        (["--allow-stale", "bin/*", "--allow-stale=lib/*"], 0),
+        (["--allow-stale"], 0),
+    ],
+)
+def test_old_paths_may_stay_in_the_files_that_are_named(tmp_path, options, code):
+    long = tmp_path / ("long" * 30)
+    ended = binpkg("install", "greet@2.0", "--allow-missing", *options, "--from", LAYOUT, "--store", long)
+    assert ended.code == code, ended.err
+    assert bool(list(long.glob("*/greet-*"))) is (code == 0)

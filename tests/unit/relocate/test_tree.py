@@ -421,3 +421,22 @@ def test_files_are_relocated_in_windows(tmp_path: Path, name: str, before: bytes
     tracemalloc.stop()
     assert peak < 12 * 1024**2
     assert path.read_bytes() == after
+
+
+@pytest.mark.parametrize("pattern", ["bin/x", "x", "bin/*", "*", "[w-y]"])
+def test_stale_constants_may_be_allowed_in_named_files(tmp_path: Path, pattern: str) -> None:
+    write(tmp_path, "bin/x", CONSTANT)
+
+    report = relocate(tmp_path, LONGER, binaries=["bin/x"], allow_stale=["lib/none", pattern])
+
+    assert [stale.path for stale in report.stale] == ["bin/x"]
+
+
+@pytest.mark.parametrize("patterns", [[], ["y"], ["lib/*"], ["in/x"], ["bin"], ["/x"]])
+def test_what_is_not_named_still_stops(tmp_path: Path, patterns: list[str]) -> None:
+    write(tmp_path, "bin/x", CONSTANT)
+    write(tmp_path, "lib/y", CONSTANT)
+
+    with pytest.raises(RelocationError, match="bin/x: the constant") as refusal:
+        relocate(tmp_path, LONGER, binaries=["bin/x", "lib/y"], allow_stale=patterns)
+    assert ("in 2 files" in str(refusal.value)) is (not {"y", "lib/*"}.intersection(patterns))
