@@ -31,6 +31,7 @@ from oci_binpkg.times import SYSTEM_TIME, Time
 
 if TYPE_CHECKING:
     from oci_binpkg.cache.protocol import ReadableCache
+    from oci_binpkg.cache_opener import CacheOpener
     from oci_binpkg.index.document import IndexDocument
     from oci_binpkg.model.content import Digest
     from oci_binpkg.model.image import Runtime
@@ -484,7 +485,7 @@ class Client:
         check_signature: bool | None = None,
         output: StrPath | None = None,
     ) -> list[Rebuilds]:
-        """Return the packages of a tree that each cache lacks; `thorough` also looks at each package's content.
+        """Return the packages of a tree that each cache lacks; `thorough` also reads all bytes of each package.
 
         `output` is a file for the answer, as JSON.
         """
@@ -555,20 +556,37 @@ class Client:
         return self._write_index("rebuild", cache, queries, view, AskedTrust(check_signature, key))
 
     def index_check(
-        self, cache: CacheLike, *, view: str | Iterable[str] = (), check_signature: bool | None = None
+        self,
+        cache: CacheLike,
+        *,
+        view: str | Iterable[str] = (),
+        names: bool = False,
+        manifests: bool = False,
+        content: bool = False,
+        check_signature: bool | None = None,
     ) -> list[IndexReport]:
-        """Compare the index, or each view, with what is there."""
-        from oci_binpkg.ops.index import check_index, check_views
+        """Compare the index, or each view, with what is there.
+
+        With `names` only the names are compared; with `manifests` each package's documents are read and its blobs
+        looked for; with `content` every blob is read. Without any of them: names in a registry or on a server, and
+        manifests in a folder.
+        """
+        from oci_binpkg.ops.index import Depth, check_index, check_views
 
         with self._operation() as work:
-            # nothing but the index is read here: that is what has to be signed
+            if names + manifests + content > 1:
+                raise UsageError("names, manifests and content are three depths", hint="choose one of them")
+            # what the index lists is compared and not handed out: the index is what has to be signed
             flags, text = AskedTrust(check_signature, index=check_signature is True), _text(cache)
             views = work.views(text, view, writing=False)
+            whole = work.opener.cache(text, flags, view="" if views else None)
+            asked = Depth.CONTENT if content else Depth.MANIFESTS if manifests else None
+            depth = asked or (Depth.MANIFESTS if whole.is_local and not names else Depth.NAMES)
+            packages = _without_signatures(work.opener, text, whole)
             if views:
-                whole = work.opener.cache(text, flags, view="")
-                names = _view_names(text, whole, views)
-                return check_views(whole, {name: work.opener.cache(text, flags, view=name) for name in names})
-            return [check_index(work.opener.cache(text, flags))]
+                opened = {name: work.opener.cache(text, flags, view=name) for name in _view_names(text, whole, views)}
+                return check_views(whole, opened, depth, packages, work.cancel.check)
+            return [check_index(whole, depth, packages, work.cancel.check)]
 
     def verify_store(self, root: StrPath, queries: Queries = (), *, run: bool = False) -> list[Verified]:
         """Compare the files of a tree (of the packages that match a query, if there is one) with its records.
@@ -768,6 +786,14 @@ class Client:
             names = _view_names(text, whole, views)
             indices = {name: work.opener.writable(text, flags, view=name) for name in names}
             return change(whole, indices, parsed, work.observer)
+
+
+def _without_signatures(opener: CacheOpener, text: str, whole: ReadableCache) -> ReadableCache:
+    """Return a cache whose unsigned packages are no damage; `whole` where a rule takes signed ones only."""
+    try:
+        return opener.cache(text, AskedTrust(check=False), view="")
+    except UsageError:
+        return whole
 
 
 def _view_names(text: str, whole: ReadableCache, views: Iterable[str]) -> list[str]:

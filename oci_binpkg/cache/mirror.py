@@ -138,6 +138,11 @@ class MirrorCache:
         return None
 
     @property
+    def is_local(self) -> bool:
+        """Whether it is a folder."""
+        return self._objects.name.startswith("file:")
+
+    @property
     def has_views(self) -> bool:
         """Say yes: an index is a file among others."""
         return True
@@ -179,6 +184,14 @@ class MirrorCache:
     def entry(self, locator: str) -> CacheEntry:
         """Return the package whose manifest lies at a path, which names its hash."""
         return self._entry_at(locator, hash_of_path(locator) or "")
+
+    def blobs(self, entry: CacheEntry) -> tuple[Blob, ...]:
+        """Return the package's layer; its spec document was read with the entry."""
+        return (entry.layer.blob,)
+
+    def holds(self, blob: Descriptor) -> bool:
+        """Return whether a blob is there, with the right size."""
+        return exists(self._objects, blob_path(blob.digest), size=blob.size)
 
     def upload(self, layer: Layer) -> bool:
         """Store a layer. Returns whether bytes were sent. Raises `UsageError` for one that is not gzip."""

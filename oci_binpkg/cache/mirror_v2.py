@@ -89,6 +89,11 @@ class MirrorV2Cache:
         return None
 
     @property
+    def is_local(self) -> bool:
+        """Whether it is a folder."""
+        return self._objects.name.startswith("file:")
+
+    @property
     def has_views(self) -> bool:
         """Say no: they came with layout 3."""
         return False
@@ -130,6 +135,14 @@ class MirrorV2Cache:
         self._warn()
         stem = _stem_of_path(locator)
         return self._entry_at(stem, stem.rpartition("-")[2])
+
+    def blobs(self, entry: CacheEntry) -> tuple[Blob, ...]:
+        """Return the package's layer; its spec document was read with the entry."""
+        return (entry.layer.blob,)
+
+    def holds(self, blob: Descriptor) -> bool:
+        """Return whether a blob has a size: an entry takes its archive's, and this layout names no blobs by digest."""
+        return blob.size > 0
 
     def read_index(self, known: Digest | None = None) -> IndexDocument | None:
         """Return the index; None if its digest is `known`. `index.json.hash` has it, if it exists.

@@ -126,6 +126,11 @@ class OciCache:
         return self
 
     @property
+    def is_local(self) -> bool:
+        """Whether the store has no address: a layout, or memory."""
+        return not self._store.address
+
+    @property
     def has_views(self) -> bool:
         """Say no: a store has one index."""
         return False
@@ -146,6 +151,14 @@ class OciCache:
             image = self._image(str(manifest) if manifest else locator)
             found = self._entry_of(image, PackageKey("", "", hash_of_tag(locator)), tag=locator)
         return replace(found, key=PackageKey.of(found.document.root))
+
+    def blobs(self, entry: CacheEntry) -> tuple[Blob, ...]:
+        """Return all layers of a package's image."""
+        return tuple(blob_of(self._store, layer) for layer in entry.layers)
+
+    def holds(self, blob: Descriptor) -> bool:
+        """Return whether a blob is there, with the right size."""
+        return self._store.exists(blob)
 
     def _entry_of(self, image: StoredImage, key: PackageKey, *, tag: str = "") -> CacheEntry:
         """Return the package that a stored image is. Raises `ContentError` for another image or package."""
@@ -174,7 +187,7 @@ class OciCache:
             made,
             prefix=_prefix_of(image.config.env),
             manifest=image.descriptor.digest,
-            stack=tuple(descriptor.digest for descriptor in image.manifest.layers),
+            layers=image.manifest.layers,
             env=image.config.env,
             signed=signed,
         )

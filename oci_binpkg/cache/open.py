@@ -18,7 +18,7 @@ from oci_binpkg.errors import Hint, NotFoundError, Step, TransferError, Unsuppor
 from oci_binpkg.events import Observer, ignore
 from oci_binpkg.file_lock import Patience
 from oci_binpkg.index.document import IndexDocument
-from oci_binpkg.model.content import Digest
+from oci_binpkg.model.content import Blob, Descriptor, Digest
 from oci_binpkg.model.reference import PackageKey, Repository, check_tag, is_loopback, parse_image, parse_reference
 from oci_binpkg.signing.index_trust import BELIEVED, IndexSignature, IndexTrust, missing
 from oci_binpkg.signing.statement import ANY_SITE, Site
@@ -40,6 +40,7 @@ class UnreachableCache:
     verifies: bool = False
     proves_listing: bool = False
     images: None = None
+    is_local: bool = False
 
     @property
     def has_views(self) -> bool:
@@ -55,6 +56,14 @@ class UnreachableCache:
         self._fail()
 
     def entry(self, locator: str) -> CacheEntry:  # noqa: ARG002
+        """Raise the error."""
+        self._fail()
+
+    def blobs(self, entry: CacheEntry) -> tuple[Blob, ...]:  # noqa: ARG002
+        """Raise the error."""
+        self._fail()
+
+    def holds(self, blob: Descriptor) -> bool:  # noqa: ARG002
         """Raise the error."""
         self._fail()
 

@@ -27,7 +27,7 @@ class CacheEntry:
     """One package in a cache: its spec document, its layer, and the image that carries it where caches keep images.
 
     `prefix` is where the layer has the package, "" if only the layer itself shows it. `manifest`
-    is the digest of the manifest it was read from, `stack` those of all layers of its image; `env` is the image's
+    is the digest of the manifest it was read from, `layers` are all layers of its image; `env` is the image's
     environment. `signed` is the signature that was verified, None without one.
     """
 
@@ -37,9 +37,14 @@ class CacheEntry:
     image: Image | None = None
     prefix: str = ""
     manifest: Digest | None = None
-    stack: tuple[Digest, ...] = ()
+    layers: tuple[Descriptor, ...] = ()
     env: tuple[str, ...] = ()
     signed: Signed | None = None
+
+    @property
+    def stack(self) -> tuple[Digest, ...]:
+        """The digests of all layers of its image."""
+        return tuple(each.digest for each in self.layers)
 
     @property
     def is_unverified(self) -> bool:
@@ -86,6 +91,11 @@ class ReadableCache(IndexSource, Protocol):
         ...
 
     @property
+    def is_local(self) -> bool:
+        """Whether it lies on a disk of this machine, so that a look at each package costs no request."""
+        ...
+
+    @property
     def has_views(self) -> bool:
         """Whether the cache may have further indices, each over a part of it."""
         ...
@@ -100,6 +110,14 @@ class ReadableCache(IndexSource, Protocol):
 
     def entry(self, locator: str) -> CacheEntry:
         """Return the package at a tag or path that `hashes` gave. Raises like `find`."""
+        ...
+
+    def blobs(self, entry: CacheEntry) -> tuple[Blob, ...]:
+        """Return what a package needs beside its documents: its layer, and the others of its image."""
+        ...
+
+    def holds(self, blob: Descriptor) -> bool:
+        """Return whether a blob is there, with the right size; nothing of it is read."""
         ...
 
 

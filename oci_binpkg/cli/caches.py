@@ -68,7 +68,7 @@ def check(
         str, typer.Option("--output", metavar="FILE", help="write the answer to this file, as JSON")
     ] = "",
     check_signature: CheckOption = None,
-    thorough: Annotated[bool, typer.Option("--thorough", help="also look at each package's content")] = False,
+    thorough: Annotated[bool, typer.Option("--thorough", help="also read and check all bytes of each package")] = False,
     json: JsonOption = False,
 ) -> int:
     """List the packages of a tree that caches lack.

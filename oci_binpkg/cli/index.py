@@ -53,7 +53,7 @@ def rebuild(
     """Read every package and write the index anew.
 
     With --view, the index of that part of a mirror then holds exactly the packages that match a QUERY (all, without
-    one) and what they link to or run.
+    one) and what they link to or run. Exits with 1 if packages are left out because they are damaged or gone.
 
     \b
     Examples:
@@ -63,13 +63,18 @@ def rebuild(
     with opened(json) as client:
         reports = client.index_rebuild(cache, queries or (), view=view or (), check_signature=check_signature, key=key)
     _show(reports, {True: "written", False: "unchanged"}, json=json)
-    return 0
+    return 1 if any(report.has_lost for report in reports) else 0
 
 
 def check(
     cache: CacheArgument,
     *,
     view: ViewsOption = None,
+    names: Annotated[bool, typer.Option("--names", help="compare the names only")] = False,
+    manifests: Annotated[
+        bool, typer.Option("--manifests", help="also read each package's documents, and look for its blobs")
+    ] = False,
+    content: Annotated[bool, typer.Option("--content", help="also read every blob, and check its digest")] = False,
     check_signature: Annotated[
         bool | None,
         typer.Option(
@@ -80,7 +85,9 @@ def check(
 ) -> int:
     """Compare the index with what is there.
 
-    Exits with 10 if they differ. It also reports whether the index is signed, and by whom.
+    In a registry or on a server the names are compared; in a folder the packages are looked at, too (--manifests).
+    Exits with 10 if index and packages differ, or if something is damaged or gone. It also reports whether the
+    index is signed, and by whom.
 
     \b
     Examples:
@@ -88,7 +95,14 @@ def check(
       oci-binpkg index check file:///srv/mirror --view stable --check-signature
     """
     with opened(json) as client:
-        reports = client.index_check(cache, view=view or (), check_signature=check_signature)
+        reports = client.index_check(
+            cache,
+            view=view or (),
+            names=names,
+            manifests=manifests,
+            content=content,
+            check_signature=check_signature,
+        )
     states = [{False: "true" if report.is_true else "differs"} for report in reports]
     _show(reports, *states, json=json, listing=True)
     return 0 if all(report.is_true for report in reports) else ContentError.exit_code
@@ -107,9 +121,15 @@ def _show(reports: Sequence[IndexReport], *states: dict[bool, str], json: bool, 
                 f"{name} {state}, {report.packages} packages, {_signed(report)}",
                 *(f"    not listed: {each}" for each in report.unlisted if listing),
                 *(f"    listed, and not there: {each}" for each in report.vanished),
-                *(f"    damaged: {each}" for each in report.damaged),
+                *(f"    damaged: {each}{why}" for each, why in _with_reasons(report)),
             ]
         )
+
+
+def _with_reasons(report: IndexReport) -> list[tuple[str, str]]:
+    """Return what is damaged, each with the reason where that is known."""
+    reasons = [f": {reason}" for reason in report.reasons] or [""] * len(report.damaged)
+    return list(zip(report.damaged, reasons, strict=True))
 
 
 def _signed(report: IndexReport) -> str:

@@ -35,7 +35,7 @@ class Rebuilds:
 
 
 def check(cache: ReadableCache, url: str, specs: Sequence[Spec], *, thorough: bool = False) -> Rebuilds:
-    """Return the packages that the cache lacks: one listing; with `thorough` also a look at each package's content.
+    """Return the packages that the cache lacks: one listing; with `thorough` also all bytes of each package.
 
     Where signatures are required, each package is looked at: an unsigned one counts as absent.
     """
@@ -63,8 +63,8 @@ def _why_incomplete(cache: ReadableCache, spec: Spec, *, thorough: bool) -> str:
     try:
         found = cache.find(PackageKey.of(spec))
         if thorough:
-            with found.layer.blob.open() as layer:
-                layer.read(1)
+            for _ in found.layer.blob.chunks(found.layer.blob.descriptor.size):
+                pass
     except (NotFoundError, ContentError) as error:
         return error.message
     return ""

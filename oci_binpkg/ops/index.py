@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from threading import Lock
 from typing import Any
 
 from oci_binpkg.cache.protocol import CacheEntry, ReadableCache, WritableCache
 from oci_binpkg.errors import BinpkgError, ContentError, Hint, KeyringError, NotFoundError, Step, TransferError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.index.document import EMPTY, IndexDocument, index_of
+from oci_binpkg.model.content import Blob, Digest
 from oci_binpkg.model.query import Query
 from oci_binpkg.ops.contents import packages_of
 from oci_binpkg.parallel import in_turns
@@ -21,8 +24,9 @@ from oci_binpkg.signing.index_trust import NOT_SIGNED, IndexSignature
 class IndexReport:
     """How an index compares with its cache, by hash: packages it lacks, and packages it names that are not there.
 
-    `damaged` are tags without a sound package; `written` is whether the index was changed, `signature` who signed
-    it. `view` is the part of a mirror that it is over, "" for all; what a view lacks is left out on purpose.
+    `damaged` are tags or paths without a sound package, and a check gives `reasons` in their order. `written` is
+    whether the index was changed, `signature` who signed it. `view` is the part of a mirror that it is over, "" for
+    all; what a view lacks is left out on purpose.
     """
 
     cache: str
@@ -33,11 +37,17 @@ class IndexReport:
     written: bool = False
     signature: IndexSignature = NOT_SIGNED
     view: str = ""
+    reasons: tuple[str, ...] = ()
 
     @property
     def is_true(self) -> bool:
         """Whether the index lists exactly what is there."""
         return not (self.unlisted or self.vanished or self.damaged)
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether packages are damaged, or were listed and are gone."""
+        return bool(self.vanished or self.damaged)
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON document."""
@@ -47,10 +57,19 @@ class IndexReport:
             "unlisted": list(self.unlisted),
             "vanished": list(self.vanished),
             "damaged": list(self.damaged),
+            **({"reasons": list(self.reasons)} if self.reasons else {}),
             "written": self.written,
             **self.signature.to_json(),
             **({"view": self.view} if self.view else {}),
         }
+
+
+class Depth(StrEnum):
+    """How closely a check looks: the names alone, each package's documents and the sizes of its blobs, all bytes."""
+
+    NAMES = "names"
+    MANIFESTS = "manifests"
+    CONTENT = "content"
 
 
 Indices = Mapping[str, WritableCache]
@@ -105,7 +124,9 @@ def rebuild_indices(
     tags = packages_of(whole)
     listed = {name: old_hashes(cache, observer) for name, cache in indices.items()}
     unsound: list[str] = []
-    read = document_of(read_entries(whole, tags.values(), unsound, observer))
+    # a package without its layer cannot be installed: where a look costs no request, it is not listed either
+    faults = BlobFaults(whole, Depth.MANIFESTS) if whole.is_local else None
+    read = document_of(read_entries(whole, tags.values(), unsound, observer, faults))
     known = read.present()
     if not known:
         raise ContentError(
@@ -132,12 +153,81 @@ def rebuild_indices(
     return reports
 
 
-def check_index(cache: ReadableCache) -> IndexReport:
-    """Compare the index with one listing of the cache. Nothing is written."""
+def check_index(
+    cache: ReadableCache,
+    depth: Depth = Depth.NAMES,
+    packages: ReadableCache | None = None,
+    go_on: Callable[[], None] = lambda: None,
+) -> IndexReport:
+    """Compare the index with one listing of the cache, and look into its packages. Nothing is written.
+
+    `packages` is the cache as its packages are read (None: as it is); `go_on` is called between pieces of content and
+    may raise.
+    """
     tags, index = _tags_and_index(cache)
     listed = index.present()
     unlisted, vanished = tuple(sorted(set(tags) - listed)), tuple(sorted(listed - set(tags)))
-    return IndexReport(cache.name, len(tags), unlisted, vanished, signature=signature_of(cache))
+    report = IndexReport(cache.name, len(tags), unlisted, vanished, signature=signature_of(cache))
+    return _with_damage(report, damaged_packages(packages or cache, tags.values(), depth, go_on))
+
+
+def damaged_packages(
+    cache: ReadableCache, tags: Iterable[str], depth: Depth, go_on: Callable[[], None] = lambda: None
+) -> dict[str, str]:
+    """Return the tags or paths without a sound package, in their order, each with the reason."""
+    if depth is Depth.NAMES:
+        return {}
+    faults = BlobFaults(cache, depth, go_on)
+
+    def look(tag: str) -> tuple[str, str]:
+        go_on()
+        try:
+            return tag, faults.of_entry(cache.entry(tag))
+        except (NotFoundError, ContentError) as error:
+            return tag, error.message
+
+    return {tag: reason for tag, reason in in_turns(look, sorted(tags)) if reason}
+
+
+class BlobFaults:
+    """What is wrong with the blobs of packages; each blob is looked at once, however many images share it."""
+
+    def __init__(self, cache: ReadableCache, depth: Depth, go_on: Callable[[], None] = lambda: None) -> None:
+        self._cache = cache
+        self._depth = depth
+        self._go_on = go_on
+        self._known: dict[Digest, str] = {}
+        self._lock = Lock()
+
+    def of_entry(self, entry: CacheEntry) -> str:
+        """Return the first fault of a package's blobs, "" if they are sound."""
+        return next((fault for blob in self._cache.blobs(entry) if (fault := self._of(blob))), "")
+
+    def _of(self, blob: Blob) -> str:
+        digest = blob.descriptor.digest
+        with self._lock:
+            known = self._known.get(digest)
+        if known is None:
+            known = self._look(blob)
+            with self._lock:
+                self._known[digest] = known
+        return known
+
+    def _look(self, blob: Blob) -> str:
+        descriptor = blob.descriptor
+        try:
+            if not self._cache.holds(descriptor):
+                return f"{descriptor.digest} is not there with its size of {descriptor.size} bytes"
+            if self._depth is Depth.CONTENT:
+                for _ in blob.chunks(descriptor.size):
+                    self._go_on()
+        except (NotFoundError, ContentError) as error:
+            return error.message
+        return ""
+
+
+def _with_damage(report: IndexReport, damaged: Mapping[str, str]) -> IndexReport:
+    return replace(report, damaged=tuple(damaged), reasons=tuple(damaged.values()))
 
 
 def signature_of(cache: ReadableCache) -> IndexSignature:
@@ -188,23 +278,37 @@ def document_of(entries: Iterable[CacheEntry]) -> IndexDocument:
 
 
 def read_entries(
-    cache: ReadableCache, tags: Iterable[str], damaged: list[str], observer: Observer = ignore
+    cache: ReadableCache,
+    tags: Iterable[str],
+    damaged: list[str],
+    observer: Observer = ignore,
+    faults: BlobFaults | None = None,
 ) -> Iterator[CacheEntry]:
     """Read packages at tags or paths; unsound ones are reported and join `damaged`."""
 
     def read(tag: str) -> CacheEntry | None:
         try:
-            return cache.entry(tag)
+            entry = cache.entry(tag)
         except (NotFoundError, ContentError) as error:
-            observer(Warned(f"{tag} is passed over: {error.message}"))
-            damaged.append(tag)
-            return None
+            fault = error.message
+        else:
+            if not (fault := faults.of_entry(entry) if faults else ""):
+                return entry
+        observer(Warned(f"{tag} is passed over: {fault}"))
+        damaged.append(tag)
+        return None
 
     return (entry for entry in in_turns(read, tags) if entry)
 
 
-def check_views(whole: ReadableCache, views: Mapping[str, ReadableCache]) -> list[IndexReport]:
-    """Look for packages that views name and that are not there. Raises `NotFoundError` if there is no such view."""
+def check_views(
+    whole: ReadableCache,
+    views: Mapping[str, ReadableCache],
+    depth: Depth = Depth.NAMES,
+    packages: ReadableCache | None = None,
+    go_on: Callable[[], None] = lambda: None,
+) -> list[IndexReport]:
+    """Look for packages that views name and that are damaged or gone. Raises `NotFoundError` without such a view."""
     tags = packages_of(whole)
     reports = []
     for name, view in views.items():
@@ -215,7 +319,9 @@ def check_views(whole: ReadableCache, views: Mapping[str, ReadableCache]) -> lis
         assert index is not None  # no digest was named
         listed = index.present()
         vanished = tuple(sorted(listed - tags.keys()))
-        reports.append(IndexReport(whole.name, len(listed), vanished=vanished, signature=signature_of(view), view=name))
+        report = IndexReport(whole.name, len(listed), vanished=vanished, signature=signature_of(view), view=name)
+        there = [tags[each] for each in listed if each in tags]
+        reports.append(_with_damage(report, damaged_packages(packages or whole, there, depth, go_on)))
     return reports
 
 

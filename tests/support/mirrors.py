@@ -219,7 +219,8 @@ class Split:
         self.name, self.verifies, self.proves_listing = read.name, read.verifies, read.proves_listing
         self.images, self.has_views, self.upload_growing = None, read.has_views, None
         self.hashes, self.find, self.entry = read.hashes, read.find, read.entry
-        self.read_index = read.read_index
+        self.read_index, self.is_local = read.read_index, read.is_local
+        self.blobs, self.holds = read.blobs, read.holds
         self.upload, self.publish, self.merge_index = written.upload, written.publish, written.merge_index
         self.batch, self.remove, self.index_signature = written.batch, written.remove, read.index_signature
 
