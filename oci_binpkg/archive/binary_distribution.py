@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from oci_binpkg.errors import ContentError
@@ -19,6 +19,7 @@ MEMBER: Final = ".spack/binary_distribution"
 MAX_BYTES: Final = 16 * 1024 * 1024
 """Paths of 100,000 files take half of it."""
 _SHOWN: Final = 200
+_OTHER_FIELDS: Final = 6
 _PLAIN: Final = re.compile(r"[A-Za-z/_][A-Za-z0-9/_.+-]*", re.ASCII)
 """Text that is a plain scalar in YAML, unless it is one of the words below."""
 _WORDS: Final = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null"))
@@ -43,6 +44,11 @@ class Distribution:
     `buildpath` is the root of the install tree and `relative_prefix` the prefix relative to it; both are "" where that
     is not known. `hash_to_prefix` begins with the package itself. `hardlinks_deduped` false means that only the first
     name of each inode is listed, as older archives have it. `remarks` are about members that are not used.
+
+    Three members are ours, present where they are not empty; Spack reads none of them. `real_root` and `real_prefixes`
+    (hash -> path) are where the root and the prefixes are with links resolved, if that is elsewhere. `other_prefixes`
+    are further packages of the tree whose paths begin with one of the prefixes: hash -> path, name, version, platform,
+    operating system, target.
     """
 
     sbang_install_path: str
@@ -55,6 +61,9 @@ class Distribution:
     relocate_textfiles: tuple[str, ...] = ()
     hardlinks_deduped: bool = True
     remarks: tuple[str, ...] = ()
+    real_root: str = ""
+    real_prefixes: Mapping[str, str] = field(default_factory=dict)
+    other_prefixes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def recorded_prefix(self) -> str:
@@ -94,6 +103,11 @@ class Distribution:
     @property
     def header(self) -> dict[str, Any]:
         """Everything but the lists of files: what is known before the prefix is read."""
+        ours = {
+            "real_root": self.real_root,
+            "real_prefixes": dict(self.real_prefixes),
+            "other_prefixes": {key: list(value) for key, value in self.other_prefixes.items()},
+        }
         return {
             "sbang_install_path": self.sbang_install_path,
             "buildpath": self.buildpath,
@@ -101,12 +115,15 @@ class Distribution:
             "relative_prefix": self.relative_prefix,
             "hardlinks_deduped": self.hardlinks_deduped,
             "hash_to_prefix": dict(self.hash_to_prefix),
+            **{key: value for key, value in ours.items() if value},
         }
 
     @property
     def known_prefixes(self) -> tuple[str, ...]:
         """The paths that make a text file or a link one to relocate."""
-        return (*self.hash_to_prefix.values(), self.sbang_install_path, self.buildpath)
+        recorded = (*self.hash_to_prefix.values(), self.sbang_install_path, self.buildpath)
+        others = (fields[0] for fields in self.other_prefixes.values())
+        return (*recorded, *filter(None, (self.real_root, *self.real_prefixes.values(), *others)))
 
     def to_bytes(self, relocations: Relocations | None = None) -> bytes:
         """Encode as Spack does, with the lists of `relocations` if given; the links stand before the text files."""
@@ -145,7 +162,33 @@ class Distribution:
             _paths(document, "relocate_textfiles", what),
             document.get("hardlinks_deduped") in ("true", "True", "TRUE"),
             remarks,
+            _absolute(document, "real_root", what),
+            _real_prefixes(document, what),
+            _other_prefixes(document, what),
         )
+
+
+def _real_prefixes(document: Mapping[str, Any], what: str) -> dict[str, str]:
+    where = f"{what}.real_prefixes"
+    found = object_of(document, "real_prefixes", what, optional=True)
+    all_text([*found, *found.values()], where)
+    for package_hash, prefix in found.items():
+        check_hash(package_hash, where)
+        check_path(prefix, f"{where}.{package_hash}")
+    return dict(found)
+
+
+def _other_prefixes(document: Mapping[str, Any], what: str) -> dict[str, tuple[str, ...]]:
+    where = f"{what}.other_prefixes"
+    found = {}
+    for package_hash, fields in object_of(document, "other_prefixes", what, optional=True).items():
+        check_hash(package_hash, where)
+        if not isinstance(fields, list) or len(fields) != _OTHER_FIELDS:
+            raise ContentError(f"{where}.{package_hash[:_SHOWN]}: a list of {_OTHER_FIELDS} texts is expected")
+        all_text(fields, f"{where}.{package_hash}")
+        check_path(fields[0], f"{where}.{package_hash}")
+        found[package_hash] = tuple(fields)
+    return found
 
 
 class _IndentedError(Exception):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
@@ -19,6 +21,7 @@ from oci_binpkg.log import Log
 from oci_binpkg.ops.stack import PackedPackage
 from oci_binpkg.relocate.scan import PrefixScanner
 
+_SHORT_HASH: Final = 7
 _log: Final = Log("layers")
 
 
@@ -112,13 +115,34 @@ class LayerPacker:
 
 def distribution_of(installs: InstallTree, record: InstallRecord) -> Distribution:
     """Return the head of a package's `.spack/binary_distribution`: where it is, and what its files may mention."""
+    prefixes = {s.hash: installs.prefix_for(s) for s in installs.graph.relocation_order(record.spec)}
+    real_root = os.path.realpath(installs.root)
     return Distribution(
         sbang_install_path=installs.sbang_path,
         buildpath=installs.root,
         spackprefix=installs.spack_prefix,
         relative_prefix=record.prefix.removeprefix(installs.root).lstrip("/"),
-        hash_to_prefix={s.hash: installs.prefix_for(s) for s in installs.graph.relocation_order(record.spec)},
+        hash_to_prefix=prefixes,
+        real_root=real_root if real_root != installs.root else "",
+        real_prefixes={key: real for key, path in prefixes.items() if (real := os.path.realpath(path)) != path},
+        other_prefixes=_neighbours(installs, prefixes),
     )
+
+
+def _neighbours(installs: InstallTree, prefixes: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Return the packages whose paths begin with one of `prefixes`, as `tool-data` does with `tool`: files name them.
+
+    Prefixes that end with a hash begin no other one.
+    """
+    begins = tuple(path for key, path in prefixes.items() if key[:_SHORT_HASH] not in path.rpartition("/")[2])
+    if not begins:
+        return {}
+    found: dict[str, tuple[str, ...]] = {}
+    for each in installs.records():
+        spec, prefix = each.spec, each.prefix
+        if spec.hash not in prefixes and prefix.startswith(begins) and prefix not in begins:
+            found[spec.hash] = (prefix, spec.name, spec.version, spec.arch.platform, spec.arch.os, spec.arch.target)
+    return found
 
 
 def _few(paths: tuple[str, ...]) -> str:

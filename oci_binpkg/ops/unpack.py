@@ -28,7 +28,7 @@ from oci_binpkg.installs.install_manifest import MANIFEST, early_hashes, manifes
 from oci_binpkg.installs.transaction import ChangeableTree, Place
 from oci_binpkg.model.documents import check_values, parse_json
 from oci_binpkg.model.image import known_diff_id
-from oci_binpkg.model.spec import Spec, SpecGraph
+from oci_binpkg.model.spec import Arch, Spec, SpecGraph
 from oci_binpkg.model.spec_document import SpecDocument, parse_spec_document
 from oci_binpkg.relocate.budget import Budget
 from oci_binpkg.relocate.compiled_files import settle_compiled
@@ -170,10 +170,12 @@ def unpack(
     _check_hash(place.spec, extracted)
     check_spec_file(place.staged, entry.document)
     mapping = mapping_for(
-        distribution.hash_to_prefix,
+        {key: fields[0] for key, fields in distribution.other_prefixes.items()} | dict(distribution.hash_to_prefix),
         new_prefixes(place.spec, distribution, installs, entry.document.graph, place.final),
         root=(distribution.buildpath, installs.root),
         sbang=(distribution.sbang_install_path, installs.sbang_path),
+        real=distribution.real_prefixes,
+        real_root=distribution.real_root,
     )
     if not mapping:
         _settle_in_place(place, extracted)
@@ -226,6 +228,7 @@ def _relocated(
             # what was looked for while the files went by is a guess: it counts if every old prefix holds it
             clean=extracted.clean if all(extracted.looked_for in prefix for prefix in mapping.old.shortest) else (),
             final_prefix=place.final,
+            old_prefix=_old_place(place.spec, extracted),
             root=installs.root,
             sbang=installs.sbang_path,
             allow_stale=allow_stale,
@@ -271,6 +274,12 @@ def _inodes(extracted: Extracted) -> Iterator[tuple[str, ...]]:
     return ((first, *others) for first, others in extracted.hard_links.items())
 
 
+def _old_place(spec: Spec, extracted: Extracted) -> str:
+    """Return the directory that the files were in: relative paths in them start there, whatever links led to it."""
+    distribution = extracted.distribution
+    return distribution.real_prefixes.get(spec.hash) or distribution.prefix_of(spec.hash) or extracted.prefix
+
+
 def new_prefixes(
     spec: Spec, distribution: Distribution, installs: ChangeableTree, graph: SpecGraph, final: str
 ) -> dict[str, str]:
@@ -281,7 +290,10 @@ def new_prefixes(
     by_name = {
         each.name: each for each in (*graph.breadth_first(spec, ("run",)), *graph.breadth_first(spec, ("link",)))
     }
-    found = {}
+    found = {
+        key: installs.prefix_for(Spec(name, version, key, Arch(platform, system, target)))
+        for key, (_, name, version, platform, system, target) in distribution.other_prefixes.items()
+    }
     for package_hash in distribution.hash_to_prefix:
         known = graph.get(package_hash)
         if spec.build_spec and package_hash == spec.build_spec[1]:

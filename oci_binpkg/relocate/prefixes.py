@@ -173,17 +173,22 @@ class PrefixMap:
 
     pairs: tuple[tuple[bytes, bytes], ...]
     bounded: frozenset[bytes] = frozenset()
-    root: bytes = b""
+    roots: tuple[bytes, ...] = ()
     inside: frozenset[bytes] = frozenset()
 
     @classmethod
     def of(
-        cls, pairs: Mapping[str, str], *, bounded: Iterable[str] = (), root: str = "", inside: Iterable[str] = ()
+        cls,
+        pairs: Mapping[str, str],
+        *,
+        bounded: Iterable[str] = (),
+        roots: Iterable[str] = (),
+        inside: Iterable[str] = (),
     ) -> PrefixMap:
         """Collect pairs of absolute paths, longest old prefix first.
 
-        Old prefixes in `bounded` count as whole paths only. `root` is one that counts by itself and for the entries
-        that it is known to have: the paths of `inside` begin with these. Without any it counts for all.
+        Old prefixes in `bounded` count as whole paths only. Those in `roots` count by themselves and for the entries
+        that they are known to have: the paths of `inside` begin with these. Without any they count for all.
 
         Raises `UsageError` for a relative path, `ContentError` for one that is invalid or lies too deep in others.
         """
@@ -192,11 +197,15 @@ class PrefixMap:
         moved = PrefixSet(tuple(old for old, new in encoded.items() if old != new))
         kept = [old for old, new in encoded.items() if old != new or moved.longest_of(old) is not None]
         ordered = tuple((old, encoded[old]) for old in sorted(kept, key=_longest_first))
-        base = _encode(root) if root else b""
-        begin = base + b"/"
-        entries = (_encode(path) for path in inside if path)
-        known = {path[: _end_of_name(path, len(begin))] for path in entries if base and path.startswith(begin)}
-        return cls(ordered, frozenset(map(_encode, bounded)) & encoded.keys(), base, frozenset(known))
+        bases = tuple(_encode(root) for root in roots if root)
+        paths = [_encode(path) for path in inside if path]
+        known = {
+            path[: _end_of_name(path, len(base) + 1)]
+            for base in bases
+            for path in paths
+            if path.startswith(base + b"/")
+        }
+        return cls(ordered, frozenset(map(_encode, bounded)) & encoded.keys(), bases, frozenset(known))
 
     def __bool__(self) -> bool:
         return bool(self.pairs)
@@ -267,16 +276,17 @@ class PrefixMap:
         behind = at + len(old)
         if _LONGER_NAME.match(data, behind) is not None:
             return False
-        if old == self.root and not self._has_entry(bytes(data[behind : behind + NEAR])):
+        is_root = old in self.roots
+        if is_root and not self._has_entry(old, bytes(data[behind : behind + NEAR])):
             return False
-        return _begins_path(data, at, strict=old == self.root, in_text=in_text)
+        return _begins_path(data, at, strict=is_root, in_text=in_text)
 
-    def _has_entry(self, rest: bytes) -> bool:
-        """Return whether the root is known to have what follows it, which is nothing, or a slash and a name."""
+    def _has_entry(self, root: bytes, rest: bytes) -> bool:
+        """Return whether a root is known to have what follows it, which is nothing, or a slash and a name."""
         name = _COMPONENT.match(rest)
         if name is None or not self.inside:
             return True
-        return self.root + b"/" + name[1].rstrip(b".") in self.inside or _HASHED.search(name[1]) is not None
+        return root + b"/" + name[1].rstrip(b".") in self.inside or _HASHED.search(name[1]) is not None
 
     def replace_link(self, target: str) -> str:
         """Return the target of a symbolic link, changed if it is an old prefix or within one."""
@@ -290,7 +300,7 @@ class PrefixMap:
         while end > 0:
             old = plain[:end]
             new = self.new.get(old)
-            if new is not None and (old != self.root or old not in self.bounded or self._has_entry(plain[end:])):
+            if new is not None and (old not in self.roots or self._has_entry(old, plain[end:])):
                 return path if old == new else new + plain[end:]
             end = plain.rfind(b"/", 0, end)
         return path
@@ -303,10 +313,11 @@ class PrefixMap:
         """
         target = os.path.normpath(os.path.join(old_place, path))
         moved = self.replace_path(target)
-        if moved == target and self.root and target.startswith(self.root + b"/"):
+        if moved == target and any(target.startswith(root + b"/") for root in self.roots):
             return path
-        old, new = os.path.relpath(target, old_place), os.path.relpath(moved, new_place)
-        return path if old == new else new + (b"/" if path.endswith(b"/") else b"")
+        if os.path.normpath(os.path.join(new_place, path)) == moved:
+            return path
+        return os.path.relpath(moved, new_place) + (b"/" if path.endswith(b"/") else b"")
 
     def pair_at(self, data: Buffer, at: int) -> tuple[bytes, bytes] | None:
         """Return the pair that applies at a place, None if no old prefix stands there."""
@@ -366,19 +377,26 @@ def mapping_for(
     *,
     root: tuple[str, str] = ("", ""),
     sbang: tuple[str, str] = ("", ""),
+    real: Mapping[str, str] | None = None,
+    real_root: str = "",
 ) -> PrefixMap:
     """Combine what an archive records with where things are now: hash -> prefix on both sides, and pairs (old, new).
 
-    A hash without a new prefix is left to the fallback, root to root, which counts for entries of the old root that
-    the record names and for those named by a hash. A prefix without its hash counts as a whole path only, as the root
-    does. For a spliced package `new` gives, under the old
-    dependency's hash, the prefix of the dependency that took its place. A pair with an empty side is left out.
+    `real` and `real_root` are where the old prefixes and the old root were with links resolved. A hash without a new
+    prefix is left to the fallback, root to root, which counts for entries of the old root that the record names and for
+    those named by a hash. A prefix without its hash counts as a whole path only, as the root does. For a spliced
+    package `new` gives, under the old dependency's hash, the prefix of the dependency that took its place. A pair with
+    an empty side is left out.
     """
-    pairs = dict([pair for pair in (root, sbang) if all(pair)])
-    pairs.update((prefix, new[key]) for key, prefix in old.items() if prefix and new.get(key))
-    hashed = {prefix for key, prefix in old.items() if key[:_SHORT_HASH] in prefix.rpartition("/")[2]}
+    pairs = dict([pair for pair in ((real_root, root[1]), root, sbang) if all(pair)])
+    known = [*(real or {}).items(), *old.items()]
+    pairs.update((prefix, new[key]) for key, prefix in known if prefix and new.get(key))
+    hashed = {prefix for key, prefix in known if key[:_SHORT_HASH] in prefix.rpartition("/")[2]}
     return PrefixMap.of(
-        pairs, bounded=[each for each in pairs if each not in hashed], root=root[0], inside=(*old.values(), sbang[0])
+        pairs,
+        bounded=[each for each in pairs if each not in hashed],
+        roots=(root[0], real_root),
+        inside=(*(prefix for _, prefix in known), sbang[0]),
     )
 
 

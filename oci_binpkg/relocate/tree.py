@@ -39,6 +39,7 @@ def relocate_tree(
     textfiles: Collection[str] = (),
     clean: Collection[str] = frozenset(),
     final_prefix: str = "",
+    old_prefix: str = "",
     root: str = "",
     sbang: str = "",
     allow_stale: bool | Sequence[str] = False,
@@ -48,7 +49,8 @@ def relocate_tree(
 
     `binaries` and `textfiles` are the paths that the archive declares, relative to the tree; a file that has several
     names is changed once, whichever of them is listed. `clean` are files that are known to mention no old prefix and
-    not to be UTF-16: they are not read. All absolute links into an old prefix are changed. `sbang` is the path of that
+    not to be UTF-16: they are not read. All absolute links into an old prefix are changed, and with `old_prefix`, where
+    the tree was, relative ones that lead out of it. `sbang` is the path of that
     script in the new root: it is put before interpreter lines that become too long.
 
     `allow_stale` are patterns of files that may keep old prefixes, matched against the path in the tree, or against
@@ -59,6 +61,7 @@ def relocate_tree(
     and of no use. Raises `LocalDiskError`.
     """
     work = _Work(directory, mapping, os.fsencode(sbang), set(binaries), set(textfiles), clean, budget or Budget())
+    work.places = (os.fsencode(old_prefix), os.fsencode(final_prefix)) if old_prefix and final_prefix else (b"", b"")
     work.run()
     stale = tuple(sorted(work.stale, key=lambda one: (one.path, one.finding.offset)))
     kept = tuple(one for one in stale if one.finding.is_stale)
@@ -87,6 +90,7 @@ class _Work:
     textfiles: set[str]
     clean: Collection[str]
     budget: Budget
+    places: tuple[bytes, bytes] = (b"", b"")
     changed: set[str] = field(default_factory=set)
     stale: list[StaleString] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
@@ -182,7 +186,7 @@ class _Work:
         full = self._full(path)
         try:
             target = os.readlink(full)
-            moved = self.mapping.replace_link(target)
+            moved = self._moved_link(path, target)
             if moved == target:
                 return
             temporary = os.path.join(os.path.dirname(full), _TEMPORARY)
@@ -196,6 +200,14 @@ class _Work:
             ) from error
         self.changed.add(path)
         self.again.append((path, _left_in_link))
+
+    def _moved_link(self, path: str, target: str) -> str:
+        """Return the target in the new place; relative ones within the tree stay as they are."""
+        inner = os.path.normpath(os.path.join(os.path.dirname(path), target))
+        if target.startswith("/") or not self.places[0] or inner.partition("/")[0] != os.pardir:
+            return self.mapping.replace_link(target)
+        old, new = (os.path.join(place, os.fsencode(os.path.dirname(path))).rstrip(b"/") for place in self.places)
+        return os.fsdecode(self.mapping.replace_relative(os.fsencode(target), old, new))
 
     def _full(self, path: str) -> str:
         return os.path.join(self.directory, path)

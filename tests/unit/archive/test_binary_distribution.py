@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -111,3 +112,31 @@ def test_a_document_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(ContentError, match="at most 10"):
         Distribution.parse(made().to_bytes(), "x")
+
+
+def test_what_only_we_record_is_written_where_there_is_something_and_read_again() -> None:
+    plain = made()
+    more = replace(
+        plain,
+        real_root="/nfs/r",
+        real_prefixes={HASH: "/nfs/r/a"},
+        other_prefixes={"a" * 32: ("/r/linux/a-10", "a", "10", "linux", "debian12", "x86_64")},
+    )
+
+    assert b"real_" not in plain.to_bytes()
+    assert b"other_" not in plain.to_bytes()
+    assert Distribution.parse(more.to_bytes(), "x") == more
+    assert yaml.safe_load(more.to_bytes())["hash_to_prefix"] == {HASH: "/r/linux/a-1"}
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (b"{real_root: r}", "not an absolute path"),
+        (b"{real_prefixes: {x/y: /r}}", "real_prefixes: 'x/y' is not allowed"),
+        (b"{other_prefixes: {6fytamqgzio2shuhlaie55hiv2m2stdw: [/r, a]}}", "a list of 6 texts"),
+    ],
+)
+def test_what_only_we_record_is_checked(document: bytes, message: str) -> None:
+    with pytest.raises(ContentError, match=message):
+        Distribution.parse(document, "x")

@@ -1,0 +1,114 @@
+"""What leads from one package to another leads there in the new place, however the old tree was arranged."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import binpkg
+
+ARCH = '[defaults]\narch = {platform = "linux", os = "debian12", target = "x86_64"}\n'
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def describe(root: Path, **packages: tuple[str, list[str]]) -> None:
+    """Write the `packages.toml` of a tree: name -> prefix, dependencies."""
+    tables = [
+        f'[[package]]\nname="{name}"\nversion="1"\nprefix="{prefix}"\ndepends={depends}\n'
+        for name, (prefix, depends) in packages.items()
+    ]
+    (root / "packages.toml").write_text(ARCH + "".join(tables).replace("'", '"'))
+
+
+def moved(root: Path, to: Path, *names: str, gone: Path | None = None) -> dict[str, Path]:
+    cache = f"oci-layout:{to.parent / 'cache'}"
+    pushed = binpkg("push", cache, "--store", root, "--update-index")
+    assert pushed.code == 0, pushed.err
+    old = gone or root
+    old.rename(old.with_name(f"{old.name}.gone"))
+    ended = binpkg("install", *names, "--from", cache, "--store", to)
+    assert ended.code == 0, ended.err
+    return {path.name.rsplit("-", 2)[0]: path for path in to.glob("linux-x86_64/*")}
+
+
+def output(*command: object) -> str:
+    return subprocess.run([*map(str, command)], check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "apps").mkdir()
+    return tmp_path / "apps"
+
+
+def test_a_script_reads_a_package_whose_path_is_longer_than_its_own(root, tmp_path):
+    for prefix in ("perl/5", "perl/5.36", "perl/5-doc"):
+        write(root / prefix / "share/name", prefix)
+    write(root / "perl/5/bin/show", f"#!/bin/sh\ncat {root}/perl/5.36/share/name {root}/perl/5-doc/share/name\n")
+    describe(root, perl=("perl/5", []), new=("perl/5.36", []), doc=("perl/5-doc", []))
+
+    prefixes = moved(root, tmp_path / "there", "perl", "new", "doc")
+
+    assert output(prefixes["perl"] / "bin/show") == "perl/5.36perl/5-doc"
+
+
+def test_a_prefix_that_is_a_link_is_the_same_place_by_both_names(root, tmp_path):
+    (root / "gmp-6.3").mkdir()
+    (root / "gmp").symlink_to("gmp-6.3")
+    write(root / "gmp/gmp.pc", f"{root}/gmp-6.3/lib:{root}/gmp/lib:{root}/gmp-6.30/lib")
+    write(root / "mpfr/mpfr.pc", f"-L{root}/gmp-6.3/lib -L{root}/gmp/lib")
+    describe(root, gmp=("gmp", []), mpfr=("mpfr", ["gmp"]))
+
+    prefixes = moved(root, tmp_path / "there", "mpfr")
+
+    gmp = prefixes["gmp"]
+    assert (gmp / "gmp.pc").read_text() == f"{gmp}/lib:{gmp}/lib:{root}/gmp-6.30/lib"
+    assert (prefixes["mpfr"] / "mpfr.pc").read_text() == f"-L{gmp}/lib -L{gmp}/lib"
+
+
+def test_a_tree_behind_two_links(root, tmp_path):
+    real = tmp_path / "disk7/apps"
+    real.parent.mkdir()
+    root.rename(real)
+    (tmp_path / "mnt").symlink_to("disk7")
+    root.symlink_to("mnt/apps")
+    write(real / "a/a.conf", f"{root}/a {real}/b/x")
+    write(real / "b/x", "found")
+    (real / "a/x").symlink_to(real / "b/x")
+    describe(real, a=("a", ["b"]), b=("b", []))
+
+    prefixes = moved(root, tmp_path / "there", "a", gone=real)
+
+    assert (prefixes["a"] / "a.conf").read_text() == f"{prefixes['a']} {prefixes['b']}/x"
+    assert (prefixes["a"] / "x").read_text() == "found"
+
+
+def test_relative_links_lead_to_the_other_package(root, tmp_path):
+    write(root / "deep/in/dep/lib/d", "found")
+    write(root / "app/lib/own", "own")
+    for name, target in {
+        "lib/one": "../../deep/in/dep/lib/d",
+        "all": "../deep/in/dep/",
+        "share/x/dep": "../../../deep/in/dep/lib",
+        "share/x/own": "../../lib/own",
+        "share/x/self": "../../../app/lib/own",
+        "host": os.path.relpath("/usr/bin/env", root / "app"),
+    }.items():
+        (root / "app" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "app" / name).symlink_to(target)
+    describe(root, app=("app", ["dep"]), dep=("deep/in/dep", []))
+
+    (tmp_path / "further").mkdir()
+    app = moved(root, tmp_path / "further/there", "app")["app"]
+
+    assert [(app / name).read_text() for name in ("lib/one", "all/lib/d", "share/x/dep/d")] == ["found"] * 3
+    assert [(app / name).read_text() for name in ("share/x/own", "share/x/self")] == ["own"] * 2
+    assert os.readlink(app / "share/x/own") == "../../lib/own"
+    assert os.path.samefile(app / "host", "/usr/bin/env")
+    assert not any(os.readlink(app / name).startswith("/") for name in ("lib/one", "all", "share/x/dep", "host"))
