@@ -23,16 +23,19 @@ from __future__ import annotations
 
 import copy
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from oci_binpkg.errors import ContentError
 from oci_binpkg.relocate.edits import Edited, Patch, merged
 from oci_binpkg.relocate.elf_image import PATH_LISTS, DynamicEntry, ElfImage, Name, StringTable, VersionName, read_elf
+from oci_binpkg.relocate.origins import ELF_TOKENS, FileOrigin, mover
 from oci_binpkg.relocate.prefixes import Buffer, PrefixMap
 from oci_binpkg.relocate.strings import Span, is_left, relocate_strings, remaining
 from oci_binpkg.relocate.unread import joined, relocate_unread, unread_spans
+
+Move = Callable[[bytes], bytes]
 
 _SMALLEST_PAGE: Final = 4096
 _LARGEST_PAGE: Final = 65536
@@ -228,15 +231,17 @@ def _section(image: ElfImage, number: int, place: tuple[int, int], size: int) ->
 _MOST_COMPARED: Final = 16 * 1024 * 1024
 
 
-def relocate_elf(data: Buffer, mapping: PrefixMap) -> Edited:
+def relocate_elf(data: Buffer, mapping: PrefixMap, origin: FileOrigin | None = None) -> Edited:
     """Return the edits that move an ELF file of any class, byte order and type.
 
     Only a longer interpreter, search path, name or needed library makes the file longer, by one segment at its end.
+    `origin` is the place of the file: with it, paths that begin with `$ORIGIN` are changed too.
+
     Constants that cannot be changed in place are findings; what no program reads is only counted. Raises
     `ContentError` for files that cannot be read.
     """
     image = read_elf(data)
-    names = _relocate_names(image, mapping)
+    names = _relocate_names(image, mover(mapping, origin, ELF_TOKENS))
     interpreters = _relocate_interpreters(image, mapping)
     spans = unread_spans(data)
     unread = relocate_unread(data, mapping, spans)
@@ -311,22 +316,22 @@ class _Interpreters:
         return Edited(tuple(self.patches))
 
 
-def _relocated(tag: str | int, text: bytes, mapping: PrefixMap) -> bytes:
+def _relocated(tag: str | int, text: bytes, move: Move) -> bytes:
     if tag in PATH_LISTS:
-        return b":".join(mapping.replace_path(path) for path in text.split(b":"))
-    return mapping.replace_path(text)
+        return b":".join(move(path) for path in text.split(b":"))
+    return move(text)
 
 
-def _relocate_names(image: ElfImage, mapping: PrefixMap) -> _Names:
+def _relocate_names(image: ElfImage, move: Move) -> _Names:
     table = image.strings
     named = image.names()
-    moved = [(entry, old, _relocated(entry.tag, old, mapping)) for entry, old in named]
+    moved = [(entry, old, _relocated(entry.tag, old, move)) for entry, old in named]
     moved = [(entry, old, new) for entry, old, new in moved if new != old]
     if table is None or not moved:
         return _Names(image, bytearray())
     names = _Names(image, bytearray(image.data[table.offset : table.offset + table.size]))
     names.hashes += _hashes(image, moved)
-    used = _Used(image.symbol_names(), named, mapping)
+    used = _Used(image.symbol_names(), named, move)
     done: dict[tuple[int, bytes], int | None] = {}
     for entry, old, new in moved:
         key = (entry.value, new)
@@ -344,12 +349,12 @@ def _relocate_names(image: ElfImage, mapping: PrefixMap) -> _Names:
 class _Used:
     """Who uses which string of the table: symbols, versions, and the entries that hold paths."""
 
-    def __init__(self, symbols: frozenset[int], named: Sequence[tuple[Name, bytes]], mapping: PrefixMap) -> None:
+    def __init__(self, symbols: frozenset[int], named: Sequence[tuple[Name, bytes]], move: Move) -> None:
         self._symbols = symbols
         self._places = sorted(symbols.union(entry.value for entry, _ in named))
         self._becoming: dict[int, set[bytes]] = {}
         for entry, text in named:
-            self._becoming.setdefault(entry.value, set()).add(_relocated(entry.tag, text, mapping))
+            self._becoming.setdefault(entry.value, set()).add(_relocated(entry.tag, text, move))
 
     def becomes_one(self, at: int) -> bool:
         """Return whether all entries that use the string at `at` get the same new string."""

@@ -34,7 +34,7 @@ _UNNAMED: Final = {
     0x7FFFFFFD: "DT_AUXILIARY",
     0x7FFFFFFF: "DT_FILTER",
 }
-_PATHS_BEGIN: Final = b"/"
+_PATHS_BEGIN: Final = b"/$"
 _MOST_VERSIONS: Final = 1 << 20  # chains in a damaged file may run in circles
 _MOST_SYMBOLS: Final = 1 << 20
 _MOST_HEADERS: Final = 20_000

@@ -20,6 +20,7 @@ from oci_binpkg.relocate import ar, text
 from oci_binpkg.relocate.budget import Budget
 from oci_binpkg.relocate.compiled_python import relocate_constants, remaining_in_constants
 from oci_binpkg.relocate.edits import Edited, Findings, RelocationFinding
+from oci_binpkg.relocate.origins import MARKS, FileOrigin
 from oci_binpkg.relocate.prefixes import PrefixMap
 from oci_binpkg.relocate.scan import MAGIC_SIZE, is_object_file
 from oci_binpkg.relocate.strings import is_left, relocate_strings, remaining
@@ -47,24 +48,32 @@ class FileOutcome:
     unread: int = 0
 
 
-def relocate_binary(path: str, mapping: PrefixMap, budget: Budget | None = None) -> FileOutcome:
-    """Relocate an ELF or Mach-O file; one that cannot be read as such is treated as bytes with strings in them."""
+def relocate_binary(
+    path: str, mapping: PrefixMap, budget: Budget | None = None, origin: FileOrigin | None = None
+) -> FileOutcome:
+    """Relocate an ELF or Mach-O file; one that cannot be read as such is treated as bytes with strings in them.
+
+    With `origin`, the place of the file, paths in it that start there are changed as well.
+    """
     budget = budget or Budget()
     with opened(path) as descriptor:
-        if not _count(descriptor, mapping.old.needles, budget):
+        named = _count(descriptor, mapping.old.needles, budget)
+        if not named and not (origin is not None and _count(descriptor, MARKS, None)):
             return FileOutcome()  # most binaries: parsing them costs far more than a search through their bytes
         with _mapped(descriptor) as data:
-            return _relocate_mapped(descriptor, data, mapping, budget)
+            return _relocate_mapped(descriptor, data, mapping, budget, origin)
 
 
-def _relocate_mapped(descriptor: int, data: mmap | bytes, mapping: PrefixMap, budget: Budget) -> FileOutcome:
+def _relocate_mapped(
+    descriptor: int, data: mmap | bytes, mapping: PrefixMap, budget: Budget, origin: FileOrigin | None
+) -> FileOutcome:
     try:
         if data[: len(_ELF)] == _ELF:
             from oci_binpkg.relocate.elf import relocate_elf  # noqa: PLC0415 - most packages need no ELF reader
 
-            return _write(descriptor, relocate_elf(data, mapping))
+            return _write(descriptor, relocate_elf(data, mapping, origin))
         if is_object_file(data[:MAGIC_SIZE]):
-            return _relocate_macho(descriptor, data, mapping, budget)
+            return _relocate_macho(descriptor, data, mapping, budget, origin)
         remark = "declared a binary, but of no known format; only strings were changed"
     except ContentError as error:
         remark = f"only strings were changed: {error.message}"
@@ -211,12 +220,14 @@ def _taken(count: int, budget: Budget | None) -> int:
     return count
 
 
-def _relocate_macho(descriptor: int, data: mmap | bytes, mapping: PrefixMap, budget: Budget) -> FileOutcome:
+def _relocate_macho(
+    descriptor: int, data: mmap | bytes, mapping: PrefixMap, budget: Budget, origin: FileOrigin | None
+) -> FileOutcome:
     if len(data) > budget.whole_file:
         raise ContentError(f"a Mach-O file of {len(data)} bytes, of which the layer had far fewer")
     from oci_binpkg.relocate.macho import relocate_macho  # noqa: PLC0415 - few packages have Mach-O files
 
-    edit = relocate_macho(bytes(data), mapping)
+    edit = relocate_macho(bytes(data), mapping, origin)
     if edit.changed:
         _replace(descriptor, edit.data)
     kept = Findings()

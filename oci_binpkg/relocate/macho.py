@@ -7,7 +7,7 @@ the same. Other strings are changed in place. Works on any host; nothing of Appl
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
@@ -33,6 +33,7 @@ from oci_binpkg.relocate.macho_image import (
     is_image,
     malformed,
 )
+from oci_binpkg.relocate.origins import MACHO_PROGRAM_TOKENS, MACHO_TOKENS, FileOrigin, mover
 from oci_binpkg.relocate.prefixes import PrefixMap
 from oci_binpkg.relocate.strings import Span, relocate_strings, remaining
 
@@ -91,15 +92,16 @@ class _Slice(NamedTuple):
     align: int
 
 
-def relocate_macho(data: bytes, mapping: PrefixMap) -> MachoEdit:
+def relocate_macho(data: bytes, mapping: PrefixMap, origin: FileOrigin | None = None) -> MachoEdit:
     """Put new prefixes in place of old ones, in a thin or universal Mach-O file of either byte order.
 
-    A path in a load command is mapped if it is an old prefix or lies below one; other strings follow the rules of
+    A path in a load command is mapped if it is an old prefix or lies below one, or, with `origin`, the place of the
+    file, if it starts at the file and leads to one; other strings follow the rules of
     `strings`. A changed image gets an ad-hoc signature if it had a signature or cannot run without one (arm64). A
     universal file changes as a whole or not at all. Java classes begin with the same number as universal files: ask
     `scan.is_object_file` first. Raises `ContentError` for malformed files.
     """
-    return _relocate_fat(data, mapping) if data[:4] in _FAT else _relocate_thin(data, mapping)
+    return _relocate_fat(data, mapping, origin) if data[:4] in _FAT else _relocate_thin(data, mapping, origin)
 
 
 def remaining_in_macho(data: bytes, mapping: PrefixMap) -> Iterator[int]:
@@ -118,9 +120,10 @@ def remaining_in_macho(data: bytes, mapping: PrefixMap) -> Iterator[int]:
     yield from remaining(data, mapping, end=_strings_end(image), skip=_path_spans(image))
 
 
-def _relocate_thin(data: bytes, mapping: PrefixMap) -> MachoEdit:
+def _relocate_thin(data: bytes, mapping: PrefixMap, origin: FileOrigin | None) -> MachoEdit:
     image = MachImage.parse(data)
-    commands = tuple(_mapped_commands(image, mapping))
+    tokens = MACHO_PROGRAM_TOKENS if image.file_type == EXECUTABLE else MACHO_TOKENS
+    commands = tuple(_mapped_commands(image, mover(mapping, origin, tokens)))
     missing = sum(len(command.data) for command in commands) - image.room
     if missing > 0:
         return _refused(data, _no_room(missing, "for the paths in its load commands"))
@@ -144,13 +147,13 @@ def _no_room(missing: int, purpose: str) -> str:
     return f"no room: {missing} bytes are missing {purpose}; link with -headerpad_max_install_names"
 
 
-def _mapped_commands(image: MachImage, mapping: PrefixMap) -> Iterator[Command]:
+def _mapped_commands(image: MachImage, move: Callable[[bytes], bytes]) -> Iterator[Command]:
     """Yield the load commands with their new paths.
 
     An LC_RPATH that says again what an earlier one says goes, because newer versions of dyld refuse such files.
     Libraries that are loaded twice stay: symbols refer to them by their number.
     """
-    mapped = [_mapped(image, command, mapping) for command in image.commands]
+    mapped = [_mapped(image, command, move) for command in image.commands]
     changed = any(new is not old for new, old in zip(mapped, image.commands, strict=True))
     seen: set[bytes] = set()
     for command in mapped:
@@ -170,11 +173,11 @@ def _path(image: MachImage, command: Command) -> tuple[int, bytes]:
     return at, command.data[at:].partition(b"\0")[0]
 
 
-def _mapped(image: MachImage, command: Command, mapping: PrefixMap) -> Command:
+def _mapped(image: MachImage, command: Command, move: Callable[[bytes], bytes]) -> Command:
     if command.kind not in PATH_COMMANDS:
         return command
     at, path = _path(image, command)
-    new = mapping.replace_path(path)
+    new = move(path)
     if new == path:
         return command
     # the smallest size, as linkers and install_name_tool have it: the way back then leads to the same bytes
@@ -268,13 +271,15 @@ def _identifier(image: MachImage) -> bytes:
     return b"macho-" + uuid.encode()
 
 
-def _relocate_fat(data: bytes, mapping: PrefixMap) -> MachoEdit:
+def _relocate_fat(data: bytes, mapping: PrefixMap, origin: FileOrigin | None) -> MachoEdit:
     """Relocate the slices of a universal file. Slices of something else (archives, bitcode) stay as they are."""
     slices = _slices(data)
     edits = []
     for part in slices:
         content = data[part.offset : part.offset + part.size]
-        edits.append(_relocate_thin(content, mapping) if is_image(content) else MachoEdit(content, changed=False))
+        edits.append(
+            _relocate_thin(content, mapping, origin) if is_image(content) else MachoEdit(content, changed=False)
+        )
     pairs = list(zip(slices, edits, strict=True))
     refused = [f"{_PROCESSORS.get(part.cpu, hex(part.cpu))}: {why}" for part, edit in pairs for why in edit.refused]
     if refused:

@@ -22,6 +22,7 @@ from oci_binpkg.relocate.budget import Budget
 from oci_binpkg.relocate.compiled_python import is_cache
 from oci_binpkg.relocate.edits import RelocationReport, Remark, StaleString, stale_error
 from oci_binpkg.relocate.files import FileOutcome
+from oci_binpkg.relocate.origins import FileOrigin
 from oci_binpkg.relocate.prefixes import PrefixMap
 from oci_binpkg.relocate.strings import is_left
 
@@ -107,8 +108,9 @@ class _Work:
         found = {path for names in regular for path in names}
         self.remarks += [Remark(path, "declared, and not there") for path in sorted(self.binaries - found - {*links})]
         self.remarks += [Remark(path, "declared, and not there") for path in sorted(self.textfiles - found - {*links})]
+        shifted = self._is_shifted()
         for names in regular:
-            if not any(name in self.clean for name in names):
+            if not any(name in self.clean for name in names) or (shifted and self.binaries.intersection(names)):
                 self._relocate_file(names)
 
     def look_again(self, prefix: str) -> None:
@@ -132,7 +134,7 @@ class _Work:
             self._note(
                 names,
                 binary,
-                files.relocate_binary(self._full(binary), self.mapping, self.budget),
+                files.relocate_binary(self._full(binary), self.mapping, self.budget, self._origin(binary)),
                 files.left_in_binary,
             )
         elif textual is not None:
@@ -200,6 +202,21 @@ class _Work:
             ) from error
         self.changed.add(path)
         self.again.append((path, _left_in_link))
+
+    def _is_shifted(self) -> bool:
+        """Return whether another prefix lies elsewhere now as seen from this one, so that paths between them change."""
+        old_place, new_place = self.places
+        return bool(old_place) and any(
+            os.path.relpath(old, old_place) != os.path.relpath(new, new_place)
+            for old, new in self.mapping.pairs
+            if old not in self.mapping.roots
+        )
+
+    def _origin(self, path: str) -> FileOrigin | None:
+        if not self.places[0]:
+            return None
+        old, new = (os.path.join(place, os.fsencode(os.path.dirname(path))).rstrip(b"/") for place in self.places)
+        return FileOrigin(old, new)
 
     def _moved_link(self, path: str, target: str) -> str:
         """Return the target in the new place; relative ones within the tree stay as they are."""

@@ -251,7 +251,7 @@ def test_programs_of_macos(tmp_path: Path) -> None:
 def test_what_is_left_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Should a file be relocated only in part, for whatever reason, the second look says so."""
     write(tmp_path, "bin/x", CONSTANT)
-    monkeypatch.setattr(elf_module, "relocate_elf", lambda _data, _mapping: elf_edit_of_nothing())
+    monkeypatch.setattr(elf_module, "relocate_elf", lambda *_: elf_edit_of_nothing())
 
     with pytest.raises(RelocationError, match=r"/srv/x: an old prefix is left in bin/x at byte \d+"):
         relocate(tmp_path, binaries=["bin/x"], final_prefix="/srv/x")
