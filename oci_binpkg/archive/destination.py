@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -26,6 +27,9 @@ _PRIVATE: Final = 0o700
 _PRIVATE_FILE: Final = 0o600
 _OPEN_TO_ALL: Final = 0o755
 _PLAIN: Final = 0o644
+_ANY_FOLDER: Final = 0o777
+_ANY_FILE: Final = 0o666
+_BLOCK: Final = 32 * 1024
 _REPLACED: Final = frozenset((errno.ELOOP, errno.ENOTDIR, errno.ENOENT))
 _SHOWN: Final = 200
 _LONGEST: Final = 500
@@ -34,6 +38,9 @@ _LONGEST: Final = 500
 @contextmanager
 def new_directory(path: str) -> Iterator[int]:
     """Create a directory and give its descriptor; an exception removes it with all that is in it.
+
+    Below a directory that passes its group on (set-group-ID), the mode is what the umask or the directory's default
+    access list leaves of 0777; else it is 0755 in the end.
 
     Raises `LocalDiskError` if `path` exists, or cannot be made.
     """
@@ -46,7 +53,8 @@ def new_directory(path: str) -> Iterator[int]:
         descriptor = _make_root(path, name, parent)
         try:
             yield descriptor
-            _open_to_all(descriptor, path)
+            if not _passes_group_on(descriptor):
+                _open_to_all(descriptor, path)
         except BaseException:
             _remove(name, parent, os.fstat(descriptor))
             raise
@@ -58,7 +66,7 @@ def new_directory(path: str) -> Iterator[int]:
 
 def _make_root(path: str, name: str, parent: int) -> int:
     try:
-        os.mkdir(name, _PRIVATE, dir_fd=parent)
+        os.mkdir(name, _ANY_FOLDER if _passes_group_on(parent) else _PRIVATE, dir_fd=parent)
     except FileExistsError:
         raise LocalDiskError(f"{path}: exists already", hint="choose a path where nothing is") from None
     except OSError as error:
@@ -69,6 +77,11 @@ def _make_root(path: str, name: str, parent: int) -> int:
         with suppress(OSError):
             os.rmdir(name, dir_fd=parent)
         raise _disk_error(path, error) from error
+
+
+def _passes_group_on(directory: int) -> bool:
+    """Return whether what is made in a directory gets its group: the way in which sites share a tree."""
+    return bool(os.fstat(directory).st_mode & stat.S_ISGID)
 
 
 def _open_to_all(root: int, path: str) -> None:
@@ -89,7 +102,9 @@ class Staging:
     """Creates members below the directory of the descriptor `root`; `path` and `what` are for errors.
 
     Modes are 0755, or 0644 for files that their owner cannot execute: no member gets more rights than that, and no
-    directory can lock its owner out. Owner and times are those of anything created now.
+    directory can lock its owner out. In a tree that is shared by a group (the root has the set-group-ID bit) they are
+    what the umask leaves of 0777 and 0666, and directories keep the bit. Members that are closed to others stay closed.
+    Owner and times are those of anything created now. Long runs of zeros become holes.
 
     `close` gives the descriptors back. They are those of the directories from the root to the last member.
     """
@@ -101,6 +116,7 @@ class Staging:
         self._open: list[tuple[str, int]] = []
         self._current: str | None = ""
         self._directory = root
+        self._shared = _passes_group_on(root)
         self.directories: dict[str, bool] = {}
         """Names of directories, and whether the archive has them as members: some are only implied."""
         self.files: dict[str, int] = {}
@@ -127,6 +143,8 @@ class Staging:
             if name not in self.directories:
                 self._make_directory(name, leaf, within)
             self.directories[name] = True
+            if member.closed:
+                self._close_to_others(member, leaf, within)
         elif member.kind == "symlink":
             with self._creating(name):
                 os.symlink(member.target, leaf, dir_fd=within)
@@ -159,21 +177,38 @@ class Staging:
         except OSError as error:
             raise _disk_error(self._path, error) from error
 
+    def _close_to_others(self, member: Member, leaf: str, within: int) -> None:
+        with self._creating(member.name):
+            descriptor = os.open(leaf, _BELOW, dir_fd=within)
+            try:
+                _take_away(descriptor, member.closed)
+            finally:
+                os.close(descriptor)
+
     def _file(self, member: Member, leaf: str, within: int, content: Iterable[memoryview | bytes]) -> None:
         with self._creating(member.name):
-            file = os.open(leaf, _NEW_FILE, _PRIVATE_FILE, dir_fd=within)
+            file = os.open(leaf, _NEW_FILE, self._new_mode(member), dir_fd=within)
         try:
             self.files[member.name] = member.size
+            write = _write_with_holes if member.size >= 2 * _BLOCK else _write_all
             for piece in content:
                 with self._creating(member.name):
-                    _write_all(file, piece)
+                    write(file, piece)
             with self._creating(member.name):
-                os.fchmod(file, _OPEN_TO_ALL if member.executable else _PLAIN)
+                if write is _write_with_holes:
+                    os.ftruncate(file, member.size)  # the last block may be a hole
+                if not self._shared:
+                    os.fchmod(file, (_OPEN_TO_ALL if member.executable else _PLAIN) & ~member.closed)
         except BaseException:
             os.close(file)
             raise
         with self._creating(member.name):
             os.close(file)  # where NFS says that the disk is full
+
+    def _new_mode(self, member: Member) -> int:
+        if not self._shared:
+            return _PRIVATE_FILE
+        return (_ANY_FOLDER if member.executable else _ANY_FILE) & ~member.closed
 
     def _hard_link(self, member: Member, leaf: str, within: int) -> None:
         first = self.hard_links.get(member.target, member.target)
@@ -225,6 +260,9 @@ class Staging:
 
     def _make_directory(self, name: str, leaf: str, within: int) -> None:
         with self._creating(name):
+            if self._shared:  # a later chmod would lose the bit where the group is not one of the user's
+                os.mkdir(leaf, _ANY_FOLDER, dir_fd=within)
+                return
             os.mkdir(leaf, _PRIVATE, dir_fd=within)
             # whatever the umask is; the root stays closed to others until the end
             descriptor = os.open(leaf, _BELOW, dir_fd=within)
@@ -255,6 +293,31 @@ class Staging:
 
     def _refuse(self, name: str, finding: str) -> NoReturn:
         raise ContentError(f"{self._what}: the member {name[:_SHOWN]!r} {finding}")
+
+
+def _take_away(descriptor: int, bits: int) -> None:
+    """Take rights away from what was just made; it has the set-group-ID bit if the kernel gave it."""
+    os.fchmod(descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode) & ~bits)
+
+
+def _write_with_holes(file: int, piece: memoryview | bytes) -> None:
+    """Write a piece of a file; of a block of zeros only the place is kept."""
+    view = memoryview(piece)
+    start = at = 0  # what lies between waits to be written at once
+    while at < len(view):
+        block = view[at : at + _BLOCK]
+        end = at + len(block)
+        if len(block) == _BLOCK and not (block[0] or block[-1]) and not _holds_anything(block):
+            _write_all(file, view[start:at])
+            os.lseek(file, _BLOCK, os.SEEK_CUR)
+            start = end
+        at = end
+    _write_all(file, view[start:])
+
+
+def _holds_anything(block: memoryview) -> bool:
+    """Return whether a block holds another byte than zero."""
+    return bool(bytes(block).strip(b"\0"))
 
 
 def _write_all(file: int, piece: memoryview | bytes) -> None:

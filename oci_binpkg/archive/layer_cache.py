@@ -127,6 +127,7 @@ def _parse_record(document: dict[str, Any], what: str) -> tuple[str, CachedLayer
             integer_of(summary, "bytes", what),
             all_text(list_of(summary, "skipped", what), what),
             Relocations(*lists),
+            all_text(list_of(summary, "weakened", what, optional=True), what),
         ),
     )
     return text_of(document, "fingerprint", what), cached

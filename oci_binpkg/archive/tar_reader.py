@@ -43,7 +43,7 @@ _OTHERS: Final = {
 }
 _OVERRIDES: Final = frozenset(("path", "linkpath", "size"))
 _NOT_COMPONENTS: Final = frozenset(("", ".", ".."))
-_WHITEOUT: Final = ".wh."
+WHITEOUT: Final = ".wh."
 _MAX_TARGET: Final = 4095
 """Bytes of a link's target; Linux takes no more (PATH_MAX, with the NUL)."""
 _MAX_GLOBAL_HEADERS: Final = 16
@@ -53,7 +53,8 @@ _SHOWN: Final = 200
 class Member(NamedTuple):
     """A member of a tar. `name` is relative, without a slash at its end, and safe: no `.`, no `..`, nothing empty.
 
-    `target` is the name of another member for a hard link, and any text for a symbolic link.
+    `target` is the name of another member for a hard link, and any text for a symbolic link. `closed` are the bits of
+    group and others that a file or directory keeps to itself: 0, 0o007 or 0o077.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Member(NamedTuple):
     size: int
     executable: bool
     target: str
+    closed: int = 0
 
 
 class _Header(NamedTuple):
@@ -208,7 +210,7 @@ class _MemberReader:
         link = self._target(kind, target, raw)
         if size > self._limits.total_bytes:
             self._refuse(raw, f"has {size} bytes; at most {self._limits.total_bytes} are accepted")
-        return Member(name, kind, size, bool(header.mode & 0o100), link)
+        return Member(name, kind, size, bool(header.mode & 0o100), link, _closed(header.mode))
 
     def _override(self, field: bytes, value: bytes | None, header: _Header) -> bytes:
         """Return the long form of a name whose short form begins it; programs that know no long form see that one."""
@@ -256,7 +258,7 @@ class _MemberReader:
         for part in parts:
             if part in _NOT_COMPONENTS:
                 self._refuse(raw, f"{role}has a name that is absolute, or has `.`, `..` or nothing between slashes")
-            if part.startswith(_WHITEOUT):
+            if part.startswith(WHITEOUT):
                 self._refuse(raw, f"{role}is a whiteout, which packages cannot have")
             if len(part) * 4 > self._limits.component_bytes and len(part.encode()) > self._limits.component_bytes:
                 self._refuse(raw, f"{role}has a component of more than {self._limits.component_bytes} bytes")
@@ -287,6 +289,13 @@ class _MemberReader:
     def _refuse(self, raw: bytes, finding: str) -> NoReturn:
         shown = raw[:_SHOWN].decode("utf-8", "backslashreplace")
         raise ContentError(f"{self._what}: the member {shown!r} {finding}")
+
+
+def _closed(mode: int) -> int:
+    """Return the bits that a mode withholds on purpose: its owner may read, and others (or the group, too) may not."""
+    if not mode & 0o400 or mode & 0o005:
+        return 0
+    return 0o007 if mode & 0o050 else 0o077
 
 
 def _padded(size: int) -> int:

@@ -4,6 +4,9 @@ The form is that of Spack's build caches, to the byte: the parent directories of
 pre-order with the files of a directory before its subdirectories, each sorted by name; no owners and no times; modes
 reduced to the executable bit; the second and later names of an inode as hard links. The last member is the document
 `.spack/binary_distribution`, which lists what has to be relocated after unpacking.
+
+One thing is not as Spack has it: what is closed to others in a prefix that is open to them stays closed (0600, 0640,
+and so on), because Spack would publish a private file as 0644.
 """
 
 from __future__ import annotations
@@ -16,9 +19,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 from oci_binpkg.archive.binary_distribution import MEMBER, Distribution, Relocations
+from oci_binpkg.archive.tar_input import DEFAULT_LIMITS
+from oci_binpkg.archive.tar_reader import WHITEOUT
 from oci_binpkg.errors import PackError
 
 CHUNK: Final = 1024 * 1024
@@ -27,6 +32,11 @@ _CHECKSUM_AT: Final = 148
 _MAGIC_AT: Final = 257
 _LARGEST_OCTAL: Final = 0o77777777777
 METADATA_DIR: Final = ".spack"
+_OTHERS_MAY: Final = 0o055
+_TO_GROUP: Final = 0o050
+_TO_OTHERS: Final = 0o005
+_LONGEST_SHOWN: Final = 300
+_LEAVE_OUT: Final = "remove or rename it, then push again"
 _CHANGED: Final = "let whatever writes to the prefix finish, then pack it again"
 
 
@@ -58,7 +68,8 @@ class Classifier(Protocol):
 class TarSummary:
     """What went into a tar: how many members and regular files, the bytes of those files, and what did not.
 
-    `skipped` holds the relative paths of devices, FIFOs and sockets. `relocations` is what the last member lists.
+    `skipped` holds the relative paths of devices, FIFOs and sockets, `weakened` those of files that lose set-user-ID,
+    set-group-ID or capabilities. `relocations` is what the last member lists.
     """
 
     members: int
@@ -66,6 +77,7 @@ class TarSummary:
     bytes: int
     skipped: tuple[str, ...]
     relocations: Relocations
+    weakened: tuple[str, ...] = ()
 
 
 Sink = Callable[[bytes], Any]
@@ -90,8 +102,10 @@ def write_tar(
     """
     writer = _Writer(sink, classifier, _recorded_path(archive_prefix or prefix), on_bytes or _unobserved)
     writer.add_parents()
+    with _reading(prefix):
+        writer.open_bits = os.stat(prefix).st_mode & _OTHERS_MAY
     for directory in walk(prefix):
-        writer.add_directory(directory.relative)
+        writer.add_directory(directory.relative, directory.path)
         for entry in directory.others:
             writer.add(entry, directory.within(entry), directory.path)
     return writer.finish(distribution)
@@ -126,6 +140,11 @@ def walk(prefix: str) -> Iterator[Directory]:
             directories = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
         for entry in entries:
             _check_name(entry.name, path)
+            if entry.name.startswith(WHITEOUT):
+                raise PackError(
+                    f"{_printable(entry.path)}: in an image, a name that begins with {WHITEOUT} deletes another file",
+                    hint=_LEAVE_OUT,
+                )
         below = set(directories)
         directory = Directory(path, relative, tuple(directories), tuple(e for e in entries if e not in below))
         yield directory
@@ -142,7 +161,11 @@ class _Writer:
         self._on_bytes = on_bytes
         self._first_names: dict[tuple[int, int], str] = {}
         self._members = self._files = self._bytes = self._written = 0
+        self._name_bytes = 0
         self._skipped: list[str] = []
+        self._weakened: list[str] = []
+        self.open_bits = _OTHERS_MAY
+        """What the prefix lets group and others do: what it keeps from them, its files need not."""
         self._found: dict[str, list[str]] = {"binary": [], "link": [], "text": []}
 
     def add_parents(self) -> None:
@@ -150,8 +173,10 @@ class _Writer:
             if parent.name:
                 self._header(str(parent), tarfile.DIRTYPE, 0o755)
 
-    def add_directory(self, relative: str) -> None:
-        self._header(self._name(relative), tarfile.DIRTYPE, 0o755)
+    def add_directory(self, relative: str, path: str) -> None:
+        with _reading(path):
+            mode = os.lstat(path).st_mode
+        self._header(self._name(relative), tarfile.DIRTYPE, self._closed(0o755, mode))
 
     def add(self, entry: os.DirEntry[str], relative: str, directory: str) -> None:
         with _reading(entry.path):
@@ -175,7 +200,9 @@ class _Writer:
         # two empty blocks, and up to a whole record (POSIX.1-2017, pax, "ustar Interchange Format")
         end = 2 * tarfile.BLOCKSIZE
         self._write(bytes(end + -(self._written + end) % tarfile.RECORDSIZE))
-        return TarSummary(self._members, self._files, self._bytes, tuple(self._skipped), relocations)
+        return TarSummary(
+            self._members, self._files, self._bytes, tuple(self._skipped), relocations, tuple(self._weakened)
+        )
 
     def _add_link(self, path: str, relative: str, directory: str) -> None:
         with _reading(path):
@@ -187,7 +214,9 @@ class _Writer:
 
     def _add_file(self, path: str, relative: str, status: os.stat_result) -> None:
         name = self._name(relative)
-        mode = 0o755 if status.st_mode & stat.S_IXUSR else 0o644
+        mode = self._closed(0o755 if status.st_mode & stat.S_IXUSR else 0o644, status.st_mode)
+        if status.st_mode & (stat.S_ISUID | stat.S_ISGID) or (mode & stat.S_IXUSR and _has_capabilities(path)):
+            self._weakened.append(relative)
         first = name
         if status.st_nlink > 1:
             first = self._first_names.setdefault((status.st_dev, status.st_ino), name)
@@ -227,9 +256,32 @@ class _Writer:
             raise _changed(path)
         self._pad(status.st_size)
 
+    def _closed(self, plain: int, mode: int) -> int:
+        """Return a mode of Spack's without what a file keeps from others, or from its group, too."""
+        if not mode & stat.S_IRUSR or mode & _TO_OTHERS or not self.open_bits & _TO_OTHERS:
+            return plain
+        return plain & (0o770 if mode & _TO_GROUP or not self.open_bits & _TO_GROUP else 0o700)
+
     def _header(self, name: str, kind: bytes, mode: int, *, size: int = 0, target: str = "") -> None:
+        self._check_limits(name, size, target if kind == tarfile.LNKTYPE else "")
         self._write(header(name, kind, mode, size=size, target=target))
         self._members += 1
+
+    def _check_limits(self, name: str, size: int, target: str) -> None:
+        """Raise `PackError` for what no install takes back."""
+        limits, length = DEFAULT_LIMITS, len(os.fsencode(name))
+        self._name_bytes += length + len(os.fsencode(target))
+        if name.count("/") >= limits.depth:
+            self._refuse(name, f"lies more than {limits.depth} directories deep, counted from the root")
+        if length > limits.path_bytes:
+            self._refuse(name, f"has a path of {length} bytes; at most {limits.path_bytes} can be installed")
+        if self._members >= limits.members or self._name_bytes > limits.name_bytes:
+            self._refuse(name, f"is one file too many: at most {limits.members} can be installed")
+        if self._written + size > limits.total_bytes:
+            self._refuse(name, f"makes the package larger than {limits.total_bytes} bytes, which can be installed")
+
+    def _refuse(self, name: str, finding: str) -> NoReturn:
+        raise PackError(f"/{_printable(name[:_LONGEST_SHOWN])}: {finding}", hint=_LEAVE_OUT)
 
     def _pad(self, size: int) -> None:
         self._write(bytes(-size % tarfile.BLOCKSIZE))
@@ -286,6 +338,14 @@ def _check_name(name: str, directory: str) -> None:
             f"{_printable(directory)}: the name {_printable(name)} is not valid UTF-8",
             hint="tar cannot hold such names portably; rename the file, or the target of the link",
         ) from None
+
+
+def _has_capabilities(path: str) -> bool:
+    """Return whether a file gives rights to whoever executes it; systems without such attributes have none."""
+    try:
+        return bool(os.getxattr(path, "security.capability", follow_symlinks=False))
+    except (OSError, AttributeError):
+        return False
 
 
 def _is_metadata(relative: str) -> bool:

@@ -74,6 +74,13 @@ class LayerPacker:
             self._observer(
                 Warned(f"{record.spec.short}: left out, as no layer holds such files: {_few(cached.summary.skipped)}")
             )
+        if cached.summary.weakened:
+            self._observer(
+                Warned(
+                    f"{record.spec.short}: set-user-ID, set-group-ID and capabilities do not travel: "
+                    f"{_few(cached.summary.weakened)}"
+                )
+            )
         return self._packed(record, cached, distribution, reused=reused)
 
     def _packed(

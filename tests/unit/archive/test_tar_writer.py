@@ -60,7 +60,7 @@ def tree(tmp_path: Path) -> Path:
     (prefix / "bin" / "tool").write_bytes(b"#!/r/linux/a-1/bin/python\n")
     (prefix / "bin" / "tool").chmod(0o4711)
     (prefix / "readme").write_bytes(b"hello")
-    (prefix / "readme").chmod(0o600)
+    (prefix / "readme").chmod(0o664)
     return prefix
 
 
