@@ -136,6 +136,7 @@ class Client:
         update_index: bool = False,
         skip_present_in: CacheLike | Iterable[CacheLike] = (),
         compression: str = "",
+        pyc: bool | None = None,
         jobs: int = 0,
         key: str = "",
         unsigned: bool = False,
@@ -144,7 +145,8 @@ class Client:
         """Push packages of a tree and what they need; without a query all that was installed explicitly.
 
         What is in the cache already is skipped. `tag` also tags one image of all packages named; `only` is `package`
-        or `dependencies`. `jobs` packages are packed at a time, 0 as configured.
+        or `dependencies`. `jobs` packages are packed at a time, 0 as configured. With `pyc`, compiled Python is
+        current in layers; None: as configured.
         """
         from oci_binpkg.ops.contents import hashes_there
         from oci_binpkg.ops.push import PushOptions
@@ -160,7 +162,7 @@ class Client:
             if update_index:
                 work.opener.index_is_settled(text, flags)
             target = work.opener.images(text, flags) if tag else work.opener.target(text, flags)
-            packer = work.packer(installs, compression)
+            packer = work.packer(installs, compression, pyc=pyc)
             base = work.base_images(base_image)
             selection = select(installs, parsed, chosen)
             wanted = [record.spec for record in selection.wanted]
@@ -193,6 +195,7 @@ class Client:
         user: str = "",
         workdir: str = "",
         compression: str = "",
+        pyc: bool | None = None,
         jobs: int = 0,
         key: str = "",
         unsigned: bool = False,
@@ -223,7 +226,7 @@ class Client:
                 installs,
                 select(installs, parsed),
                 work.opener.images(_text(cache), AskedTrust(key=key, unsigned=unsigned)),
-                work.packer(installs, compression),
+                work.packer(installs, compression, pyc=pyc),
                 tag,
                 base=work.base_images(base_image),
                 runtime=runtime,

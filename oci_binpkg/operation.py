@@ -149,8 +149,8 @@ class Operation:
             raise UsageError("no install tree named", hint=Hint(Step.NAME_TREE))
         return path
 
-    def packer(self, installs: InstallTree, compression: str) -> LayerPacker:
-        """Return what makes layers of the packages of a tree."""
+    def packer(self, installs: InstallTree, compression: str, *, pyc: bool | None = None) -> LayerPacker:
+        """Return what makes layers of the packages of a tree; `pyc` as configured, if it is None."""
         from oci_binpkg.archive.codec import Codec
         from oci_binpkg.ops.layer_packer import LayerPacker
 
@@ -160,6 +160,7 @@ class Operation:
             Codec.parse(compression or self.settings.compression or DEFAULT_COMPRESSION),
             threads=os.cpu_count() or 1,
             observer=self.observer,
+            pyc=self.settings.pyc if pyc is None else pyc,
         )
 
     @cached_property

@@ -13,6 +13,7 @@ from typing import BinaryIO, Final, cast
 
 from oci_binpkg.archive.binary_distribution import Distribution
 from oci_binpkg.archive.codec import Codec, Readable, Sink, decompressor
+from oci_binpkg.archive.python_caches import PythonCaches
 from oci_binpkg.archive.tar_writer import Classifier, TarSummary, write_tar
 from oci_binpkg.disk import disk_refusal
 from oci_binpkg.errors import ContentError
@@ -131,6 +132,7 @@ def pack_layer(
     on_bytes: Callable[[int], None] | None = None,
     follow: Follow | None = None,
     followed_from: int = FOLLOWED_FROM,
+    caches: PythonCaches | None = None,
 ) -> LayerFile:
     """Pack the tree at `prefix` into the new file `path`; see `write_tar` for the other parameters.
 
@@ -153,6 +155,7 @@ def pack_layer(
                 classifier=classifier,
                 archive_prefix=archive_prefix,
                 on_bytes=on_bytes,
+                caches=caches,
             )
         file.finish(Descriptor(codec.media_type("oci"), compressed.digest, compressed.size))
     return LayerFile(path, compressed.digest, compressed.size, tar.digest, tar.size, summary)

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Final, cast
 from oci_binpkg.archive.binary_distribution import Distribution, Relocations
 from oci_binpkg.archive.codec import Codec
 from oci_binpkg.archive.layer import LayerFile
+from oci_binpkg.archive.python_caches import PythonCaches, follows_source, may_be_cache
 from oci_binpkg.archive.tar_writer import TarSummary, walk
 from oci_binpkg.disk import (
     FileTooLargeError,
@@ -58,25 +59,33 @@ class CachedLayer:
     summary: TarSummary
 
 
-def layer_key(package_hash: str, prefix: str, codec: Codec, distribution: Distribution) -> str:
-    """Return the key (64 hex digits) of a package's layer: everything its bytes depend on but the files themselves."""
-    parts = {
+def layer_key(
+    package_hash: str, prefix: str, codec: Codec, distribution: Distribution, *, current_python: bool = False
+) -> str:
+    """Return the key (64 hex digits) of a package's layer: everything its bytes depend on but the files themselves.
+
+    With `current_python` its compiled Python is current in the layer.
+    """
+    parts: dict[str, object] = {
         "format": FORMAT,
         "hash": package_hash,
         "prefix": prefix,
         "codec": codec.cache_identity,
         "distribution": distribution.header,
     }
+    if current_python:
+        parts["current_python"] = True
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode("utf-8")).hexdigest()
 
 
-def tree_fingerprint(prefix: str) -> str:
+def tree_fingerprint(prefix: str, caches: PythonCaches | None = None) -> str:
     """Return a digest (64 hex digits) over path, mode, size, mtime and link target of all that a tar would hold.
 
-    No file is opened. Raises `PackError` for a tree that cannot be walked.
+    Compiled Python counts without its mtime: Python may write it again, and it follows from its source. No file is
+    opened. Raises `PackError` for a tree that cannot be walked.
     """
     digest = hashlib.sha256()
-    for directory in walk(prefix):
+    for directory in walk(prefix, caches):
         digest.update(os.fsencode(f"{directory.relative}\0d\0"))
         for entry in directory.others:
             try:
@@ -84,7 +93,9 @@ def tree_fingerprint(prefix: str) -> str:
                 target = os.readlink(entry.path) if stat.S_ISLNK(status.st_mode) else ""
             except OSError as error:
                 raise PackError(f"{entry.path}: cannot be read: {error.strerror or error}") from error
-            facts = (directory.within(entry), oct(status.st_mode), status.st_size, status.st_mtime_ns, target)
+            relative = directory.within(entry)
+            changed = 0 if may_be_cache(entry.name) and follows_source(relative) else status.st_mtime_ns
+            facts = (relative, oct(status.st_mode), status.st_size, changed, target)
             digest.update(os.fsencode("\0".join(map(str, facts)) + "\0"))
     return digest.hexdigest()
 

@@ -22,9 +22,11 @@ from pathlib import PurePosixPath
 from typing import Any, Final, NoReturn, Protocol
 
 from oci_binpkg.archive.binary_distribution import MEMBER, Distribution, Relocations
+from oci_binpkg.archive.python_caches import PythonCaches, may_be_cache
 from oci_binpkg.archive.tar_input import DEFAULT_LIMITS
 from oci_binpkg.archive.tar_reader import WHITEOUT
 from oci_binpkg.errors import PackError
+from oci_binpkg.relocate.compiled_python import HEADER, is_cache
 
 CHUNK: Final = 1024 * 1024
 _OPEN_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -91,20 +93,22 @@ def write_tar(
     classifier: Classifier,
     archive_prefix: str = "",
     on_bytes: Callable[[int], None] | None = None,
+    caches: PythonCaches | None = None,
 ) -> TarSummary:
     """Write the tar of the tree at `prefix` to `sink`, and return what is in it.
 
     The tar records `archive_prefix`, by default `prefix` itself. `distribution` gives the head of the last member; its
-    lists of files come from `classifier`. `on_bytes` gets the number of bytes of files that were read.
+    lists of files come from `classifier`. `on_bytes` gets the number of bytes of files that were read. With `caches`,
+    compiled Python is current in the layer; without, the tar is Spack's to the byte.
 
     Raises `PackError` naming the file that changed while it was read, cannot be read, or has a name that tar cannot
     hold portably. What `sink` raises passes unchanged.
     """
-    writer = _Writer(sink, classifier, _recorded_path(archive_prefix or prefix), on_bytes or _unobserved)
+    writer = _Writer(sink, classifier, _recorded_path(archive_prefix or prefix), on_bytes or _unobserved, caches)
     writer.add_parents()
     with _reading(prefix):
         writer.open_bits = os.stat(prefix).st_mode & _OTHERS_MAY
-    for directory in walk(prefix):
+    for directory in walk(prefix, caches):
         writer.add_directory(directory.relative, directory.path)
         for entry in directory.others:
             writer.add(entry, directory.within(entry), directory.path)
@@ -125,8 +129,8 @@ class Directory:
         return f"{self.relative}/{entry.name}" if self.relative else entry.name
 
 
-def walk(prefix: str) -> Iterator[Directory]:
-    """Iterate over a tree in the order of its tar, the document `binary_distribution` left out.
+def walk(prefix: str, caches: PythonCaches | None = None) -> Iterator[Directory]:
+    """Iterate over a tree in the order of its tar, the document `binary_distribution` left out, and what `caches` says.
 
     Raises `PackError` for directories that cannot be read and names that tar cannot hold portably.
     """
@@ -137,6 +141,8 @@ def walk(prefix: str) -> Iterator[Directory]:
             entries = sorted(found, key=lambda entry: entry.name)
             if relative == METADATA_DIR:
                 entries = [entry for entry in entries if f"{relative}/{entry.name}" != MEMBER]
+            if caches is not None:
+                entries = [entry for entry in entries if not _is_left_out(entry.name, relative, caches)]
             directories = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
         for entry in entries:
             _check_name(entry.name, path)
@@ -151,14 +157,26 @@ def walk(prefix: str) -> Iterator[Directory]:
         pending.extend((entry.path, directory.within(entry)) for entry in reversed(directories))
 
 
+def _is_left_out(name: str, relative: str, caches: PythonCaches) -> bool:
+    return may_be_cache(name) and caches.left_out(f"{relative}/{name}" if relative else name)
+
+
 class _Writer:
     """Writes members and remembers what the end of the archive needs."""
 
-    def __init__(self, sink: Sink, classifier: Classifier, root: str, on_bytes: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        classifier: Classifier,
+        root: str,
+        on_bytes: Callable[[int], None],
+        caches: PythonCaches | None,
+    ) -> None:
         self._sink = sink
         self._classifier = classifier
         self._root = root
         self._on_bytes = on_bytes
+        self._caches = caches
         self._first_names: dict[tuple[int, int], str] = {}
         self._members = self._files = self._bytes = self._written = 0
         self._name_bytes = 0
@@ -231,7 +249,10 @@ class _Writer:
             if _version(opened) != _version(status):
                 raise _changed(path)
             self._header(name, tarfile.REGTYPE, mode, size=status.st_size)
-            self._copy(descriptor, path, status, scan)
+            head = b""
+            if self._caches is not None and is_cache(relative):
+                head = self._caches.header(relative, os.pread(descriptor, HEADER, 0))
+            self._copy(descriptor, path, status, scan, head)
         finally:
             os.close(descriptor)
         kind = scan.finish() if scan else ""
@@ -240,13 +261,16 @@ class _Writer:
         self._files += 1
         self._bytes += status.st_size
 
-    def _copy(self, descriptor: int, path: str, status: os.stat_result, scan: FileScan | None) -> None:
+    def _copy(self, descriptor: int, path: str, status: os.stat_result, scan: FileScan | None, head: bytes) -> None:
+        """Copy a file; `head` takes the place of its first bytes."""
         left = status.st_size
         while left:
             with _reading(path):
                 chunk = os.read(descriptor, min(CHUNK, left))
             if not chunk:
                 raise _changed(path)
+            if head:
+                chunk, head = head + chunk[len(head) :], b""
             if scan:
                 scan.feed(chunk)
             self._write(chunk)

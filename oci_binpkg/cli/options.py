@@ -20,6 +20,10 @@ CompressionOption = Annotated[
         "--compression", metavar="CODEC", help="fast, balanced or small (gzip, runs everywhere), gzip:N, zstd[:N]"
     ),
 ]
+PycOption = Annotated[
+    bool | None,
+    typer.Option("--pyc/--no-pyc", help="whether compiled Python is current in layers (yes), or as Spack packs it"),
+]
 JobsOption = Annotated[
     int, typer.Option("--jobs", "-j", metavar="N", min=0, help="packages packed at a time (0: cores)")
 ]

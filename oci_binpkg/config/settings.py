@@ -4,6 +4,7 @@ The file is `config.toml` in the user's configuration folder (or `$OCI_BINPKG_CO
 
     store = "/opt/spack/opt"            # the install tree where none is named
     compression = "balanced"
+    pyc = true                          # compiled Python is current in layers
     jobs = 4
     retries = 5
     timeout = 60                        # seconds without an answer, or below 1 KiB/s
@@ -59,6 +60,7 @@ MAX_FILE_BYTES: Final = 4 * 1024**2
 _KEYS: Final[Mapping[str, Kinds]] = {
     "store": (str,),
     "compression": (str,),
+    "pyc": (bool,),
     "jobs": (int,),
     "retries": (int,),
     "timeout": (int, float),
@@ -84,6 +86,7 @@ class Settings:
 
     store: str = ""
     compression: str = ""
+    pyc: bool = True
     jobs: int = 0
     retries: int | None = None
     timeout: float | None = None
@@ -137,6 +140,7 @@ def load_settings(environment: Mapping[str, str] | None = None, *, file: str = "
     return Settings(
         store=env.get("OCI_BINPKG_STORE") or _path(document.get("store", ""), home),
         compression=env.get("OCI_BINPKG_COMPRESSION") or document.get("compression", ""),
+        pyc=document.get("pyc", True),
         jobs=document.get("jobs", 0),
         retries=_count(env["OCI_BINPKG_RETRIES"]) if "OCI_BINPKG_RETRIES" in env else document.get("retries"),
         timeout=_seconds("timeout", env, document, path),

@@ -22,6 +22,7 @@ import msgspec
 from oci_binpkg.disk import open_file, read_regular
 from oci_binpkg.errors import ContentError, InstallsError
 from oci_binpkg.model.documents import check_values
+from oci_binpkg.relocate.compiled_python import CACHE, HEADER, is_whole, read_header, source_of
 
 MANIFEST: Final = ".spack/install_manifest.json"
 _UNLISTED: Final = frozenset({MANIFEST, ".spack/binary_distribution", ".spack/install_times.json"})
@@ -110,19 +111,61 @@ def early_hashes(
 
 
 def compare(prefix: str) -> Iterator[Difference]:
-    """Yield how the files of a prefix differ from its record. Raises `InstallsError` if it has none."""
-    recorded = dict(read_manifest(prefix))
+    """Yield how the files of a prefix differ from its record. Raises `InstallsError` if it has none.
+
+    What Python has compiled since from a source that is as recorded is no difference.
+    """
+    known = read_manifest(prefix)
+    recorded = dict(known)
     for relative, path, status in _walk(prefix):
         name = os.path.join(prefix, relative) if relative else prefix
         entry = recorded.pop(name, None)
         if entry is None:
-            yield Difference(relative, "is not recorded")
+            if not _is_new_cache(relative, path, status, prefix, known):
+                yield Difference(relative, "is not recorded")
         elif problem := _difference(path, status, entry):
+            if _is_compiled_again(relative, path, status, prefix, known):
+                continue
             yield Difference(relative, problem)
     for name in recorded:
         relative = os.path.relpath(name, prefix) if name.startswith(f"{prefix}/") else name
         if relative not in _UNLISTED:
             yield Difference(relative, "is missing")
+
+
+def _is_new_cache(
+    relative: str, path: str, status: os.stat_result, prefix: str, known: Mapping[str, Mapping[str, Any]]
+) -> bool:
+    """Return whether Python wrote this, a compiled file or a folder for such, beside a source that is recorded."""
+    if stat.S_ISDIR(status.st_mode):
+        return os.path.basename(relative) == CACHE and os.path.dirname(path) in known
+    source = source_of(relative)
+    if source is None or not stat.S_ISREG(status.st_mode) or os.path.join(prefix, source) not in known:
+        return False
+    with open_file(path, follow=False) as file:
+        return read_header(file.read(HEADER)) is not None
+
+
+def _is_compiled_again(
+    relative: str, path: str, status: os.stat_result, prefix: str, known: Mapping[str, Mapping[str, Any]]
+) -> bool:
+    """Return whether Python has replaced a compiled file: by a later one, whole, of the source that is recorded."""
+    source = source_of(relative)
+    if source is None or not stat.S_ISREG(status.st_mode) or status.st_mtime == known[path].get("time"):
+        return False
+    origin = os.path.join(prefix, source)
+    try:
+        of = os.lstat(origin)
+        if origin not in known or _difference(origin, of, known[origin]):
+            return False
+        with open_file(path, follow=False) as file:
+            data = file.read()
+    except OSError:
+        return False
+    header = read_header(data[:HEADER])
+    if header is None or not is_whole(data):
+        return False
+    return header.is_checked or header.names(int(of.st_mtime), of.st_size)
 
 
 def file_hash(path: str) -> str:

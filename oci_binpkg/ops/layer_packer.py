@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Final
 
@@ -12,10 +12,12 @@ from oci_binpkg.archive.binary_distribution import Distribution
 from oci_binpkg.archive.codec import Codec
 from oci_binpkg.archive.layer import FOLLOWED_FROM, Follow, LayerFile, diff_id_of, pack_layer
 from oci_binpkg.archive.layer_cache import CachedLayer, LayerCache, layer_key, tree_fingerprint
+from oci_binpkg.archive.python_caches import PythonCaches
 from oci_binpkg.archive.received import received
 from oci_binpkg.archive.tar_writer import write_tar
-from oci_binpkg.errors import ContentError
+from oci_binpkg.errors import ContentError, InstallsError
 from oci_binpkg.events import BytesPacked, Observer, Warned, ignore
+from oci_binpkg.installs.install_manifest import read_manifest
 from oci_binpkg.installs.protocol import InstallRecord, InstallTree
 from oci_binpkg.log import Log
 from oci_binpkg.ops.stack import PackedPackage
@@ -28,7 +30,8 @@ _log: Final = Log("layers")
 class LayerPacker:
     """Makes layers of the packages of one tree; a package whose files did not change is not compressed twice.
 
-    A package is compressed by `threads` threads; its bytes are the same for any number of them.
+    A package is compressed by `threads` threads; its bytes are the same for any number of them. With `pyc` compiled
+    Python is current in a layer; without, compiled files go into it as they are, as Spack packs them.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class LayerPacker:
         threads: int = 1,
         observer: Observer = ignore,
         followed_from: int = FOLLOWED_FROM,
+        pyc: bool = True,
     ) -> None:
         self._installs = installs
         self._cache = cache
@@ -47,6 +51,7 @@ class LayerPacker:
         self._threads = threads
         self._observer = observer
         self._followed_from = followed_from
+        self._pyc = pyc
 
     def __call__(self, record: InstallRecord, follow: Follow | None = None) -> PackedPackage:
         """Return the layer of a package. Raises `PackError` and `LocalDiskError`.
@@ -54,19 +59,20 @@ class LayerPacker:
         `follow` gets a layer that becomes large while it is made. A package that was installed here from a cache,
         unchanged, is the layer that it came as.
         """
-        fingerprint = tree_fingerprint(record.prefix)
+        caches = PythonCaches(record.prefix, partial(_recorded, record.prefix)) if self._pyc else None
+        fingerprint = tree_fingerprint(record.prefix, caches)
         if not self._cache.shared:  # nothing here shows whether a layer is what once came
             came = received(self._cache, record.spec.hash, record.prefix, self._codec.name, fingerprint)
             if came is not None:
                 _log.info("%s is sent on as it came from a cache (%s)", record.spec.short, came[0].digest)
                 return self._packed(record, came[0], came[1], reused=True)
         distribution = distribution_of(self._installs, record)
-        key = layer_key(record.spec.hash, record.prefix, self._codec, distribution)
+        key = layer_key(record.spec.hash, record.prefix, self._codec, distribution, current_python=self._pyc)
         cached, reused = self._cache.build(
             key,
             fingerprint,
-            partial(self._pack, record, distribution, follow),
-            accept=partial(self._holds_the_tree, record, distribution) if self._cache.shared else None,
+            partial(self._pack, record, distribution, caches, follow),
+            accept=partial(self._holds_the_tree, record, distribution, caches) if self._cache.shared else None,
         )
         how = "taken from the layer cache" if reused else "packed: the layer cache does not hold it"
         _log.info("%s is %s (%s, %d bytes)", record.spec.short, how, cached.digest, cached.size)
@@ -91,11 +97,13 @@ class LayerPacker:
         release = partial(self._cache.release, cached)
         return PackedPackage(layer, reused, release, prefix, distribution.hash_to_prefix)
 
-    def _holds_the_tree(self, record: InstallRecord, distribution: Distribution, cached: CachedLayer) -> bool:
+    def _holds_the_tree(
+        self, record: InstallRecord, distribution: Distribution, caches: PythonCaches | None, cached: CachedLayer
+    ) -> bool:
         """Return whether a layer that others may have written holds the files of a package, as they are here."""
         digest = hashlib.sha256()
         classifier = PrefixScanner(distribution.known_prefixes)
-        write_tar(record.prefix, digest.update, distribution=distribution, classifier=classifier)
+        write_tar(record.prefix, digest.update, distribution=distribution, classifier=classifier, caches=caches)
         if digest.hexdigest() != cached.diff_id.hex:
             return False
         media_type = self._codec.media_type("oci")
@@ -106,7 +114,14 @@ class LayerPacker:
         except ContentError:
             return False
 
-    def _pack(self, record: InstallRecord, distribution: Distribution, follow: Follow | None, path: str) -> LayerFile:
+    def _pack(
+        self,
+        record: InstallRecord,
+        distribution: Distribution,
+        caches: PythonCaches | None,
+        follow: Follow | None,
+        path: str,
+    ) -> LayerFile:
         return pack_layer(
             record.prefix,
             path,
@@ -117,7 +132,16 @@ class LayerPacker:
             on_bytes=lambda count: self._observer(BytesPacked(record.spec.hash, count)),
             follow=follow,
             followed_from=self._followed_from,
+            caches=caches,
         )
+
+
+def _recorded(prefix: str) -> Collection[str] | None:
+    """Return the paths that the record of a prefix has, relative to it; None if there is no good record."""
+    try:
+        return {path[len(prefix) + 1 :] or "." for path in read_manifest(prefix) if f"{path}/".startswith(f"{prefix}/")}
+    except InstallsError:
+        return None
 
 
 def distribution_of(installs: InstallTree, record: InstallRecord) -> Distribution:

@@ -169,6 +169,20 @@ def remaining_in_constants(data: bytes, mapping: PrefixMap) -> Iterator[int]:
             yield text.start
 
 
+def is_whole(data: bytes) -> bool:
+    """Return whether a file is a header and one marshalled object, neither cut nor followed by anything."""
+    header = read_header(data[:HEADER])
+    if header is None or header.magic < _FIRST_WALKED:
+        return False
+    walk = _Walk(data, _code_of(header))
+    try:
+        for _ in walk.texts(len(data)):
+            pass
+    except (IndexError, struct.error, ContentError):
+        return False
+    return walk.at == len(data)
+
+
 @dataclass(frozen=True, slots=True)
 class _Text:
     """Where a string stands: its type, and its content."""
@@ -186,13 +200,17 @@ def _texts(data: bytes, mapping: PrefixMap) -> Iterator[_Text]:
     last = max((data.rfind(needle) for needle in mapping.old.needles), default=-1)
     if last < HEADER:
         return
-    walk = _Walk(data, _NEW_CODE if header.magic >= _FIRST_OF_3_11 else _OLD_CODE)
+    walk = _Walk(data, _code_of(header))
     try:
         for text in walk.texts(last):
             if text.end > text.start and mapping.old.stands_in(data[text.start : text.end]):
                 yield text
     except (IndexError, struct.error):
         raise ContentError(f"its marshal stream ends too early, at byte {walk.at}") from None
+
+
+def _code_of(header: PycHeader) -> str:
+    return _NEW_CODE if header.magic >= _FIRST_OF_3_11 else _OLD_CODE
 
 
 class _Walk:
