@@ -232,7 +232,7 @@ def _print_install(report: InstallReport) -> None:
             render.print_lines([f"    passed over: {reason}" for reason in result.passed_over])
         if result.error and result.error.hint:
             render.print_lines([f"    {words(result.error.hint)}"])
-        render.print_lines([f"    {remark}" for remark in result.remarks])
+        render.print_lines([f"    {remark}" for remark in result.counted])
     if report.verdict is not None:
         _print_obstacles(report.verdict.obstacles)
 

@@ -91,7 +91,10 @@ class InstallOptions:
 
 @dataclass(frozen=True, slots=True)
 class InstallResult:
-    """One package: where it came from, why other caches did not serve it, and what relocation did and could not do."""
+    """One package: where it came from, why other caches did not serve it, and what relocation did and could not do.
+
+    `remarks` are about single files, at most a hundred; `counted` has one line for each kind of them.
+    """
 
     spec: Spec
     outcome: Installed
@@ -101,6 +104,7 @@ class InstallResult:
     relocated: int = 0
     remarks: tuple[str, ...] = ()
     error: BinpkgError | None = None
+    counted: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON document."""
@@ -399,6 +403,7 @@ class _Install:
             done.passed_over,
             unpacked.relocated,
             unpacked.remarks,
+            counted=unpacked.counted,
         )
 
     def _stage(self, spec: Spec) -> _UnpackedPackage:

@@ -26,6 +26,7 @@ from oci_binpkg.disk import FileTooLargeError, NotRegularError, disk_refusal, re
 from oci_binpkg.errors import ContentError, InstallsError
 from oci_binpkg.installs.install_manifest import MANIFEST, early_hashes, manifest_of, read_manifest
 from oci_binpkg.installs.transaction import ChangeableTree, Place
+from oci_binpkg.log import Log
 from oci_binpkg.model.documents import check_values, parse_json
 from oci_binpkg.model.image import known_diff_id
 from oci_binpkg.model.spec import Arch, Spec, SpecGraph
@@ -33,11 +34,12 @@ from oci_binpkg.model.spec_document import SpecDocument, parse_spec_document
 from oci_binpkg.relocate.budget import Budget
 from oci_binpkg.relocate.compiled_files import settle_compiled
 from oci_binpkg.relocate.compiled_python import is_cache
-from oci_binpkg.relocate.edits import RelocationReport
+from oci_binpkg.relocate.edits import RelocationReport, counted_remarks, remarks_of
 from oci_binpkg.relocate.prefixes import PrefixMap, mapping_for
 from oci_binpkg.relocate.sbang import ensure_sbang
 from oci_binpkg.relocate.tree import relocate_tree
 
+_log: Final = Log("install")
 SPEC_FILE: Final = ".spack/spec.json"
 MAX_BYTES: Final = 16 * 1024 * 1024
 _USUAL_NODE: Final = 8 * 1024
@@ -129,11 +131,13 @@ _MOST_REMARKS = 100
 class Unpacked:
     """How many files and links were changed, and what somebody should know about the others.
 
-    `layer` is the file that keeps the layer's bytes, "" if they were not wanted.
+    `counted` has one line for each kind of remark. `layer` is the file that keeps the layer's bytes, "" if they were
+    not wanted.
     """
 
     relocated: int
     remarks: tuple[str, ...]
+    counted: tuple[str, ...]
     extracted: Extracted
     layer: str
 
@@ -180,7 +184,7 @@ def unpack(
     if not mapping:
         _settle_in_place(place, extracted)
         place.sync()
-        return Unpacked(0, distribution.remarks, extracted, kept)
+        return Unpacked(0, distribution.remarks, distribution.remarks, extracted, kept)
     report, record = _relocated(
         place,
         extracted,
@@ -191,7 +195,10 @@ def unpack(
     )
     _record(place, record)
     place.sync()
-    return Unpacked(len(report.changed), (*distribution.remarks, *_remarks(report)), extracted, kept)
+    for remark in remarks_of(report):
+        _log.info("%s: %s: %s", place.spec.short, remark.path, remark.reason)
+    said = distribution.remarks
+    return Unpacked(len(report.changed), (*said, *_remarks(report)), (*said, *counted_remarks(report)), extracted, kept)
 
 
 def _check_hash(spec: Spec, extracted: Extracted) -> None:
@@ -345,18 +352,8 @@ def _record(place: Place, data: bytes) -> None:
 
 
 def _remarks(report: RelocationReport) -> Iterator[str]:
-    """Yield what people should know, at most a hundred remarks."""
-    found = _all_remarks(report)
-    yield from islice(found, _MOST_REMARKS)
+    """Yield what people may want to know of each file, at most a hundred remarks."""
+    found = remarks_of(report)
+    yield from (f"{remark.path}: {remark.reason}" for remark in islice(found, _MOST_REMARKS))
     if further := sum(1 for _ in found):
         yield f"and {further} more of the kind"
-
-
-def _all_remarks(report: RelocationReport) -> Iterator[str]:
-    for stale in report.stale:
-        text = stale.finding.string[:200].decode("utf-8", "replace")
-        yield f"{stale.path}: still holds {text!r}: at most {stale.finding.room} bytes fit there"
-    for tail in report.tails:
-        yield f"{tail.path}: the end of a string at byte {tail.finding.offset} moved, which another string might share"
-    for remark in report.reported:
-        yield f"{remark.path}: {remark.reason}"

@@ -6,7 +6,7 @@ are. A report sums up a whole tree, and becomes the error if some of it could no
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import attrgetter
@@ -140,10 +140,14 @@ class StaleString:
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """A file worth knowing about, with a sentence why: it was left alone, or needs a look."""
+    """A file worth knowing about, with a sentence why: it was left alone, or needs a look.
+
+    `kind` is what several such files do, as `mention an old prefix`; without it they share the reason up to its colon.
+    """
 
     path: str
     reason: str
+    kind: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +163,34 @@ class RelocationReport:
     stale: tuple[StaleString, ...] = ()
     tails: tuple[StaleString, ...] = ()
     reported: tuple[Remark, ...] = ()
+
+
+def remarks_of(report: RelocationReport) -> Iterator[Remark]:
+    """Yield what people may want to know of each file, those with old paths first."""
+    for stale in report.stale:
+        text = stale.finding.string[:200].decode("utf-8", "replace")
+        reason = f"still holds {text!r}: at most {stale.finding.room} bytes fit there"
+        yield Remark(stale.path, reason, "still hold an old path, where the new one does not fit")
+    for tail in report.tails:
+        reason = f"the end of a string at byte {tail.finding.offset} moved, which another string might share"
+        yield Remark(tail.path, reason, "hold a string whose end moved, which another one might share")
+    yield from report.reported
+
+
+def counted_remarks(report: RelocationReport) -> tuple[str, ...]:
+    """Return one line for each kind of remark: how many files it is about; a single file is named with its reason."""
+    kinds: dict[str, list[Remark]] = {}
+    for remark in remarks_of(report):
+        kinds.setdefault(remark.kind or f": {remark.reason.partition(': ')[0]}", []).append(remark)
+    return tuple(_counted(kind, remarks) for kind, remarks in kinds.items())
+
+
+def _counted(kind: str, remarks: Sequence[Remark]) -> str:
+    paths = {remark.path for remark in remarks}
+    if len(remarks) == 1:
+        return f"{remarks[0].path}: {remarks[0].reason}"
+    files = f"{len(paths):,} files" if len(paths) > 1 else f"{len(remarks):,} strings of {remarks[0].path}"
+    return f"{files}{kind if kind.startswith(':') else f' {kind}'}"
 
 
 def stale_error(stale: tuple[StaleString, ...], *, prefix: str, root: str, further: int = 0) -> RelocationError:

@@ -27,6 +27,7 @@ from oci_binpkg.relocate.prefixes import PrefixMap
 from oci_binpkg.relocate.strings import is_left
 
 METADATA: Final = ".spack"
+_UNREAD: Final = "keep the old path in debug information and the like, which no program loads"
 _TEMPORARY: Final = ".relocated-link"
 
 Left = Callable[[str, PrefixMap], list[int]]
@@ -155,7 +156,7 @@ class _Work:
         elif is_cache(path):
             self._attempt(names, path, files.relocate_compiled_python, files.left_in_compiled_python)
         else:
-            self.remarks.append(Remark(path, _why_left(head)))
+            self.remarks.append(_left_alone(path, head))
 
     def _attempt(
         self,
@@ -167,8 +168,11 @@ class _Work:
         try:
             outcome = relocate(self._full(path), self.mapping, self.budget)
         except ContentError as error:
-            what = "compiled Python that mentions" if is_cache(path) else "mentions"
-            self.remarks.append(Remark(path, f"{what} an old prefix and was left alone: {error.message}"))
+            what, kind = "mentions", "mention"
+            if is_cache(path):
+                what, kind = "compiled Python that mentions", "of compiled Python mention"
+            reason = f"{what} an old prefix and was left alone: {error.message}"
+            self.remarks.append(Remark(path, reason, f"{kind} an old prefix and were left alone"))
         else:
             self._note(names, path, outcome, left_in)
 
@@ -178,10 +182,11 @@ class _Work:
         self.refused += [Remark(path, reason) for reason in outcome.refused]
         self.remarks += [Remark(path, outcome.remark)] if outcome.remark else []
         if outcome.unread:
-            self.remarks.append(Remark(path, _unread(outcome.unread)))
+            self.remarks.append(Remark(path, _unread(outcome.unread), _UNREAD))
         if outcome.further:
             self.further[path] = outcome.further
-            self.remarks.append(Remark(path, f"{outcome.further} more strings in it are of that kind"))
+            reason = f"{outcome.further} more strings in it are of that kind"
+            self.remarks.append(Remark(path, reason, "have more strings of that kind"))
         self.again.append((path, left_in))
 
     def _relocate_link(self, path: str) -> None:
@@ -268,10 +273,12 @@ def _left_in_link(path: str, mapping: PrefixMap) -> list[int]:
     return [0] if mapping.replace_link(target) != target and is_left(os.fsencode(target), mapping) else []
 
 
-def _why_left(head: bytes) -> str:
+def _left_alone(path: str, head: bytes) -> Remark:
     if head == ar.THIN_MAGIC:
-        return "a thin archive that mentions an old prefix; the files it names are elsewhere"
-    return "mentions an old prefix, and is not declared to be relocated"
+        reason = "a thin archive that mentions an old prefix; the files it names are elsewhere"
+        return Remark(path, reason, "are thin archives that mention an old prefix")
+    reason = "mentions an old prefix, and is not declared to be relocated"
+    return Remark(path, reason, "mention an old prefix, and are not declared to be relocated")
 
 
 def _may_stay(allow_stale: bool | Sequence[str]) -> Callable[[str], bool]:

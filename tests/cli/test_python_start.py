@@ -238,3 +238,17 @@ def test_damage_to_compiled_files_is_found(pushed: tuple[Path, str], tmp_path: P
     (prefix / "m/__pycache__/other.cpython-311.pyc").write_bytes(whole)
     (prefix / "__pycache__/notes.txt").write_text("x")
     assert {"m/__pycache__/other.cpython-311.pyc", "__pycache__/notes.txt"} < set(findings())
+
+
+def test_remarks_are_counted_and_listed_when_asked_for(tmp_path: Path) -> None:
+    built = package(tmp_path / "built")
+    for number in range(120):
+        (built / f"{number:03}.bin").write_bytes(b"\0\xff\xfe " + str(built).encode())
+    cache = f"oci-layout:{tmp_path / 'cache'}"
+    binpkg("push", cache, "--store", built.parent, "--update-index")
+    ended = binpkg("install", "py", "--from", cache, "--store", tmp_path / "d")
+    remarks = [line.strip() for line in ended.lines if line.startswith("    ")]
+    assert remarks == ["120 files mention an old prefix, and are not declared to be relocated"]
+    assert ".bin" not in ended.err
+    listed = binpkg("install", "py", "--from", cache, "--store", tmp_path / "e", "-v").err
+    assert all(f"{number:03}.bin: mentions an old prefix" in listed for number in range(120))
