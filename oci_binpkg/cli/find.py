@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,7 +21,7 @@ from oci_binpkg.cli.options import (
     StoreOption,
     TtlOption,
 )
-from oci_binpkg.errors import UsageError
+from oci_binpkg.errors import NoMatchError, UsageError
 
 if TYPE_CHECKING:
     from oci_binpkg import CatalogMatch, Settings
@@ -52,7 +53,7 @@ def find(
       oci-binpkg find --from oci://registry.example/apps '^mpich'
       oci-binpkg find 'hdf5 +mpi' --all-arch
     """
-    with opened(json) as client:
+    with opened(json) as client, _empty_list(json=json):
         as_kept = ttl is not None or offline or all_arch
         if _is_search(client.settings, store, from_cache, as_kept=as_kept, long=long):
             matches = client.search(queries or (), cache=from_cache, ttl=ttl, offline=offline, all_arch=all_arch)
@@ -68,6 +69,17 @@ def find(
     else:
         render.print_found(found)
     return 0
+
+
+@contextmanager
+def _empty_list(*, json: bool) -> Iterator[None]:
+    """Print an empty list beside the error of queries that nothing matches: what reads the output gets a document."""
+    try:
+        yield
+    except NoMatchError:
+        if json:
+            render.print_json_list(())
+        raise
 
 
 def _is_search(settings: Settings, store: str, cache: str, *, as_kept: bool, long: bool) -> bool:
@@ -115,7 +127,7 @@ def search(
       oci-binpkg search 'zlib@1.2: +shared'
       oci-binpkg search greet --all-arch --offline --json
     """
-    with opened(json) as client:
+    with opened(json) as client, _empty_list(json=json):
         found = client.search(queries or (), ttl=ttl, offline=offline, all_arch=all_arch)
     return _show_matches(found, json=json)
 

@@ -56,10 +56,16 @@ class IndexSearch:
         return iter(select(query, self._all(), _NO_GRAPH))
 
     def hashes(self, queries: Sequence[Query]) -> list[str]:
-        """Return the hashes of the packages that match any query (all, without one), each once."""
+        """Return the hashes of the packages that match any query (all, without one), each once.
+
+        Raises `NoMatchError` for a query that nothing matches.
+        """
         if not queries:
             return list(self._index.records.present())
-        return list(dict.fromkeys(spec.hash for query in queries for spec in self.matches(query)))
+        found: dict[str, None] = {}
+        for query in queries:
+            found |= dict.fromkeys([spec.hash for spec in self.matches(query)] or [self.one(query).hash])
+        return list(found)
 
     def one(self, query: Query, among: Container[str] | None = None) -> Spec:
         """Return the only package that matches, whole. Raises `NoMatchError`, `AmbiguousQueryError`.
@@ -76,7 +82,7 @@ class IndexSearch:
             found = [graph[spec.hash] for spec in brief if spec.hash in graph] if len(brief) <= _FEW else brief
         if among is not None:
             found = [spec for spec in found if spec.hash in among]
-        return one(query, found, graph, self._names)
+        return one(query, found, graph, self.names)
 
     @property
     def graph(self) -> SpecGraph:
@@ -117,7 +123,8 @@ class IndexSearch:
             if named and package_hash.startswith(constraint.hash) and package_hash in graph:
                 yield graph[package_hash]
 
-    def _names(self) -> set[str]:
+    def names(self) -> set[str]:
+        """Return the names of all packages."""
         records = self._index.records
         return {records.name(package_hash) for package_hash in records.present()}
 

@@ -254,6 +254,20 @@ def select(query: Query, candidates: Iterable[Spec], graph: SpecGraph) -> list[S
     return ordered(found, lambda spec: spec)
 
 
+def matching(queries: Iterable[Query], candidates: Iterable[Spec], graph: SpecGraph) -> list[Spec]:
+    """Return the candidates that match any of the queries, each once, query by query.
+
+    Raises `NoMatchError` for a query that nothing matches, with what is there under that name or a near one.
+    """
+    known, found = list(candidates), dict[Spec, None]()
+    for query in queries:
+        chosen = select(query, known, graph)
+        if not chosen:
+            raise _no_match(query, known, sorted({spec.name for spec in known}))
+        found |= dict.fromkeys(chosen)
+    return list(found)
+
+
 def one(
     query: Query, candidates: Iterable[Spec], graph: SpecGraph, names: Callable[[], Collection[str]] | None = None
 ) -> Spec:
@@ -278,6 +292,15 @@ def ordered(items: Iterable[_Item], spec_of: Callable[[_Item], Spec]) -> list[_I
     versions = {text: Version.parse(text) for text in {spec.version for spec, _ in pairs}}
     pairs.sort(key=lambda pair: (pair[0].name, versions[pair[0].version], pair[0].hash))
     return [item for _, item in pairs]
+
+
+def no_match(queries: Sequence[Query], names: Iterable[str]) -> NoMatchError:
+    """Return the error for queries none of which matches, where packages have these names, with those that are near."""
+    known = sorted(set(names))
+    if len(queries) == 1:
+        return _no_match(queries[0], (), known)
+    asked = " or ".join(repr(query.text) for query in queries)
+    return NoMatchError(f"no package here matches {asked}", hint=Hint(Step.LIST_PACKAGES))
 
 
 def _no_match(query: Query, known: Sequence[Spec], names: Sequence[str]) -> NoMatchError:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from oci_binpkg.cache.protocol import CacheEntry, ReadableCache
 from oci_binpkg.events import Observer, ignore
 from oci_binpkg.index.search import IndexSearch
-from oci_binpkg.model.query import Query, ordered, select
+from oci_binpkg.model.query import Query, no_match, ordered, select
 from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.ops.contents import contents, proven
@@ -66,7 +66,10 @@ class FoundPackage:
 
 
 def find_installed(installs: InstallTree, queries: Sequence[Query]) -> list[FoundPackage]:
-    """Return the packages of an install tree that match any query (all, without one), externals left out."""
+    """Return the packages of an install tree that match any query (all, without one), externals left out.
+
+    Raises `NoMatchError` if there are queries and nothing matches.
+    """
     from oci_binpkg.installs.verifications import Verifications  # noqa: PLC0415 - a search in a cache needs none
 
     states = {}
@@ -76,14 +79,21 @@ def find_installed(installs: InstallTree, queries: Sequence[Query]) -> list[Foun
             state = ("explicit" if record.explicit else "implicit") if record.is_present else "gone"
             states[record.spec.hash] = FoundPackage(record.spec, state, record.prefix, verified.of(record))
     chosen = _matching([found.spec for found in states.values()], queries, installs.graph)
+    if queries and not chosen:
+        raise no_match(queries, (found.name for found in states.values()))
     return [states[spec.hash] for spec in chosen]
 
 
 def find_cached(cache: ReadableCache, queries: Sequence[Query], observer: Observer = ignore) -> list[FoundPackage]:
-    """Return the packages of a cache that match any query (all, without one), as far as their signatures allow."""
+    """Return the packages of a cache that match any query (all, without one), as far as their signatures allow.
+
+    Raises `NoMatchError` if there are queries and nothing matches, `SignatureError` if none of what does is signed.
+    """
     with IndexSearch(contents(cache, observer)) as search:
         asked: Sequence[Query | None] = queries or (None,)
         found = {spec.hash: spec for query in asked for spec in search.matches(query)}
+        if queries and not found:
+            raise no_match(queries, search.names())
     return [FoundPackage(spec, CACHED) for spec in _ordered(proven(cache, list(found.values()), observer))]
 
 
@@ -93,7 +103,8 @@ def documents(
     """Return the specs that match the queries, each with the specs around it, as the cache's index has them.
 
     Where only what is signed counts, they are read from the packages themselves: the index's specs are unsigned, or
-    not for this. Raises `SignatureError`.
+    not for this. Raises `NoMatchError` for a query that nothing matches,
+    `SignatureError`.
     """
     known = contents(cache, observer)
     with IndexSearch(known) as search:

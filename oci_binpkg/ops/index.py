@@ -337,7 +337,7 @@ def _chosen(index: IndexDocument, tags: Mapping[str, str], queries: Sequence[Que
     with IndexSearch(index) as search:
         roots: dict[str, None] = {}
         for query in queries:
-            found = [each for each in search.hashes([query]) if each in tags]
+            found = [spec.hash for spec in search.matches(query) if spec.hash in tags]
             roots |= dict.fromkeys(found or [search.one(query, among=tags).hash])
         return [key.hash for key in search.closure(list(roots)) if key.hash in tags]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from oci_binpkg.disk import Batch, batch, disk_errors, make_folder
 from oci_binpkg.installs.protocol import InstallTree
-from oci_binpkg.model.query import Query, select
+from oci_binpkg.model.query import Query, matching
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.model.spec_document import spec_document
 
@@ -41,12 +41,12 @@ def save_specs(specs: Iterable[tuple[Spec, SpecGraph]], folder: str) -> list[Sav
 def specs_in(installs: InstallTree, queries: Sequence[Query], *, present: bool = False) -> list[Spec]:
     """Return the specs of a tree that match the queries (all, without one), externals left out.
 
-    With `present` those whose prefix is gone are left out, too.
+    With `present` those whose prefix is gone are left out, too. Raises `NoMatchError` for a query that nothing matches.
     """
     specs = [r.spec for r in installs.records() if not r.spec.is_external and (r.is_present or not present)]
     if not queries:
         return specs
-    return list(dict.fromkeys(spec for query in queries for spec in select(query, specs, installs.graph)))
+    return matching(queries, specs, installs.graph)
 
 
 def _save(files: Batch, spec: Spec, graph: SpecGraph, folder: str) -> SavedSpec:

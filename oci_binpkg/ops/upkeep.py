@@ -14,7 +14,7 @@ from oci_binpkg.installs.install_manifest import Difference, compare
 from oci_binpkg.installs.protocol import InstallRecord, InstallTree
 from oci_binpkg.installs.transaction import ChangeableTree, hidden
 from oci_binpkg.installs.verifications import Verification, Verifications
-from oci_binpkg.model.query import Query, one
+from oci_binpkg.model.query import Query, matching, one
 from oci_binpkg.model.spec import Spec
 from oci_binpkg.ops.run_check import by_prefix, check_runs
 from oci_binpkg.runs.obstacles import Obstacle
@@ -132,12 +132,13 @@ def verify_store(
     """Compare the files of all packages (or those that match a query) with their records.
 
     With `run` it is also checked whether they run on this machine; nothing is executed.
-    `go_on` is called before each package and raises when the caller has cancelled.
+    `go_on` is called before each package and raises when the caller has cancelled. Raises `NoMatchError` for a query
+    that nothing matches.
     """
     records = [record for record in installs.records() if not record.spec.is_external and record.installed]
     if queries:
-        graph = installs.graph
-        records = [record for record in records if any(query.matches(record.spec, graph) for query in queries)]
+        chosen = set(matching(queries, [record.spec for record in records], installs.graph))
+        records = [record for record in records if record.spec in chosen]
     with ThreadPoolExecutor() as readers:
         compared = list(readers.map(partial(_verify, installs, go_on), records))
     known = Verifications(installs.root)

@@ -171,3 +171,55 @@ def test_what_is_wrong_is_said(tree, cache, arguments, code, text):
     ended = binpkg(*(word.format(store=tree.root, cache=cache) for word in arguments))
     assert ended.code == code, ended.err
     assert text in ended.err + ended.out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "check {query} --store {store} --on {cache}",
+        "check tool {query} --store {store} --on {cache}",
+        "find {query} --from {cache}",
+        "find {query} --from {mirror}",
+        "find {query} other --store {store}",
+        "copy {cache} {new} {query}",
+        "copy {cache} {new} tool {query}",
+        "copy {mirror} {new} {query}",
+        "save-specs {query} --from {cache} --output-dir {out}",
+        "save-specs tool {query} --from {mirror} --output-dir {out}",
+        "save-specs {query} --store {store} --output-dir {out}",
+        "verify-store {store} {query}",
+        "verify-store {store} tool {query}",
+        "show {query} --from {cache}",
+        "download {query} {out} --from {cache}",
+        "install {query} --from {cache} --store {new}",
+        "uninstall {query} --store {store}",
+        "index update {mirror} {query} --view some",
+    ],
+)
+@pytest.mark.parametrize("query", ["zlip", "zlib@9", "^nothing", "/zzzzzzz"])
+def test_a_query_that_matches_nothing_has_its_own_exit_code(tree, cache, tmp_path, words, query):
+    mirror, out, new = (tmp_path / "mirror").as_uri(), tmp_path / "out", tmp_path / "new"
+    assert binpkg("push", cache, "--store", tree.root, "--update-index").code == 0
+    if "{mirror}" in words:
+        assert binpkg("push", mirror, "--store", tree.root, "--update-index", "--unsigned").code == 0
+    layout = f"oci-layout:{new}" if words.startswith("copy") else new
+    ended = binpkg(
+        *(
+            word.format(query=query, store=tree.root, cache=cache, mirror=mirror, out=out, new=layout)
+            for word in words.split()
+        )
+    )
+    assert ended.code == 4, ended.err
+    assert query in ended.err
+    assert not out.exists()
+    assert not (new / "index.json").exists()
+
+
+def test_a_query_that_matches_nothing_names_what_is_near_and_leaves_a_document(tree, cache):
+    binpkg("push", cache, "--store", tree.root, "--update-index")
+    for place in (["--from", cache], ["--store", tree.root]):
+        ended = binpkg("find", "zlip", *place, "--json")
+        assert (ended.code, ended.json) == (4, [])
+        assert "did you mean zlib?" in ended.err
+        assert binpkg("find", "zlip", "tool", *place).code == 0  # what any of the queries means is listed
+    assert "there is zlib@1.3" in binpkg("check", "zlib@9", "--store", tree.root, "--on", cache).err
