@@ -267,13 +267,19 @@ class Client:
         force: bool = False,
         allow_missing: bool = False,
         allow_stale: bool | str | Sequence[str] = False,
+        arch: str = "",
         jobs: int = 0,
         dry_run: bool = False,
         check_signature: bool | None = None,
         accept_present: bool = False,
         pin_newest: bool = False,
     ) -> InstallReport:
-        """Install packages and all they link to or run into the tree at `root`, from the first cache that has each."""
+        """Install packages and all they link to or run into the tree at `root`, from the first cache that has each.
+
+        Of several builds of a package, the best one for this machine is taken, or for the target `arch`; "any" takes
+        builds for all architectures.
+        """
+        from oci_binpkg.ops.best_build import Builds, this_arch
         from oci_binpkg.ops.install import InstallOptions
         from oci_binpkg.ops.install import install as install_packages
         from oci_binpkg.ops.sources import Sources
@@ -282,7 +288,9 @@ class Client:
             parsed = _parsed(queries)
             installs = work.tree(root)
             opener, flags = work.opener.installing_into(installs), AskedTrust(check_signature)
-            sources = Sources([opener.cache(text, flags) for text in _texts(caches)], work.observer)
+            sources = Sources(
+                [opener.cache(text, flags) for text in _texts(caches)], work.observer, Builds(this_arch(), arch)
+            )
             options = InstallOptions(
                 *(force, allow_missing, _patterns(allow_stale), dry_run, work.jobs(jobs)),
                 layers=work.layer_cache,

@@ -19,6 +19,7 @@ WORDS: Final[Mapping[Step, str]] = {
     Step.ANOTHER_CACHE: "name another cache with --from",
     Step.ANY_ARCHITECTURE: "with --all-arch there is: {found}",
     Step.ASK_AGAIN: Step.ASK_AGAIN.value,
+    Step.ASK_FOR_ARCH: "add --arch {arch} if it is meant",
     Step.ASK_ONLINE: "run once without --offline",
     Step.BUILD_ANEW: "--force builds them anew",
     Step.CHECK_ADDRESS_OR_REBUILD_INDEX: (

@@ -15,6 +15,7 @@ from oci_binpkg.cli.options import (
     AcceptPresentOption,
     AllowMissingOption,
     AllowStaleOption,
+    ArchOption,
     CheckOption,
     FromCaches,
     ImageArgument,
@@ -51,6 +52,7 @@ def install(
     force: Annotated[bool, typer.Option("--force", "-f", help="replace the packages named, if they are there")] = False,
     allow_missing: AllowMissingOption = False,
     allow_stale: AllowStaleOption = None,
+    arch: ArchOption = "",
     jobs: JobsOption = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be installed, write nothing")] = False,
     check_signature: CheckOption = None,
@@ -62,8 +64,9 @@ def install(
     """Install packages from a cache, relocated.
 
     The packages that they link to or run are installed with them. Every byte is verified, and every path is changed to
-    the new place. In the end programs, libraries and scripts are checked for what they need, and what does not run is
-    reported.
+    the new place. Of several builds of a package, the best one for this machine is taken; a build for another
+    architecture is refused without --arch. In the end programs, libraries and scripts are checked for what they need,
+    and what does not run is reported.
 
     \b
     Examples:
@@ -78,6 +81,7 @@ def install(
             force=force,
             allow_missing=allow_missing,
             allow_stale=allow_stale or (),
+            arch=arch,
             jobs=jobs,
             dry_run=dry_run,
             check_signature=check_signature,
@@ -216,6 +220,8 @@ def _shown(report: InstallReport, *, strict: bool, json: bool) -> int:
     else:
         _print_install(report)
         flush_results()
+        for choice in report.choices:
+            tell(choice)
         tell(_install_summary(report))
     return report.exit_code or int(strict and not report.runs)
 

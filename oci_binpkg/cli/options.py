@@ -81,6 +81,9 @@ TtlOption = Annotated[
 OfflineOption = Annotated[
     bool, typer.Option("--offline", help="ask no cache: search the indices that were read before")
 ]
+ArchOption = Annotated[
+    str, typer.Option("--arch", metavar="TARGET", help="take builds for another machine: aarch64, zen4, ... or any")
+]
 AllArchOption = Annotated[bool, typer.Option("--all-arch", help="also packages for other machines")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="say what is done and why, on stderr")]
 DebugOption = Annotated[

@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from oci_binpkg.installs.verifications import Verification
 
 CACHED: Final = "cached"
+DEPRECATED: Final = "deprecated"
 
 
 @dataclass(frozen=True, slots=True)
 class FoundPackage:
-    """A package that a query found. `state` is `explicit`, `implicit` or `gone` in a tree, `cached` in a cache.
+    """A package that a query found.
+
+    `state` is `explicit`, `implicit`, `deprecated` or `gone` in a tree, `cached` in a cache.
 
     `verification` says what was verified of one in a tree when it came from a cache.
     """
@@ -77,6 +80,7 @@ def find_installed(installs: InstallTree, queries: Sequence[Query]) -> list[Foun
     for record in installs.records():
         if not record.spec.is_external:
             state = ("explicit" if record.explicit else "implicit") if record.is_present else "gone"
+            state = DEPRECATED if record.deprecated_for and record.is_present else state
             states[record.spec.hash] = FoundPackage(record.spec, state, record.prefix, verified.of(record))
     chosen = _matching([found.spec for found in states.values()], queries, installs.graph)
     if queries and not chosen:

@@ -128,12 +128,14 @@ class InstallResult:
 class InstallReport:
     """All packages of an install, dependencies first.
 
-    `verdict` answers whether what was put in place runs here; None if nothing was.
+    `choices` say which builds were taken of several, and why. `verdict` answers whether what was put in place runs
+    here; None if nothing was.
     """
 
     root: str
     packages: tuple[InstallResult, ...]
     verdict: Verdict | None = None
+    choices: tuple[str, ...] = ()
 
     @property
     def runs(self) -> bool:
@@ -158,7 +160,7 @@ class InstallReport:
         document: dict[str, Any] = {"root": self.root, "packages": [result.to_json() for result in self.packages]}
         if self.verdict is not None:
             document["run_check"] = self.verdict.to_json()
-        return document
+        return document | ({"choices": list(self.choices)} if self.choices else {})
 
 
 def install(
@@ -172,7 +174,8 @@ def install(
 
     Raises `NotFoundError` if a dependency is in no cache (unless `allow_missing`): nothing is installed then.
     """
-    return install_resolved(installs, sources, sources.resolve(queries), options, observer)
+    report = install_resolved(installs, sources, sources.resolve(queries), options, observer)
+    return replace(report, choices=tuple(map(str, sources.choices)))
 
 
 def install_resolved(

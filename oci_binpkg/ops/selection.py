@@ -50,10 +50,14 @@ def select(installs: InstallTree, queries: Sequence[Query], only: Only | None = 
 
 
 def _roots(installs: InstallTree, queries: Sequence[Query]) -> tuple[Spec, ...]:
-    candidates = [record.spec for record in _packages(installs.records())]
+    records = _packages(installs.records())
     if queries:
-        return tuple(dict.fromkeys(one(query, candidates, installs.graph) for query in queries))
-    roots = tuple(record.spec for record in _packages(installs.records()) if record.explicit and record.is_present)
+        # a deprecated package is meant only by who names its hash
+        every, current = ([r.spec for r in records if full or not r.deprecated_for] for full in (True, False))
+        return tuple(
+            dict.fromkeys(one(query, every if query.constraint.hash else current, installs.graph) for query in queries)
+        )
+    roots = tuple(r.spec for r in records if r.explicit and r.is_present and not r.deprecated_for)
     if not roots:
         raise NoMatchError(
             f"no package in {installs.root} is explicitly installed",

@@ -19,6 +19,7 @@ from oci_binpkg.model.constraint import Constraint
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.spec import Spec, SpecGraph
+from oci_binpkg.ops.best_build import Builds, Choice
 from oci_binpkg.ops.contents import contents
 from oci_binpkg.ops.image_packages import package_tags, stacked
 from oci_binpkg.parallel import READERS
@@ -57,11 +58,15 @@ class Resolution:
 class Sources:
     """Caches in the order in which they are asked.
 
-    `failures` holds, by hash, why a package that is there could not be had (damaged, not signed, ...).
+    `builds` chooses among builds that differ in their architecture only, and refuses those for another one (None: a
+    query has to mean one build, of any kind); `choices` are those that it made. `failures` holds, by hash, why a
+    package that is there could not be had (damaged, not signed, ...).
     """
 
     caches: Sequence[ReadableCache]
     observer: Observer = ignore
+    builds: Builds | None = None
+    choices: list[Choice] = field(default_factory=list)
     _indices: dict[str, IndexDocument | None] = field(default_factory=dict)
     failures: dict[str, BinpkgError] = field(default_factory=dict)
     _known: dict[tuple[str, str], FoundEntry] = field(default_factory=dict)
@@ -70,7 +75,7 @@ class Sources:
         """Return the packages that the queries mean, each exactly one.
 
         A query with name, version and whole hash is looked up directly; all others need the caches' indices.
-        Raises `NoMatchError` and `AmbiguousQueryError`.
+        Raises `NoMatchError` and `AmbiguousQueryError`; `PlatformError` for packages for another architecture.
         """
         if not queries:
             raise QueryError("no package named", hint=Hint(Step.LIST_PACKAGES_IN_CACHE))
@@ -81,7 +86,7 @@ class Sources:
                 exact = self._look_up(query)
                 if exact is None and not search:
                     search.append(stack.enter_context(IndexSearch(self.index())))
-                asked.append(exact or _Listed(search[0].one(query), query))
+                asked.append(exact or _Listed(self._one(search[0], query), query))
             with ThreadPoolExecutor(READERS) as readers:
                 found = list(readers.map(self._own, asked))
             roots: dict[Spec, None] = {}
@@ -95,7 +100,24 @@ class Sources:
                     known = search[0].graph.breadth_first(each.spec, None)
                 for spec in known:
                     nodes.setdefault(spec.hash, spec)
+        if self.builds is not None:
+            self.builds.check(tuple(roots))
         return Resolution(tuple(roots), SpecGraph(nodes.values()))
+
+    def _one(self, search: IndexSearch, query: Query) -> Spec:
+        """Return the package that a query means: of several builds of one package, the best for this machine."""
+        constraint = query.constraint
+        if self.builds is None or not constraint.name or constraint.hash:
+            return search.one(query)
+        graph = search.graph
+        found = [graph[each] for each in search.hashes([query]) if each in graph]
+        if len(found) < 2:  # noqa: PLR2004 - nothing to choose from
+            return search.one(query)
+        meant, choice = self.builds.best(found)
+        spec = search.one(query, among={each.hash for each in meant})
+        if choice is not None:
+            self.choices.append(choice)
+        return spec
 
     def _own(self, asked: FoundEntry | _Listed) -> FoundEntry | None:
         """Return a package as it describes itself: an index only leads to it. None if no cache has it as it is listed.
