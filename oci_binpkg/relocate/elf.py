@@ -11,10 +11,11 @@ program headers. Everything else stays at its address. The segment needs a progr
 
 1. an unused one (`PT_NULL`);
 2. a `PT_NOTE` that covers the same bytes as `PT_GNU_PROPERTY`, which is what loaders read;
-3. a new one: the table moves to the new segment. The kernel before 5.18 finds the table, for the program, by adding
+3. a new one behind the others, where interpreter, notes or tables of symbols stand that can move (`elf_vacate`);
+4. a new one: the table moves to the new segment. The kernel before 5.18 finds the table, for the program, by adding
    its offset in the file to where the first segment begins, so offset and address of the new segment keep the distance
    of the first one. Behind very large uninitialised data that means a hole in the file;
-4. where that hole would be too large, any other `PT_NOTE`: the running program then does not show its build id.
+5. where that hole would be too large, any other `PT_NOTE`: the running program then does not show its build id.
 
 Section headers only record where their content went; tools that read section headers see the same as the loader.
 """
@@ -24,12 +25,13 @@ from __future__ import annotations
 import copy
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from oci_binpkg.errors import ContentError
 from oci_binpkg.relocate.edits import Edited, Patch, merged
 from oci_binpkg.relocate.elf_image import PATH_LISTS, DynamicEntry, ElfImage, Name, StringTable, VersionName, read_elf
+from oci_binpkg.relocate.elf_vacate import POINTERS, Vacated, vacate
 from oci_binpkg.relocate.origins import ELF_TOKENS, FileOrigin, mover
 from oci_binpkg.relocate.prefixes import Buffer, PrefixMap
 from oci_binpkg.relocate.strings import Span, is_left, relocate_strings, remaining
@@ -43,6 +45,9 @@ _LARGEST_HOLE: Final = 16 * 1024 * 1024
 _LARGEST_HOLE_AT_ALL: Final = 2**32
 _TOO_MANY: Final = 0xFFFF  # PN_XNUM: from here on the number stands elsewhere
 _READ: Final = 4
+_BLOCK_ALIGNMENT: Final = 16
+_TABLE: Final = -1
+_BLOCK: Final = -2
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +67,86 @@ class _Room:
     address: int
     alignment: int
     reused: int | None
+    vacated: Vacated | None = None
 
 
-def grow(image: ElfImage, growth: Growth) -> Edited:
-    """Return the edits that add the segment. Raises `ContentError` where a file has no room for it."""
-    room = _find_room(image)
+def grow(image: ElfImage, growth: Growth, others: Edited) -> Edited:
+    """Return the edits that add the segment, together with `others`, the edits in place.
+
+    Raises `ContentError` where a file has no room for the segment.
+    """
+    places = frozenset(image.segments[number].p_offset for number in growth.interpreters)
+    room = _find_room(image, places)
     content = _Content(room)
     segments = [copy.copy(segment) for segment in image.segments]
-    if room.reused is None:
+    if room.reused is None and room.vacated is None:
         content.add(bytes((len(segments) + 1) * image.structs.Elf_Phdr.sizeof()), 8)
-    patches = _move_table(image, growth, content)
-    for number, path in growth.interpreters.items():
-        patches += _move_interpreter(image, segments[number], path + b"\0", content)
+    patches = list(others.patches)
+    steps = [(_section_of(image, image.segments[n].p_offset), n) for n in growth.interpreters]
+    steps += [(_section_of(image, image.strings.offset), _TABLE)] if image.strings and growth.table else []
+    steps += [(room.vacated.section, _BLOCK)] if room.vacated else []
+    moved = _Moved()
+    # writers of ELF files expect the sections of a segment in the order of their headers
+    for _, step in sorted(steps):
+        if step == _TABLE:
+            patches += _move_table(image, growth, content, moved)
+        elif step == _BLOCK and room.vacated:
+            _move_block(image, segments, room.vacated, content, moved)
+        else:
+            path = growth.interpreters[step] + b"\0"
+            patches += _move_interpreter(image, segments[step], path, content, moved)
+    patches += [_value(image, entry, value) for entry, value in moved.entries.items()]
+    patches += [_section(image, number, place, size) for number, (place, size) in moved.sections.items()]
+    if room.vacated:
+        patches = _into_block(room.vacated, patches, content, moved)
     patches += _place_headers(image, segments, room, content)
-    return Edited((*patches, Patch(room.offset, bytes(content.data))))
+    return replace(others, patches=(*patches, Patch(room.offset, bytes(content.data))))
+
+
+@dataclass(slots=True)
+class _Moved:
+    """What refers to something that moved: dynamic entries, section headers; and where the block begins."""
+
+    entries: dict[DynamicEntry, int] = field(default_factory=dict)
+    sections: dict[int, tuple[tuple[int, int], int]] = field(default_factory=dict)
+    block: int = 0
+
+
+def _section_of(image: ElfImage, offset: int) -> int:
+    found = (n for n, s in enumerate(image.sections) if s.sh_offset == offset and s.sh_flags & 2 and s.sh_size)
+    return next(found, len(image.sections))
+
+
+def _move_block(image: ElfImage, segments: list[Any], vacated: Vacated, content: _Content, moved: _Moved) -> None:
+    """Copy what stands behind the program headers, and note where all of it went."""
+    offset, address = content.add(bytes(image.data[vacated.first : vacated.end]), _BLOCK_ALIGNMENT)
+    moved.block = offset - content.room.offset
+    by, by_address = offset - vacated.first, address - vacated.address
+    for segment, old in zip(segments, image.segments, strict=True):
+        stays = segment.p_type in {"PT_LOAD", "PT_PHDR"} or segment.p_offset != old.p_offset or not segment.p_filesz
+        if vacated.holds(segment.p_offset) and not stays:
+            segment.p_offset += by
+            segment.p_vaddr += by_address
+            segment.p_paddr += by_address
+    for entry in image.dynamic:
+        if entry.tag in POINTERS and vacated.holds_address(entry.value) and entry not in moved.entries:
+            moved.entries[entry] = entry.value + by_address
+    for number, section in enumerate(image.sections):
+        if section.sh_flags & 2 and vacated.holds(section.sh_offset) and number not in moved.sections:
+            place = section.sh_offset + by, section.sh_addr + by_address
+            moved.sections[number] = place, section.sh_size
+
+
+def _into_block(vacated: Vacated, patches: list[Patch], content: _Content, moved: _Moved) -> list[Patch]:
+    """Make the edits of what moved in its new place, and wipe the old one; return the other edits."""
+    kept = [Patch(vacated.start, bytes(vacated.end - vacated.start))]
+    for patch in patches:
+        if not vacated.start <= patch.offset < vacated.end:
+            kept.append(patch)
+        elif vacated.holds(patch.offset):
+            at = moved.block + patch.offset - vacated.first
+            content.data[at : at + len(patch.data)] = patch.data
+    return kept
 
 
 class _Content:
@@ -93,7 +164,7 @@ class _Content:
         return self.room.offset + at, self.room.address + at
 
 
-def _move_table(image: ElfImage, growth: Growth, content: _Content) -> list[Patch]:
+def _move_table(image: ElfImage, growth: Growth, content: _Content, moved: _Moved) -> list[Patch]:
     """Copy the string table, wipe the old one, and update the dynamic section and the section headers."""
     old, table = image.strings, growth.table
     if old is None or table is None:
@@ -104,17 +175,17 @@ def _move_table(image: ElfImage, growth: Growth, content: _Content) -> list[Patc
     for entry in image.dynamic:
         value = growth.names.get(entry, changes.get(str(entry.tag)))
         if value is not None:
-            patches.append(_value(image, entry, value))
+            moved.entries[entry] = value
     for name, value in growth.names.items():
         if isinstance(name, VersionName):
             patches.append(_word(image, name.offset, value))
     for number, section in enumerate(image.sections):
         if section.sh_type == "SHT_STRTAB" and section.sh_addr == old.address:
-            patches.append(_section(image, number, (offset, address), len(table)))
+            moved.sections[number] = (offset, address), len(table)
     return patches
 
 
-def _move_interpreter(image: ElfImage, segment: Any, path: bytes, content: _Content) -> list[Patch]:
+def _move_interpreter(image: ElfImage, segment: Any, path: bytes, content: _Content, moved: _Moved) -> list[Patch]:
     start, address, size = segment.p_offset, segment.p_vaddr, segment.p_filesz
     segment.p_offset, segment.p_vaddr = content.add(path)
     segment.p_paddr = segment.p_vaddr
@@ -122,7 +193,7 @@ def _move_interpreter(image: ElfImage, segment: Any, path: bytes, content: _Cont
     patches = [Patch(start, bytes(size))]
     for number, section in enumerate(image.sections):
         if section.sh_type == "SHT_PROGBITS" and section.sh_offset == start and section.sh_addr == address:
-            patches.append(_section(image, number, (segment.p_offset, segment.p_vaddr), len(path)))
+            moved.sections[number] = (segment.p_offset, segment.p_vaddr), len(path)
     return patches
 
 
@@ -142,15 +213,19 @@ def _place_headers(image: ElfImage, segments: list[Any], room: _Room, content: _
         return [Patch(header.e_phoff, b"".join(map(kind.build, segments)))]
     for segment in segments:
         if segment.p_type == "PT_PHDR":
-            segment.p_offset, segment.p_vaddr, segment.p_paddr = room.offset, room.address, room.address
+            if room.vacated is None:
+                segment.p_offset, segment.p_vaddr, segment.p_paddr = room.offset, room.address, room.address
             segment.p_filesz = segment.p_memsz = len(segments) * kind.sizeof()
     table = b"".join(map(kind.build, segments))
+    if room.vacated is not None:
+        header.e_phnum = len(segments)
+        return [Patch(0, image.structs.Elf_Ehdr.build(header)), Patch(header.e_phoff, table)]
     content.data[: len(table)] = table
     header.e_phoff, header.e_phnum = room.offset, len(segments)
     return [Patch(0, image.structs.Elf_Ehdr.build(header))]
 
 
-def _find_room(image: ElfImage) -> _Room:
+def _find_room(image: ElfImage, moving: frozenset[int]) -> _Room:
     loads = image.loads
     if not loads:
         raise ContentError("no loadable segment, and a longer interpreter or search path needs one")
@@ -163,8 +238,13 @@ def _find_room(image: ElfImage) -> _Room:
     beside = base % page == 0
     level = max(offset, address - base)
     hole = level - offset
-    reused = _spare_header(image, all_notes=not beside or hole > _LARGEST_HOLE)
-    if beside and (hole <= _LARGEST_HOLE or (reused is None and hole <= _LARGEST_HOLE_AT_ALL)):
+    reused = _spare_header(image, all_notes=False)
+    vacated = vacate(image, moving) if reused is None else None
+    if reused is None and vacated is None:
+        reused = _spare_header(image, all_notes=not beside or hole > _LARGEST_HOLE)
+    if vacated is not None:
+        pass  # the table stays, so the segment may lie anywhere
+    elif beside and (hole <= _LARGEST_HOLE or (reused is None and hole <= _LARGEST_HOLE_AT_ALL)):
         offset, address = level, level + base
     elif reused is None:
         raise ContentError("no program header can be added for a longer interpreter or search path")
@@ -175,7 +255,7 @@ def _find_room(image: ElfImage) -> _Room:
         raise ContentError(f"{len(image.segments)} program headers leave no room for another one")
     if image.elf.elfclass == 32 and address + len(image.data) >= 2**32:  # noqa: PLR2004 - ELFCLASS32
         raise ContentError("no addresses are left for a longer interpreter or search path")
-    return _Room(offset, address, page, reused)
+    return _Room(offset, address, page, reused, vacated)
 
 
 def _spare_header(image: ElfImage, *, all_notes: bool) -> int | None:
@@ -257,7 +337,7 @@ def relocate_elf(data: Buffer, mapping: PrefixMap, origin: FileOrigin | None = N
         constants = names.in_place()
         growth = Growth(None, {}, interpreters.grown)
     others = relocate_strings(data, mapping, skip=claimed)
-    return merged([grow(image, growth), interpreters.in_place(), constants, others, unread])
+    return grow(image, growth, merged([interpreters.in_place(), constants, others, unread]))
 
 
 def remaining_in_elf(data: Buffer, mapping: PrefixMap) -> Iterator[int]:

@@ -23,7 +23,7 @@ class ElfFile:
 
     `machine` is another than the usual one of that class and order; `numbers` are further dynamic entries; `note` is
     the content of the note, `weak` are the versions needed that may be absent, `unloaded`
-    the content of a section without an address.
+    the content of a section without an address, `fixed` what stands right behind the headers and belongs to nothing.
     """
 
     bits: int = 64
@@ -45,6 +45,7 @@ class ElfFile:
     note: bytes = b""
     weak: Sequence[bytes] = ()
     unloaded: bytes = b"\0"
+    fixed: bytes = b""
     table: bytearray = field(default_factory=lambda: bytearray(b"\0"))
 
     def intern(self, text: bytes) -> int:
@@ -90,6 +91,8 @@ class ElfFile:
             parts[name] = at, data
             return at
 
+        if self.fixed:
+            add("fixed", self.fixed)
         if self.interpreter:
             add("interp", self.interpreter + b"\0")
         add("note", self.pack("III", 4, len(self.note), 5) + b"GNU\0" + self.note)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
 from oci_binpkg.errors import ContentError
@@ -13,10 +15,11 @@ from tests.support.elf_files import ElfFile, load
 OLD, NEW = b"/opt/old", b"/srv/much/longer"
 MOVED = PrefixMap.of({OLD.decode(): NEW.decode()})
 MIB = 1 << 20
+SYMBOLS = 11
 
 
 def grown(**more: object) -> tuple[bytes, bytes]:
-    given = {"interpreter": OLD + b"/ld.so", "names": [(elf.RUNPATH, OLD + b"/lib")]} | more
+    given = {"interpreter": OLD + b"/ld.so", "names": [(elf.RUNPATH, OLD + b"/lib")], "fixed": b"code"} | more
     data = ElfFile(**given).build()  # type: ignore[arg-type]
     moved = relocate_elf(data, MOVED).apply(data)
     assert load(moved).texts(elf.RUNPATH) == [NEW + b"/lib"]
@@ -104,3 +107,45 @@ def test_odd_alignments_count_for_nothing() -> None:
     _, moved = grown(page=5000)
 
     assert [value % 4096 for value in new_segment(moved)] == [0, 0]
+
+
+@pytest.mark.parametrize(("bits", "order"), [(64, "<"), (64, ">"), (32, "<"), (32, ">")])
+@pytest.mark.parametrize("bss", [0, 100 * MIB])
+@pytest.mark.parametrize("spare", [[elf.PT_NOTE], [elf.PT_NOTE, elf.PT_NOTE]])
+def test_the_table_grows_where_it_is_if_what_follows_it_can_move(
+    bits: int, order: str, bss: int, spare: list[int]
+) -> None:
+    """As `strip` and others expect it: the table behind the file's header, each section in a segment."""
+    data, moved = grown(bits=bits, order=order, bss=bss, spare=spare, fixed=b"", note=b"build id")
+
+    assert header_of(moved)[:-1] == header_of(data)[:-1]
+    assert header_of(moved)[-1] == header_of(data)[-1] + 1
+    assert len(moved) < len(data) + 3 * 4096
+    assert notes(moved) == notes(data)
+    assert load(moved).symbols == load(data).symbols
+    assert [content for kind, _, content in load(moved).sections if kind == SYMBOLS] == [
+        content for kind, _, content in load(data).sections if kind == SYMBOLS
+    ]
+    assert OLD not in moved
+
+
+def test_a_prefix_in_what_moves_is_changed_in_its_new_place() -> None:
+    note = b"\0" + b"/" * 12 + OLD + b"/share/greeting\0"
+    _, moved = grown(spare=[elf.PT_NOTE], fixed=b"", note=note, interpreter=NEW + b"/ld.so")
+
+    assert OLD not in moved
+    assert notes(moved)[0].endswith(b"//" + NEW + b"/share/greeting\0")
+
+
+def notes(data: bytes) -> list[bytes]:
+    return [data[offset : offset + size] for kind, offset, _, size in load(data).segments if kind == elf.PT_NOTE]
+
+
+def header_of(data: bytes) -> tuple[int, int]:
+    """Where the program headers are, and how many."""
+    wide, order = data[4] == 2, "<" if data[5] == 1 else ">"
+    at, count = (32, 56) if wide else (28, 44)
+    return (
+        struct.unpack_from(f"{order}{'Q' if wide else 'I'}", data, at)[0],
+        struct.unpack_from(f"{order}H", data, count)[0],
+    )
