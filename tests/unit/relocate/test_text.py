@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -87,13 +90,15 @@ def test_what_is_left_in_text() -> None:
         (LONG + b"/bin/python3 -E", LONG + b"/bin/python3 -E"),
         (LONG + b"/bin/lua5.3", b"--" + LONG[1:] + b"/bin/lua5.3"),
         (LONG + b"/bin/lua", b"--" + LONG[1:] + b"/bin/lua"),
+        (LONG + b"/bin/luajit-2.1", b"--" + LONG[1:] + b"/bin/luajit-2.1"),
         (LONG + b"/bin/node", b"//" + LONG[1:] + b"/bin/node"),
+        (LONG + b"/bin/nodejs --no-warnings", b"//" + LONG[1:] + b"/bin/nodejs --no-warnings"),
+        (LONG + b"/bin/php8.2", b"<?php " + LONG + b"/bin/php8.2 ?>"),
+        (LONG + b"/bin/luatool", LONG + b"/bin/luatool"),
         (LONG + b"/bin/php", b"<?php " + LONG + b"/bin/php ?>"),
     ],
 )
 def test_long_interpreter_lines_call_sbang(line: bytes, second: bytes) -> None:
-    if line.endswith(b"lua5.3"):
-        second = line  # only `lua` by that name, as Spack has it
     script = line + b"\nprint(1)\n"
 
     assert text.interpreter_line_is_too_long(script)
@@ -108,3 +113,24 @@ def test_other_scripts_stay(script: bytes) -> None:
 
 def test_an_sbang_that_is_as_long_does_not_help() -> None:
     assert text.with_sbang(LONG + b"\n", b"/" + b"s" * 150) == LONG + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("coding", "letter"), [("# -*- coding: latin-1 -*-", b"\xe9"), ("# vim: set fileencoding=cp1251 :", b"\xe9"), ("\t#coding=koi8-r", b"\xc1")]
+)  # fmt: skip
+@pytest.mark.parametrize("option", ["", " -E"])
+def test_a_script_that_names_its_encoding_runs_in_it(tmp_path: Path, coding: str, letter: bytes, option: str) -> None:
+    python = tmp_path / ("d" * 100) / "bin" / "python3.99"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    body = b"from __future__ import annotations\nimport sys\nprint(len('" + letter + b"'), *sys.argv[1:])\n"
+    script = tmp_path / "script"
+
+    made = text.with_sbang(f"#!{python}{option}\n{coding}\n".encode() + body, SBANG)
+    script.write_bytes(made)
+    script.chmod(0o755)
+
+    assert made.split(b"\n")[1].decode() == coding
+    assert not text.interpreter_line_is_too_long(made)
+    ended = subprocess.run([script, "a b", "c"], check=True, capture_output=True, text=True)
+    assert ended.stdout == "1 a b c\n"
