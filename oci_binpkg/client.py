@@ -129,6 +129,7 @@ class Client:
         store: StrPath | None = None,
         queries: Queries = (),
         *,
+        upstream: StrPath | Iterable[StrPath] = (),
         base_image: str = "",
         tag: str = "",
         only: Only | str | None = None,
@@ -144,6 +145,7 @@ class Client:
     ) -> PushReport:
         """Push packages of a tree and what they need; without a query all that was installed explicitly.
 
+        Dependencies may also be in the trees `upstream`, and in those that Spack's `upstreams.yaml` names.
         What is in the cache already is skipped. `tag` also tags one image of all packages named; `only` is `package`
         or `dependencies`. `jobs` packages are packed at a time, 0 as configured. With `pyc`, compiled Python is
         current in layers; None: as configured.
@@ -158,7 +160,7 @@ class Client:
             text, flags, parsed = _text(cache), AskedTrust(key=key, unsigned=unsigned), _parsed(queries)
             if tag:
                 check_tag(tag)
-            installs = work.installs(store)
+            installs = work.installs(store, upstream)
             if update_index:
                 work.opener.index_is_settled(text, flags)
             target = work.opener.images(text, flags) if tag else work.opener.target(text, flags)
@@ -264,6 +266,7 @@ class Client:
         queries: Queries,
         *,
         root: StrPath | None = None,
+        upstream: StrPath | Iterable[StrPath] = (),
         force: bool = False,
         allow_missing: bool = False,
         allow_stale: bool | str | Sequence[str] = False,
@@ -277,7 +280,8 @@ class Client:
         """Install packages and all they link to or run into the tree at `root`, from the first cache that has each.
 
         Of several builds of a package, the best one for this machine is taken, or for the target `arch`; "any" takes
-        builds for all architectures.
+        builds for all architectures. What the trees `upstream` have (and those of Spack's `upstreams.yaml`) is used and
+        not installed again.
         """
         from oci_binpkg.ops.best_build import Builds, this_arch
         from oci_binpkg.ops.install import InstallOptions
@@ -286,7 +290,7 @@ class Client:
 
         with self._operation() as work:
             parsed = _parsed(queries)
-            installs = work.tree(root)
+            installs = work.tree(root, upstreams=upstream)
             opener, flags = work.opener.installing_into(installs), AskedTrust(check_signature)
             sources = Sources(
                 [opener.cache(text, flags) for text in _texts(caches)], work.observer, Builds(this_arch(), arch)

@@ -122,14 +122,29 @@ class Operation:
         """Return how many packages are packed at a time: as asked, as configured, else one for each core."""
         return wanted or self.settings.jobs or os.cpu_count() or 1
 
-    def installs(self, store: StrPath | None) -> InstallTree:
-        """Open the install tree that is named, or the configured one. Raises `UsageError`, `InstallsError`."""
+    def installs(self, store: StrPath | None, upstreams: StrPath | Iterable[StrPath] = ()) -> InstallTree:
+        """Open the install tree that is named, or the configured one. Raises `UsageError`, `InstallsError`.
+
+        Dependencies may be in `upstreams`, or in the trees that Spack's configuration names.
+        """
         from oci_binpkg.installs.open import open_installs
 
-        return open_installs(self._tree_path(store), spack_prefix=self.settings.spack_prefix)
+        path = self._tree_path(store)
+        return open_installs(path, spack_prefix=self.settings.spack_prefix, upstreams=self._upstreams(path, upstreams))
 
-    def tree(self, root: StrPath | None, *, create: bool = True) -> ChangeableTree:
-        """Open a tree that packages are installed into or removed from."""
+    def _upstreams(self, root: str, named: StrPath | Iterable[StrPath]) -> list[str]:
+        """Return the upstream trees that are named, then the configured ones that are there; never the tree itself."""
+        from oci_binpkg.installs.spack import is_spack_tree
+
+        given = [os.fspath(each) for each in ([named] if isinstance(named, str | os.PathLike) else named)]
+        configured = [each for each in self.settings.upstreams if is_spack_tree(each)]
+        own = os.path.realpath(root)
+        return [each for each in dict.fromkeys((*given, *configured)) if os.path.realpath(each) != own]
+
+    def tree(
+        self, root: StrPath | None, *, create: bool = True, upstreams: StrPath | Iterable[StrPath] = ()
+    ) -> ChangeableTree:
+        """Open a tree that packages are installed into or removed from; `upstreams` as for `installs`."""
         from oci_binpkg.installs.protocol import has_packages_file
         from oci_binpkg.installs.spack import SpackInstalls
 
@@ -141,7 +156,13 @@ class Operation:
                 f"{path} is described by a packages.toml, which is written by hand",
                 hint="install into another folder: a tree of its own is made there",
             )
-        return SpackInstalls(path, spack_prefix=self.settings.spack_prefix, patience=self.patience, create=create)
+        return SpackInstalls(
+            path,
+            spack_prefix=self.settings.spack_prefix,
+            upstreams=self._upstreams(path, upstreams),
+            patience=self.patience,
+            create=create,
+        )
 
     def _tree_path(self, store: StrPath | None) -> str:
         path = os.fspath(store or "") or self.settings.store

@@ -27,6 +27,7 @@ from oci_binpkg.cli.options import (
     QueriesArgument,
     StoreOption,
     StrictOption,
+    UpstreamsOption,
 )
 from oci_binpkg.cli.terminal import flush_results, tell
 from oci_binpkg.errors import ContentError
@@ -49,6 +50,7 @@ def install(
     *,
     from_cache: FromCaches,
     store: StoreOption = "",
+    upstream: UpstreamsOption = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="replace the packages named, if they are there")] = False,
     allow_missing: AllowMissingOption = False,
     allow_stale: AllowStaleOption = None,
@@ -78,6 +80,7 @@ def install(
             from_cache,
             queries,
             root=store,
+            upstream=upstream or (),
             force=force,
             allow_missing=allow_missing,
             allow_stale=allow_stale or (),

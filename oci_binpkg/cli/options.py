@@ -81,6 +81,10 @@ TtlOption = Annotated[
 OfflineOption = Annotated[
     bool, typer.Option("--offline", help="ask no cache: search the indices that were read before")
 ]
+UpstreamsOption = Annotated[
+    list[str] | None,
+    typer.Option("--upstream", metavar="DIR", help="a Spack tree with dependencies, as in upstreams.yaml (repeatable)"),
+]
 ArchOption = Annotated[
     str, typer.Option("--arch", metavar="TARGET", help="take builds for another machine: aarch64, zen4, ... or any")
 ]

@@ -26,6 +26,7 @@ from oci_binpkg.cli.options import (
     SkipPresentOption,
     StoreOption,
     UnsignedOption,
+    UpstreamsOption,
 )
 from oci_binpkg.cli.render import size_text
 from oci_binpkg.cli.terminal import flush_results, tell
@@ -42,6 +43,7 @@ def push(
     queries: QueriesArgument = None,
     *,
     store: StoreOption = "",
+    upstream: UpstreamsOption = None,
     base_image: BaseOption = "",
     tag: Annotated[str, typer.Option("--tag", metavar="TAG", help="also tag one image of all packages named")] = "",
     only: Annotated[str, typer.Option("--only", metavar="WHICH", help="package or dependencies")] = "",
@@ -74,6 +76,7 @@ def push(
             cache,
             store,
             queries or (),
+            upstream=upstream or (),
             base_image=base_image,
             tag=tag,
             only=only,

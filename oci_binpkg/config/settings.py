@@ -81,7 +81,8 @@ _CERTIFICATE_FOLDERS: Final = ("/etc/docker/certs.d", "/etc/containers/certs.d")
 class Settings:
     """All settings of the commands that are not on their command line. Paths are absolute, sizes in bytes.
 
-    `remarks` are about the parts of Spack's configuration that were not read.
+    `upstreams` are the trees that Spack's `upstreams.yaml` names, the first that counts first. `remarks` are about the
+    parts of Spack's configuration that were not read.
     """
 
     store: str = ""
@@ -93,6 +94,7 @@ class Settings:
     lock_timeout: float = LOCK_TIMEOUT
     shared: bool = False
     spack_prefix: str = ""
+    upstreams: tuple[str, ...] = ()
     config_file: str = ""
     caches: Mapping[str, CacheSettings] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
@@ -147,6 +149,7 @@ def load_settings(environment: Mapping[str, str] | None = None, *, file: str = "
         lock_timeout=_seconds("lock_timeout", env, document, path) or LOCK_TIMEOUT,
         shared=_switch(env["OCI_BINPKG_SHARED"]) if env.get("OCI_BINPKG_SHARED") else document.get("shared", False),
         spack_prefix=spack_prefix,
+        upstreams=_spack_upstreams(document, SpackPlaces(home, spack_prefix, env)),
         config_file=path,
         caches={**theirs.caches, **own},
         remarks=tuple(theirs.remarks),
@@ -225,6 +228,16 @@ def _spack_mirrors(document: Mapping[str, Any], places: SpackPlaces) -> SpackMir
     from oci_binpkg.config.spack_mirrors import read_spack_mirrors  # noqa: PLC0415 - YAML takes long to import
 
     return read_spack_mirrors(places, _path(named or "", places.home))
+
+
+def _spack_upstreams(document: Mapping[str, Any], places: SpackPlaces) -> tuple[str, ...]:
+    """Return the trees that `upstreams.yaml` names in Spack's scopes. Raises `UsageError` naming file and key."""
+    files = [path for folder in places.folders if os.path.lexists(path := f"{folder}/upstreams.yaml")]
+    if not files or document.get("spack_mirrors") == "":
+        return ()
+    from oci_binpkg.config.spack_scopes import upstream_trees  # noqa: PLC0415 - YAML takes long to import
+
+    return upstream_trees(files, places)
 
 
 def _ca_files(document: Mapping[str, Any], path: str, home: str) -> dict[str, str]:

@@ -68,6 +68,24 @@ def _spack_variable(name: str, places: SpackPlaces) -> str:
     return known.get(name, "")
 
 
+def upstream_trees(files: Sequence[str], places: SpackPlaces) -> tuple[str, ...]:
+    """Return the roots of the trees that files `upstreams.yaml` name, each once; of a name the first file's counts.
+
+    Raises `UsageError` naming file and key. Source: Spack's documentation of chained installations.
+    """
+    found: dict[str, str] = {}
+    for path in files:
+        entries = (load_yaml(path) or {}).get("upstreams") or {}
+        if not isinstance(entries, dict):
+            raise UsageError(f"{path}: upstreams must be a mapping, not {type_name(type(entries))}")
+        for name, entry in entries.items():
+            tree = entry.get("install_tree") if isinstance(entry, dict) else None
+            if not isinstance(tree, str):
+                raise UsageError(f"{path}: upstreams.{name}.install_tree must be a path")
+            found.setdefault(str(name), expanded(tree, places))
+    return tuple(dict.fromkeys(found.values()))
+
+
 @dataclass(slots=True)
 class SpackFiles:
     """Reads Spack's files. `sections` has what they say, the highest first; `remarks` what is not read, and why."""

@@ -34,7 +34,7 @@ def open_installs(
 
         return PrefixInstalls(root, spack_prefix=spack_prefix)
     if spack:
-        return SpackInstalls(root, spack_prefix=spack_prefix, upstreams=upstreams, patience=patience)
+        return SpackInstalls(root, spack_prefix=spack_prefix, upstreams=upstreams, patience=patience, complete=True)
     what = "is not a directory" if not os.path.isdir(root) else "holds no packages that can be read"
     raise InstallsError(
         f"{path}: {what}", hint=f"{tree_hint(root)}; other prefixes are described in a {PACKAGES_FILE} beside them"

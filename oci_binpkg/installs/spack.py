@@ -10,7 +10,7 @@ import os
 import stat
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from oci_binpkg.disk import (
@@ -40,10 +40,14 @@ from oci_binpkg.installs.locking import LockFile, prefix_lock_offset
 from oci_binpkg.installs.protocol import InstallRecord, check_root
 from oci_binpkg.installs.transaction import Addition
 from oci_binpkg.installs.verifications import Verification, Verifications
+from oci_binpkg.model.documents import parse_json
 from oci_binpkg.model.spec import Spec, SpecGraph
+from oci_binpkg.model.spec_document import parse_spec_document
 
 DATABASE_FOLDER: Final = ".spack-db"
 INDEX: Final = f"{DATABASE_FOLDER}/index.json"
+_SPEC_FILE: Final = ".spack/spec.json"
+_MAX_SPEC_BYTES: Final = 16 * 1024 * 1024
 _MAX_BYTES: Final = 1024 * 1024 * 1024
 _DEFAULT_TREE: Final = "/opt/spack"  # of a Spack clone, relative to it
 _SHAPE: Final = f"a Spack install tree has {INDEX} in it"
@@ -54,7 +58,8 @@ class SpackInstalls:
     """The tree at `root`, read once when it is opened and again after each change.
 
     `spack_prefix` is where the Spack that built it is; trees do not say, so it is guessed for a tree inside a clone and
-    else is the root. `upstreams` are roots of trees that packages here depend on. Raises `InstallsError`.
+    else is the root. `upstreams` are roots of trees that packages here depend on. With `complete`, what
+    no database knows is in the graph as the packages themselves describe it. Raises `InstallsError`.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class SpackInstalls:
         patience: Patience | None = None,
         new_verifier: Callable[[], str] = lambda: str(uuid.uuid4()),
         create: bool = False,
+        complete: bool = False,
     ) -> None:
         self._below = Root.of(check_root(root))
         self._root = self._below.path
@@ -76,7 +82,9 @@ class SpackInstalls:
         self._prefix_lock = LockFile(os.path.join(folder, "prefix_lock"), patience)
         self._upstreams = tuple(SpackInstalls(each, patience=patience) for each in upstreams)
         self._create = create
+        self._complete = complete
         self._version: tuple[int, ...] | None = None  # of the index that was written here last
+        self._graph: SpecGraph | None = None  # made when it is asked for
         self._take(self._read())
 
     @property
@@ -97,7 +105,27 @@ class SpackInstalls:
     @property
     def graph(self) -> SpecGraph:
         """All specs of this tree and of its upstreams."""
+        if self._graph is None:
+            graph = SpecGraph(record.spec for record in self._records.values())
+            self._graph = self._completed(graph) if self._complete else graph
         return self._graph
+
+    def _completed(self, graph: SpecGraph) -> SpecGraph:
+        """Return a graph with the dependencies that no database knows: prefixes hold whole spec documents.
+
+        So it is for a tree without its upstream, and for build dependencies that were removed.
+        """
+        lacking = {spec.hash for spec, _ in graph.missing(graph.values())}
+        found: dict[str, Spec] = {}
+        for record in (self._records[each] for each in lacking):
+            path = os.path.join(record.prefix, _SPEC_FILE)
+            if record.is_present:
+                with suppress(OSError, ContentError):
+                    text = parse_json(read_regular(path, _MAX_SPEC_BYTES, follow=False), path, fold_case=False)
+                    document = parse_spec_document(text, path)
+                    found |= dict(document.graph) if document.root.hash == record.spec.hash else {}
+        known = {spec.hash for spec in graph.values()}
+        return SpecGraph((*graph.values(), *(each for key, each in found.items() if key not in known)))
 
     @property
     def version(self) -> str:
@@ -247,7 +275,7 @@ class SpackInstalls:
                 known = self._records.get(record.spec.hash)
                 if known is None or (record.installed and not known.installed):
                     self._records[record.spec.hash] = record
-        self._graph = SpecGraph(record.spec for record in self._records.values())
+        self._graph = None
 
     def _make_folder(self) -> None:
         folder = os.path.join(self._below.real, DATABASE_FOLDER)

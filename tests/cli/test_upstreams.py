@@ -1,0 +1,112 @@
+"""Trees that build on others: dependencies from upstream trees, and what no database knows any more."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.command_line import Ended, binpkg
+from tests.support.spack_trees import Sketch, Tree, spack_tree
+
+SKETCHES = (
+    Sketch("zlib", files={"lib/libz.a": "z"}),
+    Sketch("cmake", files={"bin/cmake": "c"}),
+    Sketch("app", files={"etc/conf": "{zlib}/lib\n"}, depends=["zlib", ("cmake", ("build",))]),
+)
+
+
+def change(root: Path, names: set[str], *, keep: bool) -> None:
+    """Keep only these packages in the database of a tree, or all others."""
+    path = root / ".spack-db/index.json"
+    document = json.loads(path.read_text())
+    installs: dict[str, Any] = document["database"]["installs"]
+    for key in [key for key, record in installs.items() if (record["spec"]["name"] in names) is not keep]:
+        del installs[key]
+    path.write_text(json.dumps(document))
+
+
+@pytest.fixture
+def upstream(tmp_path: Path) -> Tree:
+    tree = spack_tree(tmp_path / "upstream", SKETCHES)
+    change(tree.root, {"zlib"}, keep=True)
+    return tree
+
+
+@pytest.fixture
+def tree(tmp_path: Path, upstream: Tree) -> Tree:
+    """A tree whose `app` links to the upstream's zlib, and was built by a cmake that no database knows."""
+    made = spack_tree(tmp_path / "tree", SKETCHES)
+    conf = made.prefix("app") / "etc/conf"
+    conf.write_text(f"{upstream.prefix('zlib')}/lib\n")
+    change(made.root, {"app"}, keep=True)
+    return made
+
+
+def push(tree: Tree, cache: str, *more: object) -> Ended:
+    ended = binpkg("push", cache, "app", "--store", tree.root, "--update-index", *more)
+    assert ended.code == 0, ended.err
+    return ended
+
+
+def names(cache: str) -> list[str]:
+    return sorted(each["name"] for each in binpkg("find", "--from", cache, "--json").json)
+
+
+def configure(upstream: Tree) -> None:
+    folder = Path.home() / ".spack"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "upstreams.yaml").write_text(f"upstreams:\n  site:\n    install_tree: {upstream.root}\n")
+
+
+def test_dependencies_are_pushed_from_an_upstream_and_relocated(tree: Tree, upstream: Tree, tmp_path: Path) -> None:
+    cache, store = f"oci-layout:{tmp_path}/cache", tmp_path / "store"
+    push(tree, cache, "--upstream", upstream.root)
+    assert names(cache) == ["app", "zlib"]
+    assert binpkg("install", "app", "--from", cache, "--store", store).code == 0
+    (conf,) = store.glob("*/app-*/etc/conf")
+    assert conf.read_text().startswith(f"{store}/")
+    assert Path(conf.read_text().strip()).is_dir()
+
+
+def test_upstreams_of_spacks_configuration_count_as_well(tree: Tree, upstream: Tree, tmp_path: Path) -> None:
+    configure(upstream)
+    push(tree, f"oci-layout:{tmp_path}/cache")
+    assert names(f"oci-layout:{tmp_path}/cache") == ["app", "zlib"]
+
+
+def test_only_the_package_leaves_the_upstream_out(tree: Tree, upstream: Tree, tmp_path: Path) -> None:
+    push(tree, f"oci-layout:{tmp_path}/cache", "--upstream", upstream.root, "--only", "package")
+    assert names(f"oci-layout:{tmp_path}/cache") == ["app"]
+
+
+def test_an_install_uses_what_an_upstream_has(tree: Tree, upstream: Tree, tmp_path: Path) -> None:
+    cache, store = f"oci-layout:{tmp_path}/cache", tmp_path / "store"
+    push(tree, cache, "--upstream", upstream.root)
+    assert binpkg("install", "app", "--from", cache, "--store", store, "--upstream", upstream.root).code == 0
+    assert not list(store.glob("*/zlib-*"))
+    (conf,) = store.glob("*/app-*/etc/conf")
+    assert conf.read_text() == f"{upstream.prefix('zlib')}/lib\n"
+
+
+def test_a_build_dependency_that_no_database_knows_stops_no_push(tmp_path: Path) -> None:
+    made = spack_tree(tmp_path / "alone", SKETCHES)
+    change(made.root, {"cmake"}, keep=False)
+    push(made, f"oci-layout:{tmp_path}/cache")
+    assert names(f"oci-layout:{tmp_path}/cache") == ["app", "zlib"]
+
+
+def test_a_tree_without_its_upstream_is_pushed_without_those_layers(tree: Tree, tmp_path: Path) -> None:
+    push(tree, f"oci-layout:{tmp_path}/cache")
+    assert names(f"oci-layout:{tmp_path}/cache") == ["app"]
+
+
+def test_a_wrong_upstreams_yaml_is_named(tree: Tree, tmp_path: Path) -> None:
+    folder = Path.home() / ".spack"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "upstreams.yaml").write_text("upstreams:\n  site: 7\n")
+    ended = binpkg("push", f"oci-layout:{tmp_path}/cache", "app", "--store", tree.root)
+    assert ended.code == 2
+    assert "upstreams.site.install_tree must be a path" in ended.err
