@@ -31,6 +31,7 @@ WHOLE: Final = 4 * 1024 * 1024
 _ELF: Final = b"\x7fELF"
 _CHUNK: Final = 256 * 1024
 _HEAD: Final = 4096
+_NO_TEXT: Final = bytes({*range(0x20), 0x7F} - {*b"\b\t\n\v\f\r\x1b"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,31 @@ def relocate_text(
             changed = new != old and _replace(descriptor, new)
         too_long = changed and text.interpreter_line_is_too_long(os.pread(descriptor, _HEAD, 0))
     return FileOutcome(changed, remark="its interpreter line is too long for some kernels" if too_long else "")
+
+
+def relocate_undeclared(path: str, mapping: PrefixMap, budget: Budget | None = None) -> FileOutcome:
+    """Relocate a text that no archiver takes for one that mentions a prefix, as it says `file://` or is in Shift-JIS.
+
+    Texts have no control characters but those of lines. In the encodings that are in use a slash is a slash.
+    """
+    with opened(path) as descriptor:
+        if os.fstat(descriptor).st_size > WHOLE:
+            return FileOutcome()
+        old = _content(descriptor)
+        if len(old.translate(None, _NO_TEXT)) != len(old) or (_is_plain(old) and next(mapping.old.mentions(old), None)):
+            return FileOutcome()
+        (budget or Budget()).take(mapping.old.count_in(old))
+        new = mapping.replace_text(old)
+        return FileOutcome(new != old and _replace(descriptor, new))
+
+
+def _is_plain(content: bytes) -> bool:
+    """Return whether archivers take a text for one: it is UTF-8, or has no control characters of Latin-1."""
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return len(content.translate(None, bytes(range(0x7F, 0xA0)))) == len(content)
+    return True
 
 
 def relocate_utf16(path: str, mapping: PrefixMap, budget: Budget | None = None) -> FileOutcome:

@@ -39,6 +39,7 @@ _GOES_ON: Final = rb"(?:[\w+@~\-]|\.[\w+@~\-]|[\xc3-\xe1\xe4-\xf4]|\xe2(?![\x80\
 """What continues a name: no punctuation, in UTF-8 neither."""
 _LONGER_NAME: Final = re.compile(_GOES_ON)
 _COMPONENT: Final = re.compile(rb"/+((?:[\w+@~\-]|\.(?=[\w+@~\-./])|[\x80-\xff])+)")
+_SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*:$")
 _HASHED: Final = re.compile(rb"(?<![a-z0-9])[a-z2-7]{32}(?![a-z0-9])")
 
 
@@ -262,7 +263,7 @@ class PrefixMap:
         """
         if not self.bounded:
             return None if follows_slash(text, at, before=before) else self.old.longest_at(text, at)
-        spoken = not follows_slash(text, at, before=before)
+        spoken = not follows_slash(text, at, before=before) or _follows_empty_slashes(text, at)
         for old in self._standing(text, at):
             if spoken and (old not in self.bounded or self._is_whole(text, at, old, in_text=True)):
                 return old
@@ -425,12 +426,25 @@ def _begins_path(data: Buffer, at: int, *, strict: bool, in_text: bool) -> bool:
     head = bytes(data[max(0, at - NEAR + 4) : at])
     run = head[len(head.rstrip(_NAME)) :]
     before = head[: len(head) - len(run)][-1:]
+    if _follows_empty_slashes(data, at):
+        return True
     if not run:
         return before != b"/" and not (strict and before in (b"}", b")"))
     if before == b"/":
         return False
     escaped = before == b"\\" and len(run) == 1
     return escaped or run.startswith(b"-") or not (in_text or strict)
+
+
+def _follows_empty_slashes(data: Buffer, at: int) -> bool:
+    """Return whether only slashes that mean nothing stand before a place: those of `file://`, or doubled ones."""
+    head = bytes(data[max(0, at - NEAR + 4) : at])
+    if head.endswith(b"file://localhost"):
+        return True
+    rest = head.rstrip(b"/")
+    if len(rest) == len(head) or rest.endswith(b"file:"):
+        return len(rest) < len(head)
+    return not rest or (rest[-1:] not in _NAME and _SCHEME.search(rest) is None)
 
 
 def _end_of_name(path: bytes, at: int) -> int:

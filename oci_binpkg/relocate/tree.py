@@ -155,6 +155,11 @@ class _Work:
             self._attempt(names, path, files.relocate_utf16, files.left_in_utf16)
         elif is_cache(path):
             self._attempt(names, path, files.relocate_compiled_python, files.left_in_compiled_python)
+        elif (
+            head != ar.THIN_MAGIC
+            and (outcome := files.relocate_undeclared(self._full(path), self.mapping, self.budget)).changed
+        ):
+            self._note(names, path, outcome, files.left_in_text)
         else:
             self.remarks.append(_left_alone(path, head))
 

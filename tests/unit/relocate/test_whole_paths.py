@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 
 from oci_binpkg.relocate.prefixes import PrefixMap, mapping_for
 from oci_binpkg.relocate.strings import relocate_strings, remaining
 from oci_binpkg.relocate.text import windows
+from oci_binpkg.relocate.tree import relocate_tree
 
 HASHES = {name: (name * 32)[:32] for name in ("app", "apps", "long")}
 
@@ -43,6 +45,40 @@ def test_text(before: bytes, after: bytes | None) -> None:
     for size in (1, 7, 1000):
         found = windows(io.BytesIO(before).read, APP, size=size)
         assert b"".join(window.replaced(APP) for window in found) == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"<x href='file:///sw/app/dtd'/>", b"<x href='file:///n/app/dtd'/>"),
+        (b"file:/sw/app file://localhost/sw/app", b"file:/n/app file://localhost/n/app"),
+        (b"dir=//sw/app/x ///sw/app", b"dir=//n/app/x ///n/app"),
+        (b"http:///sw/app ftp://sw/app /x//sw/app", None),
+    ],
+)
+def test_slashes_that_mean_nothing(before: bytes, after: bytes | None) -> None:
+    assert APP.replace_text(before) == (before if after is None else after)
+    assert bool(relocate_strings(before + b"/long/enough\0", APP)) is (after is not None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"file:///sw/app/x\n",
+        b"it\x92s /sw/app/x",
+        "\u8868 /sw/app/x".encode("shift_jis"),
+        "\u4e02 /sw/app/x".encode("gbk"),
+    ],
+)
+def test_texts_that_no_archiver_declares(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "text").write_bytes(text)
+    (tmp_path / "data").write_bytes(b"\x01\x02" + text)
+
+    report = relocate_tree(str(tmp_path), APP)
+
+    assert (tmp_path / "text").read_bytes() == text.replace(b"/sw/app", b"/n/app")
+    assert (tmp_path / "data").read_bytes() == b"\x01\x02" + text
+    assert [remark.path for remark in report.reported] == ["data"]
 
 
 @pytest.mark.parametrize(
