@@ -87,6 +87,7 @@ class Step(Enum):
     REINSTALL = "install it again by force, {packages}; or accept what is present"
     REMOVE_CACHE = "remove the cache {name} instead"
     REMOVE_FIRST = "remove the package /{hash}, then install again"
+    SET_ASIDE = "move it away, or install by force: it then gets another name beside the package"
     SET_CACHE = "change {name}, or choose another name"
     SET_LOGIN = "name a login of the cache in the settings (`profile` or `access_key_id_variable`)"
     SET_SOMETHING = "give at least one key"

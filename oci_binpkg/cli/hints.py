@@ -68,6 +68,7 @@ WORDS: Final[Mapping[Step, str]] = {
     Step.REBUILD_UNSIGNED: "see the warnings for why; if they are not signed, say --no-check-signature",
     Step.REINSTALL: "install it again with `oci-binpkg install --force {packages}`, or add --accept-present",
     Step.REMOVE_FIRST: "remove it with `oci-binpkg uninstall /{hash}`, then install again",
+    Step.SET_ASIDE: "move it away, or add --force: it then gets another name beside the package",
     Step.SET_LOGIN: "set `profile` or `access_key_id_variable` of the cache in the settings (`mirror set`)",
     Step.SIGN_ANEW_FOR_COPY: (
         "if this cache is a copy of that one, {settle}, or sign it anew with `oci-binpkg copy --key KEY`"

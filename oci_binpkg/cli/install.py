@@ -51,7 +51,9 @@ def install(
     from_cache: FromCaches,
     store: StoreOption = "",
     upstream: UpstreamsOption = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="replace the packages named, if they are there")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="replace the packages named; set aside what is in the way")
+    ] = False,
     allow_missing: AllowMissingOption = False,
     allow_stale: AllowStaleOption = None,
     arch: ArchOption = "",

@@ -9,14 +9,15 @@ A killed process leaves a hidden directory with a free lock; the next install re
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, Protocol
 
-from oci_binpkg.disk import PrefixPath, disk_errors, exchange, remove_tree, sync_tree
-from oci_binpkg.errors import BinpkgError, InstallsError, LocalDiskError, SignatureError
+from oci_binpkg.disk import PrefixPath, disk_errors, exchange, read_regular, remove_tree, sync_tree
+from oci_binpkg.errors import BinpkgError, Hint, InstallsError, LocalDiskError, SignatureError, Step
 from oci_binpkg.file_lock import lock_folder
 from oci_binpkg.installs.locking import prefix_lock_offset
 from oci_binpkg.installs.protocol import InstallRecord, InstallTree
@@ -26,6 +27,8 @@ from oci_binpkg.model.spec import Spec, SpecGraph
 _STAGING: Final = ".oci-binpkg-"
 _STAGED: Final = "prefix"
 _PRIVATE: Final = 0o700
+_OWN_FILES: Final = (".spack/binary_distribution", ".spack/spec.json")
+_MOST_OF_A_FILE: Final = 16 * 1024 * 1024
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -186,6 +189,8 @@ class StagedPackage:
 
     It is not put in place unless the packages with the hashes `needs` are installed at that moment. `refuses` returns
     why nothing may build on an installed package, "" if it may; such a package is replaced, or stops its dependents.
+    What stands at the prefix without a record stops the package; with `on_aside` it gets another name instead, and
+    `on_aside` is called with its new path.
     """
 
     place: Place
@@ -193,6 +198,7 @@ class StagedPackage:
     replace: bool
     needs: Collection[str] = ()
     refuses: Callable[[InstallRecord, Verifications], str] = lambda _record, _known: ""
+    on_aside: Callable[[str], None] | None = None
 
 
 def commit(staged: Sequence[StagedPackage], installs: ChangeableTree) -> tuple[list[bool], BinpkgError | None]:
@@ -200,8 +206,9 @@ def commit(staged: Sequence[StagedPackage], installs: ChangeableTree) -> tuple[l
 
     Returns, for as many as were dealt with, whether each was put there (False: another process did so in the meantime),
     and what stopped the one after them. Whatever is decided is decided under the locks of the prefixes and of the
-    database, by what the database says then. The record is written after the prefixes are there. What stood at a prefix
-    without a record is replaced, and with `replace` what stood there with one; it goes when the place is discarded.
+    database, by what the database says then. The record is written after the prefixes are there. What an interrupted
+    install left at a prefix is replaced, and with `replace` what stood there with a record; it goes when the place is
+    discarded. Anything else that stands there is never removed.
     Raises `InstallsError` and `LocalDiskError` when the record cannot be written.
     """
     outcomes: list[bool] = []
@@ -271,13 +278,19 @@ def _put(
     if record is not None and is_there and not staged.replace and not staged.refuses(record, verified()):
         return False
     _check_needs(staged, installs, change, verified)
+    foreign = is_foreign(place.path, place.spec, record)
+    if foreign and staged.on_aside is None:
+        raise foreign_error(place.path, place.spec)
     document = change.with_added(staged.addition)
     if record is not None and staged.addition.verification is not None:
         change.announce(staged.addition.verification)
     with place.path.parent(create=True) as parent, disk_errors(place.final, "written"):
+        aside = _set_aside(place, parent, staged.addition.installation_time) if foreign else ""
         _swap(place, parent)
         os.fsync(parent)  # before the record is written
     change.enter(staged.addition, document)
+    if aside and staged.on_aside is not None:
+        staged.on_aside(os.path.join(os.path.dirname(place.final), aside))
     return True
 
 
@@ -299,6 +312,42 @@ def _check_needs(
                 f"{staged.place.spec.short} needs {name}, which was uninstalled from {installs.root} meanwhile",
                 hint="install it again: what it needs comes along",
             )
+
+
+def is_foreign(path: PrefixPath, spec: Spec, record: InstallRecord | None) -> bool:
+    """Return whether something other than a package stands at a prefix, by its record and by its own files.
+
+    `record` is that of `spec`. A package without a record is what an install left that was interrupted.
+    """
+    final = str(path)
+    if record is not None and record.prefix == final and (record.installed or record.deprecated_for):
+        return False
+    return os.path.lexists(final) and not any(_names(os.path.join(final, each), spec.hash) for each in _OWN_FILES)
+
+
+def foreign_error(path: PrefixPath, spec: Spec) -> InstallsError:
+    """Return the error for a package whose prefix is taken by something without a record."""
+    return InstallsError(
+        f"{spec.short} is not installed: something else stands at {path}, and the tree has no record of it",
+        hint=Hint(Step.SET_ASIDE),
+    )
+
+
+def _names(path: str, package_hash: str) -> bool:
+    try:
+        return package_hash.encode() in read_regular(path, _MOST_OF_A_FILE, follow=False)
+    except OSError:
+        return False
+
+
+def _set_aside(place: Place, parent: int, moment: float) -> str:
+    """Give what stands at the prefix another name beside it; return that name."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(moment))
+    taken = set(os.listdir(parent))
+    name = f"{place.path.name}.replaced-{stamp}"
+    aside = next(each for each in (name, *(f"{name}-{n}" for n in range(2, len(taken) + 3))) if each not in taken)
+    os.rename(place.path.name, aside, src_dir_fd=parent, dst_dir_fd=parent)
+    return aside
 
 
 def _swap(place: Place, parent: int) -> None:

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from itertools import takewhile
 from threading import Event as Flag
 from typing import Any, Final
@@ -33,7 +34,17 @@ from oci_binpkg.errors import (
 )
 from oci_binpkg.events import BatchStarted, BytesPacked, Observer, PackageFinished, PackageStarted, Warned, ignore
 from oci_binpkg.installs.protocol import InstallRecord
-from oci_binpkg.installs.transaction import Addition, ChangeableTree, Place, StagedPackage, commit, stage, sweep
+from oci_binpkg.installs.transaction import (
+    Addition,
+    ChangeableTree,
+    Place,
+    StagedPackage,
+    commit,
+    foreign_error,
+    is_foreign,
+    stage,
+    sweep,
+)
 from oci_binpkg.installs.verifications import Verifications
 from oci_binpkg.log import Log
 from oci_binpkg.model.query import Query
@@ -66,7 +77,9 @@ class Installed(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class InstallOptions:
-    """How to install. `force` replaces the packages that are named; `jobs` packages are unpacked at a time.
+    """How to install. `jobs` packages are unpacked at a time.
+
+    `force` replaces the packages that are named, and sets aside what stands at a prefix without a record.
 
     Where all caches are signed, an installed package without a good signature is not built on, unless with
     `accept_present`; `signers` returns the fingerprints of the keys that count now (None: not asked). `pin_newest`
@@ -378,8 +391,12 @@ class _Install:
         verification = verification_of(entry, done.found.cache, now)
         addition = Addition(spec, entry.document.graph, done.place.final, named, now, verification)
         needs = [each.hash for each in spec.dependencies_of(("link", "run")) if each.hash in self.expected]
-        staged = StagedPackage(done.place, addition, self.options.force and named, needs)
+        on_aside = partial(self._tell_aside, spec) if self.options.force else None
+        staged = StagedPackage(done.place, addition, self.options.force and named, needs, on_aside=on_aside)
         return replace(staged, refuses=self._refuses) if self.demands else staged
+
+    def _tell_aside(self, spec: Spec, path: str) -> None:
+        self.observer(Warned(f"what stood at the prefix of {spec.short} without a record is kept as {path}"))
 
     def _refuses(self, record: InstallRecord, known: Verifications) -> str:
         return why_not(known.of(record), self.options.signers)
@@ -413,6 +430,8 @@ class _Install:
         """Fetch, unpack and relocate a package; from the first cache that has a good copy."""
         self.observer(PackageStarted(spec.hash, spec.short))
         final = self.installs.place_for(spec)
+        if not self.options.force and is_foreign(final, spec, self.installs.record(spec.hash)):
+            raise foreign_error(final, spec)  # before anything is fetched
         passed: list[str] = []
         last: BinpkgError | None = None
         for found in self.sources.candidates(spec, passed):

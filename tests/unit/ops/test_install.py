@@ -290,6 +290,8 @@ def test_what_a_killed_process_left_is_swept_away(cache, tmp_path):
     leftover = Path(new.prefix_for(next(iter(cache.read_index().packages()))))
     leftover.mkdir(parents=True)
     (leftover / "junk").write_text("from a kill between rename and record")
+    (leftover / ".spack").mkdir()
+    (leftover / ".spack" / "spec.json").write_text(json.dumps({"hash": leftover.name[-32:]}))
     assert installed(cache, new).exit_code == 0
     assert not (folder / ".oci-binpkg-dead-1").exists()
     assert not (leftover / "junk").exists()
