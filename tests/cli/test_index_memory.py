@@ -170,6 +170,6 @@ def test_every_job_with_a_large_index_takes_little_memory(large: Large) -> None:
     assert "2 packages" in run("update", "index", "update", LAB)
     run("check", "index", "check", LAB, code=10)
     assert "2 packages" in run("update a view", "index", "update", LAB, "zlib", "curl", "--view", "some")
-    run("rebuild", "index", "rebuild", LAB)
+    run("rebuild", "index", "rebuild", LAB, code=1)  # most of what the index lists is not there
     too_large = {name: f"{peak:.0f} MiB" for name, peak in peaks.items() if peak > LIMIT}
     assert not too_large
