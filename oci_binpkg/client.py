@@ -409,10 +409,12 @@ class Client:
         store: StrPath | None = None,
         cache: CacheLike | None = None,
         check_signature: bool | None = None,
+        must_match: bool = False,
     ) -> list[FoundPackage]:
         """Return the packages of a cache, or else of a tree, that match any query (all, without one).
 
-        Versions are in order. Without a cache and a tree, the configured tree is looked at; see also `search`.
+        Versions are in order. Without a cache and a tree, the configured tree is looked at; see also `search`. If no
+        package matches, the list is empty; with `must_match` that raises `NoMatchError`, which names similar packages.
         """
         from oci_binpkg.ops.find import find_cached, find_installed
 
@@ -420,9 +422,15 @@ class Client:
             parsed = _parsed(queries)
             if store and cache:
                 raise UsageError("a cache or a tree is searched, not both", hint="ask one place at a time")
-            if cache:
-                return find_cached(work.opener.cache(_text(cache), AskedTrust(check_signature)), parsed, work.observer)
-            return find_installed(work.installs(store), parsed)
+            try:
+                if cache:
+                    opened = work.opener.cache(_text(cache), AskedTrust(check_signature))
+                    return find_cached(opened, parsed, work.observer)
+                return find_installed(work.installs(store), parsed)
+            except NoMatchError:
+                if must_match:
+                    raise
+                return []
 
     def search(
         self,

@@ -59,7 +59,13 @@ def find(
             matches = client.search(queries or (), cache=from_cache, ttl=ttl, offline=offline, all_arch=all_arch)
         else:
             matches = None
-            found = client.find(queries or (), store=store, cache=from_cache or None, check_signature=check_signature)
+            found = client.find(
+                queries or (),
+                store=store,
+                cache=from_cache or None,
+                check_signature=check_signature,
+                must_match=True,
+            )
     if matches is not None:
         return _show_matches(matches, json=json)
     if json:

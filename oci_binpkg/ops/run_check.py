@@ -1,4 +1,4 @@
-"""Whether the packages of an install tree run on this machine: what an install ends with, and `verify-store --run`."""
+"""Whether the packages of an install tree run on this machine: the last step of an install."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import pytest
 
 from oci_binpkg.client import Client
 from oci_binpkg.config.settings import Settings, load_settings
-from oci_binpkg.errors import AuthError, EngineError, LocalDiskError, QueryError, UsageError
+from oci_binpkg.errors import AuthError, EngineError, LocalDiskError, NoMatchError, QueryError, UsageError
 from oci_binpkg.events import PackageFinished, Warned
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.reference import Reference, Repository
@@ -57,6 +57,15 @@ def test_the_script_of_a_reader(settings, tree, cache, tmp_path):
     assert [each.spec.name for each in installed.by(Installed.INSTALLED)] == ["zlib", "greet"]
     assert sorted(each.name for each in client.find(store=tmp_path / "apps")) == ["greet", "zlib"]
     assert all(each.is_good for each in client.verify_store(tmp_path / "apps"))
+
+
+def test_a_search_without_matches_is_an_empty_list_unless_it_must_match(settings, tree, cache):
+    client = Client(config=settings)
+    client.push(cache, tree, ["greet"], update_index=True)
+    for place in ({"cache": cache}, {"store": tree}):
+        assert client.find("zlip", **place) == []
+        with pytest.raises(NoMatchError, match="zlib"):
+            client.find("zlip", must_match=True, **place)
 
 
 def test_values_are_taken_as_well_as_text(settings, tree, tmp_path):
