@@ -53,19 +53,20 @@ def find(
       oci-binpkg find --from oci://registry.example/apps '^mpich'
       oci-binpkg find 'hdf5 +mpi' --all-arch
     """
-    with opened(json) as client, _empty_list(json=json):
+    with opened(json) as client:
         as_kept = ttl is not None or offline or all_arch
         if _is_search(client.settings, store, from_cache, as_kept=as_kept, long=long):
             matches = client.search(queries or (), cache=from_cache, ttl=ttl, offline=offline, all_arch=all_arch)
         else:
             matches = None
-            found = client.find(
-                queries or (),
-                store=store,
-                cache=from_cache or None,
-                check_signature=check_signature,
-                must_match=True,
-            )
+            with _empty_list(json=json):
+                found = client.find(
+                    queries or (),
+                    store=store,
+                    cache=from_cache or None,
+                    check_signature=check_signature,
+                    must_match=True,
+                )
     if matches is not None:
         return _show_matches(matches, json=json)
     if json:
@@ -133,7 +134,7 @@ def search(
       oci-binpkg search 'zlib@1.2: +shared'
       oci-binpkg search greet --all-arch --offline --json
     """
-    with opened(json) as client, _empty_list(json=json):
+    with opened(json) as client:
         found = client.search(queries or (), ttl=ttl, offline=offline, all_arch=all_arch)
     return _show_matches(found, json=json)
 

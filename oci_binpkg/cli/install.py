@@ -259,8 +259,8 @@ def _install_summary(report: InstallReport) -> str:
     """Return the closing line of an install."""
     counts = Counter[str](result.outcome for result in report.packages)
     texts = [f"{counts[outcome]} {words}" for outcome, words in _OUTCOMES.items() if counts[outcome]]
-    if report.verdict is not None:
-        texts.append(
-            "all of it runs here" if report.runs else f"obstacles to running it: {len(report.verdict.stopping)}"
-        )
+    if report.verdict is not None and not report.runs:
+        texts.append(f"obstacles to running it: {len(report.verdict.stopping)}")
+    elif report.verdict is not None and not any(result.error for result in report.packages):
+        texts.append("all of it runs here")
     return f"{report.root}: {', '.join(texts)}"

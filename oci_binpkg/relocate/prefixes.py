@@ -39,7 +39,7 @@ _GOES_ON: Final = rb"(?:[\w+@~\-]|\.[\w+@~\-]|[\xc3-\xe1\xe4-\xf4]|\xe2(?![\x80\
 """What continues a name: no punctuation, in UTF-8 neither."""
 _LONGER_NAME: Final = re.compile(_GOES_ON)
 _COMPONENT: Final = re.compile(rb"/+((?:[\w+@~\-]|\.(?=[\w+@~\-./])|[\x80-\xff])+)")
-_SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*:$")
+_SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]{0,30}:$")
 _HASHED: Final = re.compile(rb"(?<![a-z0-9])[a-z2-7]{32}(?![a-z0-9])")
 
 

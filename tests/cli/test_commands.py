@@ -135,7 +135,7 @@ def test_names_are_completed_without_loading_a_command(words: str, offered: list
 
 
 def test_options_of_a_command_are_completed() -> None:
-    found, _ = completed("oci-binpkg push --up")
+    found, _ = completed("oci-binpkg push --upd")
     assert found == ["--update-index"]
     found, _ = completed("oci-binpkg index update --ch")
     assert found == ["--check-signature"]

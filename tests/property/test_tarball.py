@@ -45,7 +45,7 @@ def build(tree: dict[str, Any], directory: Path, expected: dict[str, tuple[Any, 
             expected[inner] = ("link", node[1])
         else:
             path.write_bytes(node[1])
-            path.chmod(0o700 if node[2] else 0o600)
+            path.chmod(0o775 if node[2] else 0o664)
             expected[inner] = ("file", node[1], 0o755 if node[2] else 0o644)
 
 
