@@ -91,7 +91,7 @@ sandbox: $(VENV)/.installed ## 2,000 cases of a fixed seed and all that was foun
 	@cd registry-test && ../$(BIN)/python -m command_fuzz --corpus --cases 2000 --seed 1
 
 # Everything runs even when an earlier step fails; the last lines say how each step ended.
-test: parts ## Lint and all tests, the real ones included, with branch coverage
+test: parts ## Lint and all tests, the real ones included (CI=true: with branch coverage)
 	@BIN="$(BIN)" MAKE="$(MAKE)" FAST="$(FAST)" REAL="$(REAL)" MINIMUM="$(MINIMUM)" bash registry-test/tools/run_all.sh
 
 clean: ## Remove the environment and everything that was made
