@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from threading import Lock
@@ -101,8 +101,8 @@ def tree_fingerprint(prefix: str, caches: PythonCaches | None = None) -> str:
 
 
 def encode_record(fingerprint: str, cached: CachedLayer) -> bytes:
-    """Encode what `read_record` reads."""
-    document = {
+    """Encode what `read_record` reads. Its last member is the hash of the others: a disk may flip any bit of them."""
+    document: dict[str, Any] = {
         "key": cached.key,
         "fingerprint": fingerprint,
         "digest": str(cached.digest),
@@ -111,7 +111,11 @@ def encode_record(fingerprint: str, cached: CachedLayer) -> bytes:
         "uncompressed_size": cached.uncompressed_size,
         "summary": asdict(cached.summary),
     }
-    return json.dumps(document).encode("utf-8")
+    return json.dumps(document | {"sha256": _hash_of(document)}).encode("utf-8")
+
+
+def _hash_of(document: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode("utf-8")).hexdigest()
 
 
 def read_record(path: str) -> tuple[str, CachedLayer]:
@@ -123,6 +127,8 @@ def read_record(path: str) -> tuple[str, CachedLayer]:
 
 
 def _parse_record(document: dict[str, Any], what: str) -> tuple[str, CachedLayer]:
+    if text_of(document, "sha256", what) != _hash_of({name: document[name] for name in document if name != "sha256"}):
+        raise ContentError(f"{what}: the record is damaged")
     summary = object_of(document, "summary", what)
     relocations = object_of(summary, "relocations", what)
     lists = (all_text(list_of(relocations, name, what), what) for name in ("binaries", "links", "textfiles"))
