@@ -172,16 +172,17 @@ def test_forty_workers_and_resets(bench: FaultBench) -> None:
     """Every tenth request is reset -> fewer at a time, everything arrives, in not much more than was needed."""
     many = crowd(bench, factor=30, limits=GateLimits(stop_after=0))
     counter = iter(range(10**6))
-    bench.on(
-        Action(forward=False, drop=True, reset=True),
-        "HEAD|POST|PUT",
-        times=0,
-        when=lambda _asked: next(counter) % 10 == 9,
-    )
+    limits: list[int] = []
+
+    def every_tenth(_asked: Asked) -> bool:
+        limits.append(many.limit)
+        return next(counter) % 10 == 9
+
+    bench.on(Action(forward=False, drop=True, reset=True), "HEAD|POST|PUT", times=0, when=every_tenth)
     blobs = many.push(100)
     assert all(bench.holds(blob) for blob in blobs)
     assert len(many.asked) <= 1.5 * 3 * len(blobs)
-    assert many.limit < 8
+    assert min(limits) < 8, "at the end it may have recovered, on a machine that is busy"
 
 
 def test_forty_workers_and_slow_answers(bench: FaultBench) -> None:
