@@ -1,4 +1,4 @@
-"""What is said to run runs, and what is said not to run does not: the loader and the kernel are asked as well."""
+"""The verdict on each program is compared with the loader and the kernel: both must agree that it runs, or that it does not."""
 
 from __future__ import annotations
 

@@ -11,11 +11,10 @@ import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-from tests.support.engine_socket import VERSION
+from tests.support.engine_socket import VERSION, EngineHandler
 
 ANSWERS = {
     "/_ping": b"OK",
@@ -29,15 +28,8 @@ GREETING = b"from " + PREFIX + b"\nhello, world (lib 1.2.0)\n"
 """What `greet` of the golden tree prints, as `registry-test/test_documented_images.py` shows with real engines."""
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(EngineHandler):
     server: _Server
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        pass
-
-    def address_string(self) -> str:
-        return "engine"
 
     def do_GET(self) -> None:
         path = re.sub(r"^/v[0-9.]+|\?.*", "", self.path)
@@ -76,23 +68,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.started.wait(timeout=60)
         self.wfile.write(frame)
         self.close_connection = True
-
-    def _body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding") != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        data = b""
-        while size := int(self.rfile.readline().split(b";")[0], 16):
-            data += self.rfile.read(size)
-            self.rfile.readline()
-        self.rfile.readline()
-        return data
-
-    def _answer(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
 
 
 def _configuration(archive: bytes) -> str:

@@ -29,30 +29,16 @@ class EngineSocket:
     taken: list[tuple[str, str, bytes]] = field(default_factory=list)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class EngineHandler(BaseHTTPRequestHandler):
+    """HTTP on an engine's socket: reads bodies, chunked ones too, and answers."""
+
     protocol_version = "HTTP/1.1"
-    server: _Server
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         pass
 
     def address_string(self) -> str:
         return "engine"
-
-    def do_GET(self) -> None:
-        answers = {"/_ping": b"OK", "/version": json.dumps(VERSION).encode(), "/info": b'{"OSType": "linux"}'}
-        found = next((answer for path, answer in answers.items() if self.path.endswith(path)), None)
-        self._answer(404 if found is None else 200, found or b'{"message": "no such image"}')
-
-    def do_POST(self) -> None:
-        self.server.engine.taken.append((self.command, self.path, self._body()))
-        self._answer(200, b'{"stream": "Loaded image: localhost/taken:1"}')
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_DELETE(self) -> None:
-        self.do_POST()
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":
@@ -71,6 +57,25 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+
+class _Handler(EngineHandler):
+    server: _Server
+
+    def do_GET(self) -> None:
+        answers = {"/_ping": b"OK", "/version": json.dumps(VERSION).encode(), "/info": b'{"OSType": "linux"}'}
+        found = next((answer for path, answer in answers.items() if self.path.endswith(path)), None)
+        self._answer(404 if found is None else 200, found or b'{"message": "no such image"}')
+
+    def do_POST(self) -> None:
+        self.server.engine.taken.append((self.command, self.path, self._body()))
+        self._answer(200, b'{"stream": "Loaded image: localhost/taken:1"}')
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_DELETE(self) -> None:
+        self.do_POST()
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
