@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +16,7 @@ from oci_binpkg.signing.gpg import ProgramResult, run_program
 from oci_binpkg.signing.keyring import Keyring
 from oci_binpkg.signing.sign import verify_any
 from oci_binpkg.store.referrers import SIGNATURE_ARTIFACT, attach, attach_signature, iter_signatures, signatures
+from tests.support.effort import cpu_within
 from tests.support.gpg_keys import Keys, gpg_keys
 from tests.support.memory_store import MemoryStore
 from tests.support.stores import put_image, small_image
@@ -81,10 +81,9 @@ def test_the_good_one_is_found_among_ten_thousand_by_the_same_key_over_other_byt
 
 def test_the_good_one_is_found_among_many_that_look_right(keyring, calls, gpg_keys, good):
     crowd = list(variants(good, 1_500))
-    started = time.process_time()
-    assert verify_any(DATA, [*crowd, good], "greet", keyring).signer == gpg_keys.good
+    with cpu_within(5):
+        assert verify_any(DATA, [*crowd, good], "greet", keyring).signer == gpg_keys.good
     assert len(calls) <= 6
-    assert time.process_time() - started < 5
 
 
 def test_a_crowd_without_a_good_one_ends_and_says_what_is_wrong(keyring, calls, gpg_keys, good):

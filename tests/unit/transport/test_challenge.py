@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import string
-import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from oci_binpkg.transport.auth import Challenge, choose, merge_scopes, parse_challenges, repository_of
+from tests.support.effort import cpu_within
 
 TOKENS = st.text(string.ascii_letters + string.digits + "!#$%&'*+.^_`|~-", min_size=1, max_size=12)
 VALUES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=30)
@@ -110,9 +110,8 @@ def test_the_repository_of_scopes() -> None:
 
 @pytest.mark.parametrize("piece", ["a", "a(", 'a="', "a=", " ", ",", "\\", '"', "a b(", "a ="])
 def test_any_header_costs_little(piece: str) -> None:
-    before = time.process_time()
-    parse_challenges(piece * (1_000_000 // len(piece)) + "(")
-    assert time.process_time() - before < 2
+    with cpu_within(2):
+        parse_challenges(piece * (1_000_000 // len(piece)) + "(")
 
 
 def test_what_follows_an_unreadable_word_is_read() -> None:
