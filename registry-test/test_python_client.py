@@ -46,7 +46,7 @@ def test_a_script_that_is_stopped_and_run_again(plain_registry: RealRegistry, st
             cancel.cancel()
 
     with pytest.raises(CancelledError):
-        Client(observer=observe, cancel=cancel).push(cache, store, ["greet@2.0"], update_index=True)
+        Client(observer=observe, cancel=cancel).push(cache, store, ["greet@2.0"], update_index=True, jobs=1)
     report = Client().push(cache, store, ["greet@2.0"], update_index=True)
     assert report.exit_code == 0
     assert {result.outcome.value for result in report.packages} == {"pushed", "skipped"}
