@@ -279,7 +279,11 @@ class CacheOpener:
 
         location = parse_base(text)
         trust = self._trust(location, AskedTrust())
-        return BaseImages(self._opener(location).store(location, trust), location.reference)
+        name = ""
+        if location.repository is not None:
+            separator = "@" if location.reference.startswith("sha") and ":" in location.reference else ":"
+            name = f"{location.repository}{separator}{location.reference}"
+        return BaseImages(self._opener(location).store(location, trust), location.reference, name)
 
     def image(self, text: str, check: bool | None = None) -> tuple[Store, str]:
         """Return the store that an image is in, with the signatures required there, and the image's tag or digest."""

@@ -154,6 +154,7 @@ class Client:
         from oci_binpkg.ops.push import PushOptions
         from oci_binpkg.ops.push import push as push_packages
         from oci_binpkg.ops.selection import select
+        from oci_binpkg.ops.stack import Composition
 
         with self._operation() as work:
             chosen = _only(only)
@@ -180,6 +181,7 @@ class Client:
                 options=options,
                 observer=work.observer,
                 cancel=work.cancel,
+                composition=Composition(work.created),
             )
 
     def image(
@@ -194,6 +196,7 @@ class Client:
         cmd: str | Sequence[str] | None = None,
         env: Mapping[str, str] | Iterable[tuple[str, str]] = (),
         label: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        annotation: Mapping[str, str] | Iterable[tuple[str, str]] = (),
         user: str = "",
         workdir: str = "",
         compression: str = "",
@@ -210,6 +213,7 @@ class Client:
         from oci_binpkg.model.image import Runtime
         from oci_binpkg.ops.push import push_image
         from oci_binpkg.ops.selection import select
+        from oci_binpkg.ops.stack import Composition
 
         with self._operation() as work:
             runtime = Runtime(
@@ -219,6 +223,7 @@ class Client:
                 dict(_pairs(label)),
                 user,
                 workdir,
+                dict(_pairs(annotation)),
             )
             _check_runtime(runtime)
             check_tag(tag)
@@ -236,6 +241,7 @@ class Client:
                 dry_run=dry_run,
                 observer=work.observer,
                 cancel=work.cancel,
+                composition=Composition(work.created),
             )
 
     def copy(
@@ -879,6 +885,7 @@ def _check_runtime(runtime: Runtime) -> None:
         "cmd": runtime.cmd or (),
         "env": [text for pair in runtime.env for text in pair],
         "label": [text for pair in runtime.labels.items() for text in pair],
+        "annotation": [text for pair in runtime.annotations.items() for text in pair],
         "user": (runtime.user,),
         "workdir": (runtime.workdir,),
     }

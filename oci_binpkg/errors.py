@@ -53,7 +53,6 @@ class Step(Enum):
     EXPORT_PUBLIC_KEY = "export the public key alone"
     FETCH_KEYS = "look at the keys that {mirror} publishes"
     FIND_IN_INDEX = "an index of packages? list its packages"
-    GZIP_FOR_DOCKER = "use gzip, or a base image with OCI media types"
     GZIP_FOR_MIRROR = "use gzip for a mirror"
     INSPECT_IMAGE = "inspect it as an image"
     KEEP_RULE_READING = 'check signatures, or give that cache a scope of its own there with rule = "accept-unsigned"'

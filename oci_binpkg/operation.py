@@ -206,6 +206,13 @@ class Operation:
             shared=bool(foreign) and settings.shared,
         )
 
+    @property
+    def created(self) -> str:
+        """The time that images have instead of their own (RFC 3339), "" without one. Raises `UsageError`."""
+        from oci_binpkg.model.inherited import source_date
+
+        return source_date(self.settings.source_date)
+
     def base_images(self, text: str) -> BaseImages:
         """Return the base images under a reference, none for ""."""
         from oci_binpkg.ops.stack import no_base

@@ -345,7 +345,8 @@ class OciCache:
 
     def _put_content(self, image: Image) -> None:
         for layer in image.layers:
-            self._store.put(layer.blob)
+            if not layer.blob.descriptor.is_foreign:
+                self._store.put(layer.blob)
         self._store.put(image.config)
 
     def _check_index(self, signed: Signed) -> None:

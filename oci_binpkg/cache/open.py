@@ -84,6 +84,8 @@ LAYOUT_FILE: Final = "v3/layout.json"
 V2_INDEX: Final = "build_cache/index.json"
 REGISTRY: Final = {"oci://": "https", "oci+http://": "http", "docker://": "https"}
 MIRRORS: Final = ("file://", "https://", "http://", "s3://")
+_AS_DOCKER: Final = "docker://"
+"""How skopeo and podman begin a reference that is written as docker takes it."""
 READ_ONLY: Final = ("https://", "http://")
 FORMS: Final = (
     "oci://HOST[:PORT]/NAME, oci+http://HOST[:PORT]/NAME, oci-layout:PATH, a mirror's URL (file://, https://, s3://, "
@@ -130,11 +132,19 @@ def _is_known(scheme: str) -> bool:
 
 def parse_base(text: str) -> Location:
     """Parse a base image: a location with a tag or digest, or an image reference as docker takes it (`debian:12`)."""
-    if re.match(r"[a-z+-]+://|oci-layout:", text):
-        location = parse_location(text)
-        return location if location.reference else Location(text, location.repository, location.path, "latest")
-    reference = parse_image(text)
-    return Location(text, reference.repository, "", str(reference.digest or reference.tag))
+    if text.startswith(_AS_DOCKER):
+        reference = parse_image(text.removeprefix(_AS_DOCKER))
+        return Location(text, reference.repository, "", str(reference.digest or reference.tag))
+    if "://" not in text and not text.startswith(LAYOUT):
+        reference = parse_image(text)
+        return Location(text, reference.repository, "", str(reference.digest or reference.tag))
+    if not text.startswith((LAYOUT, *REGISTRY)):
+        raise UsageError(
+            f"{text[:200]!r} is a URL, and base images have none",
+            hint="write debian:12 or HOST/NAME:TAG as docker does, oci://HOST/NAME:TAG, or oci-layout:PATH",
+        )
+    location = parse_location(text)
+    return location if location.reference else Location(text, location.repository, location.path, "latest")
 
 
 def _mirror_url(text: str) -> str:

@@ -30,7 +30,6 @@ WORDS: Final[Mapping[Step, str]] = {
     Step.EXPORT_PUBLIC_KEY: "export the public key alone: `gpg --export`",
     Step.FETCH_KEYS: "`oci-binpkg keys fetch {mirror}`",
     Step.FIND_IN_INDEX: "an index of packages? try `oci-binpkg find`",
-    Step.GZIP_FOR_DOCKER: "use --compression gzip, or a base image with OCI media types",
     Step.GZIP_FOR_MIRROR: "use --compression gzip for a mirror",
     Step.INSPECT_IMAGE: "look at it with `oci-binpkg inspect`",
     Step.KEEP_RULE_READING: (

@@ -104,6 +104,9 @@ def image(
     cmd: Annotated[str, typer.Option(metavar="CMD", help="words as in a shell, or a JSON list")] = "",
     env: Annotated[list[str] | None, typer.Option(metavar="K=V", help="set a variable (repeatable)")] = None,
     label: Annotated[list[str] | None, typer.Option(metavar="K=V", help="set a label (repeatable)")] = None,
+    annotation: Annotated[
+        list[str] | None, typer.Option(metavar="K=V", help="set an annotation of the manifest (repeatable)")
+    ] = None,
     user: Annotated[str, typer.Option(metavar="U", help="user[:group] the container runs as")] = "",
     workdir: Annotated[str, typer.Option(metavar="D", help="folder the container starts in")] = "",
     compression: CompressionOption = "",
@@ -126,7 +129,7 @@ def image(
     with opened(json) as client:
         _check_text(
             {"--entrypoint": [entrypoint], "--cmd": [cmd], "--env": env or [], "--label": label or []}
-            | {"--user": [user], "--workdir": [workdir]}
+            | {"--annotation": annotation or [], "--user": [user], "--workdir": [workdir]}
         )
         report = client.image(
             cache,
@@ -138,6 +141,7 @@ def image(
             cmd=_words(cmd, "--cmd"),
             env=tuple(pairs(env or (), "--env")),
             label=dict(pairs(label or (), "--label")),
+            annotation=dict(pairs(annotation or (), "--annotation")),
             user=user,
             workdir=workdir,
             compression=compression,

@@ -82,7 +82,7 @@ class Settings:
     """All settings of the commands that are not on their command line. Paths are absolute, sizes in bytes.
 
     `upstreams` are the trees that Spack's `upstreams.yaml` names, the first that counts first. `remarks` are about the
-    parts of Spack's configuration that were not read.
+    parts of Spack's configuration that were not read. `source_date` is the text of `SOURCE_DATE_EPOCH`.
     """
 
     store: str = ""
@@ -114,6 +114,7 @@ class Settings:
     no_proxy: str = ""
     engine_sockets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     color: bool = True
+    source_date: str = ""
 
     def ca_file_of(self, host: str) -> str:
         """Return the CA file for `host[:port]`: our own, one where docker and podman look, or the general one."""
@@ -171,6 +172,7 @@ def load_settings(environment: Mapping[str, str] | None = None, *, file: str = "
         no_proxy=env.get("no_proxy") or env.get("NO_PROXY") or "",
         engine_sockets=_sockets(env, runtime),
         color=not env.get("NO_COLOR"),
+        source_date=env.get("SOURCE_DATE_EPOCH", ""),
     )
 
 

@@ -29,9 +29,16 @@ _FAMILIES: Final = (
     ("arm64", _AARCH64),
     ("ppc64le", r"power[0-9]+le"),
     ("ppc64", r"power[0-9]+"),
-    ("riscv64", r"u74mc"),
+    ("riscv64", r"riscv64gc|rv64gc|u74mc"),
     ("386", r"x86|i[3-6]86|pentium[0-9]|prescott"),
+    ("arm", r"arm|armhf|armel|armv[5-7]\w*|armv8l"),
+    ("loong64", r"loongarch64|loong64|la[0-9]{3}"),
+    ("mips64le", r"mips64el|mips64le|mips64r6el"),
+    ("mips64", r"mips64|mips64r6"),
+    ("mipsle", r"mipsel|mipsle"),
+    ("s390x", r"z1[0-9]|zec12"),
 )
+_ARM_LEVEL: Final = re.compile(r"armv([5-7])\w*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,14 @@ class Arch:
                 if re.fullmatch(pattern, name, re.ASCII):
                     return family
         return self.target
+
+    @property
+    def go_variant(self) -> str:
+        """The variant as image manifests name it: `v5`, `v6` or `v7` of 32-bit ARM if the target says so, else ""."""
+        if self.go_architecture != "arm":
+            return ""
+        levels = (_ARM_LEVEL.fullmatch(name) for name in (self.target, *self.parents))
+        return next((f"v{found[1]}" for found in levels if found), "")
 
     def __str__(self) -> str:
         return f"{self.platform}-{self.os}-{self.target}"
@@ -92,4 +107,5 @@ def _target(target: object, what: str) -> tuple[str, tuple[str, ...]]:
 
 def this_platform() -> Platform:
     """Return the platform of containers on this machine (engines run Linux containers, also on a Mac)."""
-    return Platform("linux", Arch("linux", "", host.machine().lower()).go_architecture)
+    arch = Arch("linux", "", host.machine().lower())
+    return Platform("linux", arch.go_architecture, arch.go_variant)

@@ -20,10 +20,14 @@ OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
 OCI_CONFIG: Final = "application/vnd.oci.image.config.v1+json"
 OCI_LAYER_GZIP: Final = "application/vnd.oci.image.layer.v1.tar+gzip"
 OCI_LAYER_ZSTD: Final = "application/vnd.oci.image.layer.v1.tar+zstd"
+OCI_LAYER_TAR: Final = "application/vnd.oci.image.layer.v1.tar"
+OCI_FOREIGN_LAYER_GZIP: Final = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
 OCI_EMPTY: Final = "application/vnd.oci.empty.v1+json"
 DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_CONFIG: Final = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER_TAR: Final = "application/vnd.docker.image.rootfs.diff.tar"
+DOCKER_LAYER_ZSTD: Final = "application/vnd.docker.image.rootfs.diff.tar.zstd"
 DOCKER_LAYER_GZIP: Final = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 DOCKER_FOREIGN_LAYER: Final = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 OCTET_STREAM: Final = "application/octet-stream"
@@ -32,6 +36,8 @@ IMAGE_MANIFEST_TYPES: Final = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 INDEX_TYPES: Final = frozenset({OCI_INDEX, DOCKER_LIST})
 MANIFEST_TYPES: Final = IMAGE_MANIFEST_TYPES | INDEX_TYPES
 
+_OCI_FOREIGN: Final = "application/vnd.oci.image.layer.nondistributable."
+_ATTESTATION: Final = "vnd.docker.reference.type"
 _CHUNK: Final = 256 * 1024
 _HEX_LENGTH: Final = {"sha256": 64, "sha512": 128}
 _HEX: Final = re.compile(r"[0-9a-f]+", re.ASCII)
@@ -86,6 +92,11 @@ class Digest:
         return self.hex[:12]
 
 
+_USUAL_VARIANTS: Final = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
+_LEVEL: Final = re.compile(r"v([0-9]{1,2})(?:\.([0-9]{1,2}))?", re.ASCII)
+_FAR: Final = 1000.0
+
+
 @dataclass(frozen=True, slots=True)
 class Platform:
     """What a manifest runs on, in Go's names: `linux`, `amd64`, optional variant (`v8`)."""
@@ -98,9 +109,30 @@ class Platform:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
     def fits(self, wanted: Platform) -> bool:
-        """Return whether content for this platform serves where `wanted` is asked for; an unset variant matches any."""
-        same = (self.os, self.architecture) == (wanted.os, wanted.architecture)
-        return same and (not self.variant or not wanted.variant or self.variant == wanted.variant)
+        """Return whether content for this platform serves where `wanted` is asked for."""
+        return self.distance(wanted) is not None
+
+    def distance(self, wanted: Platform) -> float | None:
+        """Return how far this is from what is `wanted`, 0 for the same; None if it does not serve.
+
+        Variants are levels, each of which also runs what the lower ones run. Without one, amd64 is v1, arm64 is v8 and
+        arm is v7, as containerd has it. Where no level is asked for, higher ones serve if there is nothing else.
+        """
+        if (self.os, self.architecture) != (wanted.os, wanted.architecture):
+            return None
+        if self.variant == wanted.variant:
+            return 0
+        own, asked = self._level, wanted._level
+        if own is None or asked is None:
+            return _FAR if not self.variant or not wanted.variant else None
+        if own > asked:
+            return None if wanted.variant else _FAR + own - asked
+        return 1 + asked - own
+
+    @property
+    def _level(self) -> float | None:
+        found = _LEVEL.fullmatch(self.variant or _USUAL_VARIANTS.get(self.architecture, ""))
+        return int(found[1]) + int(found[2] or 0) / 100 if found else None
 
     def to_json(self) -> dict[str, str]:
         """Return the JSON object of the image specification."""
@@ -126,6 +158,16 @@ class Descriptor:
     def is_manifest(self) -> bool:
         """Whether this points to a manifest or an index, not to a plain blob."""
         return self.media_type in MANIFEST_TYPES
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether this is a layer that no registry may pass on: its bytes lie where its `urls` say."""
+        return self.media_type == DOCKER_FOREIGN_LAYER or self.media_type.startswith(_OCI_FOREIGN)
+
+    @property
+    def is_about_others(self) -> bool:
+        """Whether this tells of another manifest, as an attestation or an index for lazy pulling does: no image."""
+        return bool(self.extra.get("artifactType")) or _ATTESTATION in self.annotations
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object of the image specification."""

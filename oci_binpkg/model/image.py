@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from oci_binpkg.errors import Hint, Step, UsageError
+from oci_binpkg.errors import UsageError
 from oci_binpkg.model.content import (
     DOCKER_CONFIG,
     DOCKER_LAYER_GZIP,
+    DOCKER_LAYER_ZSTD,
     DOCKER_MANIFEST,
     OCI_CONFIG,
     OCI_LAYER_GZIP,
@@ -23,18 +24,26 @@ from oci_binpkg.model.content import (
     Platform,
 )
 from oci_binpkg.model.documents import canonical_json
+from oci_binpkg.model.inherited import inherited_members, newest, oci_descriptor
 from oci_binpkg.model.manifest import ImageConfig, Manifest, manifest_type_of
 
 DEFAULT_PATH: Final = "/bin:/usr/bin"
+"""Of images without a base, as Spack writes it."""
+ENGINE_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""What engines take where an image names no PATH."""
 LAYOUT_VERSION: Final = 3
-MAX_ENGINE_LAYERS: Final = 126
-"""Docker refuses images of 127 layers or more ("max depth exceeded")."""
+MAX_ENGINE_LAYERS: Final = 125
+"""Docker refuses images of 126 layers or more ("max depth exceeded")."""
 MISSING_KEY: Final = "io.oci-binpkg.missing"
 """Annotation and label of an image that lacks the layers of some dependencies; the value names them."""
 UNKNOWN_DIFF_ID: Final = Digest("sha256", "0" * 64)
 """The diff_id of a layer whose tar is not hashed yet: URL mirrors record the digest of the compressed bytes only."""
 BASE_LAYER: Final = "base image"
 """The history entry for a layer of a base image without a history."""
+BASE_NAME: Final = "org.opencontainers.image.base.name"
+BASE_DIGEST: Final = "org.opencontainers.image.base.digest"
+_SYSTEM_AT_THE_END: Final = frozenset({"MANPATH", "INFOPATH"})
+"""Variables whose empty element stands for what the system has; without one, its pages are not found any more."""
 _TITLE: Final = "org.opencontainers.image.title"
 _VERSION: Final = "org.opencontainers.image.version"
 _DESCRIPTION: Final = "org.opencontainers.image.description"
@@ -71,11 +80,22 @@ class PackageLayer:
 
 @dataclass(frozen=True, slots=True)
 class BaseImage:
-    """An image to stack packages on, for one platform; its layers can be opened."""
+    """An image to stack packages on, for one platform; its layers can be opened.
+
+    `name` is the full reference it was found under, "" if that means nothing elsewhere; `digest` is its manifest's.
+    """
 
     manifest: Manifest
     config: ImageConfig
     layers: tuple[Layer, ...]
+    name: str = ""
+    digest: Digest | None = None
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What an image records of its base: the pair of annotations that the OCI image-spec names."""
+        found = {BASE_NAME: self.name, BASE_DIGEST: str(self.digest or "")}
+        return {key: value for key, value in found.items() if value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +108,7 @@ class Prepend:
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """How a container of the image starts. None or "" leaves what the base image says.
+    """How a container of the image starts, and what its manifest says. None or "" leaves what the base image says.
 
     As in Dockerfiles, setting an entrypoint drops the base's command.
     """
@@ -99,6 +119,7 @@ class Runtime:
     labels: Mapping[str, str] = field(default_factory=dict)
     user: str = ""
     workdir: str = ""
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,20 +148,31 @@ def compose(
     runtime: Runtime | None = None,
     spec: PackageSpec | None = None,
     missing: Sequence[str] = (),
+    created: str = "",
+    oci: bool = False,
 ) -> Image:
-    """Stack package layers, dependencies first, on a base image.
+    """Stack package layers, dependencies first, on a base image; what the base has already is not stacked again.
 
     With `spec`, the last package is the subject: the configuration carries its spec document and the checksum of its
     layer, and the image can be installed from. `missing` names dependencies whose layers are absent: a mark.
-    Raises `UsageError` if the layers cannot be combined (zstd layers on a base with Docker's media types).
+    `created` (RFC 3339) takes the place of the newest of base and packages. A base with Docker's media types makes an
+    image with Docker's, unless `oci` or what it holds (annotations, zstd) wants OCI's: the bytes stay the same.
+    Raises `UsageError` for an image of nothing.
     """
     if not packages and base is None:
         raise UsageError("an image needs at least one layer", hint="name a package, or a base image")
-    docker = base is not None and manifest_type_of(base.manifest.media_type) == DOCKER_MANIFEST
-    packages = [replace(package, layer=_in_family(package, docker=docker)) for package in packages]
-    layers = (*(base.layers if base else ()), *(package.layer for package in packages))
     runtime = _marked(runtime or Runtime(), missing)
+    packages = _not_in(base, packages, keep_last=spec is not None)
+    docker = base is not None and _is_docker(base, packages) and not (oci or runtime.annotations)
+    if base is not None and docker:
+        # a Docker manifest has no annotations
+        runtime = replace(runtime, labels={**base.labels, **runtime.labels})
+    packages = [replace(package, layer=_in_family(package.layer, docker=docker)) for package in packages]
+    below = base.layers if base else ()
+    layers = (*(each if docker else _in_oci(each) for each in below), *(package.layer for package in packages))
     document = _config(packages, layers, platform, base=base, environment=environment, runtime=runtime, spec=spec)
+    if created:
+        document["created"] = created
     config = Blob.from_bytes(
         canonical_json(document),
         DOCKER_CONFIG if docker else OCI_CONFIG,
@@ -149,20 +181,30 @@ def compose(
         DOCKER_MANIFEST if docker else OCI_MANIFEST,
         config.descriptor,
         tuple(layer.blob.descriptor for layer in layers),
-        {} if docker else _annotations(packages, spec, missing),
+        {}
+        if docker
+        else {**(base.labels if base else {}), **_annotations(packages, spec, missing), **runtime.annotations},
     )
     return Image(Blob.from_bytes(manifest.to_bytes(), manifest.media_type), config, layers)
 
 
-def environment_of(base: Sequence[str], changes: Iterable[Prepend], settings: Iterable[tuple[str, str]]) -> list[str]:
-    """Return the `Env` list: the base's variables in their order, then new ones by name; each path once."""
-    variables = dict(item.partition("=")[::2] for item in base)
-    variables.setdefault("PATH", DEFAULT_PATH)
+def environment_of(
+    base: Sequence[str] | None, changes: Iterable[Prepend], settings: Iterable[tuple[str, str]]
+) -> list[str]:
+    """Return the `Env` list: the base's variables in their order, then new ones by name; each path once.
+
+    What is empty between colons stays: it stands for what the system has. `base` is None for images without a base.
+    """
+    variables = dict(item.partition("=")[::2] for item in base or ())
+    if not variables.get("PATH"):
+        variables["PATH"] = DEFAULT_PATH if base is None else ENGINE_PATH
     for change in changes:
-        old = [path for path in variables.get(change.variable, "").split(":") if path and path != change.path]
+        known = variables.get(change.variable, "")
+        unset = not known and (base is None or change.variable not in _SYSTEM_AT_THE_END)
+        old = [] if unset else [path for path in known.split(":") if path != change.path]
         variables[change.variable] = ":".join([change.path, *old])
     variables.update(settings)
-    first = [item.partition("=")[0] for item in base] or ["PATH"]
+    first = [item.partition("=")[0] for item in base or ()] or ["PATH"]
     ordered = [*dict.fromkeys(first), *sorted(name for name in variables if name not in first)]
     return [f"{name}={variables[name]}" for name in ordered]
 
@@ -180,12 +222,14 @@ def _config(
     document: dict[str, Any] = {"architecture": platform.architecture, "os": platform.os}
     inherited: Mapping[str, Any] = {}
     if base is not None:
-        document = dict(base.config.document)
+        document = inherited_members(base.config.document)
         inherited = document.get("config") or {}
-    if created := max((package.created for package in packages), default=""):
+    elif platform.variant:
+        document["variant"] = platform.variant
+    if created := newest((document.get("created"), *(package.created for package in packages))):
         document["created"] = created
     document["rootfs"] = {"type": "layers", "diff_ids": [str(layer.diff_id) for layer in layers]}
-    env = environment_of(base.config.env if base else (), environment, runtime.env)
+    env = environment_of(base.config.env if base else None, environment, runtime.env)
     document["config"] = _started(inherited, runtime, env)
     document["history"] = [*_base_history(base), *(_history(package) for package in packages)]
     if spec is not None:
@@ -255,15 +299,28 @@ def _annotations(packages: Sequence[PackageLayer], spec: PackageSpec | None, mis
     return annotations
 
 
-def _in_family(package: PackageLayer, *, docker: bool) -> Layer:
+def _is_docker(base: BaseImage, packages: Sequence[PackageLayer]) -> bool:
+    """Return whether an image has Docker's media types: its base has them, and they can name all layers."""
+    layers = (*base.layers, *(package.layer for package in packages))
+    zstd = any(each.blob.descriptor.media_type in (OCI_LAYER_ZSTD, DOCKER_LAYER_ZSTD) for each in layers)
+    return manifest_type_of(base.manifest.media_type) == DOCKER_MANIFEST and not zstd
+
+
+def _not_in(base: BaseImage | None, packages: Sequence[PackageLayer], *, keep_last: bool) -> list[PackageLayer]:
+    """Leave out packages whose layers the base has; the subject of a package's image stays the last layer."""
+    there = {layer.diff_id for layer in base.layers} if base else set()
+    last = packages[-1] if packages and keep_last else None
+    return [package for package in packages if package is last or package.layer.diff_id not in there]
+
+
+def _in_oci(layer: Layer) -> Layer:
+    return replace(layer, blob=replace(layer.blob, descriptor=oci_descriptor(layer.blob.descriptor)))
+
+
+def _in_family(layer: Layer, *, docker: bool) -> Layer:
     """Give the same bytes the media type of the family: Docker's types are never mixed with OCI's."""
-    descriptor = package.layer.blob.descriptor
-    if docker and descriptor.media_type == OCI_LAYER_ZSTD:
-        raise UsageError(
-            f"{package.title} is a zstd layer and the base image has Docker's media types, which know gzip only",
-            hint=Hint(Step.GZIP_FOR_DOCKER),
-        )
-    wanted = {OCI_LAYER_GZIP: DOCKER_LAYER_GZIP} if docker else {DOCKER_LAYER_GZIP: OCI_LAYER_GZIP}
-    media_type = wanted.get(descriptor.media_type, descriptor.media_type)
-    blob = replace(package.layer.blob, descriptor=replace(descriptor, media_type=media_type))
-    return replace(package.layer, blob=blob)
+    descriptor = layer.blob.descriptor
+    if not docker:
+        return _in_oci(layer)
+    media_type = DOCKER_LAYER_GZIP if descriptor.media_type == OCI_LAYER_GZIP else descriptor.media_type
+    return replace(layer, blob=replace(layer.blob, descriptor=replace(descriptor, media_type=media_type)))

@@ -98,21 +98,34 @@ class Index:
         return canonical_json(document)
 
     def select(self, platform: Platform) -> Descriptor:
-        """Return the manifest for a platform. Raises `PlatformError`, naming what there is, unless there is one.
+        """Return the manifest for a platform, the first of those that fit best, as docker and containerd do.
 
-        Entries of unknown platform (build attestations) are passed over. An unset variant on either side matches any.
+        Raises `PlatformError`, naming what there is, unless there is one. Entries that tell of others (attestations,
+        artifacts) are passed over, and images for engines with special features if there is a plain one.
         """
-        known = [m for m in self.manifests if m.platform is not None and m.platform.os not in ("", "unknown")]
-        found = [m for m in known if m.platform and m.platform.fits(platform)]
+        found = self._fitting(platform)
         if not found:
+            known = [m for m in self.manifests if m.platform is not None and m.platform.os not in ("", "unknown")]
             offered = ", ".join(sorted({_printable(str(m.platform)) for m in known})[:_SHOWN]) or "none"
             raise PlatformError(f"no manifest for {platform}; offered: {offered}", hint="choose another image or tag")
-        exact = [m for m in found if m.platform == platform] or found
-        if len({m.digest for m in exact}) > 1:
-            raise PlatformError(
-                f"{len(exact)} manifests for {platform}: the index is ambiguous", hint="name one by its digest"
-            )
-        return exact[0]
+        return found[0]
+
+    def candidates(self, platform: Platform) -> tuple[Descriptor, ...]:
+        """Return what may be the image for a platform, the best first; at the end what only its content tells of.
+
+        Raises `PlatformError`, naming what there is, if there is nothing.
+        """
+        untold = [m for m in self.manifests if _is_image(m) and (m.platform is None or not m.platform.os)]
+        found = self._fitting(platform) if untold else [self.select(platform), *self._fitting(platform)[1:]]
+        return (*found, *untold)
+
+    def _fitting(self, platform: Platform) -> list[Descriptor]:
+        ranked = [
+            ((bool(_features(entry)), distance), entry)
+            for entry in self.manifests
+            if _is_image(entry) and entry.platform and (distance := entry.platform.distance(platform)) is not None
+        ]
+        return [entry for _, entry in sorted(ranked, key=lambda item: item[0])]
 
     @property
     def references(self) -> tuple[Descriptor, ...]:
@@ -206,7 +219,7 @@ def parse_config(data: bytes, what: str) -> ImageConfig:
     refuse_case_variants(rootfs, ("type", "diff_ids"), f"{what}.rootfs")
     if rootfs.get("type") != "layers":
         raise ContentError(f"{what}.rootfs.type: 'layers' is expected")
-    items = list_of(rootfs, "diff_ids", f"{what}.rootfs")
+    items = list_of(rootfs, "diff_ids", f"{what}.rootfs", optional="diff_ids" in rootfs)
     _limit(items, f"{what}.rootfs")
     diff_ids = tuple(_digest(item, f"{what}.rootfs.diff_ids[{n}]") for n, item in enumerate(items))
     history = list_of(document, "history", what, optional=True)
@@ -229,7 +242,7 @@ def parse_config(data: bytes, what: str) -> ImageConfig:
 
 
 def _manifest(document: Mapping[str, Any], media_type: str, what: str) -> Manifest:
-    layers = list_of(document, "layers", what)
+    layers = list_of(document, "layers", what, optional="layers" in document)  # Go writes an empty list as null
     _limit(layers, what)
     known = ("schemaVersion", "mediaType", "config", "layers", "annotations")
     return Manifest(
@@ -251,6 +264,16 @@ def _index(document: Mapping[str, Any], media_type: str, what: str) -> Index:
         _annotations(document, what),
         {key: value for key, value in document.items() if key not in known},
     )
+
+
+def _is_image(entry: Descriptor) -> bool:
+    return entry.is_manifest and not entry.is_about_others
+
+
+def _features(entry: Descriptor) -> object:
+    """Return what an entry asks of an engine beyond the platform, as images for lazy pulling do."""
+    platform = entry.extra.get("platform")
+    return platform.get("os.features") if isinstance(platform, dict) else None
 
 
 def _limit(items: list[Any], what: str, most: int = MAX_DESCRIPTORS) -> None:

@@ -26,6 +26,7 @@ _MAX_VIEW: Final = 200
 _VIEW_PART: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", re.ASCII)
 _VIEW_FILE: Final = "index.manifest.json"
 DOCKER_HUB: Final = "docker.io"
+_HUB_NAMES: Final = frozenset({DOCKER_HUB, "index.docker.io"})
 INDEX_TAG: Final = "index.spack"
 PACKAGE_SUFFIX: Final = ".spack"
 
@@ -138,8 +139,16 @@ def parse_reference(text: str, *, scheme: str = "https") -> Reference:
     if slash and colon:
         check_tag(tag)
         rest = f"{head}/{name}"
-    repository = parse_repository(rest, scheme=scheme)
+    repository = _canonical(parse_repository(rest, scheme=scheme))
     return Reference(repository, "" if digest else tag, digest)
+
+
+def _canonical(repository: Repository) -> Repository:
+    """Return a repository as it is called at Docker Hub: official images are below `library`."""
+    if repository.host not in _HUB_NAMES:
+        return repository
+    name = repository.name if "/" in repository.name else f"library/{repository.name}"
+    return Repository(repository.scheme, DOCKER_HUB, name)
 
 
 def _refuse_credentials(text: str) -> None:
@@ -162,7 +171,7 @@ def parse_image(text: str) -> Reference:
     """Parse an image reference as docker does: no host means Docker Hub, no tag means `latest`."""
     first, slash, _ = text.partition("/")
     if not slash or not ("." in first or ":" in first or first == "localhost"):
-        text = f"{DOCKER_HUB}/{text if slash else f'library/{text}'}"
+        text = f"{DOCKER_HUB}/{text}"
     reference = parse_reference(text)
     if reference.tag or reference.digest:
         return reference

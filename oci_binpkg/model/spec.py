@@ -268,4 +268,4 @@ class SpecGraph(Mapping[str, Spec]):
 def platform_of(spec: Spec) -> Platform:
     """Return the container platform of a package."""
     system = "linux" if spec.arch.platform in ("linux", "cray", "") else spec.arch.platform
-    return Platform(system, spec.arch.go_architecture)
+    return Platform(system, spec.arch.go_architecture, spec.arch.go_variant)

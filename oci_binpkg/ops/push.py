@@ -28,7 +28,7 @@ from oci_binpkg.ops.contents import packages_there
 from oci_binpkg.ops.push_report import PackageResult, PushOutcome, PushReport, TaggedImage
 from oci_binpkg.ops.schedule import PushSchedule
 from oci_binpkg.ops.selection import Selection
-from oci_binpkg.ops.stack import BaseImages, Packer, Stack, no_base, require_base
+from oci_binpkg.ops.stack import BaseImages, Composition, Packer, Stack, no_base, require_base
 
 _log: Final = Log("push")
 
@@ -106,6 +106,7 @@ def push(
     options: PushOptions | None = None,
     observer: Observer = ignore,
     cancel: Cancel | None = None,
+    composition: Composition | None = None,
 ) -> PushReport:
     """Push the selected packages that are not in the cache yet, and (if asked) put them all in its index."""
     options = options or PushOptions()
@@ -121,7 +122,9 @@ def push(
     if options.dry_run:
         return PushReport(cache.name, (*planned.left_out(), *planned.to_push()))
     results = planned.left_out()
-    stack = Stack(installs, cache, packer, present, base=base, observer=observer, cancel=cancel)
+    stack = Stack(
+        installs, cache, packer, present, base=base, observer=observer, cancel=cancel, composition=composition
+    )
     if cache.images is not None:
         stacked = {record.spec.hash for record in stack.closure(record.spec for record in planned.todo)}
         PushSchedule(stack, [r for r in planned.elsewhere if r.spec.hash in stacked], publish=False).run(options.jobs)
@@ -161,6 +164,7 @@ def push_image(
     dry_run: bool = False,
     observer: Observer = ignore,
     cancel: Cancel | None = None,
+    composition: Composition | None = None,
 ) -> PushReport:
     """Push one image with the union of the closures of the roots, and tag it.
 
@@ -178,7 +182,9 @@ def push_image(
     if dry_run:
         results += [PackageResult(record.spec, PushOutcome.PLANNED) for record in planned.todo]
         return PushReport(cache.name, (*results, *skipped))
-    stack = Stack(installs, cache, packer, present, base=base, observer=observer, cancel=cancel)
+    stack = Stack(
+        installs, cache, packer, present, base=base, observer=observer, cancel=cancel, composition=composition
+    )
     results += PushSchedule(stack, planned.todo, publish=False, needed=planned.there).run(jobs)
     results += skipped
     failed = [result for result in results if result.error]

@@ -97,6 +97,13 @@ class _Made:
     needs: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """How images are made of layers: `created` (RFC 3339) is their time in place of that of what is in them."""
+
+    created: str = ""
+
+
 class Packer(Protocol):
     """Makes the layer of a package, and calls `follow` with one that has become large while it is made."""
 
@@ -130,7 +137,9 @@ class Stack:
         base: BaseImages,
         observer: Observer,
         cancel: Cancel | None = None,
+        composition: Composition | None = None,
     ) -> None:
+        self._composition = composition or Composition()
         self.cancel = cancel or Cancel()
         self._installs = installs
         self._cache = cache
@@ -253,6 +262,8 @@ class Stack:
             if subject
             else None,
             missing=missing,
+            created=self._composition.created,
+            oci=self._cache.is_local,
         )
         if len(image.layers) > MAX_ENGINE_LAYERS:
             name = subject.short if subject else "the image"

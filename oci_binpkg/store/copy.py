@@ -14,13 +14,12 @@ from typing import BinaryIO, Final, cast
 
 from oci_binpkg.errors import BinpkgError, ContentError, Side
 from oci_binpkg.events import Observer, ignore
-from oci_binpkg.model.content import DOCKER_FOREIGN_LAYER, INDEX_TYPES, Blob, Descriptor, Digest
+from oci_binpkg.model.content import INDEX_TYPES, Blob, Descriptor, Digest
 from oci_binpkg.store.counting import counted
 from oci_binpkg.store.images import MAX_DEPTH, blob_of, read_manifest
 from oci_binpkg.store.protocol import Store
 
 MAX_CONTENTS: Final = 100_000
-_NON_DISTRIBUTABLE: Final = "application/vnd.oci.image.layer.nondistributable."
 
 
 @dataclass(slots=True)
@@ -81,13 +80,9 @@ def _collect(source: Store, descriptor: Descriptor, plan: _Plan, above: tuple[Di
         return
     data, manifest = read_manifest(source, descriptor)
     for reference in manifest.references:
-        if _may_travel(reference):
+        if not reference.is_foreign:
             _collect(source, reference, plan, (*above, descriptor.digest))
     plan.manifests.append(Blob.from_bytes(data, descriptor.media_type))
-
-
-def _may_travel(descriptor: Descriptor) -> bool:
-    return descriptor.media_type != DOCKER_FOREIGN_LAYER and not descriptor.media_type.startswith(_NON_DISTRIBUTABLE)
 
 
 def _putter(source: Store, target: Store, descriptor: Descriptor, key: str, observer: Observer) -> Callable[[], None]:

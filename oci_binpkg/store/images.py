@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import Final
+from typing import Final, cast
 
 from oci_binpkg.errors import BaseImageError, ContentError, NotFoundError, PlatformError, SignatureError
-from oci_binpkg.model.content import Blob, Descriptor, Platform
+from oci_binpkg.model.content import DOCKER_CONFIG, OCI_CONFIG, Blob, Descriptor, Platform
 from oci_binpkg.model.image import BaseImage, Image, Layer
 from oci_binpkg.model.manifest import (
     MAX_MANIFEST_BYTES,
@@ -21,6 +22,9 @@ from oci_binpkg.store.protocol import Store
 
 MAX_DEPTH: Final = 3
 """Of indices in indices."""
+_MOST_READ: Final = 64
+"""So many entries of indices are looked at in search of an image: without a platform, only their content tells."""
+_CONFIG_TYPES: Final = frozenset({OCI_CONFIG, DOCKER_CONFIG})
 MAX_CONFIG_BYTES: Final = 64 * 1024 * 1024
 
 
@@ -46,15 +50,46 @@ def read_image(store: Store, reference: str, platform: Platform | None = None) -
     Raises `NotFoundError`; `PlatformError` if the image is for another platform, or an index is met without one;
     `ContentError` if it is no image, or if the configuration does not describe as many layers as the manifest lists.
     """
-    descriptor = store.resolve(reference)
-    for _ in range(MAX_DEPTH + 1):
-        data, manifest = read_manifest(store, descriptor)
+    return _Search(store, reference, platform).find(store.resolve(reference), 0)
+
+
+class _Search:
+    """Looks for the image of one platform in an index and those below it, the best entry first."""
+
+    def __init__(self, store: Store, reference: str, platform: Platform | None) -> None:
+        self._store = store
+        self._reference = reference
+        self._platform = platform
+        self._left = _MOST_READ
+
+    def find(self, descriptor: Descriptor, depth: int) -> StoredImage:
+        """Return the image that a manifest is, or that the index leads to."""
+        data, manifest = read_manifest(self._store, descriptor)
         if isinstance(manifest, Manifest):
-            return _with_config(store, descriptor, manifest, data, platform)
-        if platform is None:
-            raise PlatformError(f"{store.name}: {reference} is an index over platforms", hint="name a platform")
-        descriptor = manifest.select(platform)
-    raise ContentError(f"{store.name}: {reference} is an index nested more than {MAX_DEPTH} deep")
+            if depth and manifest.config.media_type not in _CONFIG_TYPES:
+                raise PlatformError(f"{self._store.name}: {descriptor.digest} is no image", hint="choose another image")
+            return _with_config(self._store, descriptor, manifest, data, self._platform)
+        if self._platform is None:
+            raise PlatformError(
+                f"{self._store.name}: {self._reference} is an index over platforms", hint="name a platform"
+            )
+        if depth == MAX_DEPTH:
+            raise ContentError(f"{self._store.name}: {self._reference} is an index nested more than {MAX_DEPTH} deep")
+        return self._first(manifest, manifest.candidates(self._platform), depth)
+
+    def _first(self, index: Index, candidates: Sequence[Descriptor], depth: int) -> StoredImage:
+        platform = cast("Platform", self._platform)
+        failure: PlatformError | None = None
+        for each in candidates:
+            self._left -= 1
+            if self._left < 0:
+                break
+            try:
+                return self.find(each, depth + 1)
+            except PlatformError as error:
+                failure = failure or error
+        index.select(platform)
+        raise failure or PlatformError(f"{self._reference} has no image for {platform}", hint="choose another image")
 
 
 def image_of(store: Store, stored: StoredImage) -> Image:
@@ -96,11 +131,12 @@ def read_manifest(store: Store, descriptor: Descriptor) -> tuple[bytes, Manifest
 
 
 class BaseImages:
-    """The base image `reference` of a store, for any platform."""
+    """The base image `reference` of a store, for any platform. Images made of it record its `name`, if it has one."""
 
-    def __init__(self, store: Store, reference: str) -> None:
+    def __init__(self, store: Store, reference: str, name: str = "") -> None:
         self._store = store
         self._reference = reference
+        self._name = name
         self._lock = Lock()
         self._known: dict[Platform, BaseImage] = {}
 
@@ -141,4 +177,4 @@ class BaseImages:
             Layer(blob_of(self._store, descriptor), diff_id)
             for descriptor, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True)
         )
-        return BaseImage(image.manifest, image.config, layers)
+        return BaseImage(image.manifest, image.config, layers, self._name, image.descriptor.digest)

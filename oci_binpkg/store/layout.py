@@ -144,7 +144,7 @@ class LayoutStore:
         index = self._index()
         if reference.startswith(("sha256:", "sha512:")):
             return self._resolve_digest(Digest.parse(reference), index)
-        found = index.named(reference)
+        found = index.named(reference) or index.alike(reference)
         if not found:
             raise NotFoundError(f"{self.name} has no tag {reference[:200]!r}", hint=index.offer)
         if len(found) > 1:

@@ -21,6 +21,9 @@ from oci_binpkg.model.content import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OC
 from oci_binpkg.model.documents import canonical_json, list_of, parse_json
 
 REF_NAME: Final = "org.opencontainers.image.ref.name"
+_FULL_NAME: Final = "io.containerd.image.name"
+_OWN_TAGS: Final = ".spack"
+_USUAL_TAG: Final = "latest"
 _SCHEMA_VERSION: Final = 2
 _SHOWN: Final = 5
 _JOINED: Final = 1024
@@ -114,6 +117,23 @@ class LayoutIndex:
     def named(self, name: str) -> list[dict[str, Any]]:
         """Return the entries of a name, each manifest once."""
         entries = (_parsed(text) for text in self._texts(name))
+        return list({str(entry.get("digest")): entry for entry in entries}.values())
+
+    def alike(self, tag: str) -> list[dict[str, Any]]:
+        """Return the entries that other tools call by a full name with this tag, each manifest once.
+
+        podman writes `docker.io/library/debian:12` as the name, docker and buildx beside it; skopeo and umoci name
+        none, which is the image that is meant by default if there is no other. Packages have no such names.
+        """
+        if tag.endswith(_OWN_TAGS):
+            return []
+        end = f":{tag}"
+        texts = [text for name in self._first if name.endswith(end) for text in self._texts(name)]
+        entries = [_parsed(text) for text in texts or self._nameless]
+        if not texts:
+            entries = [entry for entry in entries if _full_name(entry).endswith(end)] or (
+                entries if tag == _USUAL_TAG and not self._first else []
+            )
         return list({str(entry.get("digest")): entry for entry in entries}.values())
 
     def with_digest(self, digest: Digest) -> dict[str, Any] | None:
@@ -220,6 +240,12 @@ def _unpacked(kept: _Kept, name: str) -> bytes:
         return kept
     number, digest, size = _PACKED.unpack(kept)
     return _USUAL_TEXT % (_TYPES[number], digest.hex().encode(), size, name.encode())
+
+
+def _full_name(entry: Mapping[str, Any]) -> str:
+    annotations = entry.get("annotations")
+    name = annotations.get(_FULL_NAME) if isinstance(annotations, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 def _parsed(entry: bytes) -> dict[str, Any]:

@@ -82,11 +82,36 @@ def test_everything_else_is_refused(text):
         ("quay.io/org/base", "https://quay.io/org/base", "latest"),
         ("oci://registry.example/base", "https://registry.example/base", "latest"),
         ("oci+http://127.0.0.1:5000/base:1", "http://127.0.0.1:5000/base", "1"),
+        ("docker.io/debian:12", "https://docker.io/library/debian", "12"),
+        ("oci://docker.io/debian", "https://docker.io/library/debian", "latest"),
+        ("index.docker.io/debian:12", "https://docker.io/library/debian", "12"),
+        ("docker://debian:12", "https://docker.io/library/debian", "12"),
+        ("docker://quay.io/org/base:1", "https://quay.io/org/base", "1"),
+        ("docker.io/someone/base:1", "https://docker.io/someone/base", "1"),
+        ("debian@sha256:" + "a" * 64, "https://docker.io/library/debian", "sha256:" + "a" * 64),
+        ("localhost/base", "https://localhost/base", "latest"),
     ],
 )
 def test_base_images_are_written_as_docker_takes_them(text, address, reference):
     location = parse_base(text)
     assert (location.repository.address, location.reference) == (address, reference)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://registry.example/debian:12",
+        "http://127.0.0.1/x",
+        "file:///x",
+        "s3://bucket/x",
+        "gs://b/x",
+        "HTTPS://x/y",
+    ],
+)
+def test_a_url_is_no_base_image(text):
+    with pytest.raises(UsageError, match="is a URL") as caught:
+        parse_base(text)
+    assert text in caught.value.message
 
 
 def _refuse(_data, _signatures, what, **_):

@@ -73,13 +73,29 @@ def test_platforms_have_names() -> None:
     assert str(Platform("linux", "amd64")) == "linux/amd64"
 
 
-def test_an_unset_variant_fits_any() -> None:
-    plain, v7, v8 = Platform("linux", "arm"), Platform("linux", "arm", "v7"), Platform("linux", "arm", "v8")
-    assert plain.fits(v7)
-    assert v7.fits(plain)
-    assert v7.fits(v7)
-    assert not v7.fits(v8)
-    assert not plain.fits(Platform("windows", "arm"))
+@pytest.mark.parametrize(
+    ("wanted", "best_first", "refused"),
+    [
+        ("arm", ["arm", "arm/v7", "arm/v6", "arm/v5", "arm/v8"], ["arm64"]),
+        ("arm/v7", ["arm/v7", "arm", "arm/v6", "arm/v5"], ["arm/v8"]),
+        ("arm/v6", ["arm/v6", "arm/v5"], ["arm", "arm/v7"]),
+        ("amd64", ["amd64", "amd64/v1", "amd64/v2", "amd64/v4"], ["386"]),
+        ("amd64/v3", ["amd64/v3", "amd64/v2", "amd64"], ["amd64/v4"]),
+        ("arm64", ["arm64", "arm64/v8", "arm64/v8.2", "arm64/v9"], ["arm/v7"]),
+        ("arm64/v8.2", ["arm64/v8.2", "arm64/v8.1", "arm64"], ["arm64/v8.10", "arm64/v9"]),
+        ("ppc64le", ["ppc64le", "ppc64le/power9"], ["ppc64"]),
+        ("ppc64le/power9", ["ppc64le/power9", "ppc64le"], ["ppc64le/power10"]),
+    ],
+)
+def test_a_level_also_runs_what_lower_ones_run(wanted: str, best_first: list[str], refused: list[str]) -> None:
+    def platform(text: str) -> Platform:
+        return Platform("linux", *text.split("/"))
+
+    distances = [platform(each).distance(platform(wanted)) for each in best_first]
+    assert None not in distances
+    assert distances == sorted(distances, key=lambda each: each or 0)
+    assert not any(platform(each).fits(platform(wanted)) for each in refused)
+    assert not Platform("windows", "arm").fits(Platform("linux", "arm"))
 
 
 def test_descriptors_write_what_they_know_and_what_they_do_not() -> None:

@@ -10,6 +10,7 @@ from oci_binpkg.model.content import (
     DOCKER_CONFIG,
     DOCKER_LAYER_GZIP,
     DOCKER_MANIFEST,
+    OCI_CONFIG,
     OCI_LAYER_GZIP,
     OCI_LAYER_ZSTD,
     OCI_MANIFEST,
@@ -18,6 +19,7 @@ from oci_binpkg.model.content import (
     Platform,
 )
 from oci_binpkg.model.image import (
+    ENGINE_PATH,
     MISSING_KEY,
     BaseImage,
     Layer,
@@ -31,6 +33,7 @@ from oci_binpkg.model.image import (
 from oci_binpkg.model.manifest import Manifest, parse_config, parse_manifest
 
 AMD64 = Platform("linux", "amd64")
+DIGEST = Digest("sha256", "d" * 64)
 
 
 def layer(text: str, media_type: str = OCI_LAYER_GZIP) -> Layer:
@@ -41,21 +44,23 @@ def package(name: str, version: str = "1.0", media_type: str = OCI_LAYER_GZIP) -
     return PackageLayer(name, version, (name * 32)[:32], layer(name, media_type), "2026-01-02T03:04:05+00:00")
 
 
-def base(*, docker: bool = False, history: list | None = None, **config) -> BaseImage:
+def base(*, docker: bool = False, history: list | None = None, layers=None, more=None, **config) -> BaseImage:
     kind = DOCKER_MANIFEST if docker else OCI_MANIFEST
-    layers = (layer("base0", DOCKER_LAYER_GZIP if docker else OCI_LAYER_GZIP),)
+    if layers is None:
+        layers = (layer("base0", DOCKER_LAYER_GZIP if docker else OCI_LAYER_GZIP),)
     document = {
         "architecture": "amd64",
         "os": "linux",
         "author": "someone",
         "config": {"Env": ["LANG=C", "PATH=/usr/bin"], "Cmd": ["bash"], **config},
         "rootfs": {"type": "layers", "diff_ids": [str(each.diff_id) for each in layers]},
+        **(more or {}),
     }
     if history is not None:
         document["history"] = history
     blob = Blob.from_bytes(json.dumps(document).encode(), DOCKER_CONFIG)
     manifest = Manifest(kind, blob.descriptor, tuple(each.blob.descriptor for each in layers))
-    return BaseImage(manifest, parse_config(blob.read(), "base"), layers)
+    return BaseImage(manifest, parse_config(blob.read(), "base"), layers, "docker.io/library/debian:12", DIGEST)
 
 
 def config_of(image) -> dict:
@@ -129,9 +134,89 @@ def test_docker_media_types_are_never_mixed_with_oci():
     assert {item.blob.descriptor.media_type for item in oci.layers} == {OCI_LAYER_GZIP}
 
 
-def test_zstd_layers_do_not_fit_a_docker_base():
-    with pytest.raises(UsageError, match="zstd"):
-        compose([package("app", media_type=OCI_LAYER_ZSTD)], AMD64, base=base(docker=True))
+def types_of(image) -> tuple:
+    manifest = parse_manifest(image.manifest.read(), "image")
+    return manifest.media_type, manifest.config.media_type, [each.media_type for each in manifest.layers]
+
+
+@pytest.mark.parametrize(
+    ("docker", "oci"),
+    [
+        (DOCKER_LAYER_GZIP, OCI_LAYER_GZIP),
+        ("application/vnd.docker.image.rootfs.diff.tar", "application/vnd.oci.image.layer.v1.tar"),
+        ("application/vnd.docker.image.rootfs.diff.tar.zstd", OCI_LAYER_ZSTD),
+        (
+            "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+            "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        ),
+    ],
+)
+def test_a_docker_base_becomes_an_oci_image_of_the_same_bytes(docker, oci):
+    below = (layer("base0", docker),)
+    image = compose([package("app")], AMD64, base=base(docker=True, layers=below), oci=True)
+    assert types_of(image) == (OCI_MANIFEST, OCI_CONFIG, [oci, OCI_LAYER_GZIP])
+    assert image.layers[0].blob.read() == b"base0"
+
+
+def test_what_dockers_types_cannot_say_makes_an_oci_image():
+    zstd = compose([package("app", media_type=OCI_LAYER_ZSTD)], AMD64, base=base(docker=True))
+    assert types_of(zstd) == (OCI_MANIFEST, OCI_CONFIG, [OCI_LAYER_GZIP, OCI_LAYER_ZSTD])
+    below = (layer("base0", "application/vnd.docker.image.rootfs.diff.tar.zstd"),)
+    assert types_of(compose([package("app")], AMD64, base=base(docker=True, layers=below)))[0] == OCI_MANIFEST
+    runtime = Runtime(annotations={"org.opencontainers.image.licenses": "MIT"})
+    annotated = compose([package("app")], AMD64, base=base(docker=True), runtime=runtime)
+    assert types_of(annotated)[0] == OCI_MANIFEST
+    assert json.loads(annotated.manifest.read())["annotations"]["org.opencontainers.image.licenses"] == "MIT"
+
+
+@pytest.mark.parametrize("docker", [True, False])
+def test_an_image_names_its_base(docker):
+    image = compose([package("app")], AMD64, base=base(docker=docker))
+    said = config_of(image)["config"]["Labels"] if docker else json.loads(image.manifest.read())["annotations"]
+    assert said["org.opencontainers.image.base.name"] == "docker.io/library/debian:12"
+    assert said["org.opencontainers.image.base.digest"] == str(DIGEST)
+
+
+def test_what_tells_of_the_build_of_the_base_is_not_inherited():
+    leftovers = {"container": "c0ffee", "container_config": {"Cmd": ["#(nop)"]}, "docker_version": "20.10"}
+    more: dict = leftovers | {"moby.buildkit.cache.v0": "e30="}
+    made = base(more=more, OnBuild=["RUN touch /x"], onbuild=[], Image="sha256:0", Hostname="c0ffee", StopSignal="HUP")
+    config = config_of(compose([package("app")], AMD64, base=made))
+    assert not set(more) & set(config)
+    assert set(config["config"]) == {"Env", "Cmd", "StopSignal"}
+
+
+def test_an_image_is_as_old_as_the_newest_of_base_and_packages():
+    def made(when, **options):
+        return config_of(compose([package("app")], AMD64, base=base(more={"created": when}), **options)).get("created")
+
+    assert made("2026-01-02T03:04:04.999999999Z") == "2026-01-02T03:04:05+00:00"
+    assert made("2026-01-02T04:04:06+00:00") == "2026-01-02T04:04:06+00:00"
+    assert made("2026-01-02T03:04:06+05:00") == "2026-01-02T03:04:05+00:00"
+    for odd in ("yesterday", None, 5, "0001-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00"):
+        assert made(odd) == "2026-01-02T03:04:05+00:00"
+    assert made("2030-01-02T03:04:04Z", created="2025-06-15T00:00:00+00:00") == "2025-06-15T00:00:00+00:00"
+
+
+def test_what_the_base_has_is_not_stacked_again():
+    below = (layer("base0"), layer("lib"))
+    image = compose([package("lib"), package("app")], AMD64, base=base(layers=below))
+    assert [each.blob.read() for each in image.layers] == [b"base0", b"lib", b"app"]
+    assert len(config_of(image)["history"]) == 3
+    subject = compose([package("lib")], AMD64, base=base(layers=below), spec=PackageSpec({}, "lib"))
+    assert [each.blob.read() for each in subject.layers] == [b"base0", b"lib", b"lib"]
+
+
+@pytest.mark.parametrize("env", [None, []])
+def test_a_base_may_have_no_layers_no_environment_and_no_lists(env):
+    image = compose([package("app")], AMD64, base=base(layers=(), Env=env))
+    assert [each.blob.read() for each in image.layers] == [b"app"]
+    assert config_of(image)["config"]["Env"] == ["PATH=" + ENGINE_PATH]
+    nulls = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": None}, "config": None}
+    assert parse_config(json.dumps(nulls).encode(), "base").diff_ids == ()
+
+
+def test_zstd_layers_have_their_name_in_the_configuration():
     spec = PackageSpec({}, "app")
     assert (
         config_of(compose([package("app", media_type=OCI_LAYER_ZSTD)], AMD64, spec=spec))["archive_compression"]
@@ -163,5 +248,21 @@ def test_the_environment_holds_each_path_once_and_the_last_one_first():
         Prepend("PATH", "/b/bin"),
         Prepend("PATH", "/a/bin"),
     ]
-    assert environment_of([], changes, []) == ["PATH=/a/bin:/b/bin:/bin:/usr/bin", "MANPATH=/a/man"]
+    assert environment_of(None, changes, []) == ["PATH=/a/bin:/b/bin:/bin:/usr/bin", "MANPATH=/a/man"]
     assert environment_of(["X=1"], [], [("PATH", "/only")]) == ["X=1", "PATH=/only"]
+
+
+@pytest.mark.parametrize(
+    ("of_base", "expected"),
+    [
+        ([], f"/a:{ENGINE_PATH}|/m:|/p"),
+        (["PATH="], f"/a:{ENGINE_PATH}|/m:|/p"),
+        (["PATH=/usr/bin", "MANPATH=/usr/man", "PKG_CONFIG_PATH=/q"], "/a:/usr/bin|/m:/usr/man|/p:/q"),
+        (["PATH=/usr/bin:", "MANPATH=:/usr/man", "PKG_CONFIG_PATH="], "/a:/usr/bin:|/m::/usr/man|/p"),
+        (["PATH=/b:/a", "MANPATH=/x::/m"], "/a:/b|/m:/x:|/p"),
+    ],
+)
+def test_what_the_base_leaves_to_the_system_stays_with_the_system(of_base, expected):
+    changes = [Prepend("PATH", "/a"), Prepend("MANPATH", "/m"), Prepend("PKG_CONFIG_PATH", "/p")]
+    made = dict(item.split("=") for item in environment_of(of_base, changes, []))
+    assert "|".join(made[name] for name in ("PATH", "MANPATH", "PKG_CONFIG_PATH")) == expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -258,7 +259,6 @@ def test_a_type_that_contradicts(document: Any, promised: str) -> None:
         ({"schemaVersion": "x" * 10_000}, "schemaVersion"),
         ({"config": None}, "config: a descriptor is expected"),
         ({"config": []}, "config: a descriptor is expected"),
-        ({"layers": None}, "layers: a list is expected, not nothing"),
         ({"layers": {}}, "layers: a list is expected"),
         ({"layers": [None]}, r"layers\[0\]: a descriptor is expected"),
         ({"mediaType": "application/vnd.example.thing" + "x" * 10_000}, "does not fit the document"),
@@ -378,13 +378,24 @@ def test_no_or_two_manifests_for_a_platform() -> None:
         index(entry(1, AMD64), entry(2, Platform("unknown", "unknown"))).select(ARM64)
     with pytest.raises(PlatformError, match="offered: none"):
         index().select(ARM64)
-    with pytest.raises(PlatformError, match="2 manifests for linux/amd64: the index is ambiguous"):
-        index(entry(1, AMD64), entry(2, AMD64)).select(AMD64)
-    assert index(entry(1, AMD64), entry(1, AMD64)).select(AMD64) == entry(1, AMD64)
-    with pytest.raises(PlatformError, match="ambiguous"):
-        index(entry(1, Platform("linux", "arm", "v7")), entry(2, Platform("linux", "arm", "v8"))).select(
-            Platform("linux", "arm")
-        )
+    assert index(entry(1, AMD64), entry(2, AMD64)).select(AMD64) == entry(1, AMD64)
+    v8, v7 = entry(2, Platform("linux", "arm", "v8")), entry(1, Platform("linux", "arm", "v7"))
+    assert index(v8, v7).select(Platform("linux", "arm")) == v7
+
+
+def test_what_tells_of_images_is_no_image_and_a_plain_one_is_preferred() -> None:
+    plain = entry(9, AMD64)
+    for extra in (
+        {"platform": {"os": "linux", "architecture": "amd64", "os.features": ["nydus.remoteimage.v1"]}},
+        {"artifactType": "application/vnd.amazon.soci.index.v2+json"},
+    ):
+        assert index(replace(entry(1, AMD64), extra=extra), plain).select(AMD64) == plain
+    attested = replace(entry(1, AMD64), annotations={"vnd.docker.reference.type": "attestation-manifest"})
+    other = replace(entry(1, AMD64), media_type="application/vnd.example+json")
+    for only in (attested, other):
+        assert index(only, plain).select(AMD64) == plain
+        with pytest.raises(PlatformError):
+            index(only).select(AMD64)
 
 
 @pytest.mark.covers("B12")

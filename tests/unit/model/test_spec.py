@@ -244,10 +244,20 @@ def test_broken_nodes_say_where(change: dict[str, Any], complaint: str) -> None:
         ("icelake", "amd64"), ("sapphirerapids", "amd64"), ("aarch64", "arm64"), ("armv8.4a", "arm64"), ("neoverse_v1", "arm64"),
         ("m1", "arm64"), ("a64fx", "arm64"), ("cortex_a72", "arm64"), ("ppc64le", "ppc64le"), ("power9le", "ppc64le"),
         ("power8", "ppc64"), ("riscv64", "riscv64"), ("u74mc", "riscv64"), ("s390x", "s390x"), ("i686", "386"), ("unheard_of", "unheard_of"),
+        ("armv7l", "arm"), ("armv6hf", "arm"), ("loongarch64", "loong64"), ("la464", "loong64"), ("mips64el", "mips64le"), ("mipsel", "mipsle"),
+        ("z14", "s390x"), ("mips", "mips"), ("sparc64", "sparc64"),
     ],
 )  # fmt: skip
 def test_targets_have_go_names(target: str, architecture: str) -> None:
     assert Arch("linux", "any", target).go_architecture == architecture
+
+
+@pytest.mark.parametrize(
+    ("target", "variant"),
+    [("armv7l", "v7"), ("armv6l", "v6"), ("armv5tel", "v5"), ("arm", ""), ("aarch64", ""), ("zen4", "")],
+)
+def test_32_bit_arm_has_variants(target: str, variant: str) -> None:
+    assert Arch("linux", "any", target).go_variant == variant
 
 
 def test_parents_tell_the_family_of_an_unknown_target() -> None:

@@ -1,5 +1,6 @@
 """What a push does to a cache, seen from the cache and the report."""
 
+import io
 import json
 from typing import Any
 
@@ -8,12 +9,25 @@ import pytest
 from oci_binpkg.cache.oci import OciCache
 from oci_binpkg.errors import DeniedError, NetworkError, NoMatchError, PackError
 from oci_binpkg.events import BytesSent, PackageFinished, Warned
-from oci_binpkg.model.image import MISSING_KEY
+from oci_binpkg.model.content import (
+    DOCKER_CONFIG,
+    DOCKER_FOREIGN_LAYER,
+    DOCKER_LAYER_GZIP,
+    DOCKER_MANIFEST,
+    OCI_LAYER_GZIP,
+    OCI_MANIFEST,
+    Blob,
+    Descriptor,
+    Digest,
+)
+from oci_binpkg.model.image import MISSING_KEY, BaseImage, Layer
+from oci_binpkg.model.manifest import Manifest, parse_config
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.ops.push import PushOptions, plan, push, push_image
 from oci_binpkg.ops.push_report import PushOutcome
 from oci_binpkg.ops.selection import Only, select
+from oci_binpkg.ops.stack import Composition
 from oci_binpkg.store.images import read_image
 from oci_binpkg.times import Time
 from tests.support.memory_store import MemoryStore
@@ -272,7 +286,7 @@ def test_a_closure_too_deep_for_docker_is_said(tmp_path, cache):
     sketches = [Sketch("p0")] + [Sketch(f"p{n}", depends=[f"p{n - 1}"]) for n in range(1, 128)]
     events: list[Any] = []
     pushed(spack_tree(tmp_path / "deep", sketches), cache, "p127", observer=events.append)
-    assert any(isinstance(event, Warned) and "Docker runs at most 126" in event.text for event in events)
+    assert any(isinstance(event, Warned) and "Docker runs at most 125" in event.text for event in events)
 
 
 def image(tree, cache, *queries, packer=None, **options):
@@ -288,6 +302,36 @@ def test_an_image_of_several_packages_uses_what_is_there(tree, cache):
     assert packer.counts == {"app": 1, "other": 1}
     assert report.image.layers == 4
     assert "both" in set(cache.store.tags())
+
+
+def docker_base(kind):
+    """A base with Docker's media types and one layer of a type; its bytes are nowhere."""
+    layer = Descriptor(kind, Digest.of(b"base"), 4, extra={"urls": ["https://example.org/base"]})
+    text = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [str(Digest.of(b"x"))]}}
+    config = Blob.from_bytes(json.dumps(text).encode(), DOCKER_CONFIG)
+    manifest = Manifest(DOCKER_MANIFEST, config.descriptor, (layer,))
+    blob = Blob(layer, lambda: io.BytesIO(b"base"))
+    return BaseImage(manifest, parse_config(config.read(), "base"), (Layer(blob, Digest.of(b"x")),))
+
+
+def test_an_image_in_a_layout_has_oci_types_whatever_the_base_has(tree, cache):
+    report = image(tree, cache, "app", base=lambda _platform: docker_base(DOCKER_LAYER_GZIP))
+    manifest = read_image(cache.store, "both").manifest
+    assert manifest.media_type == OCI_MANIFEST
+    assert {layer.media_type for layer in manifest.layers} == {OCI_LAYER_GZIP}
+    assert report.image.layers == 4
+
+
+def test_a_layer_that_may_not_be_passed_on_stays_where_its_address_says(tree, cache):
+    image(tree, cache, "app", base=lambda _platform: docker_base(DOCKER_FOREIGN_LAYER))
+    first = read_image(cache.store, "both").manifest.layers[0]
+    assert first.extra["urls"] == ["https://example.org/base"]
+    assert not cache.store.exists(first)
+
+
+def test_the_time_of_an_image_can_be_given(tree, cache):
+    image(tree, cache, "app", composition=Composition("2025-06-15T00:00:00+00:00"))
+    assert read_image(cache.store, "both").config.document["created"] == "2025-06-15T00:00:00+00:00"
 
 
 def test_an_image_with_a_failed_layer_is_not_tagged(tree, cache):

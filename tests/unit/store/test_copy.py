@@ -394,6 +394,46 @@ def test_an_image_for_another_platform_is_refused(source: MemoryStore) -> None:
         read_image(source, "1.0", ARM64)
 
 
+def test_an_entry_without_a_platform_is_read_to_see_what_it_is_for(source: MemoryStore) -> None:
+    images = [small_image("a"), small_image("b", ARM64)]
+    for image in images:
+        put_image(source, image)
+    bare = tuple(image.manifest.descriptor for image in images)
+    source.tag(Blob.from_bytes(Index(OCI_INDEX, bare).to_bytes(), OCI_INDEX), "bare")
+    nested = Blob.from_bytes(Index(OCI_INDEX, bare).to_bytes(), OCI_INDEX)
+    source.put(nested)
+    source.tag(Blob.from_bytes(Index(OCI_INDEX, (nested.descriptor,)).to_bytes(), OCI_INDEX), "nested")
+    for tag in ("bare", "nested"):
+        assert read_image(source, tag, ARM64).config.platform == ARM64
+        with pytest.raises(PlatformError):
+            read_image(source, tag, Platform("linux", "s390x"))
+
+
+def test_an_artifact_beside_the_image_is_passed_over(source: MemoryStore) -> None:
+    image = small_image()
+    put_image(source, image)
+    config = Blob.from_bytes(b"{}", "application/vnd.amazon.soci.index.v2+json")
+    source.put(config)
+    artifact = Blob.from_bytes(Manifest(OCI_MANIFEST, config.descriptor, ()).to_bytes(), OCI_MANIFEST)
+    source.put(artifact)
+    entries = tuple(replace(each.descriptor, platform=AMD64) for each in (artifact, image.manifest))
+    source.tag(Blob.from_bytes(Index(OCI_INDEX, entries).to_bytes(), OCI_INDEX), "both")
+    assert read_image(source, "both", AMD64).descriptor.digest == image.manifest.descriptor.digest
+
+
+def test_only_so_many_entries_are_read(source: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = small_image("b", ARM64)
+    put_image(source, image)
+    entries = tuple(replace(image.manifest.descriptor, annotations={"n": str(n)}) for n in range(500))
+    source.tag(Blob.from_bytes(Index(OCI_INDEX, entries).to_bytes(), OCI_INDEX), "many")
+    opened: list[Descriptor] = []
+    read = source.open
+    monkeypatch.setattr(source, "open", lambda descriptor: opened.append(descriptor) or read(descriptor))
+    with pytest.raises(PlatformError):
+        read_image(source, "many", AMD64)
+    assert 64 <= len(opened) < 200
+
+
 @pytest.mark.covers("B13")
 def test_layers_and_diff_ids_must_be_as_many(source: MemoryStore) -> None:
     image = small_image()

@@ -95,6 +95,39 @@ def test_a_name_that_stands_for_two_manifests_is_ambiguous(store: Store, path: P
     assert store.resolve("same") == small_image("b").manifest.descriptor
 
 
+@pytest.mark.parametrize(
+    "annotations",
+    [
+        {"org.opencontainers.image.ref.name": "docker.io/library/debian:latest"},
+        {"io.containerd.image.name": "docker.io/library/debian:latest"},
+        {"io.containerd.image.name": "docker.io/library/x:1", "org.opencontainers.image.ref.name": "latest"},
+        {},
+        None,
+    ],
+)
+def test_layouts_of_other_tools_have_full_names_or_none(
+    store: Store, path: Path, annotations: dict[str, str] | None
+) -> None:
+    image = small_image()
+    put_image(store, image, "prod")
+    (entry,) = index_at(path)["manifests"]
+    del entry["annotations"]
+    change_index(path, manifests=[entry | ({} if annotations is None else {"annotations": annotations})])
+    assert store.resolve("latest") == image.manifest.descriptor
+    for tag in ("12", "atest", "index.spack"):
+        with pytest.raises(NotFoundError):
+            store.resolve(tag)
+
+
+def test_of_several_images_without_a_name_none_is_meant(store: Store, path: Path) -> None:
+    for name in ("a", "b"):
+        put_image(store, small_image(name), name)
+    entries = index_at(path)["manifests"]
+    change_index(path, manifests=[{key: entry[key] for key in ("mediaType", "digest", "size")} for entry in entries])
+    with pytest.raises(ContentError, match="stands for 2 manifests"):
+        store.resolve("latest")
+
+
 def test_a_name_that_is_no_tag_can_be_read(store: Store, path: Path) -> None:
     store.tag(small_image().manifest, "x")
     (entry,) = index_at(path)["manifests"]
