@@ -147,6 +147,7 @@ class Operation:
         """Open a tree that packages are installed into or removed from; `upstreams` as for `installs`."""
         from oci_binpkg.installs.protocol import has_packages_file
         from oci_binpkg.installs.spack import SpackInstalls
+        from oci_binpkg.relocate.interpreter_lines import check_root
 
         path = self._tree_path(root)
         if is_no_text(path):
@@ -156,6 +157,8 @@ class Operation:
                 f"{path} is described by a packages.toml, which is written by hand",
                 hint="install into another folder: a tree of its own is made there",
             )
+        if create:
+            check_root(os.path.abspath(path))
         return SpackInstalls(
             path,
             spack_prefix=self.settings.spack_prefix,

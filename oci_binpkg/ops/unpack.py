@@ -35,8 +35,9 @@ from oci_binpkg.relocate.budget import Budget
 from oci_binpkg.relocate.compiled_files import settle_compiled
 from oci_binpkg.relocate.compiled_python import is_cache
 from oci_binpkg.relocate.edits import RelocationReport, counted_remarks, remarks_of
+from oci_binpkg.relocate.interpreter_lines import LAUNCHER
 from oci_binpkg.relocate.prefixes import PrefixMap, mapping_for
-from oci_binpkg.relocate.sbang import ensure_sbang
+from oci_binpkg.relocate.sbang import ensure_launcher, ensure_sbang
 from oci_binpkg.relocate.tree import relocate_tree
 
 _log: Final = Log("install")
@@ -313,18 +314,20 @@ def new_prefixes(
 
 
 def _bring_sbang(place: Place, extracted: Extracted, installs: ChangeableTree) -> None:
-    """Write the script that long interpreter lines need, where a file of the package refers to it.
+    """Write the scripts that long interpreter lines need, where a file of the package refers to them.
 
     The list of texts is the archive's word: only what came out of it as a file is read, never a link.
     """
-    wanted = os.fsencode(installs.sbang_path)
+    sbang = os.fsencode(installs.sbang_path)
+    launcher = sbang + LAUNCHER
     for path in extracted.distribution.relocate_textfiles:
         if path in extracted.files:
             with open(os.path.join(place.staged, path), "rb") as file:
-                needed = wanted in file.read(_HEAD)
-            if needed:
+                head = file.read(_HEAD)
+            if launcher in head:
+                ensure_launcher(installs.sbang_path)
+            if sbang in head.replace(launcher, b""):
                 ensure_sbang(installs.sbang_path)
-                return
 
 
 def _known_files(place: Place, extracted: Extracted) -> Mapping[str, Mapping[str, Any]]:

@@ -20,6 +20,7 @@ from oci_binpkg.relocate import ar, text
 from oci_binpkg.relocate.budget import Budget
 from oci_binpkg.relocate.compiled_python import relocate_constants, remaining_in_constants
 from oci_binpkg.relocate.edits import Edited, Findings, RelocationFinding
+from oci_binpkg.relocate.interpreter_lines import LONGEST_ON_LINUX, interpreter_line_is_too_long, with_sbang
 from oci_binpkg.relocate.origins import MARKS, FileOrigin
 from oci_binpkg.relocate.prefixes import PrefixMap
 from oci_binpkg.relocate.scan import MAGIC_SIZE, is_object_file
@@ -102,10 +103,20 @@ def relocate_text(
             budget.take(mapping.old.count_in(old))
             new = mapping.replace_text(old)
             if sbang and new != old:
-                new = text.with_sbang(new, sbang)
+                new = with_sbang(new, sbang)
             changed = new != old and _replace(descriptor, new)
-        too_long = changed and text.interpreter_line_is_too_long(os.pread(descriptor, _HEAD, 0))
-    return FileOutcome(changed, remark="its interpreter line is too long for some kernels" if too_long else "")
+        return _line_outcome(descriptor) if changed else FileOutcome()
+
+
+def _line_outcome(descriptor: int) -> FileOutcome:
+    """Return the outcome for a text that was changed: what starts with too long a line does not start."""
+    head = os.pread(descriptor, _HEAD, 0)
+    if os.fstat(descriptor).st_mode & 0o111 and interpreter_line_is_too_long(head, LONGEST_ON_LINUX):
+        length = len(head.partition(b"\n")[0])
+        reason = f"its interpreter line would have {length} bytes, and Linux reads {LONGEST_ON_LINUX}"
+        return FileOutcome(changed=True, refused=(reason,))
+    too_long = interpreter_line_is_too_long(head)
+    return FileOutcome(changed=True, remark="its interpreter line is too long for some kernels" if too_long else "")
 
 
 def relocate_undeclared(path: str, mapping: PrefixMap, budget: Budget | None = None) -> FileOutcome:
@@ -282,7 +293,7 @@ def _rewrite(descriptor: int, mapping: PrefixMap, budget: Budget, sbang: bytes) 
             budget.take(len(window.mentions))
             replaced = window.replaced(mapping)
             if sbang and window.mentions and not copy.tell():
-                replaced = text.with_sbang(replaced, sbang)
+                replaced = with_sbang(replaced, sbang)
             changed |= bool(window.mentions)
             copy.write(replaced)
         return changed and _copy_back(copy, descriptor)

@@ -1,4 +1,4 @@
-"""Text: old prefix -> new prefix in UTF-16 and in windows of long files, interpreter lines that grow too long. Pure.
+"""Text: old prefix -> new prefix in UTF-16 and in windows of long files. Pure.
 
 UTF-8 and Latin-1 need no more than `PrefixMap.replace_text`, if they are short.
 """
@@ -6,7 +6,6 @@ UTF-8 and Latin-1 need no more than `PrefixMap.replace_text`, if they are short.
 from __future__ import annotations
 
 import codecs
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -15,20 +14,7 @@ from oci_binpkg.errors import ContentError
 from oci_binpkg.relocate.prefixes import NEAR, PrefixMap, follows_slash, path_end
 
 WINDOW: Final = 1024 * 1024
-LONGEST_INTERPRETER_LINE: Final = 127
-"""Bytes of a line `#!...` that every kernel reads: Linux before 5.1 takes 127, other systems 64 to 512."""
-
-_LONGEST_LINE: Final = 64 * 1024
 _ENCODINGS: Final = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
-_VERSIONED: Final = rb"[\d.\-]*$"
-_COMMENTS: Final = (
-    (rb"(tex)?lua|luajit|luau", b"--", b""),
-    (rb"node(js)?|deno|bun|ts-node|tsx|qjs|gjs|d8|java|groovy|scala|kotlin|rdmd|swift", b"//", b""),
-    (rb"php(-cli|-cgi)?", b"<?php #", b" ?>"),
-)
-"""What makes the second line a comment, where `#!` does so in the first line only."""
-_CODING: Final = re.compile(rb"[ \t\f]*#.*?coding[:=][ \t]*[-\w.]+")
-"""PEP 263: Python looks for it in the first two lines."""
 
 
 def is_utf16(head: bytes) -> bool:
@@ -122,41 +108,3 @@ def utf16_writer(mark: bytes, write: Callable[[bytes], object]) -> Callable[[byt
 def utf16_needles(mark: bytes, mapping: PrefixMap) -> tuple[bytes, ...]:
     """Return what stands in UTF-16 wherever an old prefix does."""
     return tuple(needle.decode("utf-8", "ignore").encode(_ENCODINGS[mark]) for needle in mapping.old.needles)
-
-
-def with_sbang(text: bytes, sbang: bytes) -> bytes:
-    """Return a script whose interpreter line is too long for the kernel with the line that starts sbang before it.
-
-    sbang is a small script that reads line 2 of the file. There the interpreters that do not take `#` for a comment
-    need another mark. A script whose second line names its encoding to Python keeps it there, and starts Python itself.
-    Unchanged if the line is short enough, or is not improved by it.
-    """
-    line, _, rest = text[:_LONGEST_LINE].partition(b"\n")
-    if len(line) == _LONGEST_LINE or not line.startswith(b"#!") or len(line) <= LONGEST_INTERPRETER_LINE:
-        return text
-    name = line[2:].split(maxsplit=1)[0].rpartition(b"/")[2] if line[2:].split() else b""
-    coding = _CODING.match(rest.partition(b"\n")[0])
-    if re.match(rb"(python|pypy)" + _VERSIONED, name) and coding:
-        return _starts_python(line, text[len(line) + 1 :])
-    new = b"#!/bin/sh " + sbang
-    if len(new) >= len(line):
-        return text
-    for names, mark, end in _COMMENTS:
-        if re.match(b"(" + names + b")" + _VERSIONED, name):
-            return new + b"\n" + mark + line[1:].rstrip() + end + text[len(line) :]
-    return new + b"\n" + text
-
-
-def _starts_python(line: bytes, rest: bytes) -> bytes:
-    """Return a script for both: sh runs Python with it, and to Python what sh reads is a string."""
-    coding, _, body = rest.partition(b"\n")
-    path, *argument = line[2:].split(maxsplit=1)
-    words = b" ".join(b'"' + word.strip() + b'"' for word in argument)
-    command = b'"' + path + b'" ' + (words + b" " if words else b"")
-    return b"#!/bin/sh\n" + coding + b"\n'''exec' " + command + b'"$0" "$@"' + b"\n' '''\n" + body
-
-
-def interpreter_line_is_too_long(head: bytes) -> bool:
-    """Return whether the first bytes of a file are an interpreter line that some kernel cuts."""
-    line, _, _ = head.partition(b"\n")
-    return line.startswith(b"#!") and len(line) > LONGEST_INTERPRETER_LINE

@@ -26,6 +26,10 @@ SEARCHED: Final = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin",
 
 _MOST_SCRIPTS: Final = 4  # an interpreter may be a script, whose interpreter may be one; Linux follows so many
 _SECOND_LINE: Final = re.compile(rb"(?:#!|//!|--!|<\?php #!)\s*([^\s?]+)")
+_LAUNCHED: Final = re.compile(rb"[^\n]*?#![ \t]*([^\s?]+)")
+_SH_STARTS: Final = re.compile(rb"""(?:[^\n]*\n){1,2}(?:'''exec'|exec) "(/[^"\n]+)" [^\n]*"\$0" "\$@"(?:\n|$)""")
+"""What runs a script in another language by sh, in line 2 or 3."""
+_STARTERS: Final = {"sbang": _SECOND_LINE, "sbang-launch": _LAUNCHED}
 _ASSIGNMENT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 _ENV_TAKES: Final = {"-u", "--unset", "-C", "--chdir"}
 
@@ -73,14 +77,23 @@ class Scripts:
         if name == "env":
             for wanted in _env_names(argument):
                 return self._named(script, wanted)
-        words = argument.split()
-        if name in {"sh", "dash", "bash"} and words and os.path.basename(words[0]) == "sbang":
-            if self.view.status(words[0]) is None:
-                return _obstacle(script, words[0], f"the script {words[0]} that starts it is not there")
-            second = _SECOND_LINE.match(head.partition(b"\n")[2])
-            wanted = os.fsdecode(second[1]) if second else ""
-            if os.path.basename(wanted) != "env" and wanted:
-                return self._program(script, wanted, 0)
+        if name in {"sh", "dash", "bash"}:
+            return self._through_shell(script, head, argument)
+        return None
+
+    def _through_shell(self, script: str, head: bytes, argument: str) -> Obstacle | None:
+        """Look behind a shell that starts what the next lines name: by itself, or by a program for long lines."""
+        starter = argument.partition(" ")[0]
+        pattern = _STARTERS.get(os.path.basename(starter))
+        if pattern is None:
+            started = None if argument else _SH_STARTS.match(head)
+            return self._program(script, os.fsdecode(started[1]), 0) if started else None
+        if self.view.status(starter) is None:
+            return _obstacle(script, starter, f"the script {starter} that starts it is not there")
+        second = pattern.match(head.partition(b"\n")[2])
+        wanted = os.fsdecode(second[1]) if second else ""
+        if os.path.basename(wanted) != "env" and wanted:
+            return self._program(script, wanted, 0)
         return None
 
     def _named(self, script: str, name: str) -> Obstacle | None:

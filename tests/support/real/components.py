@@ -48,6 +48,22 @@ COMPONENTS = (
     Component("nginx", ("nginx",), ("nginx-light",)),
     Component("strace", ("strace",), ("strace",)),
     Component("pigz", ("pigz",), ("pigz",)),
+    Component(
+        "languages",
+        ("ocaml", "guile", "ruby", "escript", "lua5.4", "luajit", "php", "Rscript", "tclsh", "perl", "node", "awk"),
+        (
+            "ocaml-interp",
+            "guile-3.0",
+            "ruby",
+            "erlang-base",
+            "lua5.4",
+            "luajit",
+            "php-cli",
+            "r-base-core",
+            "tcl",
+            "nodejs",
+        ),
+    ),
     Component("atheris", (), (), module="atheris"),
     Component("debian-packages", ("apt-get", "dpkg-deb"), ()),
 )

@@ -1,11 +1,8 @@
-"""Texts in UTF-16, texts in pieces, and interpreter lines."""
+"""Texts in UTF-16, and texts in pieces."""
 
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +11,6 @@ from oci_binpkg.relocate import text
 from oci_binpkg.relocate.prefixes import PrefixMap
 
 MOVED = PrefixMap.of({"/opt/old": "/srv/new place"})
-SBANG = b"/srv/new/bin/sbang"
-LONG = b"#!/" + b"d" * 140
 
 
 def in_windows(data: bytes, mapping: PrefixMap, size: int) -> bytes:
@@ -82,55 +77,3 @@ def test_what_is_left_in_text() -> None:
     assert is_left(b"see /opt/old", mapping)
     assert not is_left(b"see /srv /opt/old-2/x and /stage/opt/old", mapping)
     assert not is_left(b"nothing", mapping)
-
-
-@pytest.mark.parametrize(
-    ("line", "second"),
-    [
-        (LONG + b"/bin/python3 -E", LONG + b"/bin/python3 -E"),
-        (LONG + b"/bin/lua5.3", b"--" + LONG[1:] + b"/bin/lua5.3"),
-        (LONG + b"/bin/lua", b"--" + LONG[1:] + b"/bin/lua"),
-        (LONG + b"/bin/luajit-2.1", b"--" + LONG[1:] + b"/bin/luajit-2.1"),
-        (LONG + b"/bin/node", b"//" + LONG[1:] + b"/bin/node"),
-        (LONG + b"/bin/nodejs --no-warnings", b"//" + LONG[1:] + b"/bin/nodejs --no-warnings"),
-        (LONG + b"/bin/php8.2", b"<?php " + LONG + b"/bin/php8.2 ?>"),
-        (LONG + b"/bin/luatool", LONG + b"/bin/luatool"),
-        (LONG + b"/bin/php", b"<?php " + LONG + b"/bin/php ?>"),
-    ],
-)
-def test_long_interpreter_lines_call_sbang(line: bytes, second: bytes) -> None:
-    script = line + b"\nprint(1)\n"
-
-    assert text.interpreter_line_is_too_long(script)
-    assert text.with_sbang(script, SBANG) == b"#!/bin/sh " + SBANG + b"\n" + second + b"\nprint(1)\n"
-
-
-@pytest.mark.parametrize("script", [b"#!/bin/sh\n", b"", LONG[2:] + b"\n", LONG[:127] + b"\n"])
-def test_other_scripts_stay(script: bytes) -> None:
-    assert text.with_sbang(script, SBANG) == script
-    assert not text.interpreter_line_is_too_long(script)
-
-
-def test_an_sbang_that_is_as_long_does_not_help() -> None:
-    assert text.with_sbang(LONG + b"\n", b"/" + b"s" * 150) == LONG + b"\n"
-
-
-@pytest.mark.parametrize(
-    ("coding", "letter"), [("# -*- coding: latin-1 -*-", b"\xe9"), ("# vim: set fileencoding=cp1251 :", b"\xe9"), ("\t#coding=koi8-r", b"\xc1")]
-)  # fmt: skip
-@pytest.mark.parametrize("option", ["", " -E"])
-def test_a_script_that_names_its_encoding_runs_in_it(tmp_path: Path, coding: str, letter: bytes, option: str) -> None:
-    python = tmp_path / ("d" * 100) / "bin" / "python3.99"
-    python.parent.mkdir(parents=True)
-    python.symlink_to(sys.executable)
-    body = b"from __future__ import annotations\nimport sys\nprint(len('" + letter + b"'), *sys.argv[1:])\n"
-    script = tmp_path / "script"
-
-    made = text.with_sbang(f"#!{python}{option}\n{coding}\n".encode() + body, SBANG)
-    script.write_bytes(made)
-    script.chmod(0o755)
-
-    assert made.split(b"\n")[1].decode() == coding
-    assert not text.interpreter_line_is_too_long(made)
-    ended = subprocess.run([script, "a b", "c"], check=True, capture_output=True, text=True)
-    assert ended.stdout == "1 a b c\n"

@@ -163,3 +163,42 @@ def test_a_prefix_that_is_itself_a_folder_of_programs(tree: RunTree) -> None:
     tree.script("/apps/app/bin/x", "#!/gone\n")
 
     assert not tree.examined("/apps/app/bin").runs
+
+
+@pytest.mark.parametrize(
+    ("second", "wanted"),
+    [
+        (";; #!/apps/python/bin/python3 --script", []),
+        ("%% -*- coding: latin-1 -*- #!/apps/gone/bin/escript", ["/apps/gone/bin/escript"]),
+        ("-- #! /apps/gone/bin/psql -f", ["/apps/gone/bin/psql"]),
+        ("# #!/usr/bin/env -S X='a b' python3", []),
+        ("nothing of the kind", []),
+    ],
+)
+def test_a_script_that_the_launcher_starts(tree: RunTree, second: str, wanted: list[str]) -> None:
+    tree.script("/apps/bin/sbang-launch", "#!/bin/sh\n")
+    tree.script(APP, f"#!/bin/sh /apps/bin/sbang-launch\n{second}\n")
+
+    assert needed(tree) == wanted
+
+
+def test_the_launcher_is_not_there(tree: RunTree) -> None:
+    tree.script(APP, "#!/bin/sh /apps/bin/sbang-launch\n;; #!/apps/python/bin/python3\n")
+
+    assert needed(tree) == ["/apps/bin/sbang-launch"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "wanted"),
+    [
+        ('exec "/apps/python/bin/python3" "$0" "$@"\n!#\n', []),
+        ('exec "/apps/gone/bin/guile" -e main -s "$0" "$@"\n!#\n', ["/apps/gone/bin/guile"]),
+        ("# coding: latin-1\n'''exec' \"/apps/gone/bin/python3\" \"$0\" \"$@\"\n' '''\n", ["/apps/gone/bin/python3"]),
+        ('exec "/apps/gone/bin/tool" "$1"\n', []),
+        ('exec "$TOOL" "$0" "$@"\n', []),
+    ],
+)
+def test_a_script_that_sh_runs_in_another_language(tree: RunTree, lines: str, wanted: list[str]) -> None:
+    tree.script(APP, f"#!/bin/sh\n{lines}")
+
+    assert needed(tree) == wanted
