@@ -5,10 +5,12 @@ Source: what Spack writes into its archives since layout version 2: YAML, one fl
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
+from urllib.parse import quote, unquote_to_bytes
 
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.documents import all_text, list_of, object_of, text_of
@@ -20,6 +22,8 @@ MAX_BYTES: Final = 16 * 1024 * 1024
 """Paths of 100,000 files take half of it."""
 _SHOWN: Final = 200
 _OTHER_FIELDS: Final = 6
+_LISTS: Final = ("relocate_binaries", "relocate_links", "relocate_textfiles")
+_RAW_NAMES: Final = "raw_names"
 _PLAIN: Final = re.compile(r"[A-Za-z/_][A-Za-z0-9/_.+-]*", re.ASCII)
 """Text that is a plain scalar in YAML, unless it is one of the words below."""
 _WORDS: Final = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null"))
@@ -45,10 +49,11 @@ class Distribution:
     is not known. `hash_to_prefix` begins with the package itself. `hardlinks_deduped` false means that only the first
     name of each inode is listed, as older archives have it. `remarks` are about members that are not used.
 
-    Three members are ours, present where they are not empty; Spack reads none of them. `real_root` and `real_prefixes`
-    (hash -> path) are where the root and the prefixes are with links resolved, if that is elsewhere. `other_prefixes`
-    are further packages of the tree whose paths begin with one of the prefixes: hash -> path, name, version, platform,
-    operating system, target.
+    Four members are ours, present where they are not empty; Spack reads none of them. `raw_names` has those paths of
+    the three lists that are no UTF-8, which YAML cannot hold, with `%` and two digits for each byte of that kind.
+    `real_root` and `real_prefixes` (hash -> path) are where the root and the prefixes are with links resolved, if that
+    is elsewhere. `other_prefixes` are further packages of the tree whose paths begin with one of the prefixes: hash ->
+    path, name, version, platform, operating system, target.
     """
 
     sbang_install_path: str
@@ -128,11 +133,11 @@ class Distribution:
     def to_bytes(self, relocations: Relocations | None = None) -> bytes:
         """Encode as Spack does, with the lists of `relocations` if given; the links stand before the text files."""
         found = relocations or Relocations(self.relocate_binaries, self.relocate_links, self.relocate_textfiles)
-        document = self.header | {
-            "relocate_binaries": list(found.binaries),
-            "relocate_links": list(found.links),
-            "relocate_textfiles": list(found.textfiles),
-        }
+        lists = dict(zip(_LISTS, (found.binaries, found.links, found.textfiles), strict=True))
+        raw = {key: [quote(os.fsencode(path)) for path in paths if not is_text(path)] for key, paths in lists.items()}
+        raw = {key: paths for key, paths in raw.items() if paths}
+        document = self.header | {key: [path for path in paths if is_text(path)] for key, paths in lists.items()}
+        document |= {_RAW_NAMES: raw} if raw else {}
         try:
             return f"{_flow(document)}\n".encode()
         except _IndentedError:
@@ -189,6 +194,11 @@ def _other_prefixes(document: Mapping[str, Any], what: str) -> dict[str, tuple[s
         check_path(fields[0], f"{where}.{package_hash}")
         found[package_hash] = tuple(fields)
     return found
+
+
+def is_text(path: str) -> bool:
+    """Return whether a path is UTF-8; bytes that are not are half surrogates in it."""
+    return path.isascii() or not any("\udc80" <= character <= "\udcff" for character in path)
 
 
 class _IndentedError(Exception):
@@ -269,12 +279,23 @@ def _absolute(document: Mapping[str, Any], key: str, what: str) -> str:
 
 def _paths(document: Mapping[str, Any], key: str, what: str) -> tuple[str, ...]:
     """Return a list of paths within the prefix; "" or null, which older writers left, is an empty list."""
+    raw = _raw_paths(document, key, what)
     if document.get(key) in ("", "null", "~"):
-        return ()
-    paths = all_text(list_of(document, key, what, optional=True), f"{what}.{key}")
+        return raw
+    return raw + _within(all_text(list_of(document, key, what, optional=True), f"{what}.{key}"), f"{what}.{key}")
+
+
+def _raw_paths(document: Mapping[str, Any], key: str, what: str) -> tuple[str, ...]:
+    where = f"{what}.{_RAW_NAMES}"
+    found = object_of(document, _RAW_NAMES, what, optional=True)
+    paths = all_text(list_of(found, key, where, optional=True), f"{where}.{key}")
+    return _within(tuple(os.fsdecode(unquote_to_bytes(path)) for path in paths), f"{where}.{key}")
+
+
+def _within(paths: tuple[str, ...], where: str) -> tuple[str, ...]:
     for path in paths:
-        if path.startswith("/") or ".." in path.split("/"):
-            raise ContentError(f"{what}.{key}: {path[:200]!r} leads out of the prefix")
+        if path.startswith("/") or ".." in path.split("/") or "\0" in path:
+            raise ContentError(f"{where}: {path[:200]!r} leads out of the prefix")
     return paths
 
 

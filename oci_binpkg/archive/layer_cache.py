@@ -18,8 +18,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from threading import Lock
 from typing import Any, BinaryIO, Final, cast
+from urllib.parse import quote, unquote_to_bytes
 
-from oci_binpkg.archive.binary_distribution import Distribution, Relocations
+from oci_binpkg.archive.binary_distribution import Distribution, Relocations, is_text
 from oci_binpkg.archive.codec import Codec
 from oci_binpkg.archive.layer import LayerFile
 from oci_binpkg.archive.python_caches import PythonCaches, follows_source, may_be_cache
@@ -109,9 +110,23 @@ def encode_record(fingerprint: str, cached: CachedLayer) -> bytes:
         "size": cached.size,
         "diff_id": str(cached.diff_id),
         "uncompressed_size": cached.uncompressed_size,
-        "summary": asdict(cached.summary),
+        "summary": _stored(asdict(cached.summary)),
     }
     return json.dumps(document | {"sha256": _hash_of(document)}).encode("utf-8")
+
+
+def _stored(value: Any) -> Any:
+    """Return members in which paths that are no UTF-8, which JSON cannot hold, begin with a NUL and are quoted."""
+    if isinstance(value, dict):
+        return {key: _stored(each) for key, each in value.items()}
+    if isinstance(value, tuple):
+        return [path if is_text(path) else f"\0{quote(os.fsencode(path))}" for path in value]
+    return value
+
+
+def _paths(members: Mapping[str, Any], key: str, what: str, *, optional: bool = False) -> tuple[str, ...]:
+    paths = all_text(list_of(members, key, what, optional=optional), what)
+    return tuple(os.fsdecode(unquote_to_bytes(path[1:])) if path[:1] == "\0" else path for path in paths)
 
 
 def _hash_of(document: Mapping[str, Any]) -> str:
@@ -131,7 +146,7 @@ def _parse_record(document: dict[str, Any], what: str) -> tuple[str, CachedLayer
         raise ContentError(f"{what}: the record is damaged")
     summary = object_of(document, "summary", what)
     relocations = object_of(summary, "relocations", what)
-    lists = (all_text(list_of(relocations, name, what), what) for name in ("binaries", "links", "textfiles"))
+    lists = (_paths(relocations, name, what) for name in ("binaries", "links", "textfiles"))
     cached = CachedLayer(
         text_of(document, "key", what),
         Digest.parse(document.get("digest")),
@@ -142,9 +157,9 @@ def _parse_record(document: dict[str, Any], what: str) -> tuple[str, CachedLayer
             integer_of(summary, "members", what),
             integer_of(summary, "files", what),
             integer_of(summary, "bytes", what),
-            all_text(list_of(summary, "skipped", what), what),
+            _paths(summary, "skipped", what),
             Relocations(*lists),
-            all_text(list_of(summary, "weakened", what, optional=True), what),
+            _paths(summary, "weakened", what, optional=True),
         ),
     )
     return text_of(document, "fingerprint", what), cached

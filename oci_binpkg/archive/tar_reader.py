@@ -42,6 +42,9 @@ _OTHERS: Final = {
     b"X": "an extended header of Solaris",
 }
 _OVERRIDES: Final = frozenset(("path", "linkpath", "size"))
+_CHARSET: Final = "hdrcharset"
+_RAW: Final = b"BINARY"
+"""The character set of names that are bytes and no text; else all of pax is UTF-8."""
 _NOT_COMPONENTS: Final = frozenset(("", ".", ".."))
 WHITEOUT: Final = ".wh."
 _MAX_TARGET: Final = 4095
@@ -52,6 +55,8 @@ _SHOWN: Final = 200
 
 class Member(NamedTuple):
     """A member of a tar. `name` is relative, without a slash at its end, and safe: no `.`, no `..`, nothing empty.
+
+    Bytes that are no UTF-8 are half surrogates in `name` and `target`, as in paths of `os`.
 
     `target` is the name of another member for a hard link, and any text for a symbolic link. `closed` are the bits of
     group and others that a file or directory keeps to itself: 0, 0o007 or 0o077.
@@ -158,13 +163,25 @@ class _MemberReader:
         if kind in extensions:
             self._source.fail("has two extended headers of a kind for one member")
         if kind == "x":
-            found = {key: value for key, value in self._pax(data).items() if key in _OVERRIDES}
+            records = self._pax(data)
+            found = {key: value for key, value in records.items() if key in _OVERRIDES}
+            if records.get(_CHARSET) != _RAW:
+                self._check_text(found, header)
         else:
             found = {"path" if kind == "L" else "linkpath": data.removesuffix(b"\0")}
         if found.keys() & extensions.keys():
             self._source.fail("has two extended headers that contradict each other")
         extensions.update(found)
         extensions[kind] = b""
+
+    def _check_text(self, found: dict[str, bytes], header: _Header) -> None:
+        for key, value in found.items():
+            try:
+                value.decode("utf-8")
+            except UnicodeDecodeError:
+                what = "is a link whose target" if key == "linkpath" else "has a name that"
+                shown = header.name if key == "linkpath" else value
+                self._refuse(shown, f"{what} is not UTF-8, and does not say that it is bytes")
 
     def _pax(self, data: bytes) -> dict[str, bytes]:
         """Parse records of the form `LENGTH KEY=VALUE` with a newline at their end; LENGTH counts the whole record."""
@@ -221,7 +238,7 @@ class _MemberReader:
         if value.startswith(field):
             return value
         # tarfile writes ? for what is not ASCII, Go leaves it out
-        text = value.decode("utf-8", "replace")
+        text = _text(value)
         if not any(text.encode("ascii", form).startswith(field) for form in ("replace", "ignore")):
             self._refuse(header.name, f"is called {value[:_SHOWN]!r} by its extended header")
         return value
@@ -239,10 +256,7 @@ class _MemberReader:
     def _name(self, raw: bytes, role: str) -> str:
         if len(raw) > self._limits.path_bytes:
             self._refuse(raw, f"{role}has a name of {len(raw)} bytes; at most {self._limits.path_bytes}")
-        try:
-            name = raw.decode("utf-8")
-        except UnicodeDecodeError:
-            self._refuse(raw, f"{role}has a name that is not UTF-8")
+        name = _text(raw)
         directory, _, leaf = name.rpartition("/")
         if directory and directory == self._checked:
             self._check_parts([leaf], raw, role)
@@ -260,7 +274,7 @@ class _MemberReader:
                 self._refuse(raw, f"{role}has a name that is absolute, or has `.`, `..` or nothing between slashes")
             if part.startswith(WHITEOUT):
                 self._refuse(raw, f"{role}is a whiteout, which packages cannot have")
-            if len(part) * 4 > self._limits.component_bytes and len(part.encode()) > self._limits.component_bytes:
+            if len(part) * 4 > self._limits.component_bytes and len(_bytes(part)) > self._limits.component_bytes:
                 self._refuse(raw, f"{role}has a component of more than {self._limits.component_bytes} bytes")
 
     def _target(self, kind: Kind, target: bytes, raw: bytes) -> str:
@@ -270,10 +284,7 @@ class _MemberReader:
             return ""
         if not target or len(target) > _MAX_TARGET:
             self._refuse(raw, f"is a link whose target has {len(target)} bytes; 1 to {_MAX_TARGET} are possible")
-        try:
-            return target.decode("utf-8")
-        except UnicodeDecodeError:
-            self._refuse(raw, "is a link whose target is not UTF-8")
+        return _text(target)
 
     def _count(self, raw: bytes, target: bytes) -> None:
         self._members += 1
@@ -289,6 +300,14 @@ class _MemberReader:
     def _refuse(self, raw: bytes, finding: str) -> NoReturn:
         shown = raw[:_SHOWN].decode("utf-8", "backslashreplace")
         raise ContentError(f"{self._what}: the member {shown!r} {finding}")
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _bytes(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
 
 
 def _closed(mode: int) -> int:

@@ -2,8 +2,9 @@
 
 The form is that of Spack's build caches, to the byte: the parent directories of the prefix, then the prefix in
 pre-order with the files of a directory before its subdirectories, each sorted by name; no owners and no times; modes
-reduced to the executable bit; the second and later names of an inode as hard links. The last member is the document
-`.spack/binary_distribution`, which lists what has to be relocated after unpacking.
+reduced to the executable bit; names that are no UTF-8 as bytes, in the way of pax (`hdrcharset=BINARY`); the second and
+later names of an inode as hard links. The last member is the document `.spack/binary_distribution`, which lists what
+has to be relocated after unpacking.
 
 One thing is not as Spack has it: what is closed to others in a prefix that is open to them stays closed (0600, 0640,
 and so on), because Spack would publish a private file as 0644.
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final, NoReturn, Protocol
 
-from oci_binpkg.archive.binary_distribution import MEMBER, Distribution, Relocations
+from oci_binpkg.archive.binary_distribution import MAX_BYTES, MEMBER, Distribution, Relocations
 from oci_binpkg.archive.python_caches import PythonCaches, may_be_cache
 from oci_binpkg.archive.tar_input import DEFAULT_LIMITS
 from oci_binpkg.archive.tar_reader import WHITEOUT
@@ -101,8 +102,8 @@ def write_tar(
     lists of files come from `classifier`. `on_bytes` gets the number of bytes of files that were read. With `caches`,
     compiled Python is current in the layer; without, the tar is Spack's to the byte.
 
-    Raises `PackError` naming the file that changed while it was read, cannot be read, or has a name that tar cannot
-    hold portably. What `sink` raises passes unchanged.
+    Raises `PackError` naming the file that changed while it was read, cannot be read, or cannot be installed again.
+    What `sink` raises passes unchanged.
     """
     writer = _Writer(sink, classifier, _recorded_path(archive_prefix or prefix), on_bytes or _unobserved, caches)
     writer.add_parents()
@@ -111,7 +112,7 @@ def write_tar(
     for directory in walk(prefix, caches):
         writer.add_directory(directory.relative, directory.path)
         for entry in directory.others:
-            writer.add(entry, directory.within(entry), directory.path)
+            writer.add(entry, directory.within(entry))
     return writer.finish(distribution)
 
 
@@ -132,7 +133,7 @@ class Directory:
 def walk(prefix: str, caches: PythonCaches | None = None) -> Iterator[Directory]:
     """Iterate over a tree in the order of its tar, the document `binary_distribution` left out, and what `caches` says.
 
-    Raises `PackError` for directories that cannot be read and names that tar cannot hold portably.
+    Raises `PackError` for directories that cannot be read and names that no install takes back.
     """
     pending = [(prefix, "")]
     while pending:
@@ -145,7 +146,6 @@ def walk(prefix: str, caches: PythonCaches | None = None) -> Iterator[Directory]
                 entries = [entry for entry in entries if not _is_left_out(entry.name, relative, caches)]
             directories = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
         for entry in entries:
-            _check_name(entry.name, path)
             if entry.name.startswith(WHITEOUT):
                 raise PackError(
                     f"{_printable(entry.path)}: in an image, a name that begins with {WHITEOUT} deletes another file",
@@ -196,13 +196,13 @@ class _Writer:
             mode = os.lstat(path).st_mode
         self._header(self._name(relative), tarfile.DIRTYPE, self._closed(0o755, mode))
 
-    def add(self, entry: os.DirEntry[str], relative: str, directory: str) -> None:
+    def add(self, entry: os.DirEntry[str], relative: str) -> None:
         with _reading(entry.path):
             status = entry.stat(follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode):
             raise _changed(entry.path)
         if stat.S_ISLNK(status.st_mode):
-            self._add_link(entry.path, relative, directory)
+            self._add_link(entry.path, relative)
         elif not stat.S_ISREG(status.st_mode):
             self._skipped.append(relative)
         else:
@@ -212,6 +212,9 @@ class _Writer:
         found = {kind: tuple(paths) for kind, paths in self._found.items()}
         relocations = Relocations(found["binary"], found["link"], found["text"])
         document = distribution.to_bytes(relocations)
+        if len(document) > MAX_BYTES:
+            size = f"of {len(document)} bytes; at most {MAX_BYTES} can be installed"
+            self._refuse(self._name(MEMBER), f"would be a list of files to relocate {size}")
         self._header(self._name(MEMBER), tarfile.REGTYPE, 0o644, size=len(document))
         self._write(document)
         self._pad(len(document))
@@ -222,10 +225,9 @@ class _Writer:
             self._members, self._files, self._bytes, tuple(self._skipped), relocations, tuple(self._weakened)
         )
 
-    def _add_link(self, path: str, relative: str, directory: str) -> None:
+    def _add_link(self, path: str, relative: str) -> None:
         with _reading(path):
             target = os.readlink(path)
-        _check_name(target, directory)
         if self._classifier.is_target(target) and not _is_metadata(relative):
             self._found["link"].append(relative)
         self._header(self._name(relative), tarfile.SYMTYPE, 0o755, target=target)
@@ -350,18 +352,16 @@ def _recorded_path(prefix: str) -> str:
     parts = prefix.strip("/").split("/")
     if not prefix.startswith("/") or {"", ".", ".."} & set(parts):
         raise PackError(f"not an absolute path without `.` and `..`: {prefix[:200]!r}")
-    _check_name(prefix, prefix)
-    return "/".join(parts)
-
-
-def _check_name(name: str, directory: str) -> None:
     try:
-        name.encode("utf-8")
+        prefix.encode("utf-8")
     except UnicodeEncodeError:
+        hint = "move the tree: what is recorded of a package is JSON, which holds text alone"
+        raise PackError(f"the prefix {_printable(prefix)} is not valid UTF-8", hint=hint) from None
+    if any(part.startswith(WHITEOUT) for part in parts):
         raise PackError(
-            f"{_printable(directory)}: the name {_printable(name)} is not valid UTF-8",
-            hint="tar cannot hold such names portably; rename the file, or the target of the link",
-        ) from None
+            f"{prefix}: in an image, a name that begins with {WHITEOUT} deletes another file", hint="move the tree"
+        )
+    return "/".join(parts)
 
 
 def _has_capabilities(path: str) -> bool:

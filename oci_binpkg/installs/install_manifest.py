@@ -36,7 +36,10 @@ _BYTES_PER_FILE: Final = 1024
 _VALUES_PER_FILE: Final = 20
 _SLACK: Final = 100
 """Entries that a record may have beyond those of the files that are there."""
-_RECORDED: Final = msgspec.json.Decoder(dict[str, dict[str, str | int | float | bool | None]])
+_Recorded = dict[str, dict[str, str | int | float | bool | None]]
+_RECORDED: Final = msgspec.json.Decoder(_Recorded)
+_HALF: Final = b"\\udc"
+"""Begins what Spack, and we, write for a byte of a name that is no UTF-8: half a surrogate pair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +59,22 @@ def read_manifest(prefix: str, *, files: int = MOST_FILES) -> Mapping[str, Mappi
     try:
         data = read_regular(path, (files + _SLACK) * _BYTES_PER_FILE, follow=False)
         check_values(data, path, (files + _SLACK) * _VALUES_PER_FILE)
-        return _RECORDED.decode(data)
+        return _decoded(data)
     except ContentError as error:
         raise InstallsError(error.message, **error.fields) from error
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InstallsError(f"{path}: an object for each file is expected: {str(error)[:200]}") from None
     except OSError as error:
         raise InstallsError(f"{path}: cannot be read: {error.strerror}", hint="nothing to compare with") from error
+
+
+def _decoded(data: bytes) -> Mapping[str, Mapping[str, Any]]:
+    try:
+        return _RECORDED.decode(data)
+    except msgspec.DecodeError:
+        if _HALF not in data.lower():
+            raise
+        return msgspec.convert(json.loads(data), _Recorded)
 
 
 def manifest_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 
 from hypothesis import given
@@ -11,7 +12,10 @@ from oci_binpkg.archive.tar_writer import header
 
 parts = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=40)
 plain = st.text("abcz019._-+", min_size=1, max_size=60)
-paths = st.lists(st.one_of(parts, plain), min_size=1, max_size=5).map("/".join)
+raw = st.binary(min_size=1, max_size=40).map(
+    lambda name: os.fsdecode(name.replace(b"/", b"").replace(b"\0", b"") or b"\xff")
+)
+paths = st.lists(st.one_of(parts, plain, raw), min_size=1, max_size=5).map("/".join)
 sizes = st.one_of(st.integers(0, 2**20), st.integers(8**11 - 2, 8**11 + 2), st.integers(0, 2**40))
 
 

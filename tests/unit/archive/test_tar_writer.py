@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from oci_binpkg.archive import tar_writer
 from oci_binpkg.archive.binary_distribution import MEMBER, Distribution
 from oci_binpkg.archive.tar_writer import TarSummary, walk, write_tar
 from oci_binpkg.errors import PackError
@@ -207,7 +208,7 @@ def test_names_beyond_ustar(tree: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["file", "directory", "link"])
-def test_names_that_tar_cannot_hold_are_refused(tree: Path, where: str) -> None:
+def test_names_that_are_no_text_are_packed_as_bytes(tree: Path, where: str) -> None:
     bad = os.fsencode(tree) + b"/caf\xe9"
     if where == "file":
         os.close(os.open(bad, os.O_CREAT))
@@ -216,7 +217,20 @@ def test_names_that_tar_cannot_hold_are_refused(tree: Path, where: str) -> None:
     else:
         os.symlink(b"caf\xe9", os.fsencode(tree / "link"))
 
-    with pytest.raises(PackError, match=r"caf\\xe9.*not valid UTF-8"):
+    data, _ = pack(tree)
+
+    assert b"21 hdrcharset=BINARY\n" in data
+    assert b"caf\xe9/\n" in data or b"caf\xe9\n" in data
+
+
+def test_a_prefix_that_is_no_text_is_refused(tree: Path) -> None:
+    with pytest.raises(PackError, match=r"caf\\xe9/a-1 is not valid UTF-8"):
+        pack(tree, recorded="/r/caf\udce9/a-1")
+
+
+def test_a_list_of_files_that_no_install_reads_is_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tar_writer, "MAX_BYTES", 100)
+    with pytest.raises(PackError, match=r"list of files to relocate of .* bytes; at most 100"):
         pack(tree)
 
 
