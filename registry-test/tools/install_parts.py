@@ -52,11 +52,20 @@ def services_stay_down(root: list[str]) -> Iterator[None]:
         subprocess.run([*root, "rm", "-f", str(_POLICY)], check=False)
 
 
+def known_package(alternatives: str) -> str:
+    """Of names between bars, the first that this release of Debian has."""
+    names = alternatives.split("|")
+    for name in names[:-1]:
+        if subprocess.run(["apt-cache", "show", name], check=False, capture_output=True).returncode == 0:
+            return name
+    return names[-1]
+
+
 def install(packages: list[str], root: list[str]) -> int:
     apt = [*root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "Dpkg::Use-Pty=0"]
     subprocess.run([*apt, "update"], check=False, stdout=subprocess.DEVNULL)
     with services_stay_down(root):
-        argv = [*apt, "install", "--yes", "--no-install-recommends", *packages]
+        argv = [*apt, "install", "--yes", "--no-install-recommends", *map(known_package, packages)]
         return subprocess.run(argv, check=False, stdout=subprocess.DEVNULL).returncode
 
 

@@ -18,7 +18,7 @@ SYSTEM_PATH = "/usr/bin:/usr/sbin:/bin:/sbin"
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One real part: the commands it needs, and the Debian packages that bring them."""
+    """One real part: the commands it needs, and the Debian packages that bring them; `a|b`: the first that there is."""
 
     name: str
     commands: tuple[str, ...]
@@ -42,8 +42,14 @@ COMPONENTS = (
     Component("patchelf", ("patchelf",), ("patchelf",)),
     Component("binutils", ("readelf",), ("binutils",)),
     Component("gcc", ("gcc",), ("gcc", "libc6-dev")),
+    Component("linkers", ("ld.lld", "mold"), ("lld", "mold")),
+    Component("gold", ("ld.gold",), ("binutils-gold|binutils",)),
+    Component("elfutils", ("eu-strip",), ("elfutils",)),
+    Component("gcc-aarch64", ("aarch64-linux-gnu-gcc",), ("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross")),
+    Component("gcc-powerpc64le", ("powerpc64le-linux-gnu-gcc",), ("gcc-powerpc64le-linux-gnu", "libc6-dev-ppc64el-cross")),
+    Component("gcc-riscv64", ("riscv64-linux-gnu-gcc",), ("gcc-riscv64-linux-gnu", "libc6-dev-riscv64-cross")),
     Component("musl", ("musl-gcc",), ("musl-tools",)),
-    Component("qemu-user", ("qemu-s390x", "qemu-aarch64"), ("qemu-user",)),
+    Component("qemu-user", ("qemu-s390x", "qemu-aarch64", "qemu-ppc64le", "qemu-riscv64"), ("qemu-user",)),
     Component("gnupg", ("gpg", "gpg-agent"), ("gnupg",)),
     Component("nginx", ("nginx",), ("nginx-light",)),
     Component("strace", ("strace",), ("strace",)),
