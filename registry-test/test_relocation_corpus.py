@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from oci_binpkg.relocate.elf import relocate_elf, remaining_in_elf
 from oci_binpkg.relocate.prefixes import PrefixMap
 from tests.support import elf_corpus, golden
-from tests.support.elf_corpus import ARCHITECTURES, CorpusError, Sample, native_architecture, without_spare_header
+from tests.support.elf_corpus import ARCHITECTURES, CorpusError, Sample, native_architecture
 from tests.support.real.components import RealParts, cache_directory, command_path
 
 pytestmark = pytest.mark.real
@@ -173,6 +174,17 @@ def test_the_interpreter_grows(of: list[Sample], tmp_path: Path) -> None:
         assert dynamic_symbols(moved) == dynamic_symbols(sample.path), sample
         grown += 1
     assert grown
+
+
+def without_spare_header(data: bytes) -> bytes:
+    """The program as older compilers would have made it: nothing says the note's content twice (64-bit, little-endian)."""
+    changed = bytearray(data)
+    (start,) = struct.unpack_from("<Q", changed, 32)
+    (count,) = struct.unpack_from("<H", changed, 56)
+    for at in range(start, start + 56 * count, 56):
+        if struct.unpack_from("<I", changed, at)[0] == 0x6474E553:  # PT_GNU_PROPERTY
+            struct.pack_into("<I", changed, at, 0x60001234)
+    return bytes(changed)
 
 
 RUNS = {

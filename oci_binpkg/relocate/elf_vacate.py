@@ -1,8 +1,12 @@
-"""Room for one more program header where the table of them stands: what follows it moves away. Pure.
+"""Room for more program headers where the table of them stands: what follows it moves away. Pure.
 
 Tools that write ELF files anew (`strip`, `objcopy` of GNU) expect the table right behind the file's header. What
 linkers put behind the table is the name of the interpreter, notes and the tables of dynamic symbols, which are found
 by program headers and the dynamic section alone: they may stand anywhere in memory.
+
+`patchelf` expects the table there as well, and writes its own headers behind it. It looks for what stands in their way
+among the first sections alone, and stops at one that stands far off, as those that have moved do. So more room is made
+than one header takes, where that is possible.
 """
 
 from __future__ import annotations
@@ -32,6 +36,8 @@ _MOVABLE: Final = frozenset(
 )
 _FOUND_BY_HEADER: Final = frozenset({"PT_INTERP", "PT_NOTE", "PT_GNU_PROPERTY"})
 _ALLOCATED: Final = 2
+_LATER_EDITS: Final = (4, 1)
+"""How many headers later tools can add: `patchelf` takes one each time, and may give each note one of its own."""
 _LARGEST_BLOCK: Final = 64 * 1024 * 1024
 
 
@@ -57,8 +63,15 @@ class Vacated:
         return self.address <= address < self.address + self.end - self.first
 
 
-def vacate(image: ElfImage, without: frozenset[int]) -> Vacated | None:
-    """Return what moves away for one more program header, None if that is impossible.
+def vacate_amply(image: ElfImage, without: frozenset[int]) -> Vacated | None:
+    """Return what moves away for one more program header and for those of later tools, None if that is impossible."""
+    notes = sum(segment.p_type == "PT_NOTE" for segment in image.segments)
+    found = (vacate(image, without, 1 + notes + edits) for edits in _LATER_EDITS)
+    return next(filter(None, found), None)
+
+
+def vacate(image: ElfImage, without: frozenset[int], headers: int = 1) -> Vacated | None:
+    """Return what moves away for so many more program headers, None if that is impossible.
 
     `without` are the file offsets of interpreters that get another place anyway.
     """
@@ -66,10 +79,10 @@ def vacate(image: ElfImage, without: frozenset[int]) -> Vacated | None:
     base = load.p_vaddr - load.p_offset
     size = image.structs.Elf_Phdr.sizeof()
     start = table + len(image.segments) * size
-    parts = _between(image, start, start + size)
+    parts = _between(image, start, start + headers * size)
     if parts is None or any(part.address - part.offset != base for part in parts):
         return None
-    end = max((part.end for part in parts), default=start + size)
+    end = max((part.end for part in parts), default=start + headers * size)
     if not load.p_offset <= table < end <= load.p_offset + load.p_filesz:
         return None
     inside = [part for part in parts if part.offset not in without]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import struct
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -58,17 +57,6 @@ def native_architecture() -> str:
     """The architecture of this machine in Debian's words."""
     argv = [command_path("dpkg"), "--print-architecture"]
     return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
-
-
-def without_spare_header(data: bytes) -> bytes:
-    """The program as older compilers would have made it: nothing says the note's content twice (64-bit, little-endian)."""
-    changed = bytearray(data)
-    (start,) = struct.unpack_from("<Q", changed, 32)
-    (count,) = struct.unpack_from("<H", changed, 56)
-    for at in range(start, start + 56 * count, 56):
-        if struct.unpack_from("<I", changed, at)[0] == 0x6474E553:  # PT_GNU_PROPERTY
-            struct.pack_into("<I", changed, at, 0x60001234)
-    return bytes(changed)
 
 
 def elf_corpus(cache: Path, directory: Path) -> list[Sample]:

@@ -46,7 +46,9 @@ COMPONENTS = (
     Component("gold", ("ld.gold",), ("binutils-gold|binutils",)),
     Component("elfutils", ("eu-strip",), ("elfutils",)),
     Component("gcc-aarch64", ("aarch64-linux-gnu-gcc",), ("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross")),
-    Component("gcc-powerpc64le", ("powerpc64le-linux-gnu-gcc",), ("gcc-powerpc64le-linux-gnu", "libc6-dev-ppc64el-cross")),
+    Component(
+        "gcc-powerpc64le", ("powerpc64le-linux-gnu-gcc",), ("gcc-powerpc64le-linux-gnu", "libc6-dev-ppc64el-cross")
+    ),
     Component("gcc-riscv64", ("riscv64-linux-gnu-gcc",), ("gcc-riscv64-linux-gnu", "libc6-dev-riscv64-cross")),
     Component("musl", ("musl-gcc",), ("musl-tools",)),
     Component("qemu-user", ("qemu-s390x", "qemu-aarch64", "qemu-ppc64le", "qemu-riscv64"), ("qemu-user",)),

@@ -129,6 +129,21 @@ def test_the_table_grows_where_it_is_if_what_follows_it_can_move(
     assert OLD not in moved
 
 
+@pytest.mark.parametrize(("bits", "order"), [(64, "<"), (64, ">"), (32, "<"), (32, ">")])
+@pytest.mark.parametrize("spare", [[elf.PT_NOTE], [elf.PT_NOTE, elf.PT_GNU_PROPERTY]])
+def test_there_is_room_for_the_headers_of_the_next_tool(bits: int, order: str, spare: list[int]) -> None:
+    """`patchelf` writes one more header, and one for each note; it does not see what stands in their way."""
+    _, moved = grown(bits=bits, order=order, spare=spare, fixed=b"", note=b"build id" * 8)
+
+    at, count = header_of(moved)
+    size = 56 if bits == 64 else 32
+    room = at + count * size, at + (count + spare.count(elf.PT_NOTE) + 1) * size
+    assert not any(moved[slice(*room)])
+    placed = [(offset, offset + len(content)) for _, offset, content in load(moved).sections if content]
+    placed += [(offset, offset + length) for kind, offset, _, length in load(moved).segments if kind != elf.PT_LOAD]
+    assert [span for span in placed if span[0] < room[1] and span[1] > room[0]] == []
+
+
 def test_a_prefix_in_what_moves_is_changed_in_its_new_place() -> None:
     note = b"\0" + b"/" * 12 + OLD + b"/share/greeting\0"
     _, moved = grown(spare=[elf.PT_NOTE], fixed=b"", note=note, interpreter=NEW + b"/ld.so")
