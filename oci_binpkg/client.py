@@ -273,6 +273,7 @@ class Client:
         *,
         root: StrPath | None = None,
         upstream: StrPath | Iterable[StrPath] = (),
+        packages_yaml: StrPath | None = None,
         force: bool = False,
         allow_missing: bool = False,
         allow_stale: bool | str | Sequence[str] = False,
@@ -287,7 +288,7 @@ class Client:
 
         Of several builds of a package, the best one for this machine is taken, or for the target `arch`; "any" takes
         builds for all architectures. What the trees `upstream` have (and those of Spack's `upstreams.yaml`) is used and
-        not installed again.
+        not installed again. Files get the permissions that `packages_yaml` says, or else the one of Spack's scopes.
         """
         from oci_binpkg.ops.best_build import Builds, this_arch
         from oci_binpkg.ops.install import InstallOptions
@@ -307,6 +308,7 @@ class Client:
                 accept_present=accept_present,
                 pin_newest=pin_newest,
                 signers=opener.signers,
+                permissions=work.permissions(packages_yaml),
                 time=work.time,
                 cancel=work.cancel,
             )
@@ -317,6 +319,7 @@ class Client:
         image: CacheLike,
         *,
         root: StrPath | None = None,
+        packages_yaml: StrPath | None = None,
         allow_missing: bool = False,
         allow_stale: bool | str | Sequence[str] = False,
         jobs: int = 0,
@@ -337,6 +340,7 @@ class Client:
                 layers=work.layer_cache,
                 accept_present=accept_present,
                 signers=opener.signers,
+                permissions=work.permissions(packages_yaml),
                 time=work.time,
                 cancel=work.cancel,
             )

@@ -25,6 +25,7 @@ from oci_binpkg.times import Time
 if TYPE_CHECKING:
     from oci_binpkg.archive.layer_cache import LayerCache
     from oci_binpkg.connections import Connections
+    from oci_binpkg.installs.permissions import Permissions
     from oci_binpkg.installs.protocol import InstallTree
     from oci_binpkg.installs.transaction import ChangeableTree
     from oci_binpkg.ops.engines import ContainerEngine, Kind
@@ -166,6 +167,18 @@ class Operation:
             patience=self.patience,
             create=create,
         )
+
+    def permissions(self, file: StrPath | None) -> Callable[[str], Permissions | None]:
+        """Return what says how a package's files are to be permitted: a `packages.yaml`, or else Spack's own.
+
+        Raises `UsageError` naming file and key.
+        """
+        places = self.settings.spack_places
+        if not file and (places is None or not any(map(os.path.lexists, places.files_of("packages")))):
+            return lambda _: None  # YAML takes long to import
+        from oci_binpkg.config.spack_permissions import read_permission_rules
+
+        return read_permission_rules(places, os.fspath(file or "")).of
 
     def _tree_path(self, store: StrPath | None) -> str:
         path = os.fspath(store or "") or self.settings.store

@@ -123,6 +123,8 @@ class Staging:
         """Names of regular files and their sizes, in archive order, hard links left out."""
         self.hard_links: dict[str, str] = {}
         """Names of hard links, and the names of the files they are linked to."""
+        self.closed: dict[str, int] = {}
+        """Names of files and directories that are closed to others, and the bits that they withhold."""
         self.links: set[str] = set()
         """Names of symbolic links."""
 
@@ -135,6 +137,8 @@ class Staging:
         name = member.name
         if name in self.files or name in self.links or name in self.hard_links or self.directories.get(name):
             self._refuse(name, "appears twice")
+        if member.closed:
+            self.closed[name] = member.closed
         parent, _, leaf = name.rpartition("/")
         within = self._enter(parent)
         if member.kind == "file":

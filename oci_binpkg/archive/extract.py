@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from oci_binpkg.archive.binary_distribution import MAX_BYTES, MEMBER, Distribution
@@ -32,7 +32,7 @@ class Extracted:
     component only; then `distribution` knows the rest.) `members` counts the members, the parents of the prefix and
     the document included, as `TarSummary` does. `files` gives the sizes of regular files in archive order;
     `hard_links` the other names of those that have several. No file in `clean` mentions `looked_for`; texts that begin
-    as UTF-16 does were not looked at.
+    as UTF-16 does were not looked at. `closed` are the bits of a mode that files and directories withhold from others.
     """
 
     prefix: str
@@ -44,6 +44,7 @@ class Extracted:
     hard_links: Mapping[str, tuple[str, ...]]
     looked_for: bytes
     clean: frozenset[str]
+    closed: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
@@ -171,6 +172,7 @@ def _extracted(
         {first: tuple(names) for first, names in groups.items()},
         source.search.wanted,
         frozenset(name[begin:] for name in clean),
+        {name[begin:]: bits for name, bits in staging.closed.items() if name.startswith(f"{prefix}/")},
     )
 
 

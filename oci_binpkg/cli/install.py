@@ -23,6 +23,7 @@ from oci_binpkg.cli.options import (
     JsonOption,
     NeededQueries,
     OneQuery,
+    PackagesYamlOption,
     PinNewestOption,
     QueriesArgument,
     StoreOption,
@@ -51,6 +52,7 @@ def install(
     from_cache: FromCaches,
     store: StoreOption = "",
     upstream: UpstreamsOption = None,
+    packages_yaml: PackagesYamlOption = "",
     force: Annotated[
         bool, typer.Option("--force", "-f", help="replace the packages named; set aside what is in the way")
     ] = False,
@@ -83,6 +85,7 @@ def install(
             queries,
             root=store,
             upstream=upstream or (),
+            packages_yaml=packages_yaml or None,
             force=force,
             allow_missing=allow_missing,
             allow_stale=allow_stale or (),
@@ -100,6 +103,7 @@ def install_image(
     image_name: ImageArgument,
     *,
     store: StoreOption = "",
+    packages_yaml: PackagesYamlOption = "",
     allow_missing: AllowMissingOption = False,
     allow_stale: AllowStaleOption = None,
     jobs: JobsOption = 0,
@@ -120,6 +124,7 @@ def install_image(
         report = client.install_image(
             image_name,
             root=store,
+            packages_yaml=packages_yaml or None,
             allow_missing=allow_missing,
             allow_stale=allow_stale or (),
             jobs=jobs,

@@ -85,6 +85,12 @@ UpstreamsOption = Annotated[
     list[str] | None,
     typer.Option("--upstream", metavar="DIR", help="a Spack tree with dependencies, as in upstreams.yaml (repeatable)"),
 ]
+PackagesYamlOption = Annotated[
+    str,
+    typer.Option(
+        "--packages-yaml", metavar="FILE", help="the permissions of installed files, as in Spack's packages.yaml"
+    ),
+]
 ArchOption = Annotated[
     str, typer.Option("--arch", metavar="TARGET", help="take builds for another machine: aarch64, zen4, ... or any")
 ]

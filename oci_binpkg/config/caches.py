@@ -179,10 +179,9 @@ class SpackPlaces:
         found += [f"{root}/defaults"] if root else []
         return tuple(path for folder in found for path in (f"{folder}/linux", folder))
 
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The files that are looked at first; without any of them nothing is read."""
-        names = [f"{folder}/{name}" for folder in self.folders for name in ("mirrors.yaml", "include.yaml")]
+    def files_of(self, section: str) -> tuple[str, ...]:
+        """Return the files that are looked at first for `mirrors`, ...; without any of them nothing is read."""
+        names = [f"{folder}/{name}" for folder in self.folders for name in (f"{section}.yaml", "include.yaml")]
         return tuple(name for name in (self.environment_file, *names) if name)
 
     @property

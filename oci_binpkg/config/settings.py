@@ -81,7 +81,8 @@ _CERTIFICATE_FOLDERS: Final = ("/etc/docker/certs.d", "/etc/containers/certs.d")
 class Settings:
     """All settings of the commands that are not on their command line. Paths are absolute, sizes in bytes.
 
-    `upstreams` are the trees that Spack's `upstreams.yaml` names, the first that counts first. `remarks` are about the
+    `upstreams` are the trees that Spack's `upstreams.yaml` names, the first that counts first. `spack_places` is where
+    its other files are, None if they are not to be read. `remarks` are about the
     parts of Spack's configuration that were not read. `source_date` is the text of `SOURCE_DATE_EPOCH`.
     """
 
@@ -95,6 +96,7 @@ class Settings:
     shared: bool = False
     spack_prefix: str = ""
     upstreams: tuple[str, ...] = ()
+    spack_places: SpackPlaces | None = field(default=None, repr=False)
     config_file: str = ""
     caches: Mapping[str, CacheSettings] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
@@ -151,6 +153,7 @@ def load_settings(environment: Mapping[str, str] | None = None, *, file: str = "
         shared=_switch(env["OCI_BINPKG_SHARED"]) if env.get("OCI_BINPKG_SHARED") else document.get("shared", False),
         spack_prefix=spack_prefix,
         upstreams=_spack_upstreams(document, SpackPlaces(home, spack_prefix, env)),
+        spack_places=None if document.get("spack_mirrors") == "" else SpackPlaces(home, spack_prefix, env),
         config_file=path,
         caches={**theirs.caches, **own},
         remarks=tuple(theirs.remarks),
@@ -225,7 +228,7 @@ def _table(document: Mapping[str, Any], key: str, allowed: Mapping[str, Any], pa
 def _spack_mirrors(document: Mapping[str, Any], places: SpackPlaces) -> SpackMirrors:
     """Read the mirrors of Spack's own configuration, or of the file that takes its place."""
     named = document.get("spack_mirrors")
-    if named == "" or (named is None and not any(os.path.lexists(path) for path in places.files)):
+    if named == "" or (named is None and not any(os.path.lexists(path) for path in places.files_of("mirrors"))):
         return SpackMirrors({})
     from oci_binpkg.config.spack_mirrors import read_spack_mirrors  # noqa: PLC0415 - YAML takes long to import
 

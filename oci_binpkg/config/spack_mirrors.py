@@ -24,7 +24,7 @@ from oci_binpkg.config.caches import (
     check_variable,
     from_variables,
 )
-from oci_binpkg.config.spack_scopes import MirrorsSection, SpackFiles, expanded
+from oci_binpkg.config.spack_scopes import SpackFiles, SpackSection, expanded
 from oci_binpkg.config.tables import type_name
 from oci_binpkg.errors import UsageError
 
@@ -50,7 +50,7 @@ def read_spack_mirrors(places: SpackPlaces, only: str = "") -> SpackMirrors:
     return SpackMirrors(found, tuple(files.remarks))
 
 
-def _merged_sections(sections: Sequence[MirrorsSection], places: SpackPlaces) -> dict[str, tuple[Any, tuple[str, ...]]]:
+def _merged_sections(sections: Sequence[SpackSection], places: SpackPlaces) -> dict[str, tuple[Any, tuple[str, ...]]]:
     """Return each mirror's entry, and the files that it comes from, the highest first."""
     found: dict[str, tuple[Any, tuple[str, ...]]] = {}
     for section in reversed(sections):

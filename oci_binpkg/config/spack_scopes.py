@@ -33,8 +33,8 @@ _URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://")
 
 
 @dataclass(frozen=True, slots=True)
-class MirrorsSection:
-    """The mirrors of one file: name -> entry. `overrides`: lower files do not count (`mirrors::`)."""
+class SpackSection:
+    """A section of one file, as its mirrors: name -> entry. `overrides`: lower files do not count (`mirrors::`)."""
 
     path: str
     entries: Mapping[str, Any]
@@ -88,10 +88,14 @@ def upstream_trees(files: Sequence[str], places: SpackPlaces) -> tuple[str, ...]
 
 @dataclass(slots=True)
 class SpackFiles:
-    """Reads Spack's files. `sections` has what they say, the highest first; `remarks` what is not read, and why."""
+    """Reads Spack's files. `sections` has what they say, the highest first; `remarks` what is not read, and why.
+
+    `section` is the name of what is read, and of the file that has it: `mirrors`, `packages` or `config`.
+    """
 
     places: SpackPlaces
-    sections: list[MirrorsSection] = field(default_factory=list)
+    section: str = "mirrors"
+    sections: list[SpackSection] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
 
@@ -109,7 +113,7 @@ class SpackFiles:
             raise UsageError(f"{path}: no such file", hint="spack_mirrors in the configuration names it")
 
     def _folder(self, folder: str, depth: int = 0) -> None:
-        self._file(f"{folder}/mirrors.yaml", depth)
+        self._file(f"{folder}/{self.section}.yaml", depth)
         self._file(f"{folder}/include.yaml", depth)
 
     def _file(self, path: str, depth: int = 0) -> bool:
@@ -121,10 +125,11 @@ class SpackFiles:
         self._seen.add(path)
         if os.path.basename(path) == _ENVIRONMENT_FILE:
             document = self._mapping(document.get("spack"), f"{path}: spack")
-        overrides = "mirrors:" in document
-        entries = self._mapping(document.get("mirrors:" if overrides else "mirrors"), f"{path}: mirrors")
+        name = self.section
+        overrides = f"{name}:" in document
+        entries = self._mapping(document.get(f"{name}:" if overrides else name), f"{path}: {name}")
         if entries or overrides:
-            self.sections.append(MirrorsSection(path, entries, overrides))
+            self.sections.append(SpackSection(path, entries, overrides))
         for entry in self._includes(document, path):
             self._include(entry, path, depth + 1)
         return True

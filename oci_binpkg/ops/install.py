@@ -33,6 +33,7 @@ from oci_binpkg.errors import (
     TransferError,
 )
 from oci_binpkg.events import BatchStarted, BytesPacked, Observer, PackageFinished, PackageStarted, Warned, ignore
+from oci_binpkg.installs.permissions import Permissions
 from oci_binpkg.installs.protocol import InstallRecord
 from oci_binpkg.installs.transaction import (
     Addition,
@@ -84,8 +85,9 @@ class InstallOptions:
     Where all caches are signed, an installed package without a good signature is not built on, unless with
     `accept_present`; `signers` returns the fingerprints of the keys that count now (None: not asked). `pin_newest`
     refuses an older signed build than the one that is installed. Layers are kept in `layers`, for a push that sends
-    them on as they came. What is installed is to run on `machine` (None: this one). `cancel` is cancelled when the
-    install ends early, so that its threads end soon.
+    them on as they came. `permissions` returns those of a package's files by its name, None for the usual ones. What is
+    installed is to run on `machine` (None: this one). `cancel` is cancelled when the install ends early, so that its
+    threads end soon.
     """
 
     force: bool = False
@@ -98,6 +100,7 @@ class InstallOptions:
     pin_newest: bool = False
     signers: Callable[[], frozenset[str]] | None = None
     machine: Machine | None = None
+    permissions: Callable[[str], Permissions | None] = lambda _: None
     time: Time = SYSTEM_TIME
     cancel: Cancel = field(default_factory=Cancel)
 
@@ -280,6 +283,8 @@ class _Install:
         kept = (result.spec for result in results if result.outcome is Installed.PRESENT)
         self.expected.update(spec.hash for spec in (*todo, *kept))
         self._tell_unverified(todo)
+        for spec in todo:
+            self.options.permissions(spec.name)  # an unknown group is said before anything is written
         return todo, results
 
     def _tell_unverified(self, todo: Sequence[Spec]) -> None:
@@ -448,6 +453,7 @@ class _Install:
                     place,
                     self.installs,
                     allow_stale=self.options.allow_stale,
+                    permissions=self.options.permissions(spec.name),
                     keep_layer=self.options.layers is not None,
                     on_bytes=lambda count: self._count(spec, count),
                 )

@@ -25,6 +25,7 @@ from oci_binpkg.cache.protocol import CacheEntry
 from oci_binpkg.disk import FileTooLargeError, NotRegularError, disk_refusal, read_regular
 from oci_binpkg.errors import ContentError, InstallsError
 from oci_binpkg.installs.install_manifest import MANIFEST, early_hashes, manifest_of, read_manifest
+from oci_binpkg.installs.permissions import Permissions
 from oci_binpkg.installs.transaction import ChangeableTree, Place
 from oci_binpkg.log import Log
 from oci_binpkg.model.documents import check_values, parse_json
@@ -149,6 +150,7 @@ def unpack(
     installs: ChangeableTree,
     *,
     allow_stale: bool | Sequence[str] = False,
+    permissions: Permissions | None = None,
     keep_layer: bool = False,
     on_bytes: Callable[[int], None] | None = None,
 ) -> Unpacked:
@@ -183,7 +185,7 @@ def unpack(
         real_root=distribution.real_root,
     )
     if not mapping:
-        _settle_in_place(place, extracted)
+        _settle_in_place(place, extracted, permissions)
         place.sync()
         return Unpacked(0, distribution.remarks, distribution.remarks, extracted, kept)
     report, record = _relocated(
@@ -192,9 +194,10 @@ def unpack(
         installs,
         mapping,
         allow_stale=allow_stale,
+        permissions=permissions,
         budget=Budget.for_layer(layer.blob.descriptor.size, place.spec.short),
     )
-    _record(place, record)
+    _record(place, record, permissions)
     place.sync()
     for remark in remarks_of(report):
         _log.info("%s: %s: %s", place.spec.short, remark.path, remark.reason)
@@ -222,6 +225,7 @@ def _relocated(
     mapping: PrefixMap,
     *,
     allow_stale: bool | Sequence[str],
+    permissions: Permissions | None,
     budget: Budget,
 ) -> tuple[RelocationReport, bytes]:
     """Relocate what was unpacked; return what was done, and the record of the files as they are then."""
@@ -246,6 +250,8 @@ def _relocated(
         left = {remark.path for remark in report.reported}
         left.update(*(names for names in map(set, _inodes(extracted)) if names & left))
         settle_compiled(place.staged, _sizes(extracted), changed=frozenset(report.changed), left=left)
+        if permissions is not None:
+            permissions.apply(place.staged, extracted.closed)
         record = manifest_of(
             place.staged,
             place.final,
@@ -258,15 +264,19 @@ def _relocated(
     return report, record
 
 
-def _settle_in_place(place: Place, extracted: Extracted) -> None:
-    """Let the compiled files of a package that stays at its prefix name their sources, and record that."""
+def _settle_in_place(place: Place, extracted: Extracted, permissions: Permissions | None) -> None:
+    """Let the compiled files of a package that stays at its prefix name their sources, and record what was changed."""
     sizes = _sizes(extracted)
-    if settle_compiled(place.staged, sizes):
+    settled = settle_compiled(place.staged, sizes)
+    if permissions is not None:
+        permissions.apply(place.staged, extracted.closed)
+    if settled or permissions is not None:
         caches = frozenset(filter(is_cache, sizes))
         known = _known_files(place, extracted)
         _record(
             place,
             manifest_of(place.staged, place.final, known=known, known_prefix=extracted.prefix, changed=caches),
+            permissions,
         )
 
 
@@ -339,7 +349,7 @@ def _known_files(place: Place, extracted: Extracted) -> Mapping[str, Mapping[str
         return {}
 
 
-def _record(place: Place, data: bytes) -> None:
+def _record(place: Place, data: bytes, permissions: Permissions | None) -> None:
     """Write the record of files as it is true again: with their paths, and the hashes of those that were changed."""
     path = os.path.join(place.staged, MANIFEST)
     new = os.path.join(place.holder, "record")
@@ -348,6 +358,8 @@ def _record(place: Place, data: bytes) -> None:
             file.write(data)
         # its folder is a real one, because the archive's own document was unpacked into it; the tree is synced as one
         os.replace(new, path)
+        if permissions is not None:
+            permissions.apply_to(path)
     except OSError as error:
         raise disk_refusal(
             f"{path}: cannot be written", error, hint="check the free space and the permissions there"
