@@ -138,6 +138,7 @@ class Client:
         skip_present_in: CacheLike | Iterable[CacheLike] = (),
         compression: str = "",
         pyc: bool | None = None,
+        spack: bool = True,
         jobs: int = 0,
         key: str = "",
         unsigned: bool = False,
@@ -148,13 +149,12 @@ class Client:
         Dependencies may also be in the trees `upstream`, and in those that Spack's `upstreams.yaml` names.
         What is in the cache already is skipped. `tag` also tags one image of all packages named; `only` is `package`
         or `dependencies`. `jobs` packages are packed at a time, 0 as configured. With `pyc`, compiled Python is
-        current in layers; None: as configured.
+        current in layers; None: as configured. With `spack`, Spack is asked for the variables that recipes set.
         """
         from oci_binpkg.ops.contents import hashes_there
         from oci_binpkg.ops.push import PushOptions
         from oci_binpkg.ops.push import push as push_packages
         from oci_binpkg.ops.selection import select
-        from oci_binpkg.ops.stack import Composition
 
         with self._operation() as work:
             chosen = _only(only)
@@ -181,7 +181,7 @@ class Client:
                 options=options,
                 observer=work.observer,
                 cancel=work.cancel,
-                composition=Composition(work.created),
+                composition=work.composition(installs, spack=spack),
             )
 
     def image(
@@ -201,6 +201,7 @@ class Client:
         workdir: str = "",
         compression: str = "",
         pyc: bool | None = None,
+        spack: bool = True,
         jobs: int = 0,
         key: str = "",
         unsigned: bool = False,
@@ -208,12 +209,12 @@ class Client:
     ) -> PushReport:
         """Push one image of several packages and all they need, under a tag.
 
-        `entrypoint` and `cmd` are lists of words, or one text as in a shell.
+        `entrypoint` and `cmd` are lists of words, or one text as in a shell. With `spack`, Spack is asked which
+        variables recipes set, if it is there.
         """
         from oci_binpkg.model.image import Runtime
         from oci_binpkg.ops.push import push_image
         from oci_binpkg.ops.selection import select
-        from oci_binpkg.ops.stack import Composition
 
         with self._operation() as work:
             runtime = Runtime(
@@ -241,7 +242,7 @@ class Client:
                 dry_run=dry_run,
                 observer=work.observer,
                 cancel=work.cancel,
-                composition=Composition(work.created),
+                composition=work.composition(installs, spack=spack),
             )
 
     def copy(

@@ -7,6 +7,7 @@ import than a look into an image layout takes to run.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from threading import Lock
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from oci_binpkg.installs.transaction import ChangeableTree
     from oci_binpkg.ops.engines import ContainerEngine, Kind
     from oci_binpkg.ops.layer_packer import LayerPacker
-    from oci_binpkg.ops.stack import BaseImages
+    from oci_binpkg.ops.stack import BaseImages, Composition
     from oci_binpkg.transport.credentials import Credential
 
 DEFAULT_COMPRESSION: Final = "gzip"
@@ -199,6 +200,22 @@ class Operation:
             observer=self.observer,
             pyc=self.settings.pyc if pyc is None else pyc,
         )
+
+    def composition(self, installs: InstallTree, *, spack: bool = True) -> Composition:
+        """Return how images are made of a tree's packages; with `spack`, Spack is asked about them if it is there."""
+        from oci_binpkg.ops.run_environments import RunEnvironments
+        from oci_binpkg.ops.spack_load import AskedSpack
+        from oci_binpkg.ops.stack import Composition
+
+        program = self._spack_program() if spack else ""
+        folder = os.path.join(os.path.dirname(self.settings.catalog), "environments")
+        asked = AskedSpack(program, folder) if program else None
+        return Composition(self.created, RunEnvironments(installs, spack=asked, observer=self.observer))
+
+    def _spack_program(self) -> str:
+        """Return the Spack that its user named or has in PATH, "" without one; never one that a tree brings along."""
+        named = os.path.join(self.settings.spack_prefix, "bin", "spack") if self.settings.spack_prefix else ""
+        return shutil.which(named or "spack") or ""
 
     @cached_property
     def layer_cache(self) -> LayerCache:

@@ -53,8 +53,15 @@ from oci_binpkg.errors import (
 from oci_binpkg.index.document import EMPTY, MAX_INDEX_BYTES, IndexDocument, LastIndex
 from oci_binpkg.index.spool import Spool
 from oci_binpkg.model.content import DOCKER_LAYER_GZIP, OCI_LAYER_GZIP, Blob, Descriptor, Digest
+from oci_binpkg.model.documents import parse_json
 from oci_binpkg.model.image import UNKNOWN_DIFF_ID, Layer
 from oci_binpkg.model.reference import INDEX_TAG, PackageKey
+from oci_binpkg.model.run_environment import (
+    ENVIRONMENT_KEY,
+    RunEnvironment,
+    environment_document,
+    parse_environment,
+)
 from oci_binpkg.model.spec_document import NodeReader, SpecDocument, parse_spec_document, spec_document
 from oci_binpkg.objects.protocol import Objects, exists
 from oci_binpkg.signing.clearsign import is_clearsigned
@@ -206,7 +213,7 @@ class MirrorCache:
         """Publish a package: layer, spec document, and last its manifest, which alone makes it visible."""
         self._lay_out()
         self.upload(entry.layer)
-        spec = Blob.from_bytes(compressed(_spec_bytes(entry.document)), SPEC_TYPE)
+        spec = Blob.from_bytes(compressed(_spec_bytes(entry)), SPEC_TYPE)
         self._put(spec)
         layer = entry.layer.blob.descriptor
         manifest = MirrorManifest((_record(layer, INSTALL_TYPE, GZIP), _record(spec.descriptor, SPEC_TYPE, GZIP)))
@@ -261,7 +268,7 @@ class MirrorCache:
         with hinted(PUSH_AGAIN):
             text, signed = self._verifier.opened(data, what)
             found = parse_mirror_manifest(text, what)
-            document = self._spec_document(found.record(_SPEC_PREFIX, what), what)
+            document, environment = self._spec_document(found.record(_SPEC_PREFIX, what), what)
             if document.root.hash != package_hash:
                 raise ContentError(f"{what} holds another package: {document.root.short} ({document.root.hash})")
             key = PackageKey.of(document.root)
@@ -271,7 +278,8 @@ class MirrorCache:
             if layer.compression != GZIP:
                 raise ContentError(f"{what}: the archive is not compressed with gzip")
         blob = self._blob(layer, OCI_LAYER_GZIP)
-        return CacheEntry(key, document, Layer(blob, UNKNOWN_DIFF_ID), manifest=Digest.of(data), signed=signed)
+        made = Layer(blob, UNKNOWN_DIFF_ID)
+        return CacheEntry(key, document, made, manifest=Digest.of(data), environment=environment, signed=signed)
 
     def _indexed_hashes(self) -> dict[str, str]:
         index = self.read_index()
@@ -282,10 +290,11 @@ class MirrorCache:
         assert found is not None  # no version was named
         return found.data
 
-    def _spec_document(self, record: BlobRecord, what: str) -> SpecDocument:
-        return parse_spec_document(
-            self._content(record, f"{what}: the spec", MAX_SPEC_BYTES), f"{what}: the spec", self._nodes
-        )
+    def _spec_document(self, record: BlobRecord, what: str) -> tuple[SpecDocument, RunEnvironment]:
+        where = f"{what}: the spec"
+        document = parse_json(self._content(record, where, MAX_SPEC_BYTES), where, fold_case=False)
+        environment = parse_environment(document.get(ENVIRONMENT_KEY), f"{where}.{ENVIRONMENT_KEY}")
+        return parse_spec_document(document, where, self._nodes), environment
 
     def _content(self, record: BlobRecord, what: str, limit: int) -> bytes:
         try:
@@ -450,7 +459,9 @@ def _record(descriptor: Descriptor, media_type: str, compression: str) -> BlobRe
     return BlobRecord(media_type, compression, descriptor.digest, descriptor.size)
 
 
-def _spec_bytes(document: SpecDocument) -> bytes:
-    spec = spec_document(document.root, document.graph)
+def _spec_bytes(entry: CacheEntry) -> bytes:
+    spec = spec_document(entry.document.root, entry.document.graph)
+    own = {ENVIRONMENT_KEY: environment_document(entry.environment)} if entry.environment else {}
     # escapes as Spack writes them, so that the same package is the same blob for every writer
-    return json.dumps({**spec, "buildcache_layout_version": _ARCHIVE_FORMAT}, separators=(",", ":")).encode("ascii")
+    document = {**spec, "buildcache_layout_version": _ARCHIVE_FORMAT, **own}
+    return json.dumps(document, separators=(",", ":")).encode("ascii")

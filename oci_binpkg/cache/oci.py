@@ -33,6 +33,7 @@ from oci_binpkg.model.documents import object_of, text_of
 from oci_binpkg.model.image import Image, Layer
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from oci_binpkg.model.reference import INDEX_TAG, PackageKey, hash_of_tag, is_package_tag
+from oci_binpkg.model.run_environment import ENVIRONMENT_KEY, parse_environment
 from oci_binpkg.model.spec_document import NodeReader, parse_spec_document
 from oci_binpkg.parallel import in_turns
 from oci_binpkg.signing.index_trust import BELIEVED, IndexSignature, IndexTrust, looked_at, unvouched
@@ -189,6 +190,7 @@ class OciCache:
             manifest=image.descriptor.digest,
             layers=image.manifest.layers,
             env=image.config.env,
+            environment=parse_environment(document.get(ENVIRONMENT_KEY), f"{what} config.{ENVIRONMENT_KEY}"),
             signed=signed,
         )
 

@@ -15,6 +15,7 @@ from oci_binpkg.index.document import IndexDocument
 from oci_binpkg.model.content import Blob, Descriptor, Digest, Growing
 from oci_binpkg.model.image import Image, Layer
 from oci_binpkg.model.reference import PackageKey
+from oci_binpkg.model.run_environment import RunEnvironment
 from oci_binpkg.model.spec_document import SpecDocument
 from oci_binpkg.model.spec_hash import HashState
 from oci_binpkg.signing.index_trust import IndexSignature
@@ -28,7 +29,8 @@ class CacheEntry:
 
     `prefix` is where the layer has the package, "" if only the layer itself shows it. `manifest`
     is the digest of the manifest it was read from, `layers` are all layers of its image; `env` is the image's
-    environment. `signed` is the signature that was verified, None without one.
+    environment. `environment` is what the package adds to the environment of what uses it, with placeholders for
+    prefixes. `signed` is the signature that was verified, None without one.
     """
 
     key: PackageKey
@@ -39,6 +41,7 @@ class CacheEntry:
     manifest: Digest | None = None
     layers: tuple[Descriptor, ...] = ()
     env: tuple[str, ...] = ()
+    environment: RunEnvironment = ()
     signed: Signed | None = None
 
     @property

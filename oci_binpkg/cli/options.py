@@ -24,6 +24,10 @@ PycOption = Annotated[
     bool | None,
     typer.Option("--pyc/--no-pyc", help="whether compiled Python is current in layers (yes), or as Spack packs it"),
 ]
+SpackOption = Annotated[
+    bool,
+    typer.Option("--spack/--no-spack", help="whether Spack, if it is there, is asked which variables recipes set"),
+]
 JobsOption = Annotated[
     int, typer.Option("--jobs", "-j", metavar="N", min=0, help="packages packed at a time (0: cores)")
 ]

@@ -24,6 +24,7 @@ from oci_binpkg.cli.options import (
     PycOption,
     QueriesArgument,
     SkipPresentOption,
+    SpackOption,
     StoreOption,
     UnsignedOption,
     UpstreamsOption,
@@ -54,6 +55,7 @@ def push(
     skip_present_in: SkipPresentOption = None,
     compression: CompressionOption = "",
     pyc: PycOption = None,
+    spack: SpackOption = True,
     jobs: JobsOption = 0,
     key: KeyOption = "",
     unsigned: UnsignedOption = False,
@@ -85,6 +87,7 @@ def push(
             skip_present_in=skip_present_in or (),
             compression=compression,
             pyc=pyc,
+            spack=spack,
             jobs=jobs,
             key=key,
             unsigned=unsigned,
@@ -111,15 +114,14 @@ def image(
     workdir: Annotated[str, typer.Option(metavar="D", help="folder the container starts in")] = "",
     compression: CompressionOption = "",
     pyc: PycOption = None,
+    spack: SpackOption = True,
     jobs: JobsOption = 0,
     key: KeyOption = "",
     unsigned: UnsignedOption = False,
     dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> int:
-    """Push one image of several packages.
-
-    The image holds the packages and everything they need, under one tag. With --key it is signed.
+    """Push one image of several packages and all they need under one tag. With --key it is signed.
 
     \b
     Examples:
@@ -146,6 +148,7 @@ def image(
             workdir=workdir,
             compression=compression,
             pyc=pyc,
+            spack=spack,
             jobs=jobs,
             key=key,
             unsigned=unsigned,

@@ -10,9 +10,13 @@
     variants = {shared = true, api = "v2"}      # optional
     depends = ["cmake", {name = "cfg@0.9", types = ["run"]}]
 
+    [package.environment]                       # optional: what it adds to the environment of what uses it
+    set = {ZLIB_HOME = "{prefix}", CFG_HOME = "{prefix:cfg}"}
+    prepend_path = {PYTHONPATH = ["lib/python", "{prefix}/share/python"]}
+
 `depends` names packages of the same file, by name, name@version, or with a hash prefix where that is not enough
-(name/hash). The hash of a package is over all that its tables say, prefixes aside, and over its dependencies' hashes: a
-prefix that was rebuilt differently under the same description needs a variant that says so.
+(name/hash). The hash of a package is over all that its tables say, prefixes and environment aside, and over its
+dependencies' hashes: a prefix that was rebuilt differently under the same description needs a variant that says so.
 """
 
 from __future__ import annotations
@@ -25,7 +29,9 @@ from typing import Any, Final
 
 from oci_binpkg.disk import read_regular
 from oci_binpkg.errors import ContentError, InstallsError
+from oci_binpkg.installs.environment_tables import read_environment, with_hashes
 from oci_binpkg.installs.protocol import PACKAGES_FILE, InstallRecord
+from oci_binpkg.model.run_environment import RunEnvironment
 from oci_binpkg.model.spec import FLAGS, RUNTIME, Spec, SpecGraph
 from oci_binpkg.model.spec_document import parse_node
 from oci_binpkg.model.spec_hash import PACKAGES_NAMESPACE, packages_hash
@@ -33,7 +39,7 @@ from oci_binpkg.model.toml_documents import parse_toml
 
 _MAX_BYTES: Final = 64 * 1024 * 1024
 _TOP_KEYS: Final = ("defaults", "package")
-_KEYS: Final = ("name", "version", "prefix", "depends", "variants", "arch", "explicit")
+_KEYS: Final = ("name", "version", "prefix", "depends", "variants", "arch", "explicit", "environment")
 _ARCH_KEYS: Final = ("platform", "os", "target")
 _EDGE_KEYS: Final = ("name", "types")
 _TYPES: Final = ("build", "link", "run", "test")
@@ -65,6 +71,7 @@ class _Table:
     arch: Mapping[str, str]
     variants: Mapping[str, Any]
     edges: tuple[_WrittenDependency, ...]
+    environment: RunEnvironment
 
 
 class PrefixInstalls:
@@ -163,6 +170,7 @@ def _package(table: Mapping[str, Any], where: str, root: str, arch: object) -> _
         arch=_arch(table.get("arch", arch), where),
         variants=_variants(_table(table.get("variants", {}), f"{where}: variants"), where),
         edges=tuple(_edge(edge, f"{where}: depends[{i}]") for i, edge in enumerate(depends)),
+        environment=read_environment(_table(table.get("environment", {}), f"{where}: environment"), where),
     )
 
 
@@ -243,7 +251,29 @@ def _build(tables: list[_Table]) -> list[InstallRecord]:
     for table in tables:
         for edge in table.edges:
             _only(_matching(edge, tables, built), edge, tables, built)
-    return [InstallRecord(built[i], table.prefix, explicit=table.explicit) for i, table in enumerate(tables)]
+    return [
+        InstallRecord(
+            built[i],
+            table.prefix,
+            explicit=table.explicit,
+            environment=with_hashes(
+                table.environment, {built[j].name: built[j].hash for j in _needed(i, tables, built)}, table.where
+            ),
+        )
+        for i, table in enumerate(tables)
+    ]
+
+
+def _needed(start: int, tables: list[_Table], built: Mapping[int, Spec]) -> list[int]:
+    """Return the numbers of a table and of all that it depends on, what is nearest last."""
+    found, pending = [start], [start]
+    while pending:
+        for edge in tables[pending.pop(0)].edges:
+            target = _only(_matching(edge, tables, built), edge, tables, built)
+            if target not in found:
+                found.append(target)
+                pending.append(target)
+    return found[::-1]
 
 
 def _matching(edge: _WrittenDependency, tables: list[_Table], built: Mapping[int, Spec]) -> list[int]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from oci_binpkg.errors import UsageError
+from oci_binpkg.model.run_environment import RunEnvironment
 from oci_binpkg.model.spec import Spec, SpecGraph
 
 PACKAGES_FILE: Final = "packages.toml"
@@ -33,6 +34,7 @@ class InstallRecord:
 
     `prefix` is absolute, or empty where the tree names none; `installed` is what the tree says, `is_present` what the
     disk says; `installation_time` is in seconds since 1970 (0.0: not known); `deprecated_for` is a hash or empty.
+    `environment` is what the tree itself says that the package adds to the environment.
     """
 
     spec: Spec
@@ -42,6 +44,7 @@ class InstallRecord:
     installation_time: float = 0.0
     ref_count: int = 0
     deprecated_for: str = ""
+    environment: RunEnvironment = ()
 
     @property
     def is_present(self) -> bool:

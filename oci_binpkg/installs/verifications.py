@@ -36,7 +36,8 @@ class Verification:
     `manifest` and `layer` are digests, `cache` is the name of the cache that it came from. `signer` is the fingerprint
     of the key whose signature was good, "" if none was asked for, and then `reason` says why; `signed_at` is when it
     was made, by the signer's clock. `node_hash` is `verified` or `unverified`: whether the spec's hash was compared
-    with the spec. Times are in seconds since 1970.
+    with the spec. `environment` is what the package adds to the environment, as JSON, "" where the cache did not say.
+    Times are in seconds since 1970.
     """
 
     hash: str
@@ -48,6 +49,7 @@ class Verification:
     signed_at: int = 0
     reason: str = _NOT_ASKED
     node_hash: str = ""
+    environment: str = ""
 
     def signed(self, signer: str, made: int) -> Verification:
         """Return the same with a signature that was good."""

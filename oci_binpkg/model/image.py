@@ -26,6 +26,13 @@ from oci_binpkg.model.content import (
 from oci_binpkg.model.documents import canonical_json
 from oci_binpkg.model.inherited import inherited_members, newest, oci_descriptor
 from oci_binpkg.model.manifest import ImageConfig, Manifest, manifest_type_of
+from oci_binpkg.model.run_environment import (
+    ENVIRONMENT_KEY,
+    Action,
+    EnvironmentChange,
+    RunEnvironment,
+    environment_document,
+)
 
 DEFAULT_PATH: Final = "/bin:/usr/bin"
 """Of images without a base, as Spack writes it."""
@@ -99,14 +106,6 @@ class BaseImage:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepend:
-    """Put `path` in front of the colon-separated environment variable `variable`."""
-
-    variable: str
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
 class Runtime:
     """How a container of the image starts, and what its manifest says. None or "" leaves what the base image says.
 
@@ -124,10 +123,14 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True)
 class PackageSpec:
-    """What makes an image installable: the spec document (`{"_meta": ..., "nodes": ...}`) and its description."""
+    """What makes an image installable: the spec document (`{"_meta": ..., "nodes": ...}`) and its description.
+
+    `environment` is what the package itself adds to the environment of what uses it.
+    """
 
     document: Mapping[str, Any]
     description: str
+    environment: RunEnvironment = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +147,7 @@ def compose(
     platform: Platform,
     *,
     base: BaseImage | None = None,
-    environment: Iterable[Prepend] = (),
+    environment: Iterable[EnvironmentChange] = (),
     runtime: Runtime | None = None,
     spec: PackageSpec | None = None,
     missing: Sequence[str] = (),
@@ -189,7 +192,7 @@ def compose(
 
 
 def environment_of(
-    base: Sequence[str] | None, changes: Iterable[Prepend], settings: Iterable[tuple[str, str]]
+    base: Sequence[str] | None, changes: Iterable[EnvironmentChange], settings: Iterable[tuple[str, str]]
 ) -> list[str]:
     """Return the `Env` list: the base's variables in their order, then new ones by name; each path once.
 
@@ -199,12 +202,18 @@ def environment_of(
     if not variables.get("PATH"):
         variables["PATH"] = DEFAULT_PATH if base is None else ENGINE_PATH
     for change in changes:
-        known = variables.get(change.variable, "")
-        unset = not known and (base is None or change.variable not in _SYSTEM_AT_THE_END)
-        old = [] if unset else [path for path in known.split(":") if path != change.path]
-        variables[change.variable] = ":".join([change.path, *old])
+        if change.action is Action.UNSET:
+            variables.pop(change.variable, None)
+        elif change.action is Action.SET:
+            variables[change.variable] = change.value
+        else:
+            known = variables.get(change.variable, "")
+            unset = not known and (base is None or change.variable not in _SYSTEM_AT_THE_END)
+            old = [] if unset else [path for path in known.split(":") if path != change.value]
+            parts = [change.value, *old] if change.action is Action.PREPEND else [*old, change.value]
+            variables[change.variable] = ":".join(parts)
     variables.update(settings)
-    first = [item.partition("=")[0] for item in base or ()] or ["PATH"]
+    first = [name for item in base or ["PATH="] if (name := item.partition("=")[0]) in variables]
     ordered = [*dict.fromkeys(first), *sorted(name for name in variables if name not in first)]
     return [f"{name}={variables[name]}" for name in ordered]
 
@@ -215,7 +224,7 @@ def _config(
     platform: Platform,
     *,
     base: BaseImage | None,
-    environment: Iterable[Prepend],
+    environment: Iterable[EnvironmentChange],
     runtime: Runtime,
     spec: PackageSpec | None,
 ) -> dict[str, Any]:
@@ -255,7 +264,9 @@ def _started(inherited: Mapping[str, Any], runtime: Runtime, env: list[str]) -> 
 
 def _package_keys(package: PackageLayer, spec: PackageSpec) -> dict[str, Any]:
     descriptor = package.layer.blob.descriptor
+    own = {ENVIRONMENT_KEY: environment_document(spec.environment)} if spec.environment else {}
     return {
+        **own,
         "spec": spec.document,
         "buildcache_layout_version": LAYOUT_VERSION,
         "binary_cache_checksum": {"hash_algorithm": descriptor.digest.algorithm, "hash": descriptor.digest.hex},

@@ -13,10 +13,11 @@ from oci_binpkg.events import BatchStarted, Observer, PackageFinished, PackageSt
 from oci_binpkg.index.document import IndexDocument, index_of
 from oci_binpkg.index.search import IndexSearch
 from oci_binpkg.model.content import OCI_LAYER_GZIP, Blob
-from oci_binpkg.model.image import Image, Layer, PackageLayer, PackageSpec, Prepend, compose
+from oci_binpkg.model.image import Image, Layer, PackageLayer, PackageSpec, compose
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES
 from oci_binpkg.model.query import Query
 from oci_binpkg.model.reference import INDEX_TAG, PackageKey, hash_of_tag, is_package_tag
+from oci_binpkg.model.run_environment import EnvironmentChange, RunEnvironment, accepted, placed
 from oci_binpkg.model.spec import Spec, SpecGraph, platform_of
 from oci_binpkg.model.spec_document import SpecDocument, spec_document
 from oci_binpkg.ops.contents import contents
@@ -35,7 +36,9 @@ class _PresentLayer:
     """A layer that is in the target, and what its package adds to an environment."""
 
     layer: Layer
-    environment: tuple[Prepend, ...]
+    folders: tuple[EnvironmentChange, ...]
+    prefix: str
+    environment: RunEnvironment
 
 
 class ImageMaker:
@@ -58,25 +61,27 @@ class ImageMaker:
         blob = entry.layer.blob
         kind = blob.descriptor.media_type if "vnd.oci.image.layer" in blob.descriptor.media_type else OCI_LAYER_GZIP
         layer = Layer(replace(blob, descriptor=replace(blob.descriptor, media_type=kind)), found.diff_id)
-        self._known[spec.hash] = _PresentLayer(layer, tuple(_contributions(found.prefix, found.directories)))
+        self._known[spec.hash] = _PresentLayer(
+            layer, tuple(_contributions(found.prefix, found.directories)), found.prefix, entry.environment
+        )
         return replace(entry, layer=layer, image=self._image(entry, spec))
 
     def _image(self, entry: CacheEntry, spec: Spec) -> Image:
         packages, missing = [], []
-        changes: list[Prepend] = []
+        stacked: dict[str, _PresentLayer] = {}
         for needed in entry.document.graph.closure([spec]):
             known = self._find(needed)
             if known is None:
                 missing.append(needed.short)
                 continue
             packages.append(PackageLayer(needed.name, needed.version, needed.hash, known.layer, _EPOCH))
-            changes += known.environment
+            stacked[needed.hash] = known
         document = spec_document(spec, entry.document.graph)["spec"]
         return compose(
             packages,
             platform_of(spec),
-            environment=changes,
-            spec=PackageSpec(document, spec.describe()),
+            environment=_changes(stacked),
+            spec=PackageSpec(document, spec.describe(), entry.environment),
             missing=missing,
         )
 
@@ -87,23 +92,35 @@ class ImageMaker:
             except (NotFoundError, ContentError):
                 return None
             prefix = entry.prefix if is_place_of(entry.prefix, spec) else ""
-            self._known[spec.hash] = _PresentLayer(entry.layer, tuple(_own(entry.env, prefix)))
+            self._known[spec.hash] = _PresentLayer(
+                entry.layer, tuple(_own(entry.env, prefix)), prefix, entry.environment
+            )
         return self._known[spec.hash]
 
 
-def _contributions(prefix: str, directories: frozenset[str]) -> Iterator[Prepend]:
+def _changes(stacked: Mapping[str, _PresentLayer]) -> Iterator[EnvironmentChange]:
+    """Yield what packages add to an environment; of what their caches say, only what decides over nothing else."""
+    prefixes = {package_hash: known.prefix for package_hash, known in stacked.items()}
+    for known in stacked.values():
+        yield from known.folders
+        if known.prefix:
+            kept, _ = accepted(known.environment)
+            yield from placed(kept, known.prefix, lambda key: prefixes.get(key, ""))
+
+
+def _contributions(prefix: str, directories: frozenset[str]) -> Iterator[EnvironmentChange]:
     for folder, variable in FOLDERS:
         if not folder or folder in directories:
-            yield Prepend(variable, f"{prefix}/{folder}" if folder else prefix)
+            yield EnvironmentChange(variable, f"{prefix}/{folder}" if folder else prefix)
 
 
-def _own(env: Sequence[str], prefix: str) -> Iterator[Prepend]:
+def _own(env: Sequence[str], prefix: str) -> Iterator[EnvironmentChange]:
     """Yield what the package at `prefix` contributes to the environment of its own image."""
     variables: Mapping[str, str] = dict(text.partition("=")[::2] for text in env)
     for folder, variable in FOLDERS:
         path = f"{prefix}/{folder}" if folder else prefix
         if prefix and path in variables.get(variable, "").split(":"):
-            yield Prepend(variable, path)
+            yield EnvironmentChange(variable, path)
 
 
 @dataclass(frozen=True, slots=True)

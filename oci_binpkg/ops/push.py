@@ -123,8 +123,16 @@ def push(
         return PushReport(cache.name, (*planned.left_out(), *planned.to_push()))
     results = planned.left_out()
     stack = Stack(
-        installs, cache, packer, present, base=base, observer=observer, cancel=cancel, composition=composition
+        installs,
+        cache,
+        packer,
+        present,
+        base=base,
+        observer=observer,
+        cancel=cancel,
+        composition=composition,
     )
+    stack.prepare([*(record.spec for record in planned.todo), *(selection.roots if options.tag else ())])
     if cache.images is not None:
         stacked = {record.spec.hash for record in stack.closure(record.spec for record in planned.todo)}
         PushSchedule(stack, [r for r in planned.elsewhere if r.spec.hash in stacked], publish=False).run(options.jobs)
@@ -183,8 +191,16 @@ def push_image(
         results += [PackageResult(record.spec, PushOutcome.PLANNED) for record in planned.todo]
         return PushReport(cache.name, (*results, *skipped))
     stack = Stack(
-        installs, cache, packer, present, base=base, observer=observer, cancel=cancel, composition=composition
+        installs,
+        cache,
+        packer,
+        present,
+        base=base,
+        observer=observer,
+        cancel=cancel,
+        composition=composition,
     )
+    stack.prepare(selection.roots)
     results += PushSchedule(stack, planned.todo, publish=False, needed=planned.there).run(jobs)
     results += skipped
     failed = [result for result in results if result.error]
@@ -208,7 +224,7 @@ def tag_image(
     images: dict[Platform, Image] = {}
     for platform, group in by_platform.items():
         records: Sequence[InstallRecord] = stack.closure(group)
-        images[platform], lacking = stack.image(records, runtime=runtime)
+        images[platform], lacking = stack.image(records, runtime=runtime, roots=group)
         missing += lacking
     if len(images) == 1:
         (image,) = images.values()

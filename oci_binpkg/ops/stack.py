@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -24,14 +25,15 @@ from oci_binpkg.model.image import (
     Layer,
     PackageLayer,
     PackageSpec,
-    Prepend,
     Runtime,
     compose,
 )
 from oci_binpkg.model.reference import PackageKey
-from oci_binpkg.model.spec import Spec, platform_of
+from oci_binpkg.model.run_environment import EnvironmentChange, placed
+from oci_binpkg.model.spec import RUNTIME, Dependency, Spec, platform_of
 from oci_binpkg.model.spec_document import SpecDocument, spec_document
 from oci_binpkg.ops.push_report import PackageResult
+from oci_binpkg.ops.run_environments import RunEnvironments
 from oci_binpkg.store.counting import counted_growing, counting
 
 FOLDERS: Final = (
@@ -56,7 +58,7 @@ def is_place_of(prefix: str, spec: Spec, own: str = "") -> bool:
     return is_path(prefix) and (named or bool(own and prefix.endswith(own)))
 
 
-def environment_changes(prefixes: Iterable[tuple[str, str]]) -> Iterator[Prepend]:
+def environment_changes(prefixes: Iterable[tuple[str, str]]) -> Iterator[EnvironmentChange]:
     """Yield what packages contribute, in their order; folders that do not exist contribute nothing.
 
     For each package: its prefix on this machine, and where the image has it.
@@ -64,7 +66,7 @@ def environment_changes(prefixes: Iterable[tuple[str, str]]) -> Iterator[Prepend
     for here, there in prefixes:
         for folder, variable in FOLDERS:
             if os.path.isdir(os.path.join(here, folder)):
-                yield Prepend(variable, f"{there}/{folder}" if folder else there)
+                yield EnvironmentChange(variable, f"{there}/{folder}" if folder else there)
 
 
 AHEAD: Final = 2
@@ -99,9 +101,13 @@ class _Made:
 
 @dataclass(frozen=True, slots=True)
 class Composition:
-    """How images are made of layers: `created` (RFC 3339) is their time in place of that of what is in them."""
+    """How images are made of layers.
+
+    `created` (RFC 3339) is their time in place of that of their parts; `environments` are the variables of packages.
+    """
 
     created: str = ""
+    environments: RunEnvironments | None = None
 
 
 class Packer(Protocol):
@@ -140,6 +146,7 @@ class Stack:
         composition: Composition | None = None,
     ) -> None:
         self._composition = composition or Composition()
+        self._environments = self._composition.environments or RunEnvironments(installs, observer=observer)
         self.cancel = cancel or Cancel()
         self._installs = installs
         self._cache = cache
@@ -241,9 +248,17 @@ class Stack:
         return [record for record in records if record is not None]
 
     def image(
-        self, records: Sequence[InstallRecord], *, runtime: Runtime | None = None, subject: Spec | None = None
+        self,
+        records: Sequence[InstallRecord],
+        *,
+        runtime: Runtime | None = None,
+        subject: Spec | None = None,
+        roots: Sequence[Spec] = (),
     ) -> tuple[Image, tuple[str, ...]]:
-        """Compose the image of `records` (dependencies first) from the layers gathered; also return what is missing."""
+        """Compose the image of `records` (dependencies first) from the layers gathered; also return what is missing.
+
+        Of several `roots`, the first one's variables win.
+        """
         platform = platform_of(subject or records[-1].spec)
         missing = tuple(record.spec.short for record in records if record.spec.hash not in self._made)
         missing += tuple(dict.fromkeys(self._elsewhere(records)))
@@ -256,11 +271,9 @@ class Stack:
             packages,
             platform,
             base=self._base(platform),
-            environment=environment_changes((record.prefix, self._prefix(record)) for record in records),
+            environment=self._changes(records, roots),
             runtime=runtime,
-            spec=PackageSpec(spec_document(subject, self._installs.graph)["spec"], subject.describe())
-            if subject
-            else None,
+            spec=self._package_spec(subject, records[-1]) if subject else None,
             missing=missing,
             created=self._composition.created,
             oci=self._cache.is_local,
@@ -269,6 +282,23 @@ class Stack:
             name = subject.short if subject else "the image"
             self._observer(Warned(f"{name} has {len(image.layers)} layers; Docker runs at most {MAX_ENGINE_LAYERS}"))
         return image, missing
+
+    def _package_spec(self, subject: Spec, record: InstallRecord) -> PackageSpec:
+        environment = self._environments.of([record])[record.spec.hash]
+        return PackageSpec(spec_document(subject, self._installs.graph)["spec"], subject.describe(), environment)
+
+    def prepare(self, roots: Iterable[Spec]) -> None:
+        """Look for the run environments of packages and of all they need, at once."""
+        self._environments.of(self.closure(roots))
+
+    def _changes(self, records: Sequence[InstallRecord], roots: Sequence[Spec]) -> Iterator[EnvironmentChange]:
+        """Yield what packages contribute: the folders of all, then what recipes set, as Spack does."""
+        prefixes = {record.spec.hash: self._prefix(record) for record in records}
+        found = self._environments.of(records)
+        ordered = _needed_first(records, roots)
+        yield from environment_changes((record.prefix, prefixes[record.spec.hash]) for record in ordered)
+        for record in ordered:
+            yield from placed(found[record.spec.hash], prefixes[record.spec.hash], lambda key: prefixes.get(key, ""))
 
     def _prefix(self, record: InstallRecord) -> str:
         made = self._made.get(record.spec.hash)
@@ -295,13 +325,39 @@ class Stack:
         image, missing = self.image(self.closure([record.spec]), subject=record.spec)
         document = SpecDocument(record.spec.format_version, record.spec, self._installs.graph)
         key = PackageKey.of(record.spec)
-        digest = self._cache.publish(CacheEntry(key, document, image.layers[-1], image))
+        environment = self._environments.beside_layer(record)
+        digest = self._cache.publish(CacheEntry(key, document, image.layers[-1], image, environment=environment))
         return digest, missing
 
     def observe(self, result: PackageResult) -> None:
         """Report that a package is done."""
         detail = result.error.message if result.error else ""
         self._observer(PackageFinished(result.spec.hash, result.outcome.value, detail))
+
+
+def _needed_first(records: Sequence[InstallRecord], roots: Sequence[Spec]) -> list[InstallRecord]:
+    """Return packages in the order in which they change an environment, so that the first that was asked for wins.
+
+    Source: Spack's topological order, reversed: a package comes when all that need it have come, by name.
+    """
+    known = {record.spec.hash: record for record in records}
+    below = {
+        key: [edge.hash for edge in sorted(r.spec.dependencies_of(RUNTIME), key=_by_name) if edge.hash in known]
+        for key, r in known.items()
+    }
+    waits = Counter(needed for each in below.values() for needed in each)
+    first = dict.fromkeys((*(root.hash for root in roots if root.hash in known), *known))
+    queue = [key for key in first if not waits[key]]
+    for key in queue:
+        for needed in below[key]:
+            waits[needed] -= 1
+            if not waits[needed]:
+                queue.append(needed)
+    return [known[key] for key in reversed(queue)]
+
+
+def _by_name(edge: Dependency) -> tuple[str, str]:
+    return edge.name, edge.hash
 
 
 def created_of(record: InstallRecord) -> str:

@@ -8,6 +8,7 @@ trusted time there is. It counts no more when its key was revoked, or is not tru
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -15,6 +16,7 @@ from oci_binpkg.cache.protocol import CacheEntry
 from oci_binpkg.errors import Hint, SignatureError, Step
 from oci_binpkg.installs.protocol import InstallRecord
 from oci_binpkg.installs.verifications import Verification, Verifications
+from oci_binpkg.model.run_environment import environment_document
 
 _SHOWN = 5
 
@@ -77,6 +79,7 @@ def verification_of(entry: CacheEntry, cache: str, installation_time: float) -> 
         str(entry.manifest or ""),
         str(entry.layer.blob.descriptor.digest),
         node_hash=spec.hash_state.value,
+        environment=json.dumps(environment_document(entry.environment)) if entry.environment else "",
     )
     return found if signed is None else found.signed(signed.signer, signed.made)
 

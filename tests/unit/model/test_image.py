@@ -25,12 +25,12 @@ from oci_binpkg.model.image import (
     Layer,
     PackageLayer,
     PackageSpec,
-    Prepend,
     Runtime,
     compose,
     environment_of,
 )
 from oci_binpkg.model.manifest import Manifest, parse_config, parse_manifest
+from oci_binpkg.model.run_environment import EnvironmentChange
 
 AMD64 = Platform("linux", "amd64")
 DIGEST = Digest("sha256", "d" * 64)
@@ -105,7 +105,7 @@ def test_what_is_missing_marks_the_image_for_registries_and_engines():
 
 
 def test_a_base_keeps_what_it_says_and_its_layers_come_first():
-    image = compose([package("app")], AMD64, base=base(), environment=[Prepend("PATH", "/opt/app/bin")])
+    image = compose([package("app")], AMD64, base=base(), environment=[EnvironmentChange("PATH", "/opt/app/bin")])
     config = config_of(image)
     assert config["author"] == "someone"
     assert config["config"]["Cmd"] == ["bash"]
@@ -243,10 +243,10 @@ def test_the_runtime_is_set_as_in_dockerfiles():
 
 def test_the_environment_holds_each_path_once_and_the_last_one_first():
     changes = [
-        Prepend("PATH", "/a/bin"),
-        Prepend("MANPATH", "/a/man"),
-        Prepend("PATH", "/b/bin"),
-        Prepend("PATH", "/a/bin"),
+        EnvironmentChange("PATH", "/a/bin"),
+        EnvironmentChange("MANPATH", "/a/man"),
+        EnvironmentChange("PATH", "/b/bin"),
+        EnvironmentChange("PATH", "/a/bin"),
     ]
     assert environment_of(None, changes, []) == ["PATH=/a/bin:/b/bin:/bin:/usr/bin", "MANPATH=/a/man"]
     assert environment_of(["X=1"], [], [("PATH", "/only")]) == ["X=1", "PATH=/only"]
@@ -263,6 +263,10 @@ def test_the_environment_holds_each_path_once_and_the_last_one_first():
     ],
 )
 def test_what_the_base_leaves_to_the_system_stays_with_the_system(of_base, expected):
-    changes = [Prepend("PATH", "/a"), Prepend("MANPATH", "/m"), Prepend("PKG_CONFIG_PATH", "/p")]
+    changes = [
+        EnvironmentChange("PATH", "/a"),
+        EnvironmentChange("MANPATH", "/m"),
+        EnvironmentChange("PKG_CONFIG_PATH", "/p"),
+    ]
     made = dict(item.split("=") for item in environment_of(of_base, changes, []))
     assert "|".join(made[name] for name in ("PATH", "MANPATH", "PKG_CONFIG_PATH")) == expected
