@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "parity.md"
 IDS = [f"P{number:02}" for number in range(1, 31)]
 _ROW = re.compile(r"^\| (P\d\d) \| (.+) \| (.+) \| (.+) \| (.+) \|$")
+_MARK = re.compile(r'covers\([^)]*"P\d\d"')
 _TEST = re.compile(r"`([a-z-]+/[A-Za-z0-9_/]+\.py)::(test_\w+)`")
 
 
@@ -24,7 +25,7 @@ def rows() -> dict[str, list[tuple[str, str]]]:
 def marks_of(file: Path) -> Iterator[tuple[str, str]]:
     """Yield id and test for every mark `covers("Pxx")` of a file."""
     text = file.read_text(encoding="utf-8")
-    tree = ast.parse(text) if '"P' in text else ast.Module([], [])
+    tree = ast.parse(text) if _MARK.search(text) else ast.Module([], [])
     for node in [each for each in tree.body if isinstance(each, ast.FunctionDef)]:
         for mark in node.decorator_list:
             if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.covers":

@@ -68,7 +68,7 @@ from oci_binpkg.signing.clearsign import is_clearsigned
 from oci_binpkg.signing.index_trust import BELIEVED, IndexSignature, IndexTrust, looked_at, unvouched
 from oci_binpkg.signing.judge import BELIEVING, UNSIGNED
 from oci_binpkg.signing.statement import ANY_SITE, Signed, Signer, Site, Verifier
-from oci_binpkg.store.verifying import VerifyingReader
+from oci_binpkg.store.verifying import VerifyingReader, is_sound
 
 _ARCHIVE_FORMAT: Final = 2
 """What Spack writes as `buildcache_layout_version` into spec documents, also in layout 3: how the archive is made."""
@@ -122,6 +122,7 @@ class MirrorCache:
         self._known: _KnownIndex | None = None
         self._last_index = LastIndex(f"the index of {objects.name}")
         self._laid_out = False
+        self._mends = False
         self._merging = threading.Lock()
 
     @property
@@ -158,6 +159,10 @@ class MirrorCache:
     def upload_growing(self) -> None:
         """Nothing: a file is written when its size and digest are known."""
         return None
+
+    def mend(self) -> None:
+        """From now on read blobs that are there, and replace what is damaged."""
+        self._mends = True
 
     def batch(self) -> AbstractContextManager[None]:
         """Publish many packages, each at once."""
@@ -310,7 +315,9 @@ class MirrorCache:
     def _put(self, blob: Blob) -> bool:
         descriptor = blob.descriptor
         path = blob_path(descriptor.digest)
-        if exists(self._objects, path, size=descriptor.size):
+        if exists(self._objects, path, size=descriptor.size) and not (
+            self._mends and not is_sound(Blob(descriptor, partial(self._objects.open, path)), self.name)
+        ):
             return False
         where = f"put into {self.name}"
         self._objects.write(path, Blob(descriptor, partial(_checked, blob, where)))

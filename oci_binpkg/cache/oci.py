@@ -40,7 +40,7 @@ from oci_binpkg.signing.index_trust import BELIEVED, IndexSignature, IndexTrust,
 from oci_binpkg.signing.judge import BELIEVING
 from oci_binpkg.signing.statement import ANY_SITE, Signed, Signer, Site, Verifier
 from oci_binpkg.store.images import StoredImage, blob_of, read_image
-from oci_binpkg.store.protocol import BatchesTags, Store, TakesGrowing
+from oci_binpkg.store.protocol import BatchesTags, MendsContent, Store, TakesGrowing
 from oci_binpkg.store.referrers import attach_signature, iter_signatures, signatures
 from oci_binpkg.store.verified import VerifiedStore
 
@@ -269,6 +269,11 @@ class OciCache:
         except SignatureError:
             return False
         return True
+
+    def mend(self) -> None:
+        """From now on read content that is there, and replace what is damaged. A registry keeps what it has."""
+        if isinstance(self._store, MendsContent):
+            self._store.mend()
 
     def batch(self) -> AbstractContextManager[None]:
         """Publish many packages. Where it costs less, the last tags are written together, at the end of the block."""

@@ -147,6 +147,10 @@ class WritableCache(ReadableCache, Protocol):
         """
         ...
 
+    def mend(self) -> None:
+        """From now on read content that is there, where the cache can do so itself, and replace what is damaged."""
+        ...
+
     def batch(self) -> AbstractContextManager[None]:
         """Publish many packages within the block. Where it costs less, the last of them are visible at its end only."""
         ...

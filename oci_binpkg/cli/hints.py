@@ -59,7 +59,7 @@ WORDS: Final[Mapping[Step, str]] = {
     Step.NAME_TREE: "use --store DIR, or set store in the configuration",
     Step.NAME_VIEW: "add --view NAME",
     Step.NO_VIEW: "leave out --view",
-    Step.PUSH_AGAIN: Step.PUSH_AGAIN.value,
+    Step.PUSH_AGAIN: "push the package again with --force, or leave this cache out",
     Step.PUSH_AND_REBUILD: "push the package again, and then `oci-binpkg index rebuild CACHE`",
     Step.PUSH_TO_SAME_CACHE: "push its packages to the same cache, with `oci-binpkg push`",
     Step.REBUILD_INDEX: "`oci-binpkg index rebuild` writes a new index, where this cache is written",

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from oci_binpkg.errors import REBUILD, ContentError, hinted
 from oci_binpkg.index.records import (
+    FORMAT_OF_VERSION,
     GatheredRecords,
     IndexRecord,
     LayeredRecords,
@@ -122,12 +123,16 @@ class IndexDocument:
         return replace(self, records=records, digest=None)
 
     def chunks(self) -> Iterator[bytes]:
-        """Encode compactly, reference counts recomputed over all records; a piece for each record."""
+        """Encode compactly, reference counts recomputed over all records; a piece for each record.
+
+        Nodes of older formats than that of the index are converted, as Spack does: it refuses an index that mixes them.
+        """
         counts = Counter(self.records.needs())
+        form = FORMAT_OF_VERSION[self.version]
         yield b'{"database":{%b,"installs":{' % canonical_json({"version": self.version})[1:-1]
         comma = b""
         for package_hash, record in self.records.items():
-            yield comma + _record_bytes(package_hash, record, counts[package_hash])
+            yield comma + _record_bytes(package_hash, record, counts[package_hash], form)
             comma = b","
         yield b"}%b}}" % _members(self.extra, before=b",")
 
@@ -195,12 +200,12 @@ def read_index(text: Spool, what: str, notice: Notice = refuse) -> IndexDocument
     return IndexDocument(records.version, records, None, records.extra)
 
 
-def _record_bytes(package_hash: str, record: IndexRecord, count: int) -> bytes:
+def _record_bytes(package_hash: str, record: IndexRecord, count: int, form: int) -> bytes:
     mark, rest = b"true" if record.in_cache else b"false", _members(record.raw, after=b",")
     # a key in an index that others wrote may need escapes
     plain = package_hash.isascii() and package_hash.isalnum()
     key = b'"%b"' % package_hash.encode() if plain else canonical_json({package_hash: 0})[1:-3]
-    return b'%b:{%b"spec":%b,"ref_count":%d,"in_buildcache":%b}' % (key, rest, record.node_bytes(), count, mark)
+    return b'%b:{%b"spec":%b,"ref_count":%d,"in_buildcache":%b}' % (key, rest, record.node_bytes(form), count, mark)
 
 
 def _members(values: Mapping[str, Any], *, before: bytes = b"", after: bytes = b"") -> bytes:

@@ -7,6 +7,7 @@ read when somebody asks for it.
 from __future__ import annotations
 
 import json
+import re
 from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,8 +20,9 @@ from oci_binpkg.errors import ContentError, Hint, Step
 from oci_binpkg.index.scanner import scan_index
 from oci_binpkg.index.spool import Spool
 from oci_binpkg.model.documents import canonical_json, parse_json
-from oci_binpkg.model.spec import Spec
+from oci_binpkg.model.spec import NEWEST_FORMAT, Spec
 from oci_binpkg.model.spec_document import LAST_WITH_ALIASES, parse_node
+from oci_binpkg.model.spec_forms import node_in
 
 
 class _DependencyHash(msgspec.Struct, gc=False):
@@ -61,6 +63,8 @@ MARK: Final = msgspec.json.Decoder(_Mark)
 RECORD: Final = msgspec.json.Decoder(_RecordSpec)
 PARTS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 NOT_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_OF_OLD_NODES: Final = re.compile(rb'"compiler"\s*:\s*\{|"type"\s*:\s*\[')
+"""What a node of a format before 5 has. One of format 5 may have it elsewhere, and is then looked at in full."""
 NOTHING: Final = msgspec.Raw(b"null")
 FORMAT_OF_VERSION: Final = {"8": 5, "7": 4, "6": 3}
 _Value = TypeVar("_Value")
@@ -97,8 +101,8 @@ class IndexRecord(Protocol):
         """The hashes of its dependencies."""
         ...
 
-    def node_bytes(self) -> bytes:
-        """Return its node as it is written."""
+    def node_bytes(self, form: int) -> bytes:
+        """Return its node as it is written into an index of spec format `form`."""
         ...
 
     def marked(self, *, in_cache: bool) -> IndexRecord:
@@ -123,9 +127,9 @@ class ParsedRecord:
         """The hashes of its dependencies."""
         return [edge.hash for edge in self.spec.dependencies]
 
-    def node_bytes(self) -> bytes:
+    def node_bytes(self, form: int) -> bytes:
         """Return its node as it is written."""
-        return canonical_json(self.spec.node)
+        return canonical_json(node_in(self.spec, form))
 
     def marked(self, *, in_cache: bool) -> ParsedRecord:
         """Return the record with another mark."""
@@ -163,9 +167,15 @@ class OpenedRecord:
             # of an old or unusual shape
             return [edge.hash for edge in self.spec.dependencies]
 
-    def node_bytes(self) -> bytes:
-        """Return its node as it is written."""
-        return bytes(self.node.text)
+    def node_bytes(self, form: int) -> bytes:
+        """Return its node as it is written: as it stands, unless readers of that format would refuse it."""
+        text = bytes(self.node.text)
+        if self.node.form == form and not (form >= NEWEST_FORMAT and _OF_OLD_NODES.search(text)):
+            return text
+        try:
+            return canonical_json(node_in(self.spec, form))
+        except ContentError:
+            return text  # it is damaged, and every reader says so of this package alone
 
     def marked(self, *, in_cache: bool) -> OpenedRecord:
         """Return the record with another mark."""

@@ -15,15 +15,15 @@ from typing import Any, Final
 from oci_binpkg.errors import ContentError, InstallsError
 from oci_binpkg.installs.protocol import InstallRecord
 from oci_binpkg.model.documents import object_of, parse_json
-from oci_binpkg.model.spec import Dependency, Spec, SpecGraph
+from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.model.spec_document import edges_of, parse_node
+from oci_binpkg.model.spec_forms import has_edges_with, node_in
 
 FORMATS: Final = {"6": 3, "7": 4, "8": 5}
 NEWEST: Final = "8"
 _LARGEST: Final = 2**53
 MOST_VALUES: Final = 20_000_000
 """Values and keys of a database; one of 10,000 packages has about a million."""
-_OLD_EDGES: Final = 3  # spec formats up to this one write the types of a dependency as `type`
 
 
 @dataclass(frozen=True)
@@ -208,18 +208,9 @@ def _drop_unneeded(installs: dict[str, Any], candidates: list[str]) -> None:
 
 def _needed(record: Mapping[str, Any]) -> list[str]:
     node = record["spec"]
-    if _has_edges_with(node, "hash"):
+    if has_edges_with(node, "hash"):
         return [edge["hash"] for edge in node.get("dependencies") or ()]
     return [edge.hash for edge in edges_of(node, "a record of the tree")]
-
-
-def _has_edges_with(node: Mapping[str, Any], *keys: str) -> bool:
-    """Return whether the edges of a node are a list of objects with these members.
-
-    A document may say that it is of a format and have edges in the form of another one, which readers accept.
-    """
-    edges = node.get("dependencies") or []
-    return isinstance(edges, list) and all(isinstance(edge, dict) and edge.keys() >= {*keys} for edge in edges)
 
 
 def _count(installs: dict[str, Any], keys: Iterable[str], change: int) -> None:
@@ -240,31 +231,11 @@ def _document(document: Mapping[str, Any], installs: Mapping[str, Any]) -> dict[
 def _node_in(spec: Spec, form: int) -> dict[str, Any]:
     """Return the node for a database of spec format `form`, converted as Spack does if it is of an older one.
 
-    The hash stays; from format 5 on the compiler is an annotation. Raises `InstallsError` for a node of a newer format.
+    Raises `InstallsError` for a node of a newer format.
     """
-    has_its_edges = _has_edges_with(spec.node, "hash", "type" if form <= _OLD_EDGES else "parameters")
-    if spec.format_version == form and has_its_edges:
-        return dict(spec.node)
     if spec.format_version > form:
         raise InstallsError(
             f"{spec.short} has a spec of format {spec.format_version}; this tree holds format {form}",
             hint="a tree of Spack before 1.0 cannot record it: install into a new tree",
         )
-    node = {key: value for key, value in spec.node.items() if key != "compiler"}
-    if not has_its_edges:
-        node["dependencies"] = [_edge_in(edge, form) for edge in spec.dependencies]
-    if spec.format_version == form:
-        return {**spec.node, **node}
-    if form >= int(FORMATS[NEWEST]):
-        compiler = {"compiler": f"{spec.compiler[0]}@={spec.compiler[1]}"} if spec.compiler else {}
-        node["annotations"] = {"original_specfile_version": spec.format_version, **compiler}
-    elif "compiler" in spec.node:
-        node["compiler"] = spec.node["compiler"]
-    return node
-
-
-def _edge_in(edge: Dependency, form: int) -> dict[str, Any]:
-    if form <= _OLD_EDGES:
-        return {"name": edge.name, "hash": edge.hash, "type": [*edge.types]}
-    parameters = {"deptypes": [*edge.types], "virtuals": [*edge.virtuals]}
-    return {"name": edge.name, "hash": edge.hash, "parameters": parameters}
+    return node_in(spec, form)

@@ -8,8 +8,10 @@ under it. The rules, each of which was found to hold for what its writers wrote:
   so that its prefix can stand where the other's stood.
 - `packages.toml`: SHA-256 in base32, cut to 32 characters, over the compact JSON with sorted keys.
 
+- A node that was converted from format 4 to 5 keeps the hash of its old form, which follows from its annotations.
+
 Other rules are not known here: formats 1 and 2 hash YAML, without build dependencies; a node that was converted to a
-newer format keeps the hash of its old form; Spack writes no `package_hash` into nodes from before 0.18.
+newer format in another way keeps the hash of its old form; Spack writes no `package_hash` into nodes from before 0.18.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ PACKAGES_NAMESPACE: Final = "packages"
 """The namespace of the packages that a `packages.toml` describes."""
 HASH_LENGTH: Final = 32
 _OLDEST_KNOWN: Final = 3
+_CONVERTED: Final = 4
 _SPLICED: Final = 7
 _COMPACT: Final = json.JSONEncoder(separators=(",", ":"))
 _SORTED: Final = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=False)
@@ -56,6 +59,9 @@ def measured_hash(node: Mapping[str, Any], form: int) -> tuple[HashState, int]:
         text = _COMPACT.encode(content)
         if _spack_hash(text, content) == claimed:
             return HashState.VERIFIED, len(text)
+        original = _original_node(content)
+        if original is not None and _spack_hash(_COMPACT.encode(original), original) == claimed:
+            return HashState.VERIFIED, len(text)
     return (HashState.WRONG if _rule_is_known(node, form) else HashState.UNKNOWN), 0
 
 
@@ -74,6 +80,22 @@ def _spack_hash(text: str, content: Mapping[str, Any]) -> str:
     built_as = content.get("build_spec")
     tail = built_as.get("hash") if isinstance(built_as, dict) else None
     return found[:-_SPLICED] + tail[-_SPLICED:] if isinstance(tail, str) else found
+
+
+def _original_node(node: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return a node as it was in format 4, before it was converted to format 5; None for any other."""
+    annotations = node.get("annotations")
+    if not isinstance(annotations, dict) or annotations.get("original_specfile_version") != _CONVERTED:
+        return None
+    text = annotations.get("compiler")
+    name, _, version = text.partition("@=") if isinstance(text, str) else ("", "", "")
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        if key != "annotations":
+            found[key] = value
+        if key == "arch" and name:
+            found["compiler"] = {"name": name, "version": version}
+    return found
 
 
 def _rule_is_known(node: Mapping[str, Any], form: int) -> bool:

@@ -136,6 +136,8 @@ def push(
     if cache.images is not None:
         stacked = {record.spec.hash for record in stack.closure(record.spec for record in planned.todo)}
         PushSchedule(stack, [r for r in planned.elsewhere if r.spec.hash in stacked], publish=False).run(options.jobs)
+    if options.force:
+        cache.mend()
     with cache.batch():
         results += PushSchedule(stack, planned.todo, publish=True).run(options.jobs)
     written = options.update_index and _update_index(installs, cache, results)

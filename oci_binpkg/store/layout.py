@@ -35,7 +35,7 @@ from oci_binpkg.model.content import OCTET_STREAM, Blob, Descriptor, Digest
 from oci_binpkg.model.documents import canonical_json, parse_json
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, parse_descriptor, parse_manifest
 from oci_binpkg.store.layout_index import LayoutIndex
-from oci_binpkg.store.verifying import VerifyingReader, verified_chunks
+from oci_binpkg.store.verifying import VerifyingReader, is_sound, verified_chunks
 from oci_binpkg.times import SYSTEM_TIME, Time
 
 _MARKER: Final = "oci-layout"
@@ -84,6 +84,7 @@ class LayoutStore:
         self._time = time
         self._patience = patience
         self._created = False
+        self._mends = False
         self._lock = threading.Lock()
         self._reading = threading.Lock()
         self._known: _KnownLayoutIndex | None = None
@@ -121,15 +122,23 @@ class LayoutStore:
             yield reader
 
     def put(self, blob: Blob) -> bool:
-        """Copy a blob into the layout unless a file of its size is there.
+        """Copy a blob into the layout unless a file of its size is there; while it mends, one with the right bytes.
 
         Raises `ContentError` if the bytes are not those of the descriptor, `LocalDiskError` if they cannot be written.
         """
-        if self.exists(blob.descriptor):
+        if self.exists(blob.descriptor) and not (self._mends and self._is_damaged(blob.descriptor)):
             return False
         self._create()
         self._write_blob(blob)
         return True
+
+    def mend(self) -> None:
+        """From now on read what is there before it is left in place, and replace what is damaged."""
+        self._mends = True
+
+    def _is_damaged(self, descriptor: Descriptor) -> bool:
+        self._go_on()
+        return not is_sound(Blob(descriptor, partial(self.open, descriptor)), self.name)
 
     def resolve(self, reference: str) -> Descriptor:
         """Return the descriptor of a tag or digest. A digest is found in `index.json` or by parsing the blob.

@@ -76,3 +76,12 @@ class BatchesTags(Protocol):
     def batch(self) -> AbstractContextManager[None]:
         """Within the block, tags may be written late; all are written when it ends, also by an error."""
         ...
+
+
+@runtime_checkable
+class MendsContent(Protocol):
+    """A store that can look at the bytes of what it has, and not only at their number."""
+
+    def mend(self) -> None:
+        """From now on `put` reads what is there, and replaces it if it is damaged."""
+        ...

@@ -11,7 +11,7 @@ from collections.abc import Generator
 from typing import BinaryIO, Never
 
 from oci_binpkg.disk import disk_refusal
-from oci_binpkg.errors import DamagedError
+from oci_binpkg.errors import ContentError, DamagedError
 from oci_binpkg.model.content import Blob, Descriptor
 
 _CHUNK = 1024 * 1024
@@ -112,3 +112,13 @@ def verified_chunks(blob: Blob, where: str) -> Generator[bytes, None, None]:
     except OSError as error:
         name = f" ({error.filename})" if error.filename else ""
         raise disk_refusal(f"cannot open {blob.descriptor.digest}{name}", error) from error
+
+
+def is_sound(blob: Blob, where: str) -> bool:
+    """Read a blob to its end; return whether its bytes are those of its descriptor. Raises what cannot be read."""
+    try:
+        for _ in verified_chunks(blob, where):
+            pass
+    except ContentError:
+        return False
+    return True

@@ -222,7 +222,8 @@ class Split:
         self.read_index, self.is_local = read.read_index, read.is_local
         self.blobs, self.holds = read.blobs, read.holds
         self.upload, self.publish, self.merge_index = written.upload, written.publish, written.merge_index
-        self.batch, self.remove, self.index_signature = written.batch, written.remove, read.index_signature
+        self.batch, self.remove, self.mend = written.batch, written.remove, written.mend
+        self.index_signature = read.index_signature
 
 
 @dataclass(frozen=True)
