@@ -14,7 +14,10 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Final
 
+from oci_binpkg.relocate.spellings import behind_marks, wide_marks_of
+
 BLOCK: Final = 512
+_MOST_OTHERS: Final = 8
 _MOST: Final = 200_000
 """Blocks that are remembered; with more of them the search is given up."""
 
@@ -30,18 +33,21 @@ def common_part(name: str) -> bytes:
 
 
 class BlockSearch:
-    """Takes all bytes in order, and remembers the blocks of 512 bytes in which a string begins."""
+    """Takes all bytes in order, and remembers the blocks of 512 bytes in which a path may begin."""
 
     def __init__(self) -> None:
         self.wanted = b""
-        """What is looked for, b"" as long as nothing is."""
+        """The path that is looked for, b"" as long as none is."""
+        self._marks: tuple[tuple[bytes, bytes], ...] = ()
         self._taken = 0
         self._end = b""
         self._found: list[int] = []
 
     def begin(self, wanted: bytes, first: bytes) -> None:
-        """Look for a string; `first` is all that was taken so far."""
+        """Look for a path in any spelling; `first` is all that was taken so far."""
         self.wanted, self._taken = wanted, 0
+        before, mark = behind_marks(wanted)
+        self._marks = ((mark, before), *((wide, b"") for wide in wide_marks_of(wanted)))
         self.update(first)
 
     def update(self, data: bytes) -> None:
@@ -50,13 +56,18 @@ class BlockSearch:
         if not self.wanted or len(self._found) > _MOST:
             return
         # it may begin in what came before: as much of that as it needs is looked at together with the beginning
-        overlap = len(self.wanted) - 1
-        self._found += _blocks(self._end + data[:overlap], self.wanted, begin - len(self._end))
-        self._found += _blocks(data, self.wanted, begin)
+        overlap = max(len(mark) for mark, _ in self._marks)
+        edge = self._end + data[:overlap], begin - len(self._end)
+        parts = (edge, (data, begin))
+        found = {n for part, at in parts for mark, before in self._marks for n in _blocks(part, mark, before, at)}
         self._end = (self._end + data[-overlap:])[-overlap:]
+        is_behind = bool(self._found and found and min(found) < self._found[-1])
+        self._found += sorted(found)
+        if is_behind:
+            self._found.sort()
 
     def is_clean(self, begin: int, end: int) -> bool:
-        """Return whether the string does not begin in these bytes; False without a search.
+        """Return whether the path does not begin in these bytes; False without a search.
 
         `begin` is that of a block. What begins after `end`, in the last block, counts as well.
         """
@@ -66,11 +77,20 @@ class BlockSearch:
         return at == len(self._found) or self._found[at] * BLOCK >= end
 
 
-def _blocks(data: bytes, wanted: bytes, offset: int) -> Iterator[int]:
-    """Yield, in order, the numbers of the blocks in which `wanted` begins, for data that lies at `offset`."""
+def _blocks(data: bytes, mark: bytes, before: bytes, offset: int) -> Iterator[int]:
+    """Yield, in order, the numbers of the blocks in which `mark` begins, for data that lies at `offset`.
+
+    With `before` only those count that stand behind one of its bytes, or at the very beginning. A block with many
+    others counts as well: they are not worth the time.
+    """
     start = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
-    at, size = 0, len(data)
-    while at < size and (found := _memmem(start + at, size - at, wanted, len(wanted))) is not None:
-        block = (offset + found - start) // BLOCK
+    at, size, others, last = 0, len(data), 0, -1
+    while at < size and (found := _memmem(start + at, size - at, mark, len(mark))) is not None:
+        place = found - start
+        block = (offset + place) // BLOCK
+        others, last = (others + 1 if block == last else 0), block
+        if before and place and data[place - 1] not in before and others < _MOST_OTHERS:
+            at = place + 1
+            continue
         yield block
         at = (block + 1) * BLOCK - offset

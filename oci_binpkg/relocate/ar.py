@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from oci_binpkg.errors import ContentError
+from oci_binpkg.relocate.boundaries import Buffer
 from oci_binpkg.relocate.edits import Edited, merged
-from oci_binpkg.relocate.prefixes import Buffer, PrefixMap
+from oci_binpkg.relocate.prefixes import PrefixMap
 from oci_binpkg.relocate.strings import Span, relocate_strings, remaining
 from oci_binpkg.relocate.unread import relocate_unread, unread_spans
 

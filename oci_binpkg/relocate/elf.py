@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from oci_binpkg.relocate.boundaries import Buffer
 from oci_binpkg.relocate.edits import Edited, Patch, merged
 from oci_binpkg.relocate.elf_growth import Growth, grow, word
 from oci_binpkg.relocate.elf_image import PATH_LISTS, ElfImage, Name, StringTable, VersionName, read_elf
 from oci_binpkg.relocate.origins import ELF_TOKENS, FileOrigin, mover
-from oci_binpkg.relocate.prefixes import Buffer, PrefixMap
+from oci_binpkg.relocate.prefixes import PrefixMap
 from oci_binpkg.relocate.strings import Span, is_left, relocate_strings, remaining
 from oci_binpkg.relocate.unread import joined, relocate_unread, unread_spans
 

@@ -20,7 +20,7 @@ from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 
 from oci_binpkg.errors import ContentError
-from oci_binpkg.relocate.prefixes import Buffer
+from oci_binpkg.relocate.boundaries import Buffer
 
 PATH_LISTS: Final = ("DT_RPATH", "DT_RUNPATH", "DT_AUDIT", "DT_DEPAUDIT")
 """Tags whose string is a list of directories or files, separated by colons."""

@@ -16,20 +16,23 @@ from typing import IO, Final
 
 from oci_binpkg.disk import disk_refusal
 from oci_binpkg.errors import ContentError
-from oci_binpkg.relocate import ar, text
+from oci_binpkg.relocate import ar, packed_scripts, text
 from oci_binpkg.relocate.budget import Budget
+from oci_binpkg.relocate.charsets import shapes
 from oci_binpkg.relocate.compiled_python import relocate_constants, remaining_in_constants
 from oci_binpkg.relocate.edits import Edited, Findings, RelocationFinding
 from oci_binpkg.relocate.interpreter_lines import LONGEST_ON_LINUX, interpreter_line_is_too_long, with_sbang
 from oci_binpkg.relocate.origins import MARKS, FileOrigin
 from oci_binpkg.relocate.prefixes import PrefixMap
 from oci_binpkg.relocate.scan import MAGIC_SIZE, is_object_file
-from oci_binpkg.relocate.strings import is_left, relocate_strings, remaining
+from oci_binpkg.relocate.strings import is_left, relocate_strings, remaining, wide_encoding_of
 
 WHOLE: Final = 4 * 1024 * 1024
 """Texts up to this many bytes are read at once, longer ones in windows."""
 
 _ELF: Final = b"\x7fELF"
+_MARKS_PER_MENTION: Final = 8
+"""Marks that stand in no path cost less than mentions do."""
 _CHUNK: Final = 256 * 1024
 _HEAD: Final = 4096
 _NO_TEXT: Final = bytes({*range(0x20), 0x7F} - {*b"\b\t\n\v\f\r\x1b"})
@@ -59,7 +62,7 @@ def relocate_binary(
     """
     budget = budget or Budget()
     with opened(path) as descriptor:
-        named = _count(descriptor, mapping.old.needles, budget)
+        named = _names_any(descriptor, mapping, budget)
         if not named and not (origin is not None and _count(descriptor, MARKS, None)):
             return FileOutcome()  # most binaries: parsing them costs far more than a search through their bytes
         with _mapped(descriptor) as data:
@@ -100,8 +103,10 @@ def relocate_text(
             changed = _rewrite(descriptor, mapping, budget, sbang)
         else:
             old = _content(descriptor)
-            budget.take(mapping.old.count_in(old))
-            new = mapping.replace_text(old)
+            if begin := packed_scripts.data_behind(old):
+                return _relocate_script(descriptor, old, begin, mapping, budget)
+            _take(mapping, old, budget)
+            new = mapping.replace_text(old, _shapes(old, mapping))
             if sbang and new != old:
                 new = with_sbang(new, sbang)
             changed = new != old and _replace(descriptor, new)
@@ -122,17 +127,34 @@ def _line_outcome(descriptor: int) -> FileOutcome:
 def relocate_undeclared(path: str, mapping: PrefixMap, budget: Budget | None = None) -> FileOutcome:
     """Relocate a text that no archiver takes for one that mentions a prefix, as it says `file://` or is in Shift-JIS.
 
-    Texts have no control characters but those of lines. In the encodings that are in use a slash is a slash.
+    Texts have no control characters but those of lines. Of a script with other data behind it the script is changed.
     """
+    budget = budget or Budget()
     with opened(path) as descriptor:
-        if os.fstat(descriptor).st_size > WHOLE:
+        size, head = os.fstat(descriptor).st_size, os.pread(descriptor, 2, 0)
+        if size > (budget.whole_file if head == b"#!" else WHOLE):
             return FileOutcome()
         old = _content(descriptor)
+        if begin := packed_scripts.data_behind(old):
+            return _relocate_script(descriptor, old, begin, mapping, budget)
         if len(old.translate(None, _NO_TEXT)) != len(old) or (_is_plain(old) and next(mapping.old.mentions(old), None)):
             return FileOutcome()
-        (budget or Budget()).take(mapping.old.count_in(old))
-        new = mapping.replace_text(old)
+        _take(mapping, old, budget)
+        new = mapping.replace_text(old, _shapes(old, mapping))
         return FileOutcome(new != old and _replace(descriptor, new))
+
+
+def _relocate_script(descriptor: int, content: bytes, begin: int, mapping: PrefixMap, budget: Budget) -> FileOutcome:
+    _take(mapping, content[:begin], budget)
+    new = packed_scripts.relocate_script(content, begin, mapping)
+    outcome = FileOutcome()
+    if new is not content:
+        _replace(descriptor, new)
+        outcome = _line_outcome(descriptor)
+    if is_left(content[begin:], mapping):
+        remark = "the data behind its script mention an old prefix and were left alone"
+        return replace(outcome, remark=outcome.remark or remark)
+    return outcome
 
 
 def _is_plain(content: bytes) -> bool:
@@ -144,17 +166,17 @@ def _is_plain(content: bytes) -> bool:
     return True
 
 
-def relocate_utf16(path: str, mapping: PrefixMap, budget: Budget | None = None) -> FileOutcome:
-    """Relocate a text in UTF-16. Raises `ContentError` for bytes that are not UTF-16."""
+def relocate_wide_text(path: str, mapping: PrefixMap, budget: Budget | None = None, *, encoding: str) -> FileOutcome:
+    """Relocate a text in UTF-16 or UTF-32. Raises `ContentError` for bytes that are not in this encoding."""
     with opened(path) as descriptor, tempfile.TemporaryFile() as copy:
-        mark, read = text.utf16_reader(_reader(descriptor))
+        mark, read = text.wide_reader(_reader(descriptor), encoding)
         copy.write(mark)
-        write = text.utf16_writer(mark, copy.write)
+        write = text.wide_writer(encoding, copy.write)
         changed = False
         for window in text.windows(read, mapping):
             (budget := budget or Budget()).take(len(window.mentions))
             changed |= bool(window.mentions)
-            write(window.replaced(mapping))
+            write(window.replaced())
         return FileOutcome(changed and _copy_back(copy, descriptor))
 
 
@@ -171,7 +193,7 @@ def relocate_compiled_python(path: str, mapping: PrefixMap, budget: Budget | Non
 def left_in_binary(path: str, mapping: PrefixMap) -> list[int]:
     """Return where old prefixes are left in a file that `relocate_binary` changed."""
     with opened(path, os.O_RDONLY) as descriptor:
-        if not _count(descriptor, mapping.old.needles, None):
+        if not _names_any(descriptor, mapping, None):
             return []
         with _mapped(descriptor) as data:
             try:
@@ -201,41 +223,79 @@ def left_in_compiled_python(path: str, mapping: PrefixMap) -> list[int]:
 
 
 def left_in_text(path: str, mapping: PrefixMap) -> list[int]:
-    """Return [0] if an old prefix is left in a text file."""
+    """Return [0] if an old prefix is left in a text file, or in the script that stands before other data."""
     with opened(path, os.O_RDONLY) as descriptor:
-        found = text.windows(_reader(descriptor), mapping)
+        is_long = os.fstat(descriptor).st_size > WHOLE
+        script = os.pread(descriptor, packed_scripts.LONGEST_SCRIPT, 0) if is_long else _content(descriptor)
+        behind = packed_scripts.data_behind(script)
+        if behind or not is_long:
+            script = script[: behind or len(script)]
+            found = mapping.mentions(_shapes(script, mapping))
+            return [0] if any(not mapping.is_new(script, each) for each in found) else []
+        windows = text.windows(_reader(descriptor), mapping)
+        return [0] if any(window.is_left(mapping) for window in windows) else []
+
+
+def left_in_wide_text(path: str, mapping: PrefixMap, *, encoding: str) -> list[int]:
+    """Return [0] if an old prefix is left in a text in UTF-16 or UTF-32."""
+    with opened(path, os.O_RDONLY) as descriptor:
+        found = text.windows(text.wide_reader(_reader(descriptor), encoding)[1], mapping)
         return [0] if any(window.is_left(mapping) for window in found) else []
 
 
-def left_in_utf16(path: str, mapping: PrefixMap) -> list[int]:
-    """Return [0] if an old prefix is left in a text in UTF-16."""
-    with opened(path, os.O_RDONLY) as descriptor:
-        found = text.windows(text.utf16_reader(_reader(descriptor))[1], mapping)
-        return [0] if any(window.is_left(mapping) for window in found) else []
+@dataclass(frozen=True, slots=True)
+class Mentioned:
+    """The first bytes of a file, whether an old prefix stands in it, and the encoding if it is UTF-16 or UTF-32."""
+
+    head: bytes
+    anywhere: bool
+    encoding: str = ""
 
 
-def mentions(path: str, mapping: PrefixMap, budget: Budget | None = None) -> tuple[bytes, bool]:
-    """Return the first bytes of a file, and whether an old prefix stands in it anywhere, also as UTF-16."""
+def mentions(path: str, mapping: PrefixMap, budget: Budget | None = None) -> Mentioned:
+    """Return whether an old prefix stands in a file, in whatever spelling and encoding."""
     budget = budget or Budget()
     with opened(path, os.O_RDONLY) as descriptor:
         head = os.pread(descriptor, MAGIC_SIZE, 0)
-        if text.is_utf16(head):
-            return head, bool(_count(descriptor, text.utf16_needles(head[:2], mapping), budget))
-        if not _count(descriptor, mapping.old.needles, budget):
-            return head, False
+        encoding = text.wide_encoding(head)[1]
+        if not _names_any(descriptor, mapping, budget):
+            return Mentioned(head, anywhere=False)
+        if encoding:
+            return Mentioned(head, bool(_count(descriptor, mapping.old.spelled.wide_marks, None)), encoding)
         with _mapped(descriptor) as data:
-            return head, is_left(data, mapping)
+            if not is_left(data, mapping):
+                return Mentioned(head, anywhere=False)
+            return Mentioned(head, anywhere=True, encoding=wide_encoding_of(data, mapping))
 
 
-def _count(descriptor: int, needles: tuple[bytes, ...], budget: Budget | None) -> int:
+def _names_any(descriptor: int, mapping: PrefixMap, budget: Budget | None) -> bool:
+    """Return whether an old prefix may stand in a file, in whatever spelling."""
+    named = _count(descriptor, mapping.old.needles, budget)
+    spelled = mapping.old.spelled
+    marks = spelled.all_marks if mapping.bounded else spelled.wide_marks
+    return bool(_count(descriptor, marks, budget, share=_MARKS_PER_MENTION) or named)
+
+
+def _shapes(content: bytes, mapping: PrefixMap) -> bytes:
+    """Return what a text looks like, character by character. That would hide paths beyond ASCII."""
+    return shapes(content) if mapping.old.are_ascii else content
+
+
+def _take(mapping: PrefixMap, content: bytes, budget: Budget) -> None:
+    budget.take(mapping.old.count_in(content))
+    if mapping.bounded:
+        budget.take(sum(map(content.count, mapping.old.spelled.marks)) // _MARKS_PER_MENTION)
+
+
+def _count(descriptor: int, needles: tuple[bytes, ...], budget: Budget | None, *, share: int = 1) -> int:
     """Count where any old prefix may stand in a file. Read in pieces: a mapped file would count as memory.
 
-    Without a budget the count ends at the first.
+    Without a budget the count ends at the first; of it the count takes the share.
     """
     overlap = max(map(len, needles), default=1) - 1
     if os.fstat(descriptor).st_size <= _CHUNK:
         content = os.pread(descriptor, _CHUNK, 0)
-        return _taken(sum(map(content.count, needles)), budget)
+        return _taken(sum(map(content.count, needles)), budget, share)
     # the end of each piece stays before the next one, so that nothing is copied but that
     piece = bytearray(overlap + _CHUNK)
     target = memoryview(piece)[overlap:]
@@ -243,7 +303,7 @@ def _count(descriptor: int, needles: tuple[bytes, ...], budget: Budget | None) -
     while count := os.preadv(descriptor, [target], offset):
         start, end = 0 if offset else overlap, overlap + count
         here = sum(piece.count(needle, start, end) for needle in needles)
-        found += _taken(here, budget)
+        found += _taken(here, budget, share)
         if found and budget is None:
             break
         offset += count
@@ -251,9 +311,9 @@ def _count(descriptor: int, needles: tuple[bytes, ...], budget: Budget | None) -
     return found
 
 
-def _taken(count: int, budget: Budget | None) -> int:
+def _taken(count: int, budget: Budget | None, share: int) -> int:
     if count and budget is not None:
-        budget.take(count)
+        budget.take(count // share)
     return count
 
 
@@ -291,7 +351,7 @@ def _rewrite(descriptor: int, mapping: PrefixMap, budget: Budget, sbang: bytes) 
     with tempfile.TemporaryFile() as copy:
         for window in text.windows(_reader(descriptor), mapping):
             budget.take(len(window.mentions))
-            replaced = window.replaced(mapping)
+            replaced = window.replaced()
             if sbang and window.mentions and not copy.tell():
                 replaced = with_sbang(replaced, sbang)
             changed |= bool(window.mentions)

@@ -10,158 +10,58 @@ from __future__ import annotations
 
 import os
 import re
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from mmap import mmap
 from typing import Final
 
-from oci_binpkg.errors import ContentError, UsageError
+from oci_binpkg.relocate.boundaries import (
+    LONGER_NAME,
+    NEAR,
+    Buffer,
+    begins_path,
+    follows_empty_slashes,
+    follows_slash,
+    path_end,
+)
+from oci_binpkg.relocate.prefix_set import PrefixSet, encoded, longest_first, path_bytes
+from oci_binpkg.relocate.spellings import (
+    BACKSLASHED,
+    LONGEST_SPELLED,
+    PLAIN,
+    URL,
+    WITH_SPECIALS,
+    SpelledPath,
+    Spelling,
+    heads,
+    in_address,
+    is_odd,
+    normal,
+    plain_head,
+    read_path,
+    shorter_readings,
+)
 
-Buffer = bytes | bytearray | mmap
-"""What is searched: bytes in memory or a file mapped into it."""
-
-WORD: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
-"""The characters that may run up to a prefix, as the `I` and the `-` of `-I/opt/a`."""
-LONGEST: Final = 4095
-"""Bytes of a path that the kernel takes."""
-DEEPEST: Final = 64
-"""How many prefixes may lie within one another, as a root, a tree in it, a package do."""
-_FEW: Final = 32
-_PATH: Final = WORD + b"/"
-_LOOK_BACK: Final = 256
-NEAR: Final = 260
-"""How many bytes around a prefix decide whether it is a whole path."""
 _SHORT_HASH: Final = 7
-_NAME: Final = WORD + b".+@~"
-_GOES_ON: Final = rb"(?:[\w+@~\-]|\.[\w+@~\-]|[\xc3-\xe1\xe4-\xf4]|\xe2(?![\x80\x81])|\xe3(?!\x80))"
-"""What continues a name: no punctuation, in UTF-8 neither."""
-_LONGER_NAME: Final = re.compile(_GOES_ON)
 _COMPONENT: Final = re.compile(rb"/+((?:[\w+@~\-]|\.(?=[\w+@~\-./])|[\x80-\xff])+)")
-_SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]{0,30}:$")
+_TAIL: Final = re.compile(rb"(?:(?:/|%2[fF])[\w.+@~%\-\x80-\xff]*)*")
 _HASHED: Final = re.compile(rb"(?<![a-z0-9])[a-z2-7]{32}(?![a-z0-9])")
 
 
-@dataclass(frozen=True)
-class PrefixSet:
-    """Absolute directories to look for, as the bytes of their paths; empty ones and the root are left out.
+@dataclass(frozen=True, slots=True)
+class PathMention:
+    """Bytes of a file that mention an old prefix, `[start, end)`, and what takes their place.
 
-    A hundred thousand cost no more passes over a text than one: what is looked for are the beginnings that all of them
-    share (`needles`), and which prefix stands there is found in a sorted list.
+    `old` is the prefix, whatever it looks like there; `plain_new` what it becomes, as a path.
     """
 
-    prefixes: tuple[bytes, ...]
-
-    @classmethod
-    def of(cls, prefixes: Iterable[str]) -> PrefixSet:
-        """Collect paths, longest first. Raises `UsageError` for a relative path, `ContentError` for an invalid one."""
-        encoded = {_encode(prefix) for prefix in prefixes} - {b""}
-        return cls(tuple(sorted(encoded, key=_longest_first)))
-
-    @cached_property
-    def shortest(self) -> tuple[bytes, ...]:
-        """The prefixes that begin with no other one: whatever mentions any prefix mentions one of these."""
-        paths, parents = self._chains
-        return tuple(path for path, parent in zip(paths, parents, strict=True) if parent < 0)
-
-    @cached_property
-    def longest(self) -> int:
-        """The length of the longest prefix."""
-        return max(map(len, self.prefixes), default=0)
-
-    @cached_property
-    def needles(self) -> tuple[bytes, ...]:
-        """A few beginnings, one of which stands wherever a prefix does: `shortest`, if these are few."""
-        if len(self.shortest) <= _FEW:
-            return self.shortest
-        few, many = 1, max(map(len, self.shortest))  # so long they are few, so long they are many
-        while many - few > 1:
-            middle = (few + many) // 2
-            if len({prefix[:middle] for prefix in self.shortest}) <= _FEW:
-                few = middle
-            else:
-                many = middle
-        return tuple(sorted({prefix[:few] for prefix in self.shortest}))
-
-    @cached_property
-    def are_exact(self) -> bool:
-        """Whether a prefix stands wherever a needle does."""
-        return self.needles is self.shortest
-
-    @cached_property
-    def finder(self) -> re.Pattern[bytes]:
-        """Finds the next needle."""
-        return re.compile(b"|".join(map(re.escape, self.needles)) or rb"(?!)")
-
-    @cached_property
-    def pattern(self) -> re.Pattern[bytes]:
-        """The text rule: group 1 is the run of characters before, group 2 the prefix, group 3 the path that follows."""
-        return text_pattern(self.prefixes)
-
-    @cached_property
-    def _chains(self) -> tuple[list[bytes], list[int]]:
-        """The prefixes sorted, and for each the place of the longest other one that it begins with, -1 for none."""
-        paths, parents = sorted(self.prefixes), list[int]()
-        open_: list[int] = []
-        for place, path in enumerate(paths):
-            while open_ and not path.startswith(paths[open_[-1]]):
-                open_.pop()
-            parents.append(open_[-1] if open_ else -1)
-            open_.append(place)
-            if len(open_) > DEEPEST:
-                raise ContentError(f"more than {DEEPEST} prefixes lie within one another")
-        return paths, parents
-
-    def longest_at(self, data: Buffer, at: int) -> bytes | None:
-        """Return the longest prefix that stands at a place."""
-        return self.longest_of(data[at : at + self.longest])
-
-    def longest_of(self, text: bytes | bytearray) -> bytes | None:
-        """Return the longest prefix that `text` begins with."""
-        paths, parents = self._chains
-        place = bisect_right(paths, text) - 1
-        while place >= 0:
-            if text.startswith(paths[place]):
-                return paths[place]
-            place = parents[place]
-        return None
-
-    def all_of(self, text: bytes) -> Iterator[bytes]:
-        """Yield every prefix that `text` begins with."""
-        found = self.longest_of(text)
-        while found is not None:
-            yield found
-            paths, parents = self._chains
-            parent = parents[bisect_right(paths, found) - 1]
-            found = paths[parent] if parent >= 0 else None
-
-    def stands_in(self, text: bytes) -> bool:
-        """Return whether a prefix may stand anywhere in `text`, be it a mention or not."""
-        return any(needle in text for needle in self.needles)
-
-    def count_in(self, text: bytes) -> int:
-        """Count the places in `text` where a prefix may stand."""
-        return sum(map(text.count, self.needles))
-
-    def mentions(self, text: bytes) -> Iterator[tuple[int, bytes]]:
-        """Yield the place and the prefix of every mention in `text`."""
-        if self.are_exact:
-            yield from ((match.start(2), match[2]) for match in self.pattern.finditer(text))
-            return
-        at = 0
-        while found := self.finder.search(text, at):
-            at = found.start()
-            prefix = None if follows_slash(text, at) else self.longest_at(text, at)
-            if prefix is None:
-                at += 1
-                continue
-            yield at, prefix
-            at = path_end(text, at + len(prefix))
-
-    def is_target(self, link: str) -> bool:
-        """Return whether the target of a symbolic link begins with one of the prefixes (as Spack looks at links)."""
-        return self.longest_of(_bytes(link)) is not None
+    start: int
+    end: int
+    old: bytes
+    new: bytes
+    plain_new: bytes
+    spelling: Spelling = PLAIN
+    separators: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -169,7 +69,7 @@ class PrefixMap:
     """Old prefixes and what takes their place; the longest old prefix that fits wins.
 
     Identity pairs are left out, but for those below another old prefix: such a package stays where it is although the
-    tree around it moves.
+    tree around it moves. Where none is bounded, texts follow Spack's rule alone, without other spellings.
     """
 
     pairs: tuple[tuple[bytes, bytes], ...]
@@ -193,20 +93,20 @@ class PrefixMap:
 
         Raises `UsageError` for a relative path, `ContentError` for one that is invalid or lies too deep in others.
         """
-        encoded = {_encode(old): _encode(new) for old, new in pairs.items()}
-        encoded.pop(b"", None)
-        moved = PrefixSet(tuple(old for old, new in encoded.items() if old != new))
-        kept = [old for old, new in encoded.items() if old != new or moved.longest_of(old) is not None]
-        ordered = tuple((old, encoded[old]) for old in sorted(kept, key=_longest_first))
-        bases = tuple(_encode(root) for root in roots if root)
-        paths = [_encode(path) for path in inside if path]
+        known_pairs = {encoded(old): encoded(new) for old, new in pairs.items()}
+        known_pairs.pop(b"", None)
+        moved = PrefixSet(tuple(old for old, new in known_pairs.items() if old != new))
+        kept = [old for old, new in known_pairs.items() if old != new or moved.longest_of(old) is not None]
+        ordered = tuple((old, known_pairs[old]) for old in sorted(kept, key=longest_first))
+        bases = tuple(encoded(root) for root in roots if root)
+        paths = [encoded(path) for path in inside if path]
         known = {
             path[: _end_of_name(path, len(base) + 1)]
             for base in bases
             for path in paths
             if path.startswith(base + b"/")
         }
-        return cls(ordered, frozenset(map(_encode, bounded)) & encoded.keys(), bases, frozenset(known))
+        return cls(ordered, frozenset(map(encoded, bounded)) & known_pairs.keys(), bases, frozenset(known))
 
     def __bool__(self) -> bool:
         return bool(self.pairs)
@@ -226,35 +126,112 @@ class PrefixMap:
         """The length of the longest new prefix."""
         return max((len(new) for _, new in self.pairs), default=0)
 
-    def replace_text(self, text: bytes) -> bytes:
-        """Return `text` with every mention of an old prefix replaced; the same object if it has no mention."""
-        if not self.old.stands_in(text):
+    def replace_text(self, text: bytes, seen: bytes | None = None) -> bytes:
+        """Return `text` with every mention of an old prefix replaced; the same object if it has no mention.
+
+        `seen` is the text with other characters in the place of some, if these look like parts of paths.
+        """
+        shown = text if seen is None else seen
+        if not self.old.stands_in(shown) and not (self.bounded and self.old.may_be_spelled_in(shown)):
             return text
-        if self.old.are_exact and not self.bounded:
-            new, pattern = self.new, self.old.pattern
-            if pattern.search(text) is None:
-                return text
-            return pattern.sub(lambda match: match[1] + new[match[2]] + match[3], text)
         pieces, end = list[bytes](), 0
-        for at, old in self.mentions(text):
-            pieces += (text[end:at], self.new[old])
-            end = at + len(old)
+        for found in self.mentions(shown):
+            pieces += (text[end : found.start], found.new)
+            end = found.end
         return b"".join((*pieces, text[end:])) if pieces else text
 
-    def mentions(self, text: bytes) -> Iterator[tuple[int, bytes]]:
-        """Yield the place and the old prefix of every mention in `text`."""
-        if not self.bounded:
-            yield from self.old.mentions(text)
-            return
-        at = 0
-        while found := self.old.finder.search(text, at):
+    def mentions(
+        self, text: bytes, *, start: int = 0, limit: int | None = None, before: bool = False
+    ) -> Iterator[PathMention]:
+        """Yield, in order, the mentions of old prefixes that begin in `text[start:limit]`.
+
+        `before`: whether the run of word characters that ends where `text` begins follows a slash.
+        """
+        stop = len(text) if limit is None else limit
+        spelled = self.spelled(text, start, len(text), stop, in_text=True)
+        other = next(spelled, None)
+        at = start
+        while True:
+            exact = self._next_exact(text, at, stop if other is None else other.start + 1, before=before)
+            found = exact or other
+            if found is None:
+                return
+            yield found
+            at = path_end(text, found.end)
+            while other is not None and other.start < at:
+                other = next(spelled, None)
+
+    def _next_exact(self, text: bytes, at: int, limit: int, *, before: bool) -> PathMention | None:
+        while (found := self.old.finder.search(text, at)) and found.start() < limit:
             at = found.start()
-            old = self.mention_at(text, at)
-            if old is None:
-                at += 1
-                continue
-            yield at, old
-            at = path_end(text, at + len(old))
+            old = self.mention_at(text, at, before=before)
+            if old is not None:
+                return self.mention_of(text, at, old, len(text))
+            at += 1
+        return None
+
+    def spelled(self, data: Buffer, start: int, stop: int, limit: int, *, in_text: bool) -> Iterator[PathMention]:
+        """Yield, in order, the mentions in other spellings that begin in `data[start:limit]` and end before `stop`."""
+        if not self.bounded:
+            return
+        done = start
+        for place, readings in self.old.spelled.find(data, start, stop, limit):
+            tried = done
+            for path in readings if place >= done else ():
+                found = self._spelled_mention(data, path, in_text=in_text) if path.start >= done else None
+                if found is not None and found.start < limit:
+                    yield found
+                    tried = found.end
+                    break
+                # what stands further on in a path is no beginning; with blanks in it that is less certain
+                tried = max(tried, path.end) if self.old.are_safe else tried
+            done = tried
+
+    def _spelled_mention(self, data: Buffer, path: SpelledPath, *, in_text: bool) -> PathMention | None:
+        found = self._resolved(path)
+        if found is None or self._goes_on_plainly(data, path, *found[:2]):
+            return None
+        size, old, new = found
+        head = plain_head(data, path.start, path.spelling)
+        if not begins_path(head + path.path, len(head), strict=old in self.roots, in_text=in_text):
+            return None
+        return self._written(path, size, old, new)
+
+    def mention_of(self, data: Buffer, at: int, old: bytes, stop: int) -> PathMention:
+        """Return the mention of an old prefix that stands at a place; what follows may lead to another one.
+
+        It ends before `stop`.
+        """
+        end = at + len(old)
+        rest = bytes(data[end : min(stop, end + LONGEST_SPELLED)]) if self.bounded else b""
+        rest = rest[: _end_of_tail(rest)]
+        spellings: tuple[Spelling, ...] = (PLAIN,) if is_odd(rest) else ()
+        if rest and (not self.old.are_safe or b"%" in rest):
+            spellings += WITH_SPECIALS if not self.old.are_safe else (URL,)
+        for spelling in spellings:
+            path = read_path(data, at, spelling, stop)
+            found = self._resolved(path)
+            if found is not None and path.ends.get(found[0], 0) > end:
+                return self._written(path, *found)
+        new = self.new[old]
+        return PathMention(at, end, old, in_address(data, at, new), new)
+
+    def _resolved(self, path: SpelledPath) -> tuple[int, bytes, bytes] | None:
+        found = (self.resolved(text) for text in shorter_readings(path.path))
+        return next((each for each in found if each is not None), None)
+
+    def _goes_on_plainly(self, data: Buffer, path: SpelledPath, size: int, old: bytes) -> bool:
+        """Return whether a backslash before a root of one name is none of the path, for that goes on without any."""
+        end = path.ends[size]
+        rest = bytes(data[end : end + NEAR])
+        is_short = path.spelling is BACKSLASHED and old.count(b"/") == 1 and rest.startswith(b"/")
+        return is_short and _COMPONENT.match(rest) is not None and self._has_entry(old, rest)
+
+    def _written(self, path: SpelledPath, size: int, old: bytes, new: bytes) -> PathMention:
+        end = path.ends[size]
+        separators = tuple(text for at, text in path.separators if at < end)
+        written = path.spelling.written(new, separators)
+        return PathMention(path.start, end, old, written, new, path.spelling, separators)
 
     def mention_at(self, text: bytes, at: int, *, before: bool = False) -> bytes | None:
         """Return the old prefix that a text mentions at a place.
@@ -263,7 +240,7 @@ class PrefixMap:
         """
         if not self.bounded:
             return None if follows_slash(text, at, before=before) else self.old.longest_at(text, at)
-        spoken = not follows_slash(text, at, before=before) or _follows_empty_slashes(text, at)
+        spoken = not follows_slash(text, at, before=before) or follows_empty_slashes(text, at)
         for old in self._standing(text, at):
             if spoken and (old not in self.bounded or self._is_whole(text, at, old, in_text=True)):
                 return old
@@ -275,15 +252,22 @@ class PrefixMap:
     def _is_whole(self, data: Buffer, at: int, old: bytes, *, in_text: bool) -> bool:
         """Return whether a prefix stands at a place as a whole path, or as the beginning of one in it."""
         behind = at + len(old)
-        if _LONGER_NAME.match(data, behind) is not None:
+        if LONGER_NAME.match(data, behind) is not None:
             return False
         is_root = old in self.roots
         if is_root and not self._has_entry(old, bytes(data[behind : behind + NEAR])):
             return False
-        return _begins_path(data, at, strict=is_root, in_text=in_text)
+        return begins_path(data, at, strict=is_root, in_text=in_text)
 
     def _has_entry(self, root: bytes, rest: bytes) -> bool:
         """Return whether a root is known to have what follows it, which is nothing, or a slash and a name."""
+        if is_odd(rest):
+            path = normal(root + rest[: _end_of_tail(rest)])
+            if path == root:
+                return True
+            if not path.startswith(root + b"/"):
+                return False
+            rest = path[len(root) :]
         name = _COMPONENT.match(rest)
         if name is None or not self.inside:
             return True
@@ -291,10 +275,42 @@ class PrefixMap:
 
     def replace_link(self, target: str) -> str:
         """Return the target of a symbolic link, changed if it is an old prefix or within one."""
-        return self.replace_path(_bytes(target)).decode("utf-8", "surrogateescape")
+        return self.replace_path(path_bytes(target)).decode("utf-8", "surrogateescape")
 
     def replace_path(self, path: bytes) -> bytes:
         """Return a single path, changed if it is an old prefix or within one; several slashes may stand before it."""
+        found = self.resolved(path)
+        if found is None:
+            return path
+        size, old, new = found
+        return path if old == new and path[:size].lstrip(b"/") == old[1:] else new + path[size:]
+
+    def resolved(self, path: bytes) -> tuple[int, bytes, bytes] | None:
+        """Return how much of a path is to be replaced, the old prefix, and the new path; None if it is in none.
+
+        What has empty components, `.` or `..` leads to where these say. As much of that as can stay stays.
+        """
+        literal = self._literal(path)
+        if not path.startswith(b"/") or not is_odd(path.lstrip(b"/")):
+            return literal
+        whole = normal(path)
+        found = self._literal(whole)
+        if found is not None:
+            target = found[2] + whole[found[0] :]
+        elif literal is not None and self.roots and not any(whole.startswith(root + b"/") for root in self.roots):
+            target = whole
+        else:
+            return literal
+        for end in heads(path):
+            plain = normal(path[:end])
+            head = self._literal(plain)
+            if head is not None:
+                made = head[2] + plain[head[0] :]
+                if normal(made + path[end:]) == target:
+                    return end, head[1], made
+        return len(path.rstrip(b"/")), (found or literal or (0, b""))[1], target
+
+    def _literal(self, path: bytes) -> tuple[int, bytes, bytes] | None:
         plain = b"/" + path.lstrip(b"/") if path.startswith(b"/") else path
         # no old prefix is longer, and each ends where a component does
         end = len(plain) if len(plain) <= self.old.longest else plain.rfind(b"/", 0, self.old.longest + 1)
@@ -302,9 +318,9 @@ class PrefixMap:
             old = plain[:end]
             new = self.new.get(old)
             if new is not None and (old not in self.roots or self._has_entry(old, plain[end:])):
-                return path if old == new else new + plain[end:]
+                return len(path) - len(plain) + end, old, new
             end = plain.rfind(b"/", 0, end)
-        return path
+        return None
 
     def replace_relative(self, path: bytes, old_place: bytes, new_place: bytes) -> bytes:
         """Return a relative path that stands in a file of the directory `old_place`, for one of `new_place`.
@@ -320,27 +336,24 @@ class PrefixMap:
             return path
         return os.path.relpath(moved, new_place) + (b"/" if path.endswith(b"/") else b"")
 
-    def pair_at(self, data: Buffer, at: int) -> tuple[bytes, bytes] | None:
-        """Return the pair that applies at a place, None if no old prefix stands there."""
+    def standing_at(self, data: Buffer, at: int) -> bytes | None:
+        """Return the old prefix that bytes which are no text mention at a place."""
         if not self.bounded:
-            old = self.old.longest_at(data, at)
-            return None if old is None else (old, self.new[old])
+            return self.old.longest_at(data, at)
         for old in self._standing(data, at):
             if old not in self.bounded or self._is_whole(data, at, old, in_text=False):
-                return old, self.new[old]
+                return old
         return None
 
-    def longest_at(self, data: Buffer, at: int) -> tuple[bytes, bytes]:
-        """Return the pair that applies where an old prefix was found. Raises `LookupError`."""
-        pair = self.pair_at(data, at)
-        if pair is None:
-            raise LookupError(at)
-        return pair
-
-    def is_new(self, data: Buffer, at: int, old: bytes) -> bool:
-        """Return whether the mention of `old` at this place is part of a new prefix, which may contain an old one."""
-        within = self._within.get(old, ())
-        return any(at >= back and data[at - back : at - back + len(new)] == new for back, new in within)
+    def is_new(self, data: Buffer, found: PathMention) -> bool:
+        """Return whether a mention is part of a new prefix, which may contain an old one."""
+        at, write = found.start, found.spelling.written
+        for back, new in self._within.get(found.old, ()):
+            text, before = write(new, found.separators), len(write(new[:back], found.separators)) if back else 0
+            for written, head in ((text, before), (in_address(data, at - back, new), back)):
+                if at >= head and data[at - head : at - head + len(written)] == written:
+                    return True
+        return False
 
     @cached_property
     def _within(self) -> Mapping[bytes, list[tuple[int, bytes]]]:
@@ -354,22 +367,6 @@ class PrefixMap:
                     found.setdefault(old, []).append((at, new))
                 at += 1
         return found
-
-
-def follows_slash(text: bytes, at: int, *, before: bool = False) -> bool:
-    """Return whether the run of word characters before a place, which may be empty, follows a slash.
-
-    `before` is the answer for the place where `text` begins.
-    """
-    reach = _LOOK_BACK
-    while True:
-        start = max(0, at - reach)
-        head = text[start:at].rstrip(WORD)
-        if head:
-            return head.endswith(b"/")
-        if not start:
-            return before
-        reach *= 16
 
 
 def mapping_for(
@@ -401,69 +398,11 @@ def mapping_for(
     )
 
 
-def text_pattern(prefixes: Iterable[bytes]) -> re.Pattern[bytes]:
-    """Compile the text rule for `prefixes`, which are tried in the order given; none never match."""
-    choices = b"|".join(re.escape(prefix) for prefix in prefixes) or rb"(?!)"
-    return re.compile(rb"(?<![\w\-/])([\w\-]*?)(" + choices + rb")([\w\-/]*)")
-
-
-def path_end(text: bytes, at: int) -> int:
-    """Return where the path ends that goes on at a place."""
-    reach = _LOOK_BACK
-    while True:
-        rest = text[at : at + reach]
-        size = len(rest) - len(rest.lstrip(_PATH))
-        if size < reach:
-            return at + size
-        at, reach = at + size, reach * 16
-
-
-def _begins_path(data: Buffer, at: int, *, strict: bool, in_text: bool) -> bool:
-    """Return whether an absolute path begins at a place, and not the rest of one that began before.
-
-    In binaries strings follow one another without separation: there a file name may end before it, but for the root.
-    """
-    head = bytes(data[max(0, at - NEAR + 4) : at])
-    run = head[len(head.rstrip(_NAME)) :]
-    before = head[: len(head) - len(run)][-1:]
-    if _follows_empty_slashes(data, at):
-        return True
-    if not run:
-        return before != b"/" and not (strict and before in (b"}", b")"))
-    if before == b"/":
-        return False
-    escaped = before == b"\\" and len(run) == 1
-    return escaped or run.startswith(b"-") or not (in_text or strict)
-
-
-def _follows_empty_slashes(data: Buffer, at: int) -> bool:
-    """Return whether only slashes that mean nothing stand before a place: those of `file://`, or doubled ones."""
-    head = bytes(data[max(0, at - NEAR + 4) : at])
-    if head.endswith(b"file://localhost"):
-        return True
-    rest = head.rstrip(b"/")
-    if len(rest) == len(head) or rest.endswith(b"file:"):
-        return len(rest) < len(head)
-    return not rest or (rest[-1:] not in _NAME and _SCHEME.search(rest) is None)
-
-
 def _end_of_name(path: bytes, at: int) -> int:
     end = path.find(b"/", at)
     return end if end >= 0 else len(path)
 
 
-def _longest_first(prefix: bytes) -> tuple[int, bytes]:
-    return -len(prefix), prefix
-
-
-def _bytes(path: str) -> bytes:
-    return path.encode("utf-8", "surrogateescape")
-
-
-def _encode(prefix: str) -> bytes:
-    if not prefix.startswith("/"):
-        raise UsageError(f"not an absolute path: {prefix[:200]!r}")
-    path = _bytes(prefix.rstrip("/"))
-    if len(path) > LONGEST:
-        raise ContentError(f"a prefix of {len(path)} bytes, where a path has at most {LONGEST}: {prefix[:80]!r}...")
-    return path
+def _end_of_tail(text: bytes) -> int:
+    found = _TAIL.match(text)
+    return found.end() if found else 0

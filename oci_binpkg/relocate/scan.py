@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final
 
-from oci_binpkg.relocate.prefixes import PrefixSet, follows_slash
+from oci_binpkg.relocate.boundaries import follows_slash
+from oci_binpkg.relocate.prefix_set import PrefixSet
 
 MAGIC_SIZE: Final = 8
 _THIN: Final = (b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\xfe\xed\xfa\xcf", b"\xce\xfa\xed\xfe", b"\xfe\xed\xfa\xce")

@@ -17,7 +17,7 @@ from typing import Final
 
 from oci_binpkg.disk import disk_refusal
 from oci_binpkg.errors import ContentError, RelocationError
-from oci_binpkg.relocate import ar, files, text
+from oci_binpkg.relocate import ar, files
 from oci_binpkg.relocate.budget import Budget
 from oci_binpkg.relocate.compiled_python import is_cache
 from oci_binpkg.relocate.edits import RelocationReport, Remark, StaleString, stale_error
@@ -146,22 +146,23 @@ class _Work:
 
     def _search(self, names: tuple[str, ...]) -> None:
         path = names[0]
-        head, mentioned = files.mentions(self._full(path), self.mapping, self.budget)
-        if not mentioned:
+        found = files.mentions(self._full(path), self.mapping, self.budget)
+        if not found.anywhere:
             return
-        if head == ar.MAGIC:
+        if found.head == ar.MAGIC:
             self._attempt(names, path, files.relocate_archive, files.left_in_archive)
-        elif text.is_utf16(head):
-            self._attempt(names, path, files.relocate_utf16, files.left_in_utf16)
         elif is_cache(path):
             self._attempt(names, path, files.relocate_compiled_python, files.left_in_compiled_python)
+        elif found.encoding:
+            relocate = partial(files.relocate_wide_text, encoding=found.encoding)
+            self._attempt(names, path, relocate, partial(files.left_in_wide_text, encoding=found.encoding))
         elif (
-            head != ar.THIN_MAGIC
+            found.head != ar.THIN_MAGIC
             and (outcome := files.relocate_undeclared(self._full(path), self.mapping, self.budget)).changed
         ):
             self._note(names, path, outcome, files.left_in_text)
         else:
-            self.remarks.append(_left_alone(path, head))
+            self.remarks.append(_left_alone(path, found.head))
 
     def _attempt(
         self,

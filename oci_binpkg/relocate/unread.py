@@ -12,8 +12,9 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from oci_binpkg.relocate.boundaries import Buffer
 from oci_binpkg.relocate.edits import Edited
-from oci_binpkg.relocate.prefixes import Buffer, PrefixMap
+from oci_binpkg.relocate.prefixes import PrefixMap
 from oci_binpkg.relocate.strings import Span, relocate_strings
 
 ELF_MAGIC: Final = b"\x7fELF"

@@ -323,7 +323,7 @@ MUTATIONS = (
     ),
     Mutation(
         "cost: many prefixes are looked for by a few beginnings",
-        "oci_binpkg/relocate/prefixes.py",
+        "oci_binpkg/relocate/prefix_set.py",
         "_FEW: Final = 32",
         "_FEW: Final = 32_000_000",
         "hundred_thousand",

@@ -1,8 +1,10 @@
 """What leads from one package to another leads there in the new place, however the old tree was arranged."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -112,3 +114,30 @@ def test_relative_links_lead_to_the_other_package(root, tmp_path):
     assert os.readlink(app / "share/x/own") == "../../lib/own"
     assert os.path.samefile(app / "host", "/usr/bin/env")
     assert not any(os.readlink(app / name).startswith("/") for name in ("lib/one", "all", "share/x/dep", "host"))
+
+
+def test_paths_lead_to_the_new_place_however_they_are_written(root, tmp_path):
+    write(root / "dep/share/name", "dep")
+    write(
+        root / "app/bin/show",
+        f"#!/bin/sh\ncd /\ncat {root}//dep/share/name {root}/app/../dep/./share/name {root}/./dep/bin/../share/name\n",
+    )
+    (root / "dep/bin").mkdir()
+    write(root / "dep/bin/keep", "")
+    (root / "app/link").symlink_to(f"{root}/app/../dep//share/name")
+    write(root / "app/a.json", json.dumps({"dep": f"{root}/dep", "url": f"file://{root}/dep"}).replace("/", "\\/"))
+    write(root / "app/a.url", quote(f"{root}/dep", ""))
+    for encoding in ("utf-16-le", "utf-32-be"):
+        (root / f"app/{encoding}").write_bytes(f"dep={root}/dep\n".encode(encoding))
+    describe(root, dep=("dep", []), app=("app", ["dep"]))
+
+    prefixes = moved(root, tmp_path / "there", "app")
+
+    app, dep = prefixes["app"], prefixes["dep"]
+    assert output(app / "bin/show") == "depdepdep"
+    assert (app / "link").read_text() == "dep"
+    assert json.loads((app / "a.json").read_text()) == {"dep": str(dep), "url": f"file://{dep}"}
+    assert "\\/" in (app / "a.json").read_text()
+    assert (app / "a.url").read_text() == quote(str(dep), "")
+    for encoding in ("utf-16-le", "utf-32-be"):
+        assert (app / encoding).read_bytes() == f"dep={dep}\n".encode(encoding)

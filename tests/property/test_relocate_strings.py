@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oci_binpkg.relocate.edits import FindingKind
-from oci_binpkg.relocate.prefixes import PrefixMap, PrefixSet
+from oci_binpkg.relocate.prefix_set import PrefixSet
+from oci_binpkg.relocate.prefixes import PrefixMap
 from oci_binpkg.relocate.scan import _Mention
 from oci_binpkg.relocate.strings import TAIL, relocate_strings, remaining
 from oci_binpkg.relocate.text import windows
@@ -100,7 +101,7 @@ def test_windows_and_needles_find_what_the_text_rule_finds(pieces: list[bytes], 
         expected = mapping.old.pattern.sub(lambda match, new=mapping.new: match[1] + new[match[2]] + match[3], whole)  # type: ignore[misc]
         found = list(windows(io.BytesIO(whole).read, mapping, size=size))
         assert b"".join(window.text[window.start : window.end] for window in found) == whole
-        assert b"".join(window.replaced(mapping) for window in found) == expected
+        assert b"".join(window.replaced() for window in found) == expected
         assert mapping.replace_text(whole) == expected
         mention = _Mention(mapping.old)
         for at in range(0, len(whole), size):

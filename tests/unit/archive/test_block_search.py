@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 from oci_binpkg.archive.binary_distribution import MEMBER, Distribution
 from oci_binpkg.archive.block_search import BLOCK, BlockSearch, common_part
 from oci_binpkg.archive.extract import Extracted, extract_layer
+from oci_binpkg.relocate.spellings import marks_of, wide_marks_of
 
 WANTED = b"/opt/x"
+MARKS = (*marks_of(WANTED), *wide_marks_of(WANTED))
+SPELLED = [b"/opt//x", b"\\/opt\\/x", b"%2Fopt%2Fx", *("/opt/x".encode(f"utf-{kind}") for kind in ("16-le", "16-be", "32-le", "32-be"))]  # fmt: skip
 
 
 def searched(data: bytes, cuts: list[int]) -> BlockSearch:
@@ -40,7 +43,22 @@ def test_clean_blocks_begin_no_mention(parts: list[bytes], cuts: list[int]) -> N
     for begin in range(0, len(data), BLOCK):
         end = min(begin + BLOCK, len(data))
         mentioned = any(data.startswith(WANTED, at) for at in range(begin, end))
-        assert search.is_clean(begin, end) != mentioned
+        assert not (search.is_clean(begin, end) and mentioned)
+        marked = any(data.startswith(MARKS, at) for at in range(begin, end))
+        assert search.is_clean(begin, end) != marked
+
+
+@given(
+    st.lists(st.sampled_from([b"a" * 400, *SPELLED, b"/opt/", b"/", b"x", b"\0" * 700]), max_size=12),
+    st.lists(st.integers(0, 5000), max_size=8),
+)
+def test_other_spellings_are_not_clean(parts: list[bytes], cuts: list[int]) -> None:
+    data = b"".join(parts)
+    search = searched(data, cuts)
+    for spelled in SPELLED:
+        at = -1
+        while (at := data.find(spelled, at + 1)) >= 0:
+            assert not search.is_clean(at // BLOCK * BLOCK, at + len(spelled))
 
 
 def test_what_was_not_looked_at_is_not_clean() -> None:

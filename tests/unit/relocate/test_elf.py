@@ -10,7 +10,7 @@ import pytest
 
 from oci_binpkg.errors import ContentError
 from oci_binpkg.relocate.elf import relocate_elf, remaining_in_elf
-from oci_binpkg.relocate.prefixes import PrefixMap
+from oci_binpkg.relocate.prefixes import PrefixMap, mapping_for
 from tests.support import elf_files as elf
 from tests.support.elf_files import ElfFile, load
 
@@ -157,6 +157,20 @@ def test_paths_that_begin_with_many_slashes() -> None:
     data = ElfFile(names=[(elf.RPATH, b"///" + OLD + b"/lib")]).build()
 
     assert load(relocated(data, MOVED)).texts(elf.RPATH) == [NEW + b"/lib"]
+
+
+@forms
+@pytest.mark.parametrize("new", ["/n", "/srv/a/longer/place/for/the/tree"])
+def test_search_paths_with_detours(bits: int, order: str, new: str) -> None:
+    old = {"a" * 32: "/opt/store/app", "b" * 32: "/opt/store/zlib-1"}
+    mapping = mapping_for(old, {"a" * 32: f"{new}/app-h", "b" * 32: f"{new}/zlib-1-h"}, root=("/opt/store", new))
+    paths = b"/opt/store//zlib-1/lib:/opt/store/app/../zlib-1/lib64:/opt/./store/app/lib:/opt/store/app/lib/../lib64"
+    data = ElfFile(bits, order, interpreter=b"/opt/store/./zlib-1/ld.so", names=[(elf.RUNPATH, paths)]).build()
+
+    seen = load(relocated(data, mapping))
+
+    assert seen.texts(elf.RUNPATH) == [f"{new}/zlib-1-h/lib:{new}/zlib-1-h/lib64:{new}/app-h/lib:{new}/app-h/lib/../lib64".encode()]  # fmt: skip
+    assert seen.interpreter == f"{new}/zlib-1-h/ld.so".encode()
 
 
 @pytest.mark.covers("B45")

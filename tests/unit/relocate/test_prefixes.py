@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from oci_binpkg.errors import ContentError, UsageError
-from oci_binpkg.relocate.prefixes import PrefixMap, PrefixSet, mapping_for
+from oci_binpkg.relocate.prefix_set import PrefixSet
+from oci_binpkg.relocate.prefixes import PrefixMap, mapping_for
 from tests.support.effort import cpu_within
 
 
@@ -117,11 +118,10 @@ def test_several_slashes_before_a_path_mean_one() -> None:
 def test_a_mention_within_a_new_prefix() -> None:
     moved = PrefixMap.of({"/opt/a": "/srv/opt/a"})
 
-    assert moved.is_new(b"/srv/opt/a", 4, b"/opt/a")
-    assert not moved.is_new(b"/opt/a", 0, b"/opt/a")
-    assert moved.longest_at(b"x/opt/a", 1) == (b"/opt/a", b"/srv/opt/a")
-    with pytest.raises(LookupError):
-        moved.longest_at(b"x/opt/a", 0)
+    assert moved.is_new(b"/srv/opt/a", moved.mention_of(b"/srv/opt/a", 4, b"/opt/a", 10))
+    assert not moved.is_new(b"/opt/a", moved.mention_of(b"/opt/a", 0, b"/opt/a", 6))
+    assert moved.standing_at(b"x/opt/a", 1) == b"/opt/a"
+    assert moved.standing_at(b"x/opt/a", 0) is None
 
 
 def test_the_mapping_of_an_install() -> None:
@@ -160,7 +160,7 @@ def test_many_prefixes_cost_no_more_passes_than_one(pairs: dict[str, str]) -> No
         assert mapping.replace_path(f"{old}/lib/x".encode()) == f"{new}/lib/x".encode()
         assert mapping.old.is_target(f"{old}/lib")
         assert not mapping.old.is_target("/usr/lib")
-        assert not mapping.is_new(text, 2, old.encode())
+        assert not mapping.is_new(text, mapping.mention_of(text, 2, old.encode(), len(text)))
     assert len(mapping.old.needles) <= 64
 
 

@@ -340,7 +340,7 @@ def test_any_left_at_the_very_beginning(tmp_path: Path) -> None:
     assert files.left_in_binary(str(path), MOVED) == []
     path.write_bytes(b"/opt/old/x")
     assert files.left_in_binary(str(path), MOVED) == [0]
-    assert files.mentions(str(path), MOVED) == (b"/opt/old", True)
+    assert files.mentions(str(path), MOVED) == files.Mentioned(b"/opt/old", anywhere=True)
 
 
 @pytest.mark.parametrize("at", [0, 256 * 1024 - 4, 512 * 1024 - 8, 512 * 1024, 600_000])
@@ -348,8 +348,8 @@ def test_a_mention_is_found_wherever_the_pieces_of_a_large_file_end(tmp_path: Pa
     content = bytes(at) + b"/opt/old/x" + bytes(700_000 - at)
     path = write(tmp_path, "x", content)
 
-    assert files.mentions(str(path), MOVED) == (content[:8], True)
-    assert files.mentions(str(path), PrefixMap.of({"/opt/olx": "/y"})) == (content[:8], False)
+    assert files.mentions(str(path), MOVED) == files.Mentioned(content[:8], anywhere=True)
+    assert files.mentions(str(path), PrefixMap.of({"/opt/olx": "/y"})) == files.Mentioned(content[:8], anywhere=False)
 
 
 def test_findings_are_counted_after_the_first_hundred(tmp_path: Path) -> None:
