@@ -131,6 +131,7 @@ class Client:
         *,
         upstream: StrPath | Iterable[StrPath] = (),
         base_image: str = "",
+        max_layers: int = 0,
         tag: str = "",
         only: Only | str | None = None,
         force: bool = False,
@@ -149,9 +150,9 @@ class Client:
         Dependencies may also be in the trees `upstream`, and in those that Spack's `upstreams.yaml` names.
         What is in the cache already is skipped. `tag` also tags one image of all packages named; `only` is `package`
         or `dependencies`. `jobs` packages are packed at a time, 0 as configured. With `pyc`, compiled Python is
-        current in layers; None: as configured. With `spack`, Spack is asked for the variables that recipes set.
+        current in layers; None: as configured. Images have at most `max_layers`, 0 as usual. With `spack`, Spack is
+        asked for the variables that recipes set.
         """
-        from oci_binpkg.ops.contents import hashes_there
         from oci_binpkg.ops.push import PushOptions
         from oci_binpkg.ops.push import push as push_packages
         from oci_binpkg.ops.selection import select
@@ -168,9 +169,8 @@ class Client:
             packer = work.packer(installs, compression, pyc=pyc)
             base = work.base_images(base_image)
             selection = select(installs, parsed, chosen)
-            wanted = [record.spec for record in selection.wanted]
-            others = [work.opener.cache(text) for text in _texts(skip_present_in)]
-            elsewhere = frozenset[str]().union(*(hashes_there(other, wanted, work.observer) for other in others))
+            skipped = [work.opener.cache(text) for text in _texts(skip_present_in)]
+            elsewhere = _there(skipped, [record.spec for record in selection.wanted], work.observer)
             options = PushOptions(force, update_index, dry_run, tag, work.jobs(jobs), elsewhere=elsewhere)
             return push_packages(
                 installs,
@@ -181,7 +181,7 @@ class Client:
                 options=options,
                 observer=work.observer,
                 cancel=work.cancel,
-                composition=work.composition(installs, spack=spack),
+                composition=work.composition(installs, spack=spack, max_layers=max_layers),
             )
 
     def image(
@@ -192,6 +192,7 @@ class Client:
         *,
         tag: str,
         base_image: str = "",
+        max_layers: int = 0,
         entrypoint: str | Sequence[str] | None = None,
         cmd: str | Sequence[str] | None = None,
         env: Mapping[str, str] | Iterable[tuple[str, str]] = (),
@@ -210,23 +211,16 @@ class Client:
         """Push one image of several packages and all they need, under a tag.
 
         `entrypoint` and `cmd` are lists of words, or one text as in a shell. With `spack`, Spack is asked which
-        variables recipes set, if it is there.
+        variables recipes set, if it is there. The image has at most `max_layers`, 0 as usual.
         """
         from oci_binpkg.model.image import Runtime
         from oci_binpkg.ops.push import push_image
         from oci_binpkg.ops.selection import select
 
         with self._operation() as work:
-            runtime = Runtime(
-                _words(entrypoint, "entrypoint"),
-                _words(cmd, "cmd"),
-                tuple(_pairs(env)),
-                dict(_pairs(label)),
-                user,
-                workdir,
-                dict(_pairs(annotation)),
-            )
-            _check_runtime(runtime)
+            start, command = _words(entrypoint, "entrypoint"), _words(cmd, "cmd")
+            described = (tuple(_pairs(env)), dict(_pairs(label)), user, workdir, dict(_pairs(annotation)))
+            runtime = _checked(Runtime(start, command, *described))
             check_tag(tag)
             parsed = _parsed(queries)
             installs = work.installs(store)
@@ -242,7 +236,7 @@ class Client:
                 dry_run=dry_run,
                 observer=work.observer,
                 cancel=work.cancel,
-                composition=work.composition(installs, spack=spack),
+                composition=work.composition(installs, spack=spack, max_layers=max_layers),
             )
 
     def copy(
@@ -883,8 +877,15 @@ def _pairs(values: Mapping[str, str] | Iterable[tuple[str, str]]) -> Iterable[tu
     return values.items() if isinstance(values, Mapping) else values
 
 
-def _check_runtime(runtime: Runtime) -> None:
-    """Raise `UsageError` for what an image configuration, which is JSON, cannot hold."""
+def _there(caches: Iterable[ReadableCache], wanted: Sequence[Spec], observer: Observer) -> frozenset[str]:
+    """Return the hashes of those of the packages that one of the caches has."""
+    from oci_binpkg.ops.contents import hashes_there
+
+    return frozenset[str]().union(*(hashes_there(cache, wanted, observer) for cache in caches))
+
+
+def _checked(runtime: Runtime) -> Runtime:
+    """Return what an image is to say. Raises `UsageError` for what JSON cannot hold."""
     texts = {
         "entrypoint": runtime.entrypoint or (),
         "cmd": runtime.cmd or (),
@@ -897,3 +898,4 @@ def _check_runtime(runtime: Runtime) -> None:
     for name, given in texts.items():
         if any(is_no_text(text) for text in given):
             raise UsageError(f"{name}: a text that is not UTF-8", hint="image configurations are JSON: write UTF-8")
+    return runtime

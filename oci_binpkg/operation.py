@@ -201,8 +201,9 @@ class Operation:
             pyc=self.settings.pyc if pyc is None else pyc,
         )
 
-    def composition(self, installs: InstallTree, *, spack: bool = True) -> Composition:
+    def composition(self, installs: InstallTree, *, spack: bool = True, max_layers: int = 0) -> Composition:
         """Return how images are made of a tree's packages; with `spack`, Spack is asked about them if it is there."""
+        from oci_binpkg.ops.layer_budget import LayerJoiner
         from oci_binpkg.ops.run_environments import RunEnvironments
         from oci_binpkg.ops.spack_load import AskedSpack
         from oci_binpkg.ops.stack import Composition
@@ -210,7 +211,8 @@ class Operation:
         program = self._spack_program() if spack else ""
         folder = os.path.join(os.path.dirname(self.settings.catalog), "environments")
         asked = AskedSpack(program, folder) if program else None
-        return Composition(self.created, RunEnvironments(installs, spack=asked, observer=self.observer))
+        environments = RunEnvironments(installs, spack=asked, observer=self.observer)
+        return Composition(self.created, environments, max_layers, LayerJoiner(self.layer_cache))
 
     def _spack_program(self) -> str:
         """Return the Spack that its user named or has in PATH, "" without one; never one that a tree brings along."""

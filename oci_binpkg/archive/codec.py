@@ -26,6 +26,7 @@ import isal
 import zstandard
 from isal import isal_zlib
 
+from oci_binpkg.archive.layer_frame import GZIP_HEADER, member
 from oci_binpkg.errors import ContentError, UsageError
 from oci_binpkg.model.content import DOCKER_LAYER_GZIP, OCI_LAYER_GZIP, OCI_LAYER_ZSTD
 
@@ -34,8 +35,6 @@ _PIECE: Final = 256 * 1024
 _LARGEST: Final = 1024 * 1024
 """The most bytes that gzip gives out at once: one whole member as we write them."""
 _RAW: Final = -15
-_GZIP_HEADER: Final = bytes.fromhex("1f8b08000000000000ff")
-"""RFC 1952: deflate, no flags, no time, no hint at the level, unknown system; the header that Spack writes."""
 _ISAL_LEVELS: Final = {1: 1}
 _LIBDEFLATE_LEVELS: Final = {2: 1, 3: 2, 4: 3, 5: 4, 6: 6, 7: 7, 8: 8, 9: 9}
 _LEVELS: Final = {"gzip": (2, 9), "zstd": (5, 19)}
@@ -110,7 +109,7 @@ class Codec:
             library = f"isal-{isal.__version__}"
         else:
             library = f"libdeflate-{deflate.__version__}"
-        return f"{self}:{library}:{BLOCK}"
+        return f"{self}:{library}:{BLOCK}:parts" if self.name == "gzip" else f"{self}:{library}:{BLOCK}"
 
     def compressor(self, sink: Sink, *, threads: int = 1) -> Compressor:
         """Begin a compressed stream that is written to `sink`, with `threads` threads besides the caller's."""
@@ -127,6 +126,13 @@ class _BlockCompressor(Protocol):
 
     def spare(self) -> bytearray:
         """Return a block of that size to be filled and written; the engine owns it again from then on."""
+        ...
+
+    has_parts: bool
+    """Whether a stream may be cut into parts that all readers take for one."""
+
+    def frame(self, rest: _Block, data: bytes | bytearray) -> None:
+        """Compress a rest as if it were the end, then `data` as a part of its own."""
         ...
 
     def close(self, rest: _Block) -> None: ...
@@ -166,6 +172,18 @@ class Compressor:
         memoryview(self._block)[self._filled : self._filled + len(view)] = view
         self._filled += len(view)
 
+    def frame(self, data: bytes | bytearray) -> None:
+        """Compress the next bytes, a few KiB at most; in gzip as a part of their own, as `layer_frame` says."""
+        if not self._engine.has_parts:
+            self.write(data)
+            return
+        self._engine.frame(self._rest, data)
+        self._pieces, self._filled = [], 0
+
+    @property
+    def _rest(self) -> _Block:
+        return b"".join(self._pieces) if self._block is None else memoryview(self._block)[: self._filled]
+
     def __enter__(self) -> Self:
         return self
 
@@ -174,8 +192,7 @@ class Compressor:
     ) -> None:
         try:
             if kind is None:
-                rest = b"".join(self._pieces) if self._block is None else memoryview(self._block)[: self._filled]
-                self._engine.close(rest)
+                self._engine.close(self._rest)
         finally:
             self._engine.abort()
 
@@ -194,6 +211,8 @@ class _Gzip:
         self._pool: ThreadPoolExecutor | None = None
         self._running: deque[tuple[_Block, Future[tuple[bytes | bytearray, bytes]]]] = deque()
         self._spare: list[bytearray] = []
+        self._begun = False
+        self.has_parts = True
 
     def write(self, block: _Block) -> None:
         if self._pool is None:
@@ -206,10 +225,18 @@ class _Gzip:
         # fresh memory costs as much as copying does: the kernel gives it page by page
         return self._spare.pop() if self._spare else bytearray(BLOCK)
 
+    def frame(self, rest: _Block, data: bytes | bytearray) -> None:
+        while self._running:
+            self._take_first()
+        if rest:
+            self._take(self._compress(rest))
+        self._sink(member(data))
+        self._begun = True
+
     def close(self, rest: _Block) -> None:
         while self._running:
             self._take_first()
-        if rest or self._pool is None:
+        if rest or not (self._begun or self._pool):
             self._take(self._compress(rest))
 
     def abort(self) -> None:
@@ -228,9 +255,9 @@ class _Gzip:
     def _take(self, member: tuple[bytes | bytearray, bytes]) -> None:
         compressed, trailer = member
         if len(compressed) < _PIECE:
-            self._sink(b"".join((_GZIP_HEADER, compressed, trailer)))
+            self._sink(b"".join((GZIP_HEADER, compressed, trailer)))
             return
-        for part in (_GZIP_HEADER, compressed, trailer):
+        for part in (GZIP_HEADER, compressed, trailer):
             self._sink(part)
 
 
@@ -244,6 +271,7 @@ class _Zstd:
         self._sink = sink
         self._level = level
         self._threads = threads
+        self.has_parts = False  # a second frame is one that some readers never see
         self._stream: zstandard.ZstdCompressionObj | None = None
         self._block: bytearray | None = None
 
@@ -258,6 +286,9 @@ class _Zstd:
         # the library has copied the last one
         self._block = self._block or bytearray(BLOCK)
         return self._block
+
+    def frame(self, rest: _Block, data: bytes | bytearray) -> None:
+        raise NotImplementedError
 
     def close(self, rest: _Block) -> None:
         if self._stream is None:

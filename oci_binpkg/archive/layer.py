@@ -18,6 +18,7 @@ from oci_binpkg.archive.tar_writer import Classifier, TarSummary, write_tar
 from oci_binpkg.disk import disk_refusal
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.content import Descriptor, Digest, Growing
+from oci_binpkg.model.image import Body
 
 FOLLOWED_FROM: Final = 4 * 1024 * 1024
 """A layer that has so many bytes is worth being sent before it is whole; a smaller one is made in a moment."""
@@ -110,7 +111,7 @@ MAX_UNCOMPRESSED: Final = 2**50
 
 @dataclass(frozen=True, slots=True)
 class LayerFile:
-    """A layer in the file `path`: digest and size of its bytes, and of the tar it holds."""
+    """A layer in the file `path`: digest and size of its bytes, and of the tar it holds; `bodies` if it is merged."""
 
     path: str
     digest: Digest
@@ -118,6 +119,7 @@ class LayerFile:
     diff_id: Digest
     uncompressed_size: int
     summary: TarSummary
+    bodies: tuple[Body, ...] = ()
 
 
 def pack_layer(
@@ -147,7 +149,7 @@ def pack_layer(
     with _new_file(path, follow, followed_from) as file:
         compressed = _Hashed(file.write)
         with codec.compressor(compressed.write, threads=threads) as compressor:
-            tar = _Hashed(compressor.write)
+            tar = _Hashed(compressor.write, compressor.frame)
             summary = write_tar(
                 prefix,
                 tar.write,
@@ -156,6 +158,7 @@ def pack_layer(
                 archive_prefix=archive_prefix,
                 on_bytes=on_bytes,
                 caches=caches,
+                frame=tar.frame,
             )
         file.finish(Descriptor(codec.media_type("oci"), compressed.digest, compressed.size))
     return LayerFile(path, compressed.digest, compressed.size, tar.digest, tar.size, summary)
@@ -180,13 +183,20 @@ def diff_id_of(stream: Readable, what: str, *, media_type: str = "", limit: int 
 class _Hashed:
     """Passes bytes on and knows the digest and the size of them all."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, frame: Sink | None = None) -> None:
         self._sink = sink
+        self._frame = frame or sink
         self._hash = hashlib.sha256()
         self.size = 0
 
     def write(self, data: bytes | bytearray) -> None:
-        self._sink(data)
+        self._pass(data, self._sink)
+
+    def frame(self, data: bytes | bytearray) -> None:
+        self._pass(data, self._frame)
+
+    def _pass(self, data: bytes | bytearray, sink: Sink) -> None:
+        sink(data)
         self._hash.update(data)
         self.size += len(data)
 

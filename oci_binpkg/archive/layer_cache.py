@@ -40,7 +40,7 @@ from oci_binpkg.file_lock import LockTimeoutError, Patience, locked
 from oci_binpkg.log import Log
 from oci_binpkg.model.content import Blob, Descriptor, Digest
 from oci_binpkg.model.documents import all_text, integer_of, list_of, object_of, parse_json, text_of
-from oci_binpkg.model.image import Layer
+from oci_binpkg.model.image import Body, Layer, bodies_json, parse_bodies
 from oci_binpkg.times import SYSTEM_TIME, Time
 
 _MAX_BYTES: Final = 256 * 1024 * 1024
@@ -50,7 +50,10 @@ FORMAT: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class CachedLayer:
-    """A layer in the cache: its key, digest and size, the tar's digest and size, and what is in the tar."""
+    """A layer in the cache: its key, digest and size, the tar's digest and size, and what is in the tar.
+
+    `bodies` says where the packages of a merged layer are.
+    """
 
     key: str
     digest: Digest
@@ -58,6 +61,7 @@ class CachedLayer:
     diff_id: Digest
     uncompressed_size: int
     summary: TarSummary
+    bodies: tuple[Body, ...] = ()
 
 
 def layer_key(
@@ -112,6 +116,8 @@ def encode_record(fingerprint: str, cached: CachedLayer) -> bytes:
         "uncompressed_size": cached.uncompressed_size,
         "summary": _stored(asdict(cached.summary)),
     }
+    if cached.bodies:
+        document["bodies"] = bodies_json(cached.bodies)
     return json.dumps(document | {"sha256": _hash_of(document)}).encode("utf-8")
 
 
@@ -161,6 +167,7 @@ def _parse_record(document: dict[str, Any], what: str) -> tuple[str, CachedLayer
             Relocations(*lists),
             _paths(summary, "weakened", what, optional=True),
         ),
+        parse_bodies(list_of(document, "bodies", what, optional=True), what),
     )
     return text_of(document, "fingerprint", what), cached
 
@@ -330,7 +337,9 @@ class LayerCache:
             yield file
 
     def _keep(self, key: str, fingerprint: str, packed: LayerFile) -> CachedLayer:
-        cached = CachedLayer(key, packed.digest, packed.size, packed.diff_id, packed.uncompressed_size, packed.summary)
+        cached = CachedLayer(
+            *(key, packed.digest, packed.size, packed.diff_id, packed.uncompressed_size, packed.summary, packed.bodies)
+        )
         blob = self._blob_path(cached.digest)
         with _disk(self._root):
             self._retain(cached.digest)

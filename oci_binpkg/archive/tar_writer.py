@@ -34,6 +34,7 @@ _OPEN_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _CHECKSUM_AT: Final = 148
 _MAGIC_AT: Final = 257
 _LARGEST_OCTAL: Final = 0o77777777777
+PARENT_MODE: Final = 0o755
 METADATA_DIR: Final = ".spack"
 _OTHERS_MAY: Final = 0o055
 _TO_GROUP: Final = 0o050
@@ -95,8 +96,11 @@ def write_tar(
     archive_prefix: str = "",
     on_bytes: Callable[[int], None] | None = None,
     caches: PythonCaches | None = None,
+    frame: Sink | None = None,
 ) -> TarSummary:
     """Write the tar of the tree at `prefix` to `sink`, and return what is in it.
+
+    What stands before the prefix directory goes to `frame` in its place, and what follows the last member, each whole.
 
     The tar records `archive_prefix`, by default `prefix` itself. `distribution` gives the head of the last member; its
     lists of files come from `classifier`. `on_bytes` gets the number of bytes of files that were read. With `caches`,
@@ -105,7 +109,9 @@ def write_tar(
     Raises `PackError` naming the file that changed while it was read, cannot be read, or cannot be installed again.
     What `sink` raises passes unchanged.
     """
-    writer = _Writer(sink, classifier, _recorded_path(archive_prefix or prefix), on_bytes or _unobserved, caches)
+    root = _recorded_path(archive_prefix or prefix)
+    writer = _Writer(sink, classifier, root, on_bytes or _unobserved, caches)
+    writer.frame = frame or sink
     writer.add_parents()
     with _reading(prefix):
         writer.open_bits = os.stat(prefix).st_mode & _OTHERS_MAY
@@ -173,6 +179,7 @@ class _Writer:
         caches: PythonCaches | None,
     ) -> None:
         self._sink = sink
+        self.frame = sink
         self._classifier = classifier
         self._root = root
         self._on_bytes = on_bytes
@@ -187,9 +194,12 @@ class _Writer:
         self._found: dict[str, list[str]] = {"binary": [], "link": [], "text": []}
 
     def add_parents(self) -> None:
-        for parent in reversed(PurePosixPath(self._root).parents):
-            if parent.name:
-                self._header(str(parent), tarfile.DIRTYPE, 0o755)
+        above = [str(parent) for parent in reversed(PurePosixPath(self._root).parents) if parent.name]
+        for path in above:
+            self._check_limits(path, 0, "")
+            self._members += 1
+        if above:
+            self._write(b"".join(header(path, tarfile.DIRTYPE, PARENT_MODE) for path in above), self.frame)
 
     def add_directory(self, relative: str, path: str) -> None:
         with _reading(path):
@@ -220,7 +230,7 @@ class _Writer:
         self._pad(len(document))
         # two empty blocks, and up to a whole record (POSIX.1-2017, pax, "ustar Interchange Format")
         end = 2 * tarfile.BLOCKSIZE
-        self._write(bytes(end + -(self._written + end) % tarfile.RECORDSIZE))
+        self._write(bytes(end + -(self._written + end) % tarfile.RECORDSIZE), self.frame)
         return TarSummary(
             self._members, self._files, self._bytes, tuple(self._skipped), relocations, tuple(self._weakened)
         )
@@ -312,9 +322,9 @@ class _Writer:
     def _pad(self, size: int) -> None:
         self._write(bytes(-size % tarfile.BLOCKSIZE))
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, sink: Sink | None = None) -> None:
         if data:
-            self._sink(data)
+            (sink or self._sink)(data)
             self._written += len(data)
 
     def _name(self, relative: str) -> str:

@@ -14,6 +14,18 @@ StoreOption = Annotated[str, typer.Option("--store", metavar="DIR", help="instal
 BaseOption = Annotated[
     str, typer.Option("--base-image", metavar="REF", help="debian:12, oci://HOST/NAME:TAG or oci-layout:PATH:TAG")
 ]
+AnnotationOption = Annotated[
+    list[str] | None,
+    typer.Option("--annotation", metavar="K=V", help="set an annotation of the manifest (repeatable)"),
+]
+MaxLayersOption = Annotated[
+    int,
+    typer.Option(
+        "--max-layers",
+        metavar="N",
+        help="layers of an image at most, the base's included: 2 to 125 (100); packages beyond share some",
+    ),
+]
 CompressionOption = Annotated[
     str,
     typer.Option(

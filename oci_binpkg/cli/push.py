@@ -14,6 +14,7 @@ from oci_binpkg.cli import render
 from oci_binpkg.cli.context import opened, pairs
 from oci_binpkg.cli.hints import words
 from oci_binpkg.cli.options import (
+    AnnotationOption,
     BaseOption,
     CacheArgument,
     CompressionOption,
@@ -21,6 +22,7 @@ from oci_binpkg.cli.options import (
     JobsOption,
     JsonOption,
     KeyOption,
+    MaxLayersOption,
     PycOption,
     QueriesArgument,
     SkipPresentOption,
@@ -46,6 +48,7 @@ def push(
     store: StoreOption = "",
     upstream: UpstreamsOption = None,
     base_image: BaseOption = "",
+    max_layers: MaxLayersOption = 0,
     tag: Annotated[str, typer.Option("--tag", metavar="TAG", help="also tag one image of all packages named")] = "",
     only: Annotated[str, typer.Option("--only", metavar="WHICH", help="package or dependencies")] = "",
     force: Annotated[bool, typer.Option("--force", "-f", help="push again what is there already")] = False,
@@ -80,6 +83,7 @@ def push(
             queries or (),
             upstream=upstream or (),
             base_image=base_image,
+            max_layers=max_layers,
             tag=tag,
             only=only,
             force=force,
@@ -103,13 +107,12 @@ def image(
     tag: Annotated[str, typer.Option("--tag", metavar="TAG", help="the tag of the image")],
     store: StoreOption = "",
     base_image: BaseOption = "",
+    max_layers: MaxLayersOption = 0,
     entrypoint: Annotated[str, typer.Option(metavar="CMD", help="words as in a shell, or a JSON list")] = "",
     cmd: Annotated[str, typer.Option(metavar="CMD", help="words as in a shell, or a JSON list")] = "",
     env: Annotated[list[str] | None, typer.Option(metavar="K=V", help="set a variable (repeatable)")] = None,
     label: Annotated[list[str] | None, typer.Option(metavar="K=V", help="set a label (repeatable)")] = None,
-    annotation: Annotated[
-        list[str] | None, typer.Option(metavar="K=V", help="set an annotation of the manifest (repeatable)")
-    ] = None,
+    annotation: AnnotationOption = None,
     user: Annotated[str, typer.Option(metavar="U", help="user[:group] the container runs as")] = "",
     workdir: Annotated[str, typer.Option(metavar="D", help="folder the container starts in")] = "",
     compression: CompressionOption = "",
@@ -139,6 +142,7 @@ def image(
             queries,
             tag=tag,
             base_image=base_image,
+            max_layers=max_layers,
             entrypoint=_words(entrypoint, "--entrypoint"),
             cmd=_words(cmd, "--cmd"),
             env=tuple(pairs(env or (), "--env")),

@@ -5,11 +5,13 @@ Source: OCI image-spec 1.1 (config.md, annotations.md), and the configuration ke
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from oci_binpkg.errors import UsageError
+from oci_binpkg.errors import ContentError, UsageError
 from oci_binpkg.model.content import (
     DOCKER_CONFIG,
     DOCKER_LAYER_GZIP,
@@ -20,10 +22,11 @@ from oci_binpkg.model.content import (
     OCI_LAYER_ZSTD,
     OCI_MANIFEST,
     Blob,
+    Descriptor,
     Digest,
     Platform,
 )
-from oci_binpkg.model.documents import canonical_json
+from oci_binpkg.model.documents import canonical_json, list_of, parse_json
 from oci_binpkg.model.inherited import inherited_members, newest, oci_descriptor
 from oci_binpkg.model.manifest import ImageConfig, Manifest, manifest_type_of
 from oci_binpkg.model.run_environment import (
@@ -47,6 +50,9 @@ UNKNOWN_DIFF_ID: Final = Digest("sha256", "0" * 64)
 """The diff_id of a layer whose tar is not hashed yet: URL mirrors record the digest of the compressed bytes only."""
 BASE_LAYER: Final = "base image"
 """The history entry for a layer of a base image without a history."""
+PACKAGES_KEY: Final = "io.oci-binpkg.packages"
+"""Annotation of a merged layer: a JSON list of the packages in it and where they lie."""
+_HASH: Final = re.compile(r"[a-z2-7]{32}", re.ASCII)
 BASE_NAME: Final = "org.opencontainers.image.base.name"
 BASE_DIGEST: Final = "org.opencontainers.image.base.digest"
 _SYSTEM_AT_THE_END: Final = frozenset({"MANPATH", "INFOPATH"})
@@ -83,6 +89,88 @@ class PackageLayer:
     def title(self) -> str:
         """Name, version and short hash, for people."""
         return f"{self.name}@{self.version}/{self.hash[:7]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """Where the files of a package lie in a merged layer: bytes of the compressed layer.
+
+    `digest` and `size` are those of the package's own layer; no digest if that layer does not follow from those bytes.
+    """
+
+    hash: str
+    offset: int
+    length: int
+    digest: Digest | None = None
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SharedLayer:
+    """A layer that several packages share, in their order in it, and where each of them lies there."""
+
+    layer: Layer
+    packages: tuple[PackageLayer, ...]
+    bodies: tuple[Body, ...]
+
+    @property
+    def created(self) -> str:
+        """The newest of the packages' times."""
+        return newest(package.created for package in self.packages)
+
+    def described(self) -> SharedLayer:
+        """Return the same with an annotation that tells where the packages lie."""
+        blob = self.layer.blob
+        text = json.dumps(bodies_json(self.bodies), separators=(",", ":"))
+        descriptor = replace(blob.descriptor, annotations={PACKAGES_KEY: text})
+        return replace(self, layer=replace(self.layer, blob=replace(blob, descriptor=descriptor)))
+
+
+def bodies_json(bodies: Iterable[Body]) -> list[list[Any]]:
+    """Return the JSON list that `parse_bodies` reads."""
+    return [
+        [each.hash, each.offset, each.length, *([str(each.digest), each.size] if each.digest else [])]
+        for each in bodies
+    ]
+
+
+def parse_bodies(items: Sequence[Any], what: str) -> tuple[Body, ...]:
+    """Parse `[hash, offset, length]` or `[hash, offset, length, digest, size]`, each once. Raises `ContentError`."""
+    found: dict[str, Body] = {}
+    for item in items:
+        match item:
+            case [str(key), int(offset), int(length), *rest] if (
+                _HASH.fullmatch(key) and key not in found and offset >= 0 and length > 0 and _is_layer(rest)
+            ):
+                found[key] = Body(key, offset, length, *([Digest.parse(rest[0]), rest[1]] if rest else []))
+            case _:
+                raise ContentError(f"{what}: no list of packages and where they lie")
+    return tuple(found.values())
+
+
+def _is_layer(rest: Sequence[Any]) -> bool:
+    match rest:
+        case []:
+            return True
+        case [str(), int(size)]:
+            return size > 0
+        case _:
+            return False
+
+
+def bodies_of(descriptor: Descriptor, what: str) -> tuple[Body, ...]:
+    """Return where packages lie in a layer, from the annotation of a merged one; nothing for others.
+
+    Raises `ContentError`.
+    """
+    text = descriptor.annotations.get(PACKAGES_KEY)
+    if text is None:
+        return ()
+    document = parse_json(b'{"packages":%b}' % text.encode(), what)
+    found = parse_bodies(list_of(document, "packages", what), what)
+    if any(each.offset + each.length > descriptor.size for each in found):
+        raise ContentError(f"{what}: packages lie outside of the layer")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +221,9 @@ class PackageSpec:
     environment: RunEnvironment = ()
 
 
+_Stacked = TypeVar("_Stacked", PackageLayer, PackageLayer | SharedLayer)
+
+
 @dataclass(frozen=True, slots=True)
 class Image:
     """An image: the exact bytes of manifest and config, and its layers, bottom first."""
@@ -143,7 +234,7 @@ class Image:
 
 
 def compose(
-    packages: Sequence[PackageLayer],
+    packages: Sequence[PackageLayer | SharedLayer],
     platform: Platform,
     *,
     base: BaseImage | None = None,
@@ -165,7 +256,7 @@ def compose(
     if not packages and base is None:
         raise UsageError("an image needs at least one layer", hint="name a package, or a base image")
     runtime = _marked(runtime or Runtime(), missing)
-    packages = _not_in(base, packages, keep_last=spec is not None)
+    packages = not_in_base(base, packages, keep_last=spec is not None)
     docker = base is not None and _is_docker(base, packages) and not (oci or runtime.annotations)
     if base is not None and docker:
         # a Docker manifest has no annotations
@@ -219,7 +310,7 @@ def environment_of(
 
 
 def _config(
-    packages: Sequence[PackageLayer],
+    packages: Sequence[PackageLayer | SharedLayer],
     layers: Sequence[Layer],
     platform: Platform,
     *,
@@ -242,7 +333,7 @@ def _config(
     document["config"] = _started(inherited, runtime, env)
     document["history"] = [*_base_history(base), *(_history(package) for package in packages)]
     if spec is not None:
-        document.update(_package_keys(packages[-1], spec))
+        document.update(_package_keys(_subject(packages), spec))
     return document
 
 
@@ -286,8 +377,13 @@ def _base_history(base: BaseImage | None) -> list[Mapping[str, Any]]:
     return [{"created_by": BASE_LAYER} for _ in base.layers]
 
 
-def _history(package: PackageLayer) -> dict[str, str]:
-    entry = {"created_by": f"oci-binpkg {package.name}@{package.version}", "comment": f"package /{package.hash}"}
+def _history(package: PackageLayer | SharedLayer) -> dict[str, str]:
+    if isinstance(package, SharedLayer):
+        names = " ".join(f"{each.name}@{each.version}" for each in package.packages)
+        hashes = " ".join(f"/{each.hash}" for each in package.packages)
+        entry = {"created_by": f"oci-binpkg {names}", "comment": f"packages {hashes}"}
+    else:
+        entry = {"created_by": f"oci-binpkg {package.name}@{package.version}", "comment": f"package /{package.hash}"}
     return {"created": package.created, **entry} if package.created else entry
 
 
@@ -297,27 +393,34 @@ def _marked(runtime: Runtime, missing: Sequence[str]) -> Runtime:
     return replace(runtime, labels={**runtime.labels, MISSING_KEY: " ".join(missing)})
 
 
-def _annotations(packages: Sequence[PackageLayer], spec: PackageSpec | None, missing: Sequence[str]) -> dict[str, str]:
+def _subject(packages: Sequence[PackageLayer | SharedLayer]) -> PackageLayer:
+    """Return the package that an image is about: its own layer is the last one, which is where it is read."""
+    last = packages[-1]
+    if isinstance(last, SharedLayer):
+        raise TypeError("the subject of an image shares no layer")
+    return last
+
+
+def _annotations(
+    packages: Sequence[PackageLayer | SharedLayer], spec: PackageSpec | None, missing: Sequence[str]
+) -> dict[str, str]:
     annotations = {}
     if spec is not None:
-        annotations = {
-            _DESCRIPTION: spec.description,
-            _TITLE: packages[-1].name,
-            _VERSION: packages[-1].version,
-        }
+        subject = _subject(packages)
+        annotations = {_DESCRIPTION: spec.description, _TITLE: subject.name, _VERSION: subject.version}
     if missing:
         annotations[MISSING_KEY] = " ".join(missing)
     return annotations
 
 
-def _is_docker(base: BaseImage, packages: Sequence[PackageLayer]) -> bool:
+def _is_docker(base: BaseImage, packages: Sequence[PackageLayer | SharedLayer]) -> bool:
     """Return whether an image has Docker's media types: its base has them, and they can name all layers."""
     layers = (*base.layers, *(package.layer for package in packages))
     zstd = any(each.blob.descriptor.media_type in (OCI_LAYER_ZSTD, DOCKER_LAYER_ZSTD) for each in layers)
     return manifest_type_of(base.manifest.media_type) == DOCKER_MANIFEST and not zstd
 
 
-def _not_in(base: BaseImage | None, packages: Sequence[PackageLayer], *, keep_last: bool) -> list[PackageLayer]:
+def not_in_base(base: BaseImage | None, packages: Sequence[_Stacked], *, keep_last: bool) -> list[_Stacked]:
     """Leave out packages whose layers the base has; the subject of a package's image stays the last layer."""
     there = {layer.diff_id for layer in base.layers} if base else set()
     last = packages[-1] if packages and keep_last else None

@@ -7,13 +7,14 @@ itself digest, size and diff_id of their layers. An image that lacks this is rea
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from oci_binpkg.cache.protocol import CacheEntry, KeepsImages
 from oci_binpkg.errors import BinpkgError, ContentError, SignatureError
 from oci_binpkg.index.document import IndexDocument
 from oci_binpkg.model.content import Descriptor, Digest
-from oci_binpkg.model.image import BASE_LAYER, Layer
+from oci_binpkg.model.image import BASE_LAYER, Layer, bodies_of
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, ImageConfig, Index, Manifest, parse_manifest
 from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.spec import Spec, SpecGraph
@@ -21,7 +22,8 @@ from oci_binpkg.model.spec_document import SpecDocument, refuse_wrong_hash
 from oci_binpkg.parallel import in_turns
 from oci_binpkg.store.images import StoredImage, blob_of
 
-_PACKAGE: Final = re.compile(r"package /([a-z2-7]{32})", re.ASCII)
+_HASH: Final = re.compile(r"/([a-z2-7]{32})", re.ASCII)
+_PACKAGES: Final = re.compile(r"package /[a-z2-7]{32}|packages( /[a-z2-7]{32})++", re.ASCII)
 _WORTH_A_PACKAGE: Final = 64 * 1024
 """The size of an index that costs less than reading one package: two requests, and a configuration to parse."""
 
@@ -32,7 +34,7 @@ def stacked(cache: KeepsImages, image: StoredImage) -> list[CacheEntry]:
     The entries do not name images of these packages, so where signatures are required the packages are read.
     """
     hashes = [] if cache.verifies else _hashes(image)
-    wanted = {found for found in hashes if found}
+    wanted = {found for each in hashes for found in each}
     if not wanted:
         return []
     try:
@@ -45,24 +47,37 @@ def stacked(cache: KeepsImages, image: StoredImage) -> list[CacheEntry]:
         graph = _below(index, wanted)
         for spec in graph.values():
             refuse_wrong_hash(spec, f"the index of {cache.name}")
-        return [
-            _entry(graph, graph[package_hash], Layer(blob_of(cache.store, descriptor), diff_id))
-            for package_hash, descriptor, diff_id in zip(
-                hashes, image.manifest.layers, image.config.diff_ids, strict=True
-            )
-            if package_hash
-        ]
+        layers = _layers(cache, image, hashes)
+        if set(layers) != wanted:
+            return []
+        return [_entry(graph, graph[package_hash], layer) for package_hash, layer in layers.items()]
     except BinpkgError:
         return []  # a bad index counts as absent
 
 
-def _hashes(image: StoredImage) -> list[str]:
-    """Return the package hash of each layer, "" for those of a base image; nothing if the history lacks them."""
+def _layers(cache: KeepsImages, image: StoredImage, hashes: Sequence[Sequence[str]]) -> dict[str, Layer]:
+    """Return the layer of each package, those that share one included."""
+    found: dict[str, Layer] = {}
+    for names, descriptor, diff_id in zip(hashes, image.manifest.layers, image.config.diff_ids, strict=True):
+        blob = blob_of(cache.store, descriptor)
+        if bodies := bodies_of(descriptor, f"{cache.name}: {descriptor.digest}"):
+            from oci_binpkg.ops.merged_source import MergedLayer  # noqa: PLC0415 - few images have such layers
+
+            merged = MergedLayer(blob, f"{cache.name}: {descriptor.digest}")
+            layers = {body.hash: merged.layer_of(body) for body in bodies if body.hash in names}
+            found |= {key: layer for key, layer in layers.items() if layer is not None}
+        elif len(names) == 1:
+            found[names[0]] = Layer(blob, diff_id)
+    return found
+
+
+def _hashes(image: StoredImage) -> list[list[str]]:
+    """Return the package hashes of each layer, none for those of a base image; nothing if the history lacks them."""
     filled = [entry for entry in image.config.history if not entry.get("empty_layer")]
     if len(filled) != len(image.manifest.layers) or any(entry.get("created_by") == BASE_LAYER for entry in filled):
         return []
-    matches = [_PACKAGE.fullmatch(str(entry.get("comment", ""))) for entry in filled]
-    return [match[1] if match else "" for match in matches]
+    matches = [_PACKAGES.fullmatch(str(entry.get("comment", ""))) for entry in filled]
+    return [_HASH.findall(match[0]) if match else [] for match in matches]
 
 
 def _below(index: IndexDocument, wanted: set[str]) -> SpecGraph:

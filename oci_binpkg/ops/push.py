@@ -114,7 +114,7 @@ def push(
     planned = plan(selection, present, force=options.force, elsewhere=options.elsewhere)
     planned.warn(observer)
     _log_decisions(options, cache.name, planned)
-    require_base(base, planned.todo)
+    require_base(base, planned.todo, composition.max_layers if composition else 0)
     if planned.there and base is not no_base:
         text = f"{len(planned.there)} packages are there already and keep their images"
         observer(Warned(text, Hint(Step.BUILD_ANEW)))
@@ -185,7 +185,7 @@ def push_image(
     present = packages_there(cache, (record.spec for record in selection.wanted), installs.graph, observer)
     planned = plan(selection, present)
     planned.warn(observer)
-    require_base(base, selection.wanted)
+    require_base(base, selection.wanted, composition.max_layers if composition else 0)
     observer(BatchStarted(len(planned.todo), len(planned.there)))
     results = [PackageResult(record.spec, PushOutcome.GONE) for record in planned.gone]
     skipped = [PackageResult(r.spec, PushOutcome.SKIPPED, present[r.spec.hash]) for r in planned.there]

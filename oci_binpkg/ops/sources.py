@@ -16,8 +16,9 @@ from oci_binpkg.index.document import EMPTY, IndexDocument
 from oci_binpkg.index.search import IndexSearch
 from oci_binpkg.model.arch import this_platform
 from oci_binpkg.model.constraint import Constraint
+from oci_binpkg.model.image import bodies_of
 from oci_binpkg.model.query import Query
-from oci_binpkg.model.reference import PackageKey
+from oci_binpkg.model.reference import PackageKey, hash_of_tag
 from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.ops.best_build import Builds, Choice
 from oci_binpkg.ops.contents import contents
@@ -228,7 +229,13 @@ class Sources:
 def _read(cache: KeepsImages, image: StoredImage) -> list[CacheEntry]:
     """Return the packages of an image by reading each of them."""
     tags = package_tags(cache, image.config)
-    wanted = [tags[layer.digest] for layer in image.manifest.layers if layer.digest in tags]
+    by_hash = {hash_of_tag(tag): (tag, manifest) for tag, manifest in tags.values()}
+    wanted = []
+    for layer in image.manifest.layers:
+        shared = bodies_of(layer, f"{cache.name}: {layer.digest}")
+        wanted += [by_hash[body.hash] for body in shared if body.hash in by_hash]
+        if not shared and layer.digest in tags:
+            wanted.append(tags[layer.digest])
     with ThreadPoolExecutor(READERS) as readers:
         return list(readers.map(lambda known: cache.entry(*known), wanted))
 

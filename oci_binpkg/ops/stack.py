@@ -26,12 +26,16 @@ from oci_binpkg.model.image import (
     PackageLayer,
     PackageSpec,
     Runtime,
+    SharedLayer,
     compose,
+    not_in_base,
 )
+from oci_binpkg.model.layer_plan import check_layers
 from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.run_environment import EnvironmentChange, placed
-from oci_binpkg.model.spec import RUNTIME, Dependency, Spec, platform_of
+from oci_binpkg.model.spec import RUNTIME, Dependency, Spec, SpecGraph, platform_of
 from oci_binpkg.model.spec_document import SpecDocument, spec_document
+from oci_binpkg.ops.layer_budget import Joiner, LayerBudget
 from oci_binpkg.ops.push_report import PackageResult
 from oci_binpkg.ops.run_environments import RunEnvironments
 from oci_binpkg.store.counting import counted_growing, counting
@@ -104,10 +108,13 @@ class Composition:
     """How images are made of layers.
 
     `created` (RFC 3339) is their time in place of that of their parts; `environments` are the variables of packages.
+    They have at most `max_layers`, 0 as usual; without a `joiner` no packages share a layer.
     """
 
     created: str = ""
     environments: RunEnvironments | None = None
+    max_layers: int = 0
+    joiner: Joiner | None = None
 
 
 class Packer(Protocol):
@@ -124,10 +131,11 @@ def no_base(platform: Platform) -> BaseImage | None:
     return None
 
 
-def require_base(base: BaseImages, records: Iterable[InstallRecord]) -> None:
+def require_base(base: BaseImages, records: Iterable[InstallRecord], most: int = 0) -> None:
     """Raise what keeps the base image from being used for any of the packages, before anything is packed or sent."""
+    budget = LayerBudget(SpecGraph(()), check_layers(most) if most else 0, None)
     for platform in dict.fromkeys(platform_of(record.spec) for record in records):
-        base(platform)
+        budget.room(base(platform))
 
 
 class Stack:
@@ -147,6 +155,7 @@ class Stack:
     ) -> None:
         self._composition = composition or Composition()
         self._environments = self._composition.environments or RunEnvironments(installs, observer=observer)
+        self._budget = LayerBudget(installs.graph, self._composition.max_layers, self._composition.joiner)
         self.cancel = cancel or Cancel()
         self._installs = installs
         self._cache = cache
@@ -267,10 +276,16 @@ class Stack:
             for r in records
             if r.spec.hash in self._made
         ]
+        base = self._base(platform)
+        packages = not_in_base(base, packages, keep_last=subject is not None)
+        prefixes = {record.spec.hash: self._prefix(record) for record in records}
+        units = self._budget.units(packages, prefixes, base, keep_last=subject is not None)
+        if not subject:
+            self._tell(units, len(packages), len(base.layers) if base else 0)
         image = compose(
-            packages,
+            units,
             platform,
-            base=self._base(platform),
+            base=base,
             environment=self._changes(records, roots),
             runtime=runtime,
             spec=self._package_spec(subject, records[-1]) if subject else None,
@@ -299,6 +314,18 @@ class Stack:
         yield from environment_changes((record.prefix, prefixes[record.spec.hash]) for record in ordered)
         for record in ordered:
             yield from placed(found[record.spec.hash], prefixes[record.spec.hash], lambda key: prefixes.get(key, ""))
+
+    def _tell(self, units: Sequence[PackageLayer | SharedLayer], packages: int, below: int) -> None:
+        """Say that packages share layers, where no engine would run the image otherwise."""
+        shared = [unit for unit in units if isinstance(unit, SharedLayer)]
+        if shared and packages + below > MAX_ENGINE_LAYERS:
+            sharing = sum(len(unit.packages) for unit in shared)
+            self._observer(
+                Warned(
+                    f"{sharing} of {packages} packages share {len(shared)} layers: "
+                    f"Docker runs at most {MAX_ENGINE_LAYERS}"
+                )
+            )
 
     def _prefix(self, record: InstallRecord) -> str:
         made = self._made.get(record.spec.hash)
