@@ -189,7 +189,7 @@ def without_package(document: Mapping[str, Any], package_hash: str) -> dict[str,
     """
     installs = _copied(document)
     if package_hash in installs:
-        installs[package_hash] = {**installs[package_hash], "installed": False}
+        installs[package_hash] = {**installs[package_hash], "installed": False, "deprecated_for": None}
         _drop_unneeded(installs, [package_hash])
     return _document(document, installs)
 

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +28,8 @@ from oci_binpkg.relocate.compiled_python import CACHE, HEADER, is_whole, read_he
 MANIFEST: Final = ".spack/install_manifest.json"
 _UNLISTED: Final = frozenset({MANIFEST, ".spack/binary_distribution", ".spack/install_times.json"})
 """What Spack writes after the record, or into archives only."""
+_DEPRECATED: Final = re.compile(r"\.spack/deprecated(/[a-z2-7]{32}_spec\.(json|yaml))?", re.ASCII)
+"""Specs of the packages that this one takes the place of: Spack writes them when they are deprecated."""
 _CHUNK: Final = 256 * 1024
 _READERS: Final = 2
 _WORTH_THREADS: Final = 32 * 1024 * 1024
@@ -133,7 +136,7 @@ def compare(prefix: str) -> Iterator[Difference]:
         name = os.path.join(prefix, relative) if relative else prefix
         entry = recorded.pop(name, None)
         if entry is None:
-            if not _is_new_cache(relative, path, status, prefix, known):
+            if not _DEPRECATED.fullmatch(relative) and not _is_new_cache(relative, path, status, prefix, known):
                 yield Difference(relative, "is not recorded")
         elif problem := _difference(path, status, entry):
             if _is_compiled_again(relative, path, status, prefix, known):

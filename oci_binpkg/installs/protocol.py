@@ -48,8 +48,13 @@ class InstallRecord:
 
     @property
     def is_present(self) -> bool:
-        """Whether the prefix is a directory right now."""
-        return bool(self.prefix) and os.path.isdir(self.prefix)
+        """Whether the prefix is a directory right now; not that of a successor, to which a link leads."""
+        return bool(self.prefix) and os.path.isdir(self.prefix) and not self.is_replaced
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether the package is deprecated and gone: its prefix is a link to that of its successor."""
+        return bool(self.deprecated_for and self.prefix) and os.path.islink(self.prefix)
 
 
 class InstallTree(Protocol):

@@ -29,13 +29,15 @@ class FoundPackage:
 
     `state` is `explicit`, `implicit`, `deprecated` or `gone` in a tree, `cached` in a cache.
 
-    `verification` says what was verified of one in a tree when it came from a cache.
+    `verification` says what was verified of one in a tree when it came from a cache; `successor` is the hash of the
+    package that takes the place of a deprecated one.
     """
 
     spec: Spec
     state: str
     prefix: str = ""
     verification: Verification | None = None
+    successor: str = ""
 
     @property
     def name(self) -> str:
@@ -64,6 +66,7 @@ class FoundPackage:
             "state": self.state,
         }
         document |= {"prefix": self.prefix} if self.prefix else {}
+        document |= {"deprecated_for": self.successor} if self.successor else {}
         verified = self.verification.to_json() if self.verification else None
         return document if self.state == CACHED else document | {"verified": verified}
 
@@ -80,8 +83,10 @@ def find_installed(installs: InstallTree, queries: Sequence[Query]) -> list[Foun
     for record in installs.records():
         if not record.spec.is_external:
             state = ("explicit" if record.explicit else "implicit") if record.is_present else "gone"
-            state = DEPRECATED if record.deprecated_for and record.is_present else state
-            states[record.spec.hash] = FoundPackage(record.spec, state, record.prefix, verified.of(record))
+            state = DEPRECATED if record.deprecated_for else state
+            states[record.spec.hash] = FoundPackage(
+                record.spec, state, record.prefix, verified.of(record), record.deprecated_for
+            )
     chosen = _matching([found.spec for found in states.values()], queries, installs.graph)
     if queries and not chosen:
         raise no_match(queries, (found.name for found in states.values()))

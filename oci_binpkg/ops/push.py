@@ -75,7 +75,10 @@ class PushPlan:
     def warn(self, observer: Observer) -> None:
         """Report the packages whose prefix is gone."""
         for record in self.gone:
-            observer(Warned(f"{record.spec.short} is left out: its prefix {record.prefix} is gone"))
+            why = f"its prefix {record.prefix} is gone"
+            if record.is_replaced:
+                why = f"it is deprecated, and its prefix {record.prefix} is a link to that of its successor"
+            observer(Warned(f"{record.spec.short} is left out: {why}"))
 
 
 def plan(

@@ -105,6 +105,17 @@ def _remove(installs: ChangeableTree, spec: Spec) -> None:
             )
         removing.enter_context(hidden(path))
         change.remove(spec.hash)
+        for each in installs.records():
+            if each.deprecated_for == spec.hash and each.is_replaced and not each.installed:
+                _remove_link(installs, each, removing)
+                change.remove(each.spec.hash)
+
+
+def _remove_link(installs: ChangeableTree, record: InstallRecord, removing: ExitStack) -> None:
+    """Remove the link that stands at the prefix of a deprecated package, and leads to one that is being removed."""
+    path = installs.path_of(record)
+    if path is not None:
+        removing.enter_context(hidden(path))
 
 
 def _dependents(records: Sequence[InstallRecord], package_hash: str) -> list[Spec]:
