@@ -73,7 +73,7 @@ class Distribution:
     @property
     def recorded_prefix(self) -> str:
         """`buildpath` and `relative_prefix` as one path, "" where they are not known."""
-        return f"{self.buildpath}/{self.relative_prefix}" if self.buildpath and self.relative_prefix else ""
+        return _below(self.buildpath, self.relative_prefix) if self.buildpath and self.relative_prefix else ""
 
     def prefix_of(self, package_hash: str) -> str:
         """Return the absolute path that the layer of a package has it at."""
@@ -264,9 +264,19 @@ def _root(document: Mapping[str, Any], what: str) -> tuple[str, str, tuple[str, 
     root = text_of(document, "buildpath", what, default="")
     relative = text_of(document, "relative_prefix", what, default="")
     root = root.rstrip("/") or root
-    if not root or (is_path(root) and (not relative or is_path(f"/{relative}"))):
+    if not root or (is_path(root) and (not relative or is_path(_below(root, relative)))):
         return root, relative, ()
     return "", "", (f"{MEMBER} names {root[:_SHOWN]!r} and {relative[:_SHOWN]!r} as its prefix: not used",)
+
+
+def _below(root: str, relative: str) -> str:
+    """Return a path that is relative to a root, and outside of it where it begins with `..`, as `os.path.relpath` gives."""
+    kept = root.rstrip("/").split("/")
+    parts = relative.split("/")
+    while parts[:1] == [".."] and len(kept) > 1:
+        kept.pop()
+        parts.pop(0)
+    return "/".join([*kept, *parts])
 
 
 def _absolute(document: Mapping[str, Any], key: str, what: str) -> str:

@@ -152,7 +152,7 @@ def distribution_of(installs: InstallTree, record: InstallRecord) -> Distributio
         sbang_install_path=installs.sbang_path,
         buildpath=installs.root,
         spackprefix=installs.spack_prefix,
-        relative_prefix=record.prefix.removeprefix(installs.root).lstrip("/"),
+        relative_prefix="" if record.prefix == installs.root else os.path.relpath(record.prefix, installs.root),
         hash_to_prefix=prefixes,
         real_root=real_root if real_root != installs.root else "",
         real_prefixes={key: real for key, path in prefixes.items() if (real := os.path.realpath(path)) != path},

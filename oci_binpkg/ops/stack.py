@@ -240,7 +240,8 @@ class Stack:
             return
         try:
             found = self._cache.find(PackageKey.of(record.spec))
-            own = record.prefix.removeprefix(self._installs.root)
+            root = self._installs.root.rstrip("/")
+            own = record.prefix.removeprefix(root) if record.prefix.startswith(f"{root}/") else record.prefix
             if found.prefix and not is_place_of(found.prefix, record.spec, own):
                 raise ContentError(f"its image names {found.prefix[:200]!r} as its prefix")  # noqa: TRY301
             self._made[record.spec.hash] = _Made(found.layer, found.prefix, {})

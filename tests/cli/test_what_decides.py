@@ -159,7 +159,10 @@ ROOTS: dict[str, tuple[Json, str]] = {
     "a line feed": ({"buildpath": "/x\n/y", "relative_prefix": "z"}, "not used"),
     "another place": ({"buildpath": "/tmp/evil", "relative_prefix": "z"}, "not used"),
     "a relative path": ({"buildpath": "tmp/evil", "relative_prefix": "z"}, "not used"),
-    "a place that leads back": ({"buildpath": "/tmp/evil", "relative_prefix": "../../opt/old/x/tool"}, "not used"),
+    "a way that leads back": ({"buildpath": "/tmp/evil", "relative_prefix": "../../opt/old/x/tool"}, ""),
+    "a way that leads elsewhere": ({"buildpath": "/tmp/evil", "relative_prefix": "../../opt/old/x"}, "not used"),
+    "a way inside": ({"buildpath": "/tmp/evil", "relative_prefix": "a/../../opt/old/x/tool"}, "not used"),
+    "too far up": ({"buildpath": "/tmp/evil", "relative_prefix": "../../../opt/old/x/tool"}, "not used"),
     "nothing": ({"buildpath": "", "relative_prefix": ""}, ""),
     "no relative prefix": ({"relative_prefix": ""}, ""),
 }
