@@ -270,7 +270,7 @@ def _root(document: Mapping[str, Any], what: str) -> tuple[str, str, tuple[str, 
 
 
 def _below(root: str, relative: str) -> str:
-    """Return a path that is relative to a root, and outside of it where it begins with `..`, as `os.path.relpath` gives."""
+    """Return a path that is relative to a root, and outside of it where it begins with `..`, as `relpath` gives."""
     kept = root.rstrip("/").split("/")
     parts = relative.split("/")
     while parts[:1] == [".."] and len(kept) > 1:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Final
 
 from oci_binpkg.errors import InstallsError
 from oci_binpkg.file_lock import Patience
-from oci_binpkg.installs.protocol import PACKAGES_FILE, InstallTree, check_root, has_packages_file
+from oci_binpkg.installs.protocol import PACKAGES_FILE, PADDING, InstallTree, check_root, has_packages_file
 from oci_binpkg.installs.spack import SpackInstalls, is_spack_tree, tree_hint
-
-PADDING: Final = "__spack_path_placeholder__"
 
 
 def open_installs(

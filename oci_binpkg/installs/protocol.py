@@ -12,6 +12,9 @@ from oci_binpkg.model.spec import Spec, SpecGraph
 
 PACKAGES_FILE: Final = "packages.toml"
 """Describes the prefixes of a folder that Spack did not make."""
+PADDING: Final = "__spack_path_placeholder__"
+"""Components of a root that Spack has made longer, so that prefixes fit anywhere; the last one is cut to measure."""
+_SHORTEST_CUT: Final = len("__spack_")
 
 
 def has_packages_file(path: str) -> bool:
@@ -26,6 +29,18 @@ def check_root(path: str) -> str:
             f"{path}: a root with a colon cannot stand in PATH and similar lists", hint="choose a directory without one"
         )
     return path
+
+
+def without_padding(root: str) -> str:
+    """Return a root as it was named before Spack padded it: its `bin/sbang` lies there."""
+    path, _, last = root.rpartition("/")
+    if not path or not PADDING.startswith(last):
+        return root
+    if len(last) < _SHORTEST_CUT and not path.endswith(f"/{PADDING}"):
+        return root
+    while path.endswith(f"/{PADDING}"):
+        path = path.removesuffix(f"/{PADDING}")
+    return path or root
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ from oci_binpkg.installs.database import (
     without_package,
 )
 from oci_binpkg.installs.locking import LockFile, prefix_lock_offset
-from oci_binpkg.installs.protocol import InstallRecord, check_root
+from oci_binpkg.installs.protocol import InstallRecord, check_root, without_padding
 from oci_binpkg.installs.transaction import Addition
 from oci_binpkg.installs.verifications import Verification, Verifications
 from oci_binpkg.model.documents import parse_json
@@ -99,8 +99,8 @@ class SpackInstalls:
 
     @property
     def sbang_path(self) -> str:
-        """`ROOT/bin/sbang`."""
-        return os.path.join(self._root, "bin", "sbang")
+        """`ROOT/bin/sbang`, below the root without its padding."""
+        return os.path.join(without_padding(self._root), "bin", "sbang")
 
     @property
     def graph(self) -> SpecGraph:

@@ -186,6 +186,7 @@ def unpack(
     )
     if not mapping:
         _settle_in_place(place, extracted, permissions)
+        _bring_sbang(place, extracted, installs)
         place.sync()
         return Unpacked(0, distribution.remarks, distribution.remarks, extracted, kept)
     report, record = _relocated(
@@ -208,7 +209,13 @@ def unpack(
 def _check_hash(spec: Spec, extracted: Extracted) -> None:
     """Raise `ContentError` for the layer of another package: a layer says whose it is, whatever led to it."""
     known = extracted.distribution.hash_to_prefix
-    if known and spec.hash not in known and not spec.build_spec:
+    if not known:
+        raise ContentError(
+            f"the layer of {spec.short} does not record its prefixes (hash_to_prefix, or prefix_to_hash): nothing can "
+            "tell which paths in it have to be changed",
+            hint="build or push the package anew with a current Spack or oci-binpkg",
+        )
+    if spec.hash not in known and not spec.build_spec:
         raise ContentError(f"the layer of {spec.short} holds another package: {next(iter(known))[:32]}")
     said = known.get(spec.hash, extracted.prefix)
     shortened = extracted.prefix.count("/") == 1  # archives of layout 1 record the last component only

@@ -7,6 +7,7 @@ import pytest
 from oci_binpkg.errors import InstallsError
 from oci_binpkg.installs.open import open_installs
 from oci_binpkg.installs.packages_toml import PrefixInstalls
+from oci_binpkg.installs.protocol import without_padding
 from oci_binpkg.installs.spack import SpackInstalls
 from tests.support.spack_trees import Sketch, spack_tree
 
@@ -59,3 +60,19 @@ def test_both_kinds(tmp_path: Path) -> None:
     (tmp_path / "packages.toml").write_text(PACKAGES)
     with pytest.raises(InstallsError, match="in one directory"):
         open_installs(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("root", "expected"),
+    [
+        ("/opt/s", "/opt/s"),
+        ("/opt/s/__spack_path_placeholder__", "/opt/s"),
+        ("/opt/s/__spack_path_placeholder__/__spack_path_placeholder__/_", "/opt/s"),
+        ("/opt/s/__spack_path_pl", "/opt/s"),
+        ("/opt/__spack", "/opt/__spack"),
+        ("/opt/_", "/opt/_"),
+        ("/__spack_path_placeholder__", "/__spack_path_placeholder__"),
+    ],
+)
+def test_padding_is_known_by_its_whole_components(root, expected):
+    assert without_padding(root) == expected
