@@ -211,9 +211,8 @@ def _check_hash(spec: Spec, extracted: Extracted) -> None:
     known = extracted.distribution.hash_to_prefix
     if not known:
         raise ContentError(
-            f"the layer of {spec.short} does not record its prefixes (hash_to_prefix, or prefix_to_hash): nothing can "
-            "tell which paths in it have to be changed",
-            hint="build or push the package anew with a current Spack or oci-binpkg",
+            f"the layer of {spec.short} does not record its prefixes (hash_to_prefix or prefix_to_hash), so its paths "
+            "cannot be changed: push the package anew"
         )
     if spec.hash not in known and not spec.build_spec:
         raise ContentError(f"the layer of {spec.short} holds another package: {next(iter(known))[:32]}")

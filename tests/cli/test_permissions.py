@@ -50,6 +50,7 @@ def permitted(tmp_path: Path, text: str) -> Path:
     return path
 
 
+@pytest.mark.covers("P30")
 @pytest.mark.parametrize(
     ("rules", "expected"),
     [

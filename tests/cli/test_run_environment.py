@@ -59,6 +59,7 @@ def pushed(cache: Path, store: Path, *words: str) -> None:
     assert ended.code == 0, ended.err
 
 
+@pytest.mark.covers("P13")
 def test_images_of_the_golden_tree_have_the_environment_that_spack_gave_them(store, tmp_path):
     pushed(tmp_path / "c", store, "greet@2.0", "greet@2.1", "--tag", "both", "--no-spack")
     for tag in ("both", *golden.PACKAGES):
@@ -108,6 +109,7 @@ def fake_spack(folder: Path, store: Path) -> Path:
     return folder / "log"
 
 
+@pytest.mark.covers("P13")
 def test_spack_is_asked_once_for_all_and_its_answer_is_remembered(bare, tmp_path, monkeypatch):
     log = fake_spack(tmp_path / "bin", bare)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
@@ -137,6 +139,7 @@ def test_a_spack_that_fails_is_told_once_and_nothing_else_is_lost(bare, tmp_path
     assert ended.err.count("does not tell what packages add to the environment") == 1
 
 
+@pytest.mark.covers("P13")
 @pytest.mark.parametrize("kind", ["tcl", "lmod"])
 def test_the_module_files_that_spack_generated_are_read(bare, tmp_path, monkeypatch, kind):
     root = tmp_path / "spack"
@@ -172,6 +175,7 @@ def described(root: Path, text: str) -> Path:
 TABLE = '[package.environment]\nset = {LIB_HOME = "{prefix}"}\nappend_path = {PYTHONPATH = "py"}\n'
 
 
+@pytest.mark.covers("P13")
 @pytest.mark.parametrize("kind", ["oci-layout:", "file://"])
 def test_the_environment_of_a_packages_toml_travels_through_caches_and_installs(kind, tmp_path):
     tree = described(tmp_path / "tree", TABLE)
@@ -232,6 +236,7 @@ STRANGE = [
 ]
 
 
+@pytest.mark.covers("P13")
 @pytest.mark.parametrize("way", ["install", "copy"])
 def test_a_package_of_a_cache_decides_over_nothing_else(way, tmp_path):
     tool = node("tool")
