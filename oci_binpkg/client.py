@@ -382,28 +382,30 @@ class Client:
         command: Sequence[str] = (),
         *,
         engine: str = "",
+        entrypoint: str | None = None,
+        env: Mapping[str, str] | None = None,
+        volume: Sequence[str] = (),
+        user: str = "",
+        workdir: str = "",
         network: str = "",
         ulimit: Mapping[str, int] | None = None,
         check_signature: bool | None = None,
         stdout: BinaryIO | None = None,
         stderr: BinaryIO | None = None,
     ) -> int:
-        """Run a command in an image; return its exit code. What it writes is dropped where no file is given."""
-        from oci_binpkg.ops.engines import run_image
+        """Run a command in an image; return its exit code. What it writes is dropped where no file is given.
 
-        with self._operation() as work:
+        `engine` is docker, podman, or a way to do without: namespace, bwrap, ch-run, chroot. Without a name the first
+        engine that answers is taken, then the first way that works. `volume` are SOURCE:TARGET[:ro]. Raises
+        `EngineError` if nothing here runs it.
+        """
+        from oci_binpkg.namespaces.sandbox import Streams
+        from oci_binpkg.ops.run_options import RunOptions
+
+        options = RunOptions(command, entrypoint, env or {}, volume, user, workdir, network, ulimit or {})
+        with self._operation() as work, open(os.devnull, "wb") as nothing:
             store, reference = work.opener.image(_text(image), check_signature)
-            with open(os.devnull, "wb") as nothing:
-                return run_image(
-                    work.engine(engine),
-                    store,
-                    reference,
-                    command,
-                    stdout=stdout or nothing,
-                    stderr=stderr or nothing,
-                    network=network,
-                    limits=ulimit,
-                )
+            return work.run_image(store, reference, options, engine, Streams(stdout or nothing, stderr or nothing))
 
     # Look
 

@@ -21,20 +21,26 @@ from oci_binpkg.disk import foreign_writers
 from oci_binpkg.errors import EngineError, Hint, Step, UsageError
 from oci_binpkg.events import Event, Observer, Warnings
 from oci_binpkg.file_lock import Patience
+from oci_binpkg.log import Log
 from oci_binpkg.times import Time
 
 if TYPE_CHECKING:
     from oci_binpkg.archive.layer_cache import LayerCache
+    from oci_binpkg.archive.unpacked_layers import UnpackedLayers
     from oci_binpkg.connections import Connections
     from oci_binpkg.installs.permissions import Permissions
     from oci_binpkg.installs.protocol import InstallTree
     from oci_binpkg.installs.transaction import ChangeableTree
+    from oci_binpkg.namespaces.sandbox import Streams
     from oci_binpkg.ops.engines import ContainerEngine, Kind
     from oci_binpkg.ops.layer_packer import LayerPacker
+    from oci_binpkg.ops.run_options import RunOptions
     from oci_binpkg.ops.stack import BaseImages, Composition
+    from oci_binpkg.store.protocol import Store
     from oci_binpkg.transport.credentials import Credential
 
 DEFAULT_COMPRESSION: Final = "gzip"
+_log: Final = Log("run")
 _KINDS: Final[tuple[Kind, ...]] = ("docker", "podman")
 
 StrPath = str | os.PathLike[str]
@@ -277,6 +283,46 @@ class Operation:
         if len(failures) == 1:
             raise failures[0].again() from failures[0]
         raise EngineError("; ".join(error.message for error in failures), hint=failures[-1].hint) from failures[-1]
+
+    def run_image(self, store: Store, reference: str, options: RunOptions, engine: str, out: Streams) -> int:
+        """Run a command in an image: by the engine that is named, by one that answers, or by this machine's kernel.
+
+        Raises `EngineError` if nothing here runs it.
+        """
+        from oci_binpkg.ops.engines import image_for_here, run_image
+        from oci_binpkg.ops.run_here import WAYS, Here, run_here
+        from oci_binpkg.store.images import image_of
+
+        if engine not in ("", "auto", *_KINDS, *WAYS):
+            known = ", ".join((*_KINDS, *WAYS))
+            raise UsageError(f"no engine is called {engine!r}", hint=f"one of {known}, or auto")
+        if engine not in WAYS:
+            try:
+                answering = self.engine("" if engine == "auto" else engine)
+            except EngineError as error:
+                if engine in _KINDS:
+                    raise
+                _log.info("%s: no engine runs it: %s", store.name, error.message)
+            else:
+                return run_image(answering, store, reference, options, stdout=out.stdout, stderr=out.stderr)
+        stored = image_for_here(store, reference)
+        return run_here(
+            image_of(store, stored),
+            stored.config,
+            options,
+            out,
+            Here(self._unpacked_layers(), self.cancel, os.geteuid()),
+            name=f"{store.name}:{reference}",
+            way=engine if engine in WAYS else "",
+        )
+
+    def _unpacked_layers(self) -> UnpackedLayers:
+        from oci_binpkg.archive.unpacked_layers import UnpackedLayers
+
+        root = os.path.join(self._layer_cache_folder or self.settings.layer_cache, "unpacked")
+        if foreign_writers(root, os.getuid()):
+            root = os.path.join(self._temporary(), "unpacked")
+        return UnpackedLayers(root, self.settings.layer_cache_size)
 
 
 def is_no_text(value: str) -> bool:

@@ -131,6 +131,9 @@ NAMES_OF_FILES = {
     "installs/transaction.py": "prefixes, which are folders: their trees and parents are synced there",
     "archive/destination.py": "members of a tree that has no name of its own yet",
     "relocate/tree.py": "links of such a tree",
+    "archive/root_layer.py": "members of a layer that has no name of its own yet",
+    "archive/merged_root.py": "links of a tree that lasts as long as one run",
+    "archive/unpacked_layers.py": "unpacked layers, which are synced as a tree before",
     "ops/unpack.py": "the record of files in such a tree",
 }
 """Who gives a file its name, with the reason. Elsewhere a file could get one without being synced."""

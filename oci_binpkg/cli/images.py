@@ -74,14 +74,27 @@ def run(
     image_name: ImageArgument,
     command: Annotated[list[str] | None, typer.Argument(metavar="-- CMD", help="what to run in it")] = None,
     *,
-    engine: EngineOption = "",
+    engine: Annotated[
+        str,
+        typer.Option(metavar="ENGINE", help="docker, podman, or without one: namespace, bwrap, ch-run, chroot"),
+    ] = "",
+    env: Annotated[list[str] | None, typer.Option("--env", "-e", metavar="K=V", help="a variable (repeatable)")] = None,
+    volume: Annotated[
+        list[str] | None, typer.Option(metavar="DIR:PATH[:ro]", help="show a directory inside (repeatable)")
+    ] = None,
+    user: Annotated[str, typer.Option("--user", "-u", metavar="USER[:GROUP]", help="run as this user")] = "",
+    workdir: Annotated[str, typer.Option("--workdir", "-w", metavar="PATH", help="where it starts")] = "",
+    entrypoint: Annotated[
+        str | None, typer.Option(metavar="PROGRAM", help="in place of the image's entrypoint")
+    ] = None,
     network: Annotated[str, typer.Option(metavar="MODE", help="network of the container, as for docker run")] = "",
     ulimit: Annotated[list[str] | None, typer.Option(metavar="K=N", help="limit, as nofile=1024 (repeatable)")] = None,
     check_signature: CheckOption = None,
 ) -> int:
     """Run a command in an image.
 
-    Docker or Podman on this machine runs it. Exits with the command's own exit code.
+    Docker or Podman runs it if one answers, else this machine's kernel by itself: the layers are unpacked once, nothing
+    is installed, and no root is needed. Exits with the command's own exit code.
 
     \b
     Examples:
@@ -95,6 +108,11 @@ def run(
             image_name,
             command or (),
             engine=engine,
+            entrypoint=entrypoint,
+            env=dict(pairs(env or (), "--env")),
+            volume=volume or (),
+            user=user,
+            workdir=workdir,
             network=network,
             ulimit=limits,
             check_signature=check_signature,

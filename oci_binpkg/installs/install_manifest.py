@@ -42,7 +42,7 @@ _SLACK: Final = 100
 _Recorded = dict[str, dict[str, str | int | float | bool | None]]
 _RECORDED: Final = msgspec.json.Decoder(_Recorded)
 _HALF: Final = b"\\udc"
-"""Begins what Spack, and we, write for a byte of a name that is no UTF-8: half a surrogate pair."""
+"""Begins what Spack, and we, write for a byte of a name that is not UTF-8: half a surrogate pair."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import stat
 import struct
 import tarfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, Literal
@@ -21,7 +21,8 @@ from oci_binpkg.model.arch import this_platform
 from oci_binpkg.model.content import OCI_INDEX, OCI_LAYER_ZSTD, Blob, Descriptor, Digest
 from oci_binpkg.model.image import Image
 from oci_binpkg.model.reference import parse_image
-from oci_binpkg.store.images import image_of, read_image
+from oci_binpkg.ops.run_options import RunOptions
+from oci_binpkg.store.images import StoredImage, image_of, read_image
 from oci_binpkg.store.protocol import Store
 from oci_binpkg.store.verifying import verified_chunks
 
@@ -99,29 +100,32 @@ def load(engine: ContainerEngine, image: Image, name: str) -> str:
 def run(
     engine: ContainerEngine,
     image: str,
-    command: Sequence[str] = (),
+    options: RunOptions,
     *,
     stdout: BinaryIO,
     stderr: BinaryIO,
-    environment: Mapping[str, str] | None = None,
-    network: str = "",
-    limits: Mapping[str, int] | None = None,
     timeout: float | None = None,
 ) -> int:
     """Run a container of `image` (name or id), copy its output as it comes, remove it, and return its exit code.
 
-    `network` is an engine's network mode (`none`, `host`, ...); "" means the engine's default, or `none` if the engine
-    has no network. `limits` are resource limits (`{"nofile": 1024}`). Raises `EngineError`, also after `timeout`
-    seconds.
+    Without a network in the options the engine's default is used, or `none` if the engine has no network. Raises
+    `EngineError`, also after `timeout` seconds.
     """
     client = engine.client
     with _refusals(engine, f"run {image}"):
         host = client.create_host_config(
-            network_mode=network or _default_network(engine),
-            ulimits=[{"Name": name, "Soft": value, "Hard": value} for name, value in (limits or {}).items()],
+            network_mode=options.network or _default_network(engine),
+            ulimits=[{"Name": name, "Soft": value, "Hard": value} for name, value in options.limits.items()],
+            binds=[f"{source}:{target}{':ro' if readonly else ''}" for source, target, readonly in options.bound()],
         )
         created = client.create_container(
-            image, list(command) or None, environment=dict(environment or {}), host_config=host
+            image,
+            list(options.command) or None,
+            environment=dict(options.environment),
+            host_config=host,
+            user=options.user or None,
+            working_dir=options.workdir or None,
+            entrypoint=None if options.entrypoint is None else [options.entrypoint],
         )
         identifier = str(created["Id"])
         try:
@@ -322,17 +326,22 @@ class Loaded:
     image_id: str
 
 
+def image_for_here(store: Store, reference: str) -> StoredImage:
+    """Return the image under a tag or digest, for this machine. Raises `NotFoundError` naming the tags there are."""
+    try:
+        return read_image(store, reference, this_platform())
+    except NotFoundError as error:
+        tags = sorted(store.tags())
+        offered = ", ".join(tags[:8]) + (", ..." if tags[8:] else "")
+        raise error.within(hint=f"there is {offered}" if tags else error.hint) from error
+
+
 def load_image(engine: ContainerEngine, store: Store, reference: str) -> Loaded:
     """Load the image under a tag or digest, for this machine's platform, unless the engine has it already.
 
     Raises `NotFoundError` naming the tags there are.
     """
-    try:
-        stored = read_image(store, reference, this_platform())
-    except NotFoundError as error:
-        tags = sorted(store.tags())
-        offered = ", ".join(tags[:8]) + (", ..." if tags[8:] else "")
-        raise error.within(hint=f"there is {offered}" if tags else error.hint) from error
+    stored = image_for_here(store, reference)
     name = engine_name(store.name, reference)
     known = has_image(engine, name, stored.manifest.config.digest)
     return Loaded(engine.kind, name, known or load(engine, image_of(store, stored), name))
@@ -342,16 +351,14 @@ def run_image(
     engine: ContainerEngine,
     store: Store,
     reference: str,
-    command: Sequence[str],
+    options: RunOptions,
     *,
     stdout: BinaryIO,
     stderr: BinaryIO,
-    network: str = "",
-    limits: Mapping[str, int] | None = None,
 ) -> int:
-    """Run a command in an image of a cache; return the command's exit code. `limits` as for `ulimit`: `nofile`, ..."""
+    """Run a command in an image of a cache; return the command's exit code."""
     loaded = load_image(engine, store, reference)
-    return run(engine, loaded.image_id, command, stdout=stdout, stderr=stderr, network=network, limits=limits)
+    return run(engine, loaded.image_id, options, stdout=stdout, stderr=stderr)
 
 
 def engine_name(store_name: str, reference: str) -> str:

@@ -55,6 +55,8 @@ COMPONENTS = (
     Component("gnupg", ("gpg", "gpg-agent"), ("gnupg",)),
     Component("nginx", ("nginx",), ("nginx-light",)),
     Component("strace", ("strace",), ("strace",)),
+    Component("bubblewrap", ("bwrap",), ("bubblewrap",)),
+    Component("charliecloud", ("ch-run",), ("charliecloud",)),
     Component("pigz", ("pigz",), ("pigz",)),
     Component(
         "languages",

@@ -11,6 +11,7 @@ from oci_binpkg.model.content import OCI_INDEX, OCI_LAYER_GZIP, Blob, Descriptor
 from oci_binpkg.model.image import Layer, PackageLayer, compose
 from oci_binpkg.model.manifest import Index
 from oci_binpkg.ops.engines import ContainerEngine, engine_name, load_image, run_image
+from oci_binpkg.ops.run_options import RunOptions
 from oci_binpkg.store.images import BaseImages
 from tests.support.memory_store import MemoryStore
 
@@ -114,7 +115,7 @@ def test_an_absent_tag_names_those_there_are():
 def test_an_engine_that_holds_another_image_is_an_error():
     engine = ContainerEngine("podman", "x", StubClient("sha256:" + "0" * 64))
     with pytest.raises(EngineError):
-        run_image(engine, store_with(this_platform()), "single", [], stdout=io.BytesIO(), stderr=io.BytesIO())
+        run_image(engine, store_with(this_platform()), "single", RunOptions(), stdout=io.BytesIO(), stderr=io.BytesIO())
 
 
 @pytest.mark.parametrize(

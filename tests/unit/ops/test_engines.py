@@ -23,6 +23,7 @@ from oci_binpkg.errors import ContentError, EngineError, LocalDiskError, UsageEr
 from oci_binpkg.model.content import OCI_LAYER_ZSTD, Blob, Digest
 from oci_binpkg.model.image import Image, Layer
 from oci_binpkg.ops.engines import ContainerEngine, connect, has_image, load, run
+from oci_binpkg.ops.run_options import RunOptions
 from tests.support.blobs import file_blob
 from tests.support.stores import image_of_layers, layer_of, small_image
 
@@ -410,11 +411,17 @@ def test_runs_a_command_passes_its_output_on_and_removes_it() -> None:
     code = run(
         ContainerEngine("docker", "unix:///x", client),
         "greet:1",
-        ["greet", "--loud"],
+        RunOptions(
+            ["greet", "--loud"],
+            entrypoint="/bin/sh",
+            environment={"A": "b"},
+            volumes=["/:/mnt/host:ro"],
+            user="1000:100",
+            workdir="/srv",
+            limits={"nofile": 1024},
+        ),
         stdout=out,
         stderr=err,
-        environment={"A": "b"},
-        limits={"nofile": 1024},
     )
     assert code == 3
     assert (out.getvalue(), err.getvalue()) == (b"out more", b"err")
@@ -423,7 +430,14 @@ def test_runs_a_command_passes_its_output_on_and_removes_it() -> None:
         "image": "greet:1",
         "command": ["greet", "--loud"],
         "environment": {"A": "b"},
-        "host_config": {"network_mode": None, "ulimits": [docker.types.Ulimit(name="nofile", soft=1024, hard=1024)]},
+        "host_config": {
+            "network_mode": None,
+            "ulimits": [docker.types.Ulimit(name="nofile", soft=1024, hard=1024)],
+            "binds": ["/:/mnt/host:ro"],
+        },
+        "user": "1000:100",
+        "working_dir": "/srv",
+        "entrypoint": ["/bin/sh"],
     }
     assert client.output.closed
 
@@ -441,7 +455,13 @@ def test_runs_a_command_passes_its_output_on_and_removes_it() -> None:
 def test_the_network(kind: Any, bridge: bool, network: str, mode: str | None) -> None:
     client = Client(Output([]))
     client.bridge = client.bridge if bridge else []
-    run(ContainerEngine(kind, "unix:///x", client), "x", stdout=io.BytesIO(), stderr=io.BytesIO(), network=network)
+    run(
+        ContainerEngine(kind, "unix:///x", client),
+        "x",
+        RunOptions(network=network),
+        stdout=io.BytesIO(),
+        stderr=io.BytesIO(),
+    )
     assert client.created["host_config"]["network_mode"] == mode
     assert client.created["command"] is None
 
@@ -449,14 +469,28 @@ def test_the_network(kind: Any, bridge: bool, network: str, mode: str | None) ->
 def test_a_container_that_does_not_end_is_killed_and_removed() -> None:
     client = Client(Output([(b"a", None)], threading.Event()))
     with pytest.raises(EngineError, match=r"did not end within 0\.01 seconds"):
-        run(ContainerEngine("docker", "unix:///x", client), "x", stdout=io.BytesIO(), stderr=io.BytesIO(), timeout=0.01)
+        run(
+            ContainerEngine("docker", "unix:///x", client),
+            "x",
+            RunOptions(),
+            stdout=io.BytesIO(),
+            stderr=io.BytesIO(),
+            timeout=0.01,
+        )
     assert client.calls == ["create", "attach", "start", "kill", "wait", "remove"]
 
 
 def test_a_container_that_ends_in_time_is_not_killed() -> None:
     client = Client(Output([]))
     assert (
-        run(ContainerEngine("docker", "unix:///x", client), "x", stdout=io.BytesIO(), stderr=io.BytesIO(), timeout=60)
+        run(
+            ContainerEngine("docker", "unix:///x", client),
+            "x",
+            RunOptions(),
+            stdout=io.BytesIO(),
+            stderr=io.BytesIO(),
+            timeout=60,
+        )
         == 3
     )
     assert "kill" not in client.calls
@@ -466,7 +500,7 @@ def test_what_does_not_start_is_removed_and_reported() -> None:
     failure = docker.errors.APIError("404 Client Error", explanation='exec: "greet": not found\x07')
     client = Client(Output([]), start=failure, remove=OSError("gone"))
     with pytest.raises(EngineError, match=r'did not run x: exec: "greet": not found$'):
-        run(ContainerEngine("docker", "unix:///x", client), "x", stdout=io.BytesIO(), stderr=io.BytesIO())
+        run(ContainerEngine("docker", "unix:///x", client), "x", RunOptions(), stdout=io.BytesIO(), stderr=io.BytesIO())
     assert client.calls[-1] == "remove"
     assert client.output.closed
 
@@ -474,7 +508,7 @@ def test_what_does_not_start_is_removed_and_reported() -> None:
 def test_an_image_that_is_not_there_is_reported() -> None:
     client = Client(Output([]), create=docker.errors.ImageNotFound("404", explanation="No such image: x"))
     with pytest.raises(EngineError, match="No such image: x"):
-        run(ContainerEngine("podman", "unix:///x", client), "x", stdout=io.BytesIO(), stderr=io.BytesIO())
+        run(ContainerEngine("podman", "unix:///x", client), "x", RunOptions(), stdout=io.BytesIO(), stderr=io.BytesIO())
     assert client.calls == ["create"]
 
 
@@ -485,5 +519,5 @@ def test_output_that_nobody_takes_ends_the_container() -> None:
 
     client = Client(Output([(b"a", None)]))
     with pytest.raises(LocalDiskError, match="Broken pipe"):
-        run(ContainerEngine("docker", "unix:///x", client), "x", stdout=Closed(), stderr=io.BytesIO())
+        run(ContainerEngine("docker", "unix:///x", client), "x", RunOptions(), stdout=Closed(), stderr=io.BytesIO())
     assert client.calls[-1] == "remove"
