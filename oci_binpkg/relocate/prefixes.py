@@ -221,7 +221,7 @@ class PrefixMap:
         return next((each for each in found if each is not None), None)
 
     def _goes_on_plainly(self, data: Buffer, path: SpelledPath, size: int, old: bytes) -> bool:
-        """Return whether a backslash before a root of one name is none of the path, for that goes on without any."""
+        """Return whether the backslash before a root of one name does not belong to the path, which goes on without."""
         end = path.ends[size]
         rest = bytes(data[end : end + NEAR])
         is_short = path.spelling is BACKSLASHED and old.count(b"/") == 1 and rest.startswith(b"/")

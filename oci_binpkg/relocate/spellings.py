@@ -214,7 +214,7 @@ def read_path(data: Buffer, at: int, spelling: Spelling, stop: int) -> SpelledPa
         pieces.append(piece)
         size, place = size + len(piece), token.end()
     path = b"".join(pieces)
-    if path.rpartition(b"/")[2] not in {b".", b".."}:  # the end of a sentence is none of a name
+    if path.rpartition(b"/")[2] not in {b".", b".."}:  # those end a sentence, not a name
         stripped = path.rstrip(b".")
         size, place, path = len(stripped), place - (len(path) - len(stripped)), stripped
     ends[size] = place

@@ -93,7 +93,7 @@ def test_a_failed_package_gives_an_exit_code_and_its_reason(tree, cache):
     import os
 
     os.mkfifo(tree.prefix("zlib") / "pipe")  # skipped, no failure
-    (tree.prefix("zlib") / os.fsdecode(b"caf\xe9")).write_text("x")
+    (tree.prefix("zlib") / ".wh.caf").write_text("x")
     ended = binpkg("push", cache, "--store", tree.root)
     assert ended.code == 9  # nothing was pushed, and all for one reason
     assert "2 failed" in ended.err
