@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from oci_binpkg.model.query import Query
     from oci_binpkg.model.reference import Reference, Repository
     from oci_binpkg.model.spec import Spec
+    from oci_binpkg.ops.artifacts import AttachedArtifact
     from oci_binpkg.ops.check import Rebuilds
     from oci_binpkg.ops.copy import CopyReport
     from oci_binpkg.ops.download import Downloaded
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "AttachedArtifact",
     "BinpkgError",
     "CacheEndpoint",
     "CacheInfo",
@@ -103,6 +105,7 @@ _MODULES = {
     "model.query": ("Query",),
     "model.reference": ("Reference", "Repository"),
     "model.spec": ("Spec",),
+    "ops.artifacts": ("AttachedArtifact",),
     "ops.check": ("Rebuilds",),
     "ops.copy": ("CopyReport",),
     "ops.download": ("Downloaded",),

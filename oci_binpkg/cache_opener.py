@@ -304,6 +304,10 @@ class CacheOpener:
 
         return Connections(self._settings, self.observer, cancel=self._cancel, time=self._time)
 
+    def pause(self, _round: int) -> None:
+        """Wait after a round of changes that another writer interfered with."""
+        self._time.sleep(self._time.between(*configured(self._settings.retries).merge_pause))
+
     def _opener(self, location: Location) -> Opener:
         endpoint = location.endpoint if isinstance(location, ConfiguredLocation) else ANYWHERE
         backoff = configured(self._settings.retries)
@@ -311,7 +315,7 @@ class CacheOpener:
             lambda repository: self.connections.registry(repository, endpoint),
             _speaks_plain_http,
             lambda url: self.connections.objects(url, endpoint),
-            lambda _round: self._time.sleep(self._time.between(*backoff.merge_pause)),
+            self.pause,
             self.observer,
             self.patience,
             backoff,

@@ -30,12 +30,13 @@ from oci_binpkg.operation import Operation, StrPath, is_no_text
 from oci_binpkg.times import SYSTEM_TIME, Time
 
 if TYPE_CHECKING:
-    from oci_binpkg.cache.protocol import ReadableCache
+    from oci_binpkg.cache.protocol import KeepsImages, ReadableCache
     from oci_binpkg.cache_opener import CacheOpener
     from oci_binpkg.index.document import IndexDocument
     from oci_binpkg.model.content import Digest
     from oci_binpkg.model.image import Runtime
     from oci_binpkg.model.spec import Spec
+    from oci_binpkg.ops.artifacts import AttachedArtifact
     from oci_binpkg.ops.check import Rebuilds
     from oci_binpkg.ops.copy import CopyReport
     from oci_binpkg.ops.download import Downloaded
@@ -259,6 +260,34 @@ class Client:
             read = work.opener.cache(_text(source), AskedTrust(check_signature))
             return copy_cache(read, opened, parsed, observer=work.observer)
 
+    def attach(
+        self,
+        cache: CacheLike,
+        subject: str,
+        files: StrPath | Iterable[StrPath],
+        *,
+        artifact_type: str,
+        annotation: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        key: str = "",
+        unsigned: bool = False,
+    ) -> AttachedArtifact:
+        """Attach files to a package or an image, as an artifact of this type (a media type).
+
+        `subject` is a tag, a digest (`sha256:...`), or else a query that means one package. Repeating it changes
+        nothing.
+        """
+        from oci_binpkg.ops.artifacts import attach
+
+        with self._operation() as work:
+            images = work.opener.images(_text(cache), AskedTrust(key=key, unsigned=unsigned))
+            paths = [os.fspath(each) for each in ([files] if isinstance(files, str | os.PathLike) else files)]
+            annotations = dict(_pairs(annotation))
+            if any(is_no_text(text) for pair in annotations.items() for text in pair):
+                raise UsageError("annotation: a text that is not UTF-8", hint="manifests are JSON: write UTF-8")
+            return attach(
+                images, subject, paths, artifact_type, annotations, pause=work.opener.pause, observer=work.observer
+            )
+
     # Get and run
 
     def install(
@@ -367,6 +396,33 @@ class Client:
             parsed, flags = _parsed(queries), AskedTrust(check_signature)
             sources = Sources([work.opener.cache(text, flags) for text in _texts(caches)], work.observer)
             return download_packages(sources, parsed, os.fspath(destination))
+
+    def artifacts_get(
+        self,
+        cache: CacheLike,
+        subject: str,
+        destination: StrPath = ".",
+        *,
+        artifact_type: str = "",
+        digest: str = "",
+        check_signature: bool | None = None,
+    ) -> list[str]:
+        """Write the files of an artifact into a folder; return their paths.
+
+        Type and digest must mean exactly one artifact of `subject`, which is as for `attach`.
+        """
+        from oci_binpkg.ops.artifacts import get_artifact
+
+        with self._operation() as work:
+            images = self._images(work, cache, check_signature)
+            return get_artifact(
+                images,
+                subject,
+                os.fspath(destination),
+                artifact_type=artifact_type,
+                digest=digest,
+                observer=work.observer,
+            )
 
     def load(self, image: CacheLike, *, engine: str = "", check_signature: bool | None = None) -> Loaded:
         """Load an image into Docker or Podman; `engine` is `docker`, `podman` or "" for the first that answers."""
@@ -504,6 +560,16 @@ class Client:
             if location.reference:
                 return inspect_image(opened, location.reference)
             return inspect_cache(opened, work.observer)
+
+    def artifacts_list(
+        self, cache: CacheLike, subject: str, *, artifact_type: str = "", check_signature: bool | None = None
+    ) -> list[AttachedArtifact]:
+        """Return what is attached to a package or an image (as for `attach`), of one type or of all."""
+        from oci_binpkg.ops.artifacts import list_artifacts
+
+        with self._operation() as work:
+            images = self._images(work, cache, check_signature)
+            return list_artifacts(images, subject, artifact_type, work.observer)
 
     def check(
         self,
@@ -745,6 +811,12 @@ class Client:
         return [cache for _, cache in sorted(self.settings.caches.items())]
 
     # What the verbs are made of
+
+    def _images(self, work: Operation, cache: CacheLike, check_signature: bool | None) -> KeepsImages:
+        location = work.opener.location(_text(cache))
+        if location.reference:
+            raise UsageError(f"{_text(cache)} names an image, a cache is expected", hint="name the tag after the cache")
+        return work.opener.images_at(location, check_signature)
 
     @contextmanager
     def _operation(self) -> Iterator[Operation]:

@@ -57,6 +57,7 @@ class Step(Enum):
     INSPECT_IMAGE = "inspect it as an image"
     KEEP_RULE_READING = 'check signatures, or give that cache a scope of its own there with rule = "accept-unsigned"'
     KEEP_RULE_WRITING = 'sign it, or give that cache a scope of its own there with rule = "accept-unsigned"'
+    LIST_ARTIFACTS = "list the artifacts that there are"
     LIST_CACHES = "list the names of the caches"
     LIST_CATALOG = "list what there is in the catalog"
     LIST_INSTALLED = "list what is installed, and name packages of it"
@@ -69,6 +70,7 @@ class Step(Enum):
     LOG_IN_OR_CHECK_NAME = "log in to {host}, or check the name of the repository"
     LOG_IN_OR_CONFIGURE = "log in to the host, or name a login for this cache in the configuration"
     MAKE_VIEW = "update the view: that makes it"
+    NAME_ARTIFACT = "name its type, or its digest"
     NAME_DEPENDENTS = "name these too, or let dependents be removed"
     NAME_KEY_FILE = "name a key file, or a mirror that publishes the key"
     NAME_PACKAGES = "name the packages"

@@ -239,7 +239,10 @@ class OciCache:
         return signatures(self._store, manifest)
 
     def publish_manifest(self, manifest: Blob, tag: str, signatures: Sequence[bytes] = ()) -> None:
-        """Tag a manifest or index of which all content is there, with these signatures of it, and ours if we sign."""
+        """Tag a manifest or index of which all content is there, with these signatures of it, and ours if we sign.
+
+        With the tag "" it is stored by its digest alone.
+        """
         # the signatures first: a reader that wants one never sees the tag without it
         if self._signer is not None or signatures:
             self._store.put(manifest)
@@ -248,7 +251,10 @@ class OciCache:
         if self._signer is not None and not self._is_signed_by_us(manifest, tag):
             signature = self._signer.beside(manifest.read(), self._site.statement(tag))
             attach_signature(self._store, manifest.descriptor, signature, pause=self._pause, rounds=self._list_rounds)
-        self._store.tag(manifest, tag)
+        if tag:
+            self._store.tag(manifest, tag)
+        else:
+            self._store.put(manifest)
 
     def _is_signed_by_us(self, manifest: Blob, tag: str) -> bool:
         """Return whether an image has our signature for its tag: it may be pushed each night, and signatures add up.

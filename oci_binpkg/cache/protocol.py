@@ -182,7 +182,10 @@ class KeepsImages(WritableCache, Protocol):
         ...
 
     def publish_manifest(self, manifest: Blob, tag: str, signatures: Sequence[bytes] = ()) -> None:
-        """Tag a manifest or index of which all content is there, with these signatures of it, and ours if we sign."""
+        """Tag a manifest or index of which all content is there, with these signatures of it, and ours if we sign.
+
+        With the tag "" it is stored by its digest alone.
+        """
         ...
 
     def signatures(self, manifest: Descriptor) -> list[bytes]:

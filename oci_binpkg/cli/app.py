@@ -32,11 +32,16 @@ _KEYS: Final = (
     CommandEntry("untrust", "Trust a key no longer.", "keys:untrust"),
     CommandEntry("publish", "Publish a public key on a mirror, for others to look at.", "keys:publish"),
 )
+_ARTIFACTS: Final = (
+    CommandEntry("list", "List the artifacts of a package or an image.", "artifacts:list_artifacts"),
+    CommandEntry("get", "Fetch the files of an artifact.", "artifacts:get"),
+)
 COMMANDS: Final[Mapping[str, Sequence[CommandEntry]]] = {
     "Build and share": (
         CommandEntry("push", "Push packages and what they need to a cache.", "push:push"),
         CommandEntry("image", "Push one image of several packages.", "push:image"),
         CommandEntry("copy", "Copy a cache, or some of its packages, to another.", "caches:copy"),
+        CommandEntry("attach", "Attach files to a package or an image.", "artifacts:attach"),
         CommandEntry("save-specs", "Write the specs of packages, for the jobs of a pipeline.", "caches:save_specs"),
     ),
     "Get and run": (
@@ -51,6 +56,7 @@ COMMANDS: Final[Mapping[str, Sequence[CommandEntry]]] = {
         CommandEntry("search", "Search all configured caches.", "find:search"),
         CommandEntry("show", "Show one package of a cache.", "find:show"),
         CommandEntry("inspect", "Show what a cache or an image is made of.", "images:inspect"),
+        CommandEntry("artifacts", "Look at what is attached to packages and images.", below=_ARTIFACTS),
         CommandEntry("check", "List the packages of a tree that caches lack.", "caches:check"),
     ),
     "Keep in order": (

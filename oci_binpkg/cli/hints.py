@@ -11,6 +11,7 @@ WORDS: Final[Mapping[Step, str]] = {
     Step.SET_CACHE: "`oci-binpkg mirror set {name}`",
     Step.SET_SOMETHING: "try `oci-binpkg mirror set -h`",
     Step.REMOVE_CACHE: "`oci-binpkg mirror remove {name}`",
+    Step.LIST_ARTIFACTS: "`oci-binpkg artifacts list` shows what is attached",
     Step.LIST_CACHES: "`oci-binpkg mirror list` shows their names",
     Step.ADD_OWN_CACHE: "change it there, or `oci-binpkg mirror add {name} URL` to have one of your own in its place",
     Step.ACCEPT_OLDER: "leave out --pin-newest if the older one is meant",
@@ -53,6 +54,7 @@ WORDS: Final[Mapping[Step, str]] = {
         "log in with `oci-binpkg login HOST`, or name a login for this cache in the configuration"
     ),
     Step.MAKE_VIEW: "`oci-binpkg index update --view` makes one",
+    Step.NAME_ARTIFACT: "add --type TYPE, or --digest DIGEST",
     Step.NAME_DEPENDENTS: "name these too, or add --dependents",
     Step.NAME_KEY_FILE: "name a key file, or add --from MIRROR",
     Step.NAME_PACKAGES: "name the packages: `oci-binpkg find` lists them",

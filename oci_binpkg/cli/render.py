@@ -144,7 +144,7 @@ def print_image(image: ImageInfo) -> None:
 
 def print_cache(cache: CacheInfo) -> None:
     """Print a cache as a tree of its tags."""
-    kinds = {"package": "packages", "image": "images", "index": "index", "damaged": "damaged"}
+    kinds = {"package": "packages", "image": "images", "artifacts": "artifacts", "index": "index", "damaged": "damaged"}
     lines = [f"{cache.name}  {size_text(cache.size)}"]
     groups = [(title, [tag for tag in cache.tags if tag.kind == kind]) for kind, title in kinds.items()]
     groups = [(title, tags) for title, tags in groups if tags]

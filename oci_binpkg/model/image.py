@@ -57,7 +57,7 @@ BASE_NAME: Final = "org.opencontainers.image.base.name"
 BASE_DIGEST: Final = "org.opencontainers.image.base.digest"
 _SYSTEM_AT_THE_END: Final = frozenset({"MANPATH", "INFOPATH"})
 """Variables whose empty element stands for what the system has; without one, its pages are not found any more."""
-_TITLE: Final = "org.opencontainers.image.title"
+TITLE: Final = "org.opencontainers.image.title"
 _VERSION: Final = "org.opencontainers.image.version"
 _DESCRIPTION: Final = "org.opencontainers.image.description"
 
@@ -274,12 +274,26 @@ def compose(
     manifest = Manifest(
         DOCKER_MANIFEST if docker else OCI_MANIFEST,
         config.descriptor,
-        tuple(layer.blob.descriptor for layer in layers),
+        (
+            *(layer.blob.descriptor for layer in layers[: len(below)]),
+            *(package.layer.blob.descriptor if docker else _titled(package) for package in packages),
+        ),
         {}
         if docker
         else {**(base.labels if base else {}), **_annotations(packages, spec, missing), **runtime.annotations},
     )
     return Image(Blob.from_bytes(manifest.to_bytes(), manifest.media_type), config, layers)
+
+
+def _titled(package: PackageLayer | SharedLayer) -> Descriptor:
+    """Return the descriptor of a layer with the name that its archive has as a file, for `oras pull`."""
+    descriptor = package.layer.blob.descriptor
+    if isinstance(package, PackageLayer):
+        name = f"{package.name}-{package.version}-{package.hash}"
+    else:
+        name = f"packages-{descriptor.digest.short}"
+    ending = "zst" if descriptor.media_type == OCI_LAYER_ZSTD else "gz"
+    return replace(descriptor, annotations={**descriptor.annotations, TITLE: f"{name}.tar.{ending}"})
 
 
 def environment_of(
@@ -407,7 +421,7 @@ def _annotations(
     annotations = {}
     if spec is not None:
         subject = _subject(packages)
-        annotations = {_DESCRIPTION: spec.description, _TITLE: subject.name, _VERSION: subject.version}
+        annotations = {_DESCRIPTION: spec.description, TITLE: subject.name, _VERSION: subject.version}
     if missing:
         annotations[MISSING_KEY] = " ".join(missing)
     return annotations

@@ -65,7 +65,7 @@ def connect(kind: Kind, candidates: Sequence[str], *, timeout: float = DEFAULT_T
 
 def has_image(engine: ContainerEngine, name: str, config: Digest) -> str:
     """Return the id of the image called `name` if it is the one with this configuration, else ""."""
-    from docker.errors import NotFound  # noqa: PLC0415  # an extra
+    from docker.errors import NotFound  # noqa: PLC0415 - as in `_client`
 
     with _refusals(engine, f"look up {name}"):
         try:
@@ -179,12 +179,8 @@ def _default_network(engine: ContainerEngine) -> str | None:
 
 
 def _client(kind: Kind, address: str, timeout: float) -> Any:
-    try:
-        import docker  # noqa: PLC0415  # an extra: needed by those who use an engine only
-    except ImportError:
-        raise EngineError(
-            "talking to an engine needs the Python package `docker`", hint='pip install "oci-binpkg[docker]"'
-        ) from None
+    import docker  # noqa: PLC0415 - needed by those who use an engine only
+
     _look_at_logins()
     try:
         # "auto" asks the server, which also shows that it answers
@@ -197,7 +193,7 @@ def _client(kind: Kind, address: str, timeout: float) -> Any:
 
 def _look_at_logins() -> None:
     """Raise `EngineError` if the SDK would wait for its file of logins, or read it without end."""
-    from docker.utils.config import find_config_file  # noqa: PLC0415  # an extra
+    from docker.utils.config import find_config_file  # noqa: PLC0415 - as in `_client`
 
     path = str(find_config_file() or "")
     if path:
@@ -219,7 +215,7 @@ def _is_socket(path: str) -> bool:
 
 @contextmanager
 def _refusals(engine: ContainerEngine, action: str, hint: str = "") -> Iterator[None]:
-    from docker.errors import DockerException  # noqa: PLC0415  # an extra
+    from docker.errors import DockerException  # noqa: PLC0415 - as in `_client`
 
     try:
         yield
@@ -234,7 +230,7 @@ def _refusals(engine: ContainerEngine, action: str, hint: str = "") -> Iterator[
 
 @contextmanager
 def _silently() -> Iterator[None]:
-    from docker.errors import DockerException  # noqa: PLC0415  # an extra
+    from docker.errors import DockerException  # noqa: PLC0415 - as in `_client`
 
     with suppress(DockerException, OSError, *_NOT_ITS_PROTOCOL):
         yield

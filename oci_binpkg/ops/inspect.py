@@ -85,7 +85,8 @@ class ImageInfo:
 class TagInfo:
     """A tag of a cache: its kind, and the `size` of its own (last) layer.
 
-    Kinds are `package`, `image`, `index`, `damaged`, and where signatures are asked for `unsigned` and `signatures`.
+    Kinds are `package`, `image`, `index`, `damaged`, `artifacts` (a list of what is attached to a manifest), and where
+    signatures are asked for `unsigned` and `signatures`.
     """
 
     tag: str
@@ -132,8 +133,8 @@ def inspect_cache(cache: KeepsImages, observer: Observer = ignore) -> CacheInfo:
     sizes: dict[Digest, int] = {}
 
     def read(tag: str) -> TagInfo:
-        if cache.verifies and is_list_of_referrers(tag):
-            return TagInfo(tag, "signatures")
+        if is_list_of_referrers(tag):
+            return TagInfo(tag, "signatures" if cache.verifies else "artifacts")
         try:
             descriptor, manifest = manifest_at(cache, tag)
         except SignatureError as error:

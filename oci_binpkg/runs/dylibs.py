@@ -35,6 +35,10 @@ _LIBRARIES: Final = frozenset({0xC, 0x8000001F, 0x20, 0x80000023})  # LC_LOAD_DY
 _RPATH: Final = 0x8000001C
 _SYSTEM: Final = ("/usr/lib/", "/System/Library/")
 """These libraries are in macOS's shared cache, and not on the disk."""
+_UNREADABLE: Final = (
+    *(ValueError, struct.error, OSError, LookupError, OverflowError, AttributeError, TypeError, EOFError),
+)
+"""What macholib raises where a file is damaged."""
 _LARGEST: Final = 2 * 1024 * 1024 * 1024
 
 
@@ -118,7 +122,7 @@ def read_mach(data: bytes) -> tuple[MachFacts, ...]:
     try:
         file.load(io.BytesIO(data))
         return tuple(_facts(header) for header in file.headers if int(header.header.filetype) in _LOADED)
-    except (ValueError, struct.error, LookupError, OverflowError, AttributeError, TypeError, EOFError) as error:
+    except _UNREADABLE as error:
         raise ContentError(f"damaged Mach-O file: {' '.join(str(error).split())[:200]}") from None
 
 

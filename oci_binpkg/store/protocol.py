@@ -85,3 +85,13 @@ class MendsContent(Protocol):
     def mend(self) -> None:
         """From now on `put` reads what is there, and replaces it if it is damaged."""
         ...
+
+
+@runtime_checkable
+class AsksForSignatures(Protocol):
+    """A store that hands out signed manifests only."""
+
+    @property
+    def unverified(self) -> Store:
+        """The store behind it, for lists that prove nothing."""
+        ...

@@ -51,7 +51,10 @@ class ListsReferrers(Protocol):
     """A store whose other side can list what refers to a manifest."""
 
     def referrers(self, subject: Digest, artifact_type: str) -> tuple[Descriptor, ...] | None:
-        """Return what is listed for `subject`, perhaps of other types too; None where there is no such list."""
+        """Return what is listed for `subject`, perhaps of other types too; None where there is no such list.
+
+        The type "" stands for all.
+        """
         ...
 
 
@@ -105,11 +108,33 @@ def attach(
     except ServerError:
         artifact = artifact_of(subject, artifact_type, content, annotations, as_image=True)
         store.put(artifact)
-    listed = _listed_by_store(store, subject.digest, artifact_type)
-    if listed is None or all(one.digest != artifact.descriptor.digest for one in listed):
-        entry = replace(artifact.descriptor, annotations=dict(annotations or {}), extra={_ARTIFACT_TYPE: artifact_type})
-        _list_under_tag(store, subject, entry, pause, rounds)
+    make_findable(
+        store, subject, artifact.descriptor, artifact_type, pause=pause, annotations=annotations, rounds=rounds
+    )
     return artifact.descriptor
+
+
+def make_findable(
+    store: Store,
+    subject: Descriptor,
+    artifact: Descriptor,
+    artifact_type: str,
+    *,
+    pause: Callable[[int], None],
+    annotations: Mapping[str, str] | None = None,
+    rounds: int = USUAL.list_rounds,
+) -> None:
+    """List an artifact that is stored under the tag of its subject, unless the store lists it. Raises as `attach`."""
+    listed = _listed_by_store(store, subject.digest, artifact_type)
+    if listed is None or all(one.digest != artifact.digest for one in listed):
+        entry = replace(artifact, annotations=dict(annotations or {}), extra={_ARTIFACT_TYPE: artifact_type})
+        _list_under_tag(store, subject, entry, pause, rounds)
+
+
+def referring(store: Store, subject: Descriptor) -> list[Descriptor]:
+    """Return what is listed for `subject`, of every type, each once: the store's list, then the one under the tag."""
+    listed = (*(_listed_by_store(store, subject.digest, "") or ()), *_tag_list(store, subject.digest))
+    return list({one.digest: one for one in reversed(listed)}.values())[::-1]
 
 
 def attach_signature(

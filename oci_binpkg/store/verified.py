@@ -51,6 +51,11 @@ class VerifiedStore(Generic[_T]):
         """The address of the store behind it."""
         return self._store.address
 
+    @property
+    def unverified(self) -> Store:
+        """The store behind it, for lists that prove nothing."""
+        return self._store
+
     def exists(self, descriptor: Descriptor) -> bool:
         """Return whether content is there, signed or not."""
         return self._store.exists(descriptor)

@@ -43,6 +43,9 @@ SKETCHES = [
 ]
 """The packages that examples name beside the golden ones."""
 
+FILES = {"greet.spdx.json": '{"spdxVersion": "SPDX-2.3"}\n', "report.txt": "fine\n", "log.txt": "line\n"}
+"""The files in the home that examples attach."""
+
 
 @dataclass
 class World:
@@ -192,6 +195,8 @@ def world(shared: Parts, *, signing: bool = False) -> Iterator[World]:
         patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         patch.chdir(made.home)
         put_base_image(registry)
+        for name, text in FILES.items():
+            (made.home / name).write_text(text)
         names = {
             "https://mirror.example/apps": f"{web.url}/mirror",
             "https://mirror.example": web.url,

@@ -134,9 +134,13 @@ _MOST_ENTRIES: Final = 100_000
 def ask_registry(remote: Remote, subject: Digest, artifact_type: str) -> tuple[Descriptor, ...] | None:
     """Ask a registry's referrers API, page by page. None without such an API: it answers 404 or so, or another type.
 
+    The type "" stands for all.
+
     Another document than an index lists nothing. Raises `TransferError` for every other failure.
     """
-    url = with_query(remote.url(f"referrers/{subject}"), artifactType=artifact_type)
+    url = remote.url(f"referrers/{subject}")
+    if artifact_type:
+        url = with_query(url, artifactType=artifact_type)
     found: list[Descriptor] = []
     asked: set[str] = set()
     while url and url not in asked and len(asked) < _MOST_PAGES and len(found) < _MOST_ENTRIES:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import io
 import json
 import os
@@ -168,20 +167,6 @@ def test_a_login_file_that_is_none_is_not_given_to_the_sdk(
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     with pytest.raises(EngineError, match=r"config\.json: "):
         connect("docker", [str(server.server_address)])
-
-
-def test_says_how_to_install_the_package(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = builtins.__import__
-
-    def without_docker(name: str, *arguments: Any, **keywords: Any) -> Any:
-        if name == "docker":
-            raise ImportError(name)
-        return original(name, *arguments, **keywords)
-
-    monkeypatch.setattr(builtins, "__import__", without_docker)
-    with pytest.raises(EngineError, match="package `docker`") as caught:
-        connect("docker", [str(server.server_address)])
-    assert caught.value.hint == 'pip install "oci-binpkg[docker]"'
 
 
 # loading

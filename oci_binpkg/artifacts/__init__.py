@@ -1,0 +1,1 @@
+"""Files attached to a package or an image: made as artifacts, listed, and read back."""
