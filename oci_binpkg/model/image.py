@@ -77,7 +77,10 @@ def known_diff_id(layer: Layer) -> Digest | None:
 
 @dataclass(frozen=True, slots=True)
 class PackageLayer:
-    """The layer of one package; `created` is an RFC 3339 time that is a property of the package, or ""."""
+    """The layer of one package; `created` is an RFC 3339 time that is a property of the package, or "".
+
+    One without a hash holds no package, but what packages need: sbang.
+    """
 
     name: str
     version: str
@@ -396,8 +399,10 @@ def _history(package: PackageLayer | SharedLayer) -> dict[str, str]:
         names = " ".join(f"{each.name}@{each.version}" for each in package.packages)
         hashes = " ".join(f"/{each.hash}" for each in package.packages)
         entry = {"created_by": f"oci-binpkg {names}", "comment": f"packages {hashes}"}
-    else:
+    elif package.hash:
         entry = {"created_by": f"oci-binpkg {package.name}@{package.version}", "comment": f"package /{package.hash}"}
+    else:
+        entry = {"created_by": f"oci-binpkg {package.name}"}
     return {"created": package.created, **entry} if package.created else entry
 
 

@@ -18,6 +18,7 @@ from oci_binpkg.model.layer_plan import DEFAULT_LAYERS, Stacked, plan_layers, ro
 from oci_binpkg.model.spec import RUNTIME, SpecGraph
 
 _JOINED_AT_ONCE: Final = 4
+_FEWEST: Final = 2
 _log: Final = Log("layers")
 
 
@@ -74,12 +75,13 @@ class LayerBudget:
         base: BaseImage | None,
         *,
         keep_last: bool = False,
+        reserved: int = 0,
     ) -> list[PackageLayer | SharedLayer]:
         """Return the layers of an image, bottom first; with `keep_last` the last package's stays the last, and alone.
 
-        `prefixes` says where each package's layer has it, by hash.
+        `prefixes` says where each package's layer has it, by hash. So many layers are `reserved` for what is no package.
         """
-        room = self.room(base)
+        room = max(_FEWEST, self.room(base) - reserved)
         if self._joiner is None or len(packages) <= room:
             return list(packages)
         last = list(packages[-1:]) if keep_last else []

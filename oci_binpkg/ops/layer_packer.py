@@ -95,7 +95,8 @@ class LayerPacker:
         layer = self._cache.layer_of(cached, self._codec.media_type("oci"), fresh=not reused)
         prefix = distribution.prefix_of(record.spec.hash)
         release = partial(self._cache.release, cached)
-        return PackedPackage(layer, reused, release, prefix, distribution.hash_to_prefix)
+        sbang = distribution.sbang_install_path
+        return PackedPackage(layer, reused, release, prefix, distribution.hash_to_prefix, sbang)
 
     def _holds_the_tree(
         self, record: InstallRecord, distribution: Distribution, caches: PythonCaches | None, cached: CachedLayer

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from oci_binpkg.archive.layer import Follow
+from oci_binpkg.archive.sbang_layer import sbang_layer, sbang_scripts
 from oci_binpkg.cache.protocol import CacheEntry, WritableCache
 from oci_binpkg.cancel import Cancel
 from oci_binpkg.errors import AuthError, BinpkgError, CertificateError, ContentError, NotFoundError, TransferError
@@ -84,7 +85,8 @@ class PackedPackage:
     """A layer, and whether it came from the layer cache, so that nothing was compressed.
 
     `prefix` is where the layer has the package ("": where it is installed), `needs` where its files look for others, by
-    hash. `release` is called when the layer has arrived: the layer cache may drop it from then on.
+    hash, and `sbang` where its scripts look for that. `release` is called when the layer has arrived: the layer cache
+    may drop it from then on.
     """
 
     layer: Layer
@@ -92,15 +94,17 @@ class PackedPackage:
     release: Callable[[], None] = lambda: None
     prefix: str = ""
     needs: Mapping[str, str] = field(default_factory=dict)
+    sbang: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """A layer in the cache, where it has its package ("" if unknown), and where its files look for others."""
+    """A layer in the cache, where it has its package ("" if unknown), and where its files look for others and sbang."""
 
     layer: Layer
     prefix: str
     needs: Mapping[str, str]
+    sbang: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +168,7 @@ class Stack:
         self._base = base
         self._observer = observer
         self._made: dict[str, _Made] = {}
+        self._scripts_of: dict[str, frozenset[bytes]] = {}
         self._stopped: TransferError | None = None
         self._ahead: dict[str, Future[bool]] = {}
         self._sending_ahead = ThreadPoolExecutor(AHEAD, "send-ahead")
@@ -222,7 +227,9 @@ class Stack:
                 raise
             packed = self._packer(record)
             sent = self._upload(record, packed)
-        self._made[record.spec.hash] = _Made(packed.layer, packed.prefix or record.prefix, packed.needs)
+        self._made[record.spec.hash] = _Made(
+            packed.layer, packed.prefix or record.prefix, packed.needs, packed.sbang or self._installs.sbang_path
+        )
         packed.release()
         return sent
 
@@ -244,7 +251,8 @@ class Stack:
             own = record.prefix.removeprefix(root) if record.prefix.startswith(f"{root}/") else record.prefix
             if found.prefix and not is_place_of(found.prefix, record.spec, own):
                 raise ContentError(f"its image names {found.prefix[:200]!r} as its prefix")  # noqa: TRY301
-            self._made[record.spec.hash] = _Made(found.layer, found.prefix, {})
+            sbang = self._installs.sbang_path if found.prefix in ("", record.prefix) else ""
+            self._made[record.spec.hash] = _Made(found.layer, found.prefix, {}, sbang)
         except (NotFoundError, ContentError) as error:
             self._observer(Warned(f"{record.spec.short} cannot be stacked: {error.message}"))
 
@@ -280,11 +288,12 @@ class Stack:
         base = self._base(platform)
         packages = not_in_base(base, packages, keep_last=subject is not None)
         prefixes = {record.spec.hash: self._prefix(record) for record in records}
-        units = self._budget.units(packages, prefixes, base, keep_last=subject is not None)
+        below = self._sbang_layers(records)
+        units = self._budget.units(packages, prefixes, base, keep_last=subject is not None, reserved=len(below))
         if not subject:
             self._tell(units, len(packages), len(base.layers) if base else 0)
         image = compose(
-            units,
+            [*below, *units],
             platform,
             base=base,
             environment=self._changes(records, roots),
@@ -298,6 +307,22 @@ class Stack:
             name = subject.short if subject else "the image"
             self._observer(Warned(f"{name} has {len(image.layers)} layers; Docker runs at most {MAX_ENGINE_LAYERS}"))
         return image, missing
+
+    def _sbang_layers(self, records: Sequence[InstallRecord]) -> list[PackageLayer]:
+        """Return what the scripts of packages begin with, as layers at the bottom: one for each place of it."""
+        wanted: dict[str, set[bytes]] = {}
+        for record in records:
+            made = self._made.get(record.spec.hash)
+            if made is not None and made.sbang and (scripts := self._scripts(record)):
+                wanted.setdefault(made.sbang, set()).update(scripts)
+        return [PackageLayer("sbang", "", "", sbang_layer(path, scripts)) for path, scripts in sorted(wanted.items())]
+
+    def _scripts(self, record: InstallRecord) -> frozenset[bytes]:
+        known = self._scripts_of.get(record.spec.hash)
+        if known is None:
+            known = sbang_scripts(record.prefix, self._installs.sbang_path)
+            self._scripts_of[record.spec.hash] = known
+        return known
 
     def _package_spec(self, subject: Spec, record: InstallRecord) -> PackageSpec:
         environment = self._environments.of([record])[record.spec.hash]

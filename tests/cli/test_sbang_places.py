@@ -1,7 +1,9 @@
 """The script that long interpreter lines need is where scripts look for it: in padded trees, in the same root, in images."""
 
+import json
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -77,3 +79,70 @@ def test_an_install_into_the_same_root_brings_none_where_no_script_needs_it(tmp_
     shutil.rmtree(root)
     assert binpkg("install", "tool", "--from", cache, "--store", root).code == 0
     assert not (root / "bin").exists()
+
+
+def layers_of(path: Path, tag: str) -> list[dict[str, bytes]]:
+    """The files of each layer of an image, by name."""
+    entries = json.loads((path / "index.json").read_bytes())["manifests"]
+    (entry,) = (e for e in entries if e["annotations"]["org.opencontainers.image.ref.name"] == tag)
+    manifest = json.loads((path / "blobs" / entry["digest"].replace(":", "/")).read_bytes())
+    found = []
+    for layer in manifest["layers"]:
+        with tarfile.open(path / "blobs" / layer["digest"].replace(":", "/")) as tar:
+            found.append({m.name: tar.extractfile(m).read() for m in tar if m.isfile()})
+    return found
+
+
+def with_sbang(root: Path, *others: Sketch) -> Tree:
+    (root / "bin").mkdir(parents=True)
+    (root / "bin/sbang").write_text("#!/bin/sh\n# that of the tree\n")
+    tree = spack_tree(root, [*tool(root / "bin/sbang"), *others])
+    for script in tree.prefix("tool").glob("bin/*"):
+        script.chmod(0o755)
+    return tree
+
+
+@pytest.mark.covers("P18")
+@pytest.mark.parametrize("query", ["tool", "app"])
+def test_scripts_of_an_image_find_their_sbang_in_it(query, tmp_path):
+    root = tmp_path / "root"
+    with_sbang(root, Sketch("app", files={"bin/app": "x"}, depends=["tool"]))
+    ended = binpkg("push", f"oci-layout:{tmp_path}/c", query, "--store", root, "--tag", "mine")
+    assert ended.code == 0, ended.err
+    first, *others = layers_of(tmp_path / "c", "mine")
+    assert list(first) == [f"{root}/bin/sbang".lstrip("/")]
+    assert len(others) == (2 if query == "app" else 1)
+    place = tmp_path / "unpacked"
+    for layer in (first, *others):
+        for name, data in layer.items():
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_bytes(data)
+    script = next(place.rglob("bin/tool"))
+    line = script.read_text().splitlines()[0].removeprefix("#!/bin/sh ")
+    (interp,) = place.rglob("bin/interp")
+    interp.chmod(0o755)
+    script.write_text(script.read_text().replace(str(root), f"{place}{root}"))
+    started = subprocess.run(["/bin/sh", f"{place}{line}", script], capture_output=True, text=True, check=True)
+    assert started.stdout.startswith("ran -x ")
+
+
+@pytest.mark.covers("P18")
+def test_the_layer_is_the_same_when_everything_was_there_and_the_image_can_be_installed(tmp_path):
+    root, cache = tmp_path / "root", f"oci-layout:{tmp_path}/c"
+    with_sbang(root)
+    assert binpkg("push", cache, "tool", "--store", root, "--tag", "one", "--update-index").code == 0
+    assert binpkg("image", cache, "tool", "--store", root, "--tag", "two").code == 0
+    assert layers_of(tmp_path / "c", "one") == layers_of(tmp_path / "c", "two")
+    ended = binpkg("install-image", f"{cache}:two", "--store", tmp_path / "s")
+    assert ended.code == 0, ended.err
+    (prefix,) = (tmp_path / "s").glob("linux-x86_64/tool-*")
+    assert output(prefix).startswith("ran -x ")
+
+
+@pytest.mark.covers("P18")
+def test_an_image_without_such_scripts_has_no_layer_of_it(tmp_path):
+    root = tmp_path / "root"
+    tree = with_sbang(root, Sketch("plain", files={"bin/plain": "#!/bin/sh\necho {root}/bin/sbang\n"}))
+    (tree.prefix("plain") / "bin/plain").chmod(0o755)
+    assert binpkg("push", f"oci-layout:{tmp_path}/c", "plain", "--store", root, "--tag", "mine").code == 0
+    assert len(layers_of(tmp_path / "c", "mine")) == 1
