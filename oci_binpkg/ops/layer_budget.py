@@ -79,7 +79,7 @@ class LayerBudget:
     ) -> list[PackageLayer | SharedLayer]:
         """Return the layers of an image, bottom first; with `keep_last` the last package's stays the last, and alone.
 
-        `prefixes` says where each package's layer has it, by hash. So many layers are `reserved` for what is no package.
+        `prefixes` says where each package's layer has it, by hash. So many are `reserved` for what is no package.
         """
         room = max(_FEWEST, self.room(base) - reserved)
         if self._joiner is None or len(packages) <= room:
