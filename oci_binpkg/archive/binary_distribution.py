@@ -24,6 +24,7 @@ _SHOWN: Final = 200
 _OTHER_FIELDS: Final = 6
 _LISTS: Final = ("relocate_binaries", "relocate_links", "relocate_textfiles")
 _RAW_NAMES: Final = "raw_names"
+_RELATIVE: Final = "its programs have relative rpaths, as Spack made them once: some may not find their libraries"
 _PLAIN: Final = re.compile(r"[A-Za-z/_][A-Za-z0-9/_.+-]*", re.ASCII)
 """Text that is a plain scalar in YAML, unless it is one of the words below."""
 _WORDS: Final = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null"))
@@ -98,7 +99,8 @@ class Distribution:
             if not self.relative_prefix and prefix.startswith(f"{self.buildpath}/"):
                 return replace(self, relative_prefix=prefix.removeprefix(f"{self.buildpath}/"))
             remark = f"{MEMBER} names {(recorded or self.buildpath)[:_SHOWN]!r} as its prefix: not used"
-            return replace(self, buildpath="", relative_prefix="", remarks=self.remarks or (remark,))
+            said = self.remarks if set(self.remarks) - {_RELATIVE} else (*self.remarks, remark)
+            return replace(self, buildpath="", relative_prefix="", remarks=said)
         elif not recorded and not self.hash_to_prefix:
             return self
         raise ContentError(
@@ -156,6 +158,8 @@ class Distribution:
             check_hash(package_hash, f"{what}.hash_to_prefix")
             check_path(prefix, f"{what}.hash_to_prefix.{package_hash}")
         root, relative, remarks = _root(document, what)
+        if _is_true(document.get("relative_rpaths")):
+            remarks += (_RELATIVE,)
         return cls(
             _absolute(document, "sbang_install_path", what),
             root,
@@ -165,7 +169,7 @@ class Distribution:
             _paths(document, "relocate_binaries", what),
             _paths(document, "relocate_links", what),
             _paths(document, "relocate_textfiles", what),
-            document.get("hardlinks_deduped") in ("true", "True", "TRUE"),
+            _is_true(document.get("hardlinks_deduped")),
             remarks,
             _absolute(document, "real_root", what),
             _real_prefixes(document, what),
@@ -307,6 +311,10 @@ def _within(paths: tuple[str, ...], where: str) -> tuple[str, ...]:
         if path.startswith("/") or ".." in path.split("/") or "\0" in path:
             raise ContentError(f"{where}: {path[:200]!r} leads out of the prefix")
     return paths
+
+
+def _is_true(value: object) -> bool:
+    return value in ("true", "True", "TRUE")
 
 
 def _text(value: object, what: str) -> str:

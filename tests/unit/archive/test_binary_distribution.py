@@ -140,3 +140,14 @@ def test_what_only_we_record_is_written_where_there_is_something_and_read_again(
 def test_what_only_we_record_is_checked(document: bytes, message: str) -> None:
     with pytest.raises(ContentError, match=message):
         Distribution.parse(document, "x")
+
+
+@pytest.mark.parametrize(("said", "expected"), [("true", 1), ("True", 1), ("false", 0), ("0", 0)])
+def test_relative_rpaths_of_old_archives_are_remarked(said: str, expected: int) -> None:
+    document = f"buildpath: /r\nrelative_prefix: a\nrelative_rpaths: {said}\nprefix_to_hash: {{/r/a: {HASH}}}\n"
+
+    found = Distribution.parse(document.encode(), "it")
+
+    assert len(found.confirmed("/r/a", "it").remarks) == expected
+    elsewhere = Distribution.parse(document.replace("/r\n", "/s\n").encode(), "it").confirmed("/r/a", "it")
+    assert len(elsewhere.remarks) == expected + 1
