@@ -192,6 +192,7 @@ class Client:
         queries: Queries = (),
         *,
         tag: str,
+        upstream: StrPath | Iterable[StrPath] = (),
         base_image: str = "",
         max_layers: int = 0,
         entrypoint: str | Sequence[str] | None = None,
@@ -209,7 +210,7 @@ class Client:
         unsigned: bool = False,
         dry_run: bool = False,
     ) -> PushReport:
-        """Push one image of several packages and all they need, under a tag.
+        """Push one image of several packages and all they need, under a tag; dependencies also from `upstream` trees.
 
         `entrypoint` and `cmd` are lists of words, or one text as in a shell. With `spack`, Spack is asked which
         variables recipes set, if it is there. The image has at most `max_layers`, 0 as usual.
@@ -224,7 +225,7 @@ class Client:
             runtime = _checked(Runtime(start, command, *described))
             check_tag(tag)
             parsed = _parsed(queries)
-            installs = work.installs(store)
+            installs = work.installs(store, upstream)
             return push_image(
                 installs,
                 select(installs, parsed),
@@ -470,14 +471,16 @@ class Client:
         queries: Queries = (),
         *,
         store: StrPath | None = None,
+        upstream: StrPath | Iterable[StrPath] = (),
         cache: CacheLike | None = None,
         check_signature: bool | None = None,
         must_match: bool = False,
     ) -> list[FoundPackage]:
         """Return the packages of a cache, or else of a tree, that match any query (all, without one).
 
-        Versions are in order. Without a cache and a tree, the configured tree is looked at; see also `search`. If no
-        package matches, the list is empty; with `must_match` that raises `NoMatchError`, which names similar packages.
+        Versions are in order. What the trees `upstream` have belongs to the tree. Without a cache and a tree, the
+        configured tree is looked at; see also `search`. If no package matches, the list is empty; with `must_match`
+        that raises `NoMatchError`, which names similar packages.
         """
         from oci_binpkg.ops.find import find_cached, find_installed
 
@@ -489,7 +492,7 @@ class Client:
                 if cache:
                     opened = work.opener.cache(_text(cache), AskedTrust(check_signature))
                     return find_cached(opened, parsed, work.observer)
-                return find_installed(work.installs(store), parsed)
+                return find_installed(work.installs(store, upstream), parsed)
             except NoMatchError:
                 if must_match:
                     raise
@@ -577,13 +580,14 @@ class Client:
         store: StrPath | None = None,
         queries: Queries = (),
         *,
+        upstream: StrPath | Iterable[StrPath] = (),
         thorough: bool = False,
         check_signature: bool | None = None,
         output: StrPath | None = None,
     ) -> list[Rebuilds]:
         """Return the packages of a tree that each cache lacks; `thorough` also reads all bytes of each package.
 
-        `output` is a file for the answer, as JSON.
+        What the trees `upstream` have belongs to the tree. `output` is a file for the answer, as JSON.
         """
         from oci_binpkg.ops.check import check as check_packages
         from oci_binpkg.ops.check import write_answers
@@ -591,7 +595,7 @@ class Client:
 
         with self._operation() as work:
             parsed, flags = _parsed(queries), AskedTrust(check_signature)
-            specs = specs_in(work.installs(store), parsed, present=True)
+            specs = specs_in(work.installs(store, upstream), parsed, present=True)
             texts = _texts(caches)
             answers = [check_packages(work.opener.cache(text, flags), text, specs, thorough=thorough) for text in texts]
             if output:

@@ -96,9 +96,10 @@ def holding_the_old_root(root: Path) -> set[str]:
 
 def named_in(ended: Ended, root: Path) -> set[str]:
     return {
-        os.path.relpath(os.path.join(package["prefix"], remark.partition(":")[0]), root)
+        os.path.relpath(os.path.join(package["prefix"], file), root)
         for package in ended.json["packages"]
         for remark in package["remarks"]
+        for file in remark["files"]
     }
 
 

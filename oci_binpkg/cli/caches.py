@@ -19,6 +19,7 @@ from oci_binpkg.cli.options import (
     QueriesArgument,
     StoreOption,
     UnsignedOption,
+    UpstreamsOption,
 )
 from oci_binpkg.cli.terminal import flush_results, tell
 from oci_binpkg.errors import UsageError
@@ -64,6 +65,7 @@ def check(
     *,
     on: Annotated[list[str] | None, typer.Option("--on", metavar="CACHE", help=f"{CACHE_HELP} (repeatable)")] = None,
     store: StoreOption = "",
+    upstream: UpstreamsOption = None,
     output: Annotated[
         str, typer.Option("--output", metavar="FILE", help="write the answer to this file, as JSON")
     ] = "",
@@ -83,7 +85,13 @@ def check(
         if not on:
             raise UsageError("no cache named", hint="use --on CACHE")
         answers = client.check(
-            on, store, queries or (), thorough=thorough, check_signature=check_signature, output=output
+            on,
+            store,
+            queries or (),
+            upstream=upstream or (),
+            thorough=thorough,
+            check_signature=check_signature,
+            output=output,
         )
     if json:
         render.print_json([answer.to_json() for answer in answers])

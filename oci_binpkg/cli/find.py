@@ -20,6 +20,7 @@ from oci_binpkg.cli.options import (
     QueriesArgument,
     StoreOption,
     TtlOption,
+    UpstreamsOption,
 )
 from oci_binpkg.errors import NoMatchError, UsageError
 
@@ -33,6 +34,7 @@ def find(
     queries: QueriesArgument = None,
     *,
     store: StoreOption = "",
+    upstream: UpstreamsOption = None,
     from_cache: FromOption = "",
     ttl: TtlOption = None,
     offline: OfflineOption = False,
@@ -54,6 +56,8 @@ def find(
       oci-binpkg find 'hdf5 +mpi' --all-arch
     """
     with opened(json) as client:
+        if upstream and (from_cache or not (store or client.settings.store)):
+            raise UsageError("--upstream is about an install tree", hint="use it with --store, or leave it out")
         as_kept = ttl is not None or offline or all_arch
         if _is_search(client.settings, store, from_cache, as_kept=as_kept, long=long):
             matches = client.search(queries or (), cache=from_cache, ttl=ttl, offline=offline, all_arch=all_arch)
@@ -63,6 +67,7 @@ def find(
                 found = client.find(
                     queries or (),
                     store=store,
+                    upstream=upstream or (),
                     cache=from_cache or None,
                     check_signature=check_signature,
                     must_match=True,

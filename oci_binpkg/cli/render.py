@@ -82,7 +82,14 @@ def print_found(found: Sequence[FoundPackage]) -> None:
 
 def print_matches(found: Sequence[CatalogMatch]) -> None:
     """Print packages of several caches, one a line: hash, name and version, caches, the rest of the spec."""
-    rows = [(f"{each.spec.name}@{each.spec.version}", ",".join(each.caches), each.spec) for each in found]
+    rows = [
+        (
+            f"{each.spec.name}@{each.spec.version}",
+            ",".join(each.caches) + (" (deprecated)" * each.is_deprecated),
+            each.spec,
+        )
+        for each in found
+    ]
     names = max((len(name) for name, _, _ in rows), default=0)
     caches = max((len(held) for _, held, _ in rows), default=0)
     print_lines(f"{spec.hash[:7]}  {name:{names}}  {held:{caches}}  {spec.describe()}" for name, held, spec in rows)
@@ -109,6 +116,7 @@ def print_shown(shown: Shown) -> None:
     rows = [
         ("package", f"{spec.name}@{spec.version}"),
         ("hash", f"{spec.hash} (unverified)" if shown.entry.is_unverified else spec.hash),
+        *([("state", "deprecated: another package shall take its place")] if shown.is_deprecated else []),
         ("spec", spec.describe()),
         ("tag", shown.entry.key.tag),
         ("digest", str(shown.entry.manifest)),

@@ -31,6 +31,8 @@ from oci_binpkg.model.content import Digest
 
 _Key = TypeVar("_Key", bound=Hashable)
 _PARENT_BITS: Final = 32
+DEPRECATED: Final = 2
+"""What `in_cache` is for a package in a cache that another one shall take the place of; 1 for others."""
 
 
 @dataclass(slots=True)
@@ -72,7 +74,12 @@ def replace_holdings(database: sqlite3.Connection, cache: int, records: Records,
         first = 1 + max(ids.values(), default=0)
         ids |= {package_hash: first + place for place, package_hash in enumerate(added)}
         _add(database, read_rows(records, added, leave_out), ids)
-    wanted = {ids[each]: int(records.in_cache(each)) for each in records if each not in damaged}
+    deprecated = records.deprecated
+    wanted = {
+        ids[each]: (DEPRECATED if each in deprecated else 1) if records.in_cache(each) else 0
+        for each in records
+        if each not in damaged
+    }
     gone = held.keys() - wanted.keys()
     database.executemany("DELETE FROM holdings WHERE package = ? AND cache = ?", ((package, cache) for package in gone))
     database.executemany(

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from oci_binpkg.index.catalog import Catalog
+from oci_binpkg.index.catalog import DEPRECATED, Catalog
 from oci_binpkg.index.catalog_database import Kind
 from oci_binpkg.model.constraint import Constraint, Needed
 from oci_binpkg.model.query import Query, ordered
@@ -34,15 +34,20 @@ _HELD: Final = (
     "EXISTS (SELECT 1 FROM holdings h JOIN caches c ON c.id = h.cache"
     " WHERE h.package = p.id AND h.in_cache AND c.name = ?)"
 )
+_MARKED: Final = f"EXISTS (SELECT 1 FROM holdings h WHERE h.package = p.id AND h.in_cache = {DEPRECATED})"
 _LISTED: Final = "(SELECT value FROM json_each(?))"
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A package that a query found, and the names of the caches that have it. The spec has no dependencies."""
+    """A package that a query found, and the names of the caches that have it. The spec has no dependencies.
+
+    `is_deprecated`: one of the caches says that another package shall take its place.
+    """
 
     spec: Spec
     caches: tuple[str, ...]
+    is_deprecated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,7 @@ class _MatchReader:
         if cache:
             fits &= _Condition(_HELD, (cache,))
         rows = self._catalog.select(
-            f"SELECT p.hash, p.name, p.version, p.kind, p.parameters, {_HELD_BY} AS held"
+            f"SELECT p.hash, p.name, p.version, p.kind, p.parameters, {_HELD_BY} AS held, {_MARKED}"
             f" FROM packages p WHERE {fits.text} AND held IS NOT NULL",
             fits.values,
         )
@@ -110,12 +115,12 @@ class _MatchReader:
         return [self._match(row) for row in rows]
 
     def _match(self, row: Sequence[Any]) -> Match:
-        package_hash, name, version, kind, parameters, held = row
+        package_hash, name, version, kind, parameters, held, marked = row
         known = self._kinds[kind]
         spec = Spec(
             name, version, package_hash, known.arch, known.namespace, self._parameters[parameters], (), known.compiler
         )
-        return Match(spec, tuple(sorted(held.split(","))))
+        return Match(spec, tuple(sorted(held.split(","))), bool(marked))
 
     def _fitting(self, constraint: Constraint, scope: _Condition, family: str = "") -> _Condition:
         """Return the condition for what a constraint says of a package `p` but its name.

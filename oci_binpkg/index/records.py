@@ -11,6 +11,7 @@ import re
 from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
@@ -45,10 +46,12 @@ class _Named(msgspec.Struct, gc=False):
 class _Outline(msgspec.Struct, gc=False):
     spec: _Named
     in_buildcache: Any = None
+    deprecated_for: Any = None
 
 
 class _Mark(msgspec.Struct, gc=False):
     in_buildcache: Any = None
+    deprecated_for: Any = None
 
 
 class _RecordSpec(msgspec.Struct, gc=False):
@@ -197,6 +200,11 @@ class Records(Mapping[str, IndexRecord]):
     def node(self, package_hash: str) -> NodeText:
         """Return the node of a package as it stands. Raises `KeyError`."""
 
+    @property
+    def deprecated(self) -> AbstractSet[str]:
+        """The hashes of the packages that another one shall take the place of."""
+        return frozenset()
+
     def needs(self) -> Iterator[str]:
         """Iterate over the hashes that records name as dependencies, as often as they do."""
         return (needed for record in self.values() for needed in _needs_or_none(record))
@@ -290,6 +298,7 @@ class StoredRecords(_NumberedRecords):
         self._what = what
         self._known_names: dict[str, str] = {}
         self._unusual: list[str] = []
+        self._deprecated: set[str] = set()
         self._damaged = 0
         self._members: dict[str, bytes] = {}
         scan_index(text, what, self._add, self._member)
@@ -308,6 +317,11 @@ class StoredRecords(_NumberedRecords):
                 del self._numbers[package_hash]
             else:
                 self._names[self._numbers[package_hash]] = spec.name
+
+    @property
+    def deprecated(self) -> AbstractSet[str]:
+        """The hashes of the packages that another one shall take the place of."""
+        return self._deprecated
 
     def __getitem__(self, package_hash: str) -> OpenedRecord:
         where = self._where(package_hash)
@@ -374,12 +388,18 @@ class StoredRecords(_NumberedRecords):
         try:
             record = OUTLINE.decode(text)
         except NOT_JSON:
-            mark = _decoded(MARK, text, self._where(package_hash)).in_buildcache
+            marks = _decoded(MARK, text, self._where(package_hash))
             self._unusual.append(package_hash)
-            return mark, ""
+            self._note_deprecated(package_hash, marks.deprecated_for)
+            return marks.in_buildcache, ""
         if record.spec.hash != package_hash:
             _require(package_hash, record.spec.hash, self._where(package_hash))
+        self._note_deprecated(package_hash, record.deprecated_for)
         return record.in_buildcache, record.spec.name
+
+    def _note_deprecated(self, package_hash: str, mark: object) -> None:
+        if isinstance(mark, str) and mark:
+            self._deprecated.add(package_hash)
 
 
 class LayeredRecords(Records):
@@ -407,6 +427,11 @@ class LayeredRecords(Records):
 
     def __contains__(self, package_hash: object) -> bool:
         return package_hash in self._base or package_hash in self._added
+
+    @property
+    def deprecated(self) -> AbstractSet[str]:
+        """The hashes of the packages that another one shall take the place of."""
+        return self._base.deprecated | self._added.deprecated
 
     def in_cache(self, package_hash: str) -> bool:
         """Return whether the layer of a package is in the cache."""

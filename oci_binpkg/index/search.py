@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
@@ -83,6 +84,11 @@ class IndexSearch:
         if among is not None:
             found = [spec for spec in found if spec.hash in among]
         return one(query, found, graph, self.names)
+
+    @property
+    def deprecated(self) -> AbstractSet[str]:
+        """The hashes of the packages that another one shall take the place of."""
+        return self._index.records.deprecated
 
     @property
     def graph(self) -> SpecGraph:

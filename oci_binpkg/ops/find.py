@@ -27,7 +27,8 @@ DEPRECATED: Final = "deprecated"
 class FoundPackage:
     """A package that a query found.
 
-    `state` is `explicit`, `implicit`, `deprecated` or `gone` in a tree, `cached` in a cache.
+    `state` is `explicit`, `implicit`, `deprecated` or `gone` in a tree, `cached` or `deprecated` in a cache, where
+    `prefix` is "".
 
     `verification` says what was verified of one in a tree when it came from a cache; `successor` is the hash of the
     package that takes the place of a deprecated one.
@@ -68,7 +69,7 @@ class FoundPackage:
         document |= {"prefix": self.prefix} if self.prefix else {}
         document |= {"deprecated_for": self.successor} if self.successor else {}
         verified = self.verification.to_json() if self.verification else None
-        return document if self.state == CACHED else document | {"verified": verified}
+        return document | {"verified": verified} if self.prefix else document
 
 
 def find_installed(installs: InstallTree, queries: Sequence[Query]) -> list[FoundPackage]:
@@ -103,7 +104,9 @@ def find_cached(cache: ReadableCache, queries: Sequence[Query], observer: Observ
         found = {spec.hash: spec for query in asked for spec in search.matches(query)}
         if queries and not found:
             raise no_match(queries, search.names())
-    return [FoundPackage(spec, CACHED) for spec in _ordered(proven(cache, list(found.values()), observer))]
+        deprecated = search.deprecated
+    chosen = _ordered(proven(cache, list(found.values()), observer))
+    return [FoundPackage(spec, DEPRECATED if spec.hash in deprecated else CACHED) for spec in chosen]
 
 
 def documents(
@@ -129,14 +132,16 @@ def show(cache: ReadableCache, query: Query, observer: Observer = ignore) -> Sho
     """Return one package of a cache with all that is known of it. The query must mean exactly one."""
     with IndexSearch(contents(cache, observer)) as search:
         spec = search.one(query)
-    return Shown(cache.find(PackageKey.of(spec)))
+        is_deprecated = spec.hash in search.deprecated
+    return Shown(cache.find(PackageKey.of(spec)), is_deprecated)
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A package of a cache."""
+    """A package of a cache. `is_deprecated`: its index says that another one shall take its place."""
 
     entry: CacheEntry
+    is_deprecated: bool = False
 
     @property
     def spec(self) -> Spec:
@@ -148,7 +153,7 @@ class Shown:
         layer = self.entry.layer
         graph = self.entry.document.graph
         return {
-            **FoundPackage(self.spec, CACHED).to_json(),
+            **FoundPackage(self.spec, DEPRECATED if self.is_deprecated else CACHED).to_json(),
             "hash_state": self.spec.hash_state.value,
             "tag": self.entry.key.tag,
             "digest": str(self.entry.manifest),

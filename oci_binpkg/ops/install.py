@@ -55,6 +55,7 @@ from oci_binpkg.ops.sources import FoundEntry, Resolution, Sources
 from oci_binpkg.ops.standing import check_present, older_than_known, verification_of, why_not
 from oci_binpkg.ops.unpack import Unpacked, unpack
 from oci_binpkg.parallel import READERS
+from oci_binpkg.relocate.edits import CountedRemark
 from oci_binpkg.runs.machine import Machine
 from oci_binpkg.runs.obstacles import Verdict
 from oci_binpkg.times import SYSTEM_TIME, Time
@@ -109,7 +110,7 @@ class InstallOptions:
 class InstallResult:
     """One package: where it came from, why other caches did not serve it, and what relocation did and could not do.
 
-    `remarks` are about single files, at most a hundred; `counted` has one line for each kind of them.
+    `remarks` are about single files, at most a hundred; `counted` has one value for each kind of them.
     """
 
     spec: Spec
@@ -120,7 +121,7 @@ class InstallResult:
     relocated: int = 0
     remarks: tuple[str, ...] = ()
     error: BinpkgError | None = None
-    counted: tuple[str, ...] = ()
+    counted: tuple[CountedRemark, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON document."""
@@ -133,7 +134,7 @@ class InstallResult:
             "cache": self.cache,
             "passed_over": list(self.passed_over),
             "relocated_files": self.relocated,
-            "remarks": list(self.remarks),
+            "remarks": [remark.to_json() for remark in self.counted],
         }
         if self.error:
             document |= self.error.to_json()

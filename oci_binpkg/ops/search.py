@@ -33,10 +33,14 @@ FAILURE_TTL: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class CatalogMatch:
-    """A package in at least one cache; `caches` are their names in the order of the configuration."""
+    """A package in at least one cache; `caches` are their names in the order of the configuration.
+
+    `is_deprecated`: one of them says that another package shall take its place.
+    """
 
     spec: Spec
     caches: tuple[str, ...]
+    is_deprecated: bool = False
 
     @property
     def name(self) -> str:
@@ -62,7 +66,7 @@ class CatalogMatch:
             "hash": spec.hash,
             "arch": {"platform": spec.arch.platform, "os": spec.arch.os, "target": spec.arch.target},
             "spec": spec.describe(),
-            "state": "cached",
+            "state": "deprecated" if self.is_deprecated else "cached",
             "caches": list(self.caches),
         }
 
@@ -187,7 +191,11 @@ def find_in_catalog(refresh: Refresh, queries: Sequence[Query], *, family: str =
 
     position = {name: place for place, name in enumerate(refresh.caches)}
     return [
-        CatalogMatch(match.spec, tuple(sorted(match.caches, key=lambda name: position.get(name, len(position)))))
+        CatalogMatch(
+            match.spec,
+            tuple(sorted(match.caches, key=lambda name: position.get(name, len(position)))),
+            match.is_deprecated,
+        )
         for match in refresh.then(look)
     ]
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Final
 
 from oci_binpkg.cache.protocol import CacheEntry, KeepsImages, ReadableCache
-from oci_binpkg.errors import BinpkgError, ContentError, Hint, NotFoundError, QueryError, Step, UsageError
+from oci_binpkg.errors import BinpkgError, ContentError, Hint, NoMatchError, NotFoundError, QueryError, Step, UsageError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.index.document import EMPTY, IndexDocument
 from oci_binpkg.index.search import IndexSearch
@@ -108,12 +108,15 @@ class Sources:
     def _one(self, search: IndexSearch, query: Query) -> Spec:
         """Return the package that a query means: of several builds of one package, the best for this machine."""
         constraint = query.constraint
-        if self.builds is None or not constraint.name or constraint.hash:
+        if constraint.hash:
             return search.one(query)
+        current = _current(search, query)
+        if self.builds is None or not constraint.name:
+            return search.one(query, among=current)
         graph = search.graph
-        found = [graph[each] for each in search.hashes([query]) if each in graph]
+        found = [graph[each] for each in search.hashes([query]) if each in graph and (not current or each in current)]
         if len(found) < 2:  # noqa: PLR2004 - nothing to choose from
-            return search.one(query)
+            return search.one(query, among=current)
         meant, choice = self.builds.best(found)
         spec = search.one(query, among={each.hash for each in meant})
         if choice is not None:
@@ -224,6 +227,25 @@ class Sources:
             except NotFoundError:
                 continue
         return None
+
+
+def _current(search: IndexSearch, query: Query) -> Container[str] | None:
+    """Return the hashes of what a query may mean without naming its hash; None for all.
+
+    Raises `NoMatchError` if all that it may mean is deprecated.
+    """
+    deprecated = search.deprecated
+    if not deprecated:
+        return None
+    matching = search.hashes([query])
+    current = {each for each in matching if each not in deprecated}
+    if matching and not current:
+        known = next((search.graph[each] for each in matching if each in search.graph), None)
+        raise NoMatchError(
+            f"{known.short if known else query.text} is deprecated: another package shall take its place",
+            hint=f"name it by its hash if it is meant: /{matching[0][:7]}",
+        )
+    return current
 
 
 def _read(cache: KeepsImages, image: StoredImage) -> list[CacheEntry]:

@@ -35,7 +35,7 @@ from oci_binpkg.model.spec_document import SpecDocument, parse_spec_document
 from oci_binpkg.relocate.budget import Budget
 from oci_binpkg.relocate.compiled_files import settle_compiled
 from oci_binpkg.relocate.compiled_python import is_cache
-from oci_binpkg.relocate.edits import RelocationReport, counted_remarks, remarks_of
+from oci_binpkg.relocate.edits import CountedRemark, RelocationReport, counted_remarks, remarks_of
 from oci_binpkg.relocate.interpreter_lines import LAUNCHER
 from oci_binpkg.relocate.prefixes import PrefixMap, mapping_for
 from oci_binpkg.relocate.sbang import ensure_launcher, ensure_sbang
@@ -133,13 +133,13 @@ _MOST_REMARKS = 100
 class Unpacked:
     """How many files and links were changed, and what somebody should know about the others.
 
-    `counted` has one line for each kind of remark. `layer` is the file that keeps the layer's bytes, "" if they were
+    `counted` has one value for each kind of remark. `layer` is the file that keeps the layer's bytes, "" if they were
     not wanted.
     """
 
     relocated: int
     remarks: tuple[str, ...]
-    counted: tuple[str, ...]
+    counted: tuple[CountedRemark, ...]
     extracted: Extracted
     layer: str
 
@@ -188,7 +188,8 @@ def unpack(
         _settle_in_place(place, extracted, permissions)
         _bring_sbang(place, extracted, installs)
         place.sync()
-        return Unpacked(0, distribution.remarks, distribution.remarks, extracted, kept)
+        said = tuple(map(CountedRemark.of_package, distribution.remarks))
+        return Unpacked(0, distribution.remarks, said, extracted, kept)
     report, record = _relocated(
         place,
         extracted,
@@ -202,8 +203,8 @@ def unpack(
     place.sync()
     for remark in remarks_of(report):
         _log.info("%s: %s: %s", place.spec.short, remark.path, remark.reason)
-    said = distribution.remarks
-    return Unpacked(len(report.changed), (*said, *_remarks(report)), (*said, *counted_remarks(report)), extracted, kept)
+    counted = (*map(CountedRemark.of_package, distribution.remarks), *counted_remarks(report))
+    return Unpacked(len(report.changed), (*distribution.remarks, *_remarks(report)), counted, extracted, kept)
 
 
 def _check_hash(spec: Spec, extracted: Extracted) -> None:

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import attrgetter
-from typing import Final
+from typing import Any, Final
 
 from oci_binpkg.errors import RelocationError
 
+FIRST_FILES: Final = 5
+"""Names of files that a remark about many gives."""
 MOST_FINDINGS: Final = 100
 """Findings of one file that are kept."""
 
@@ -177,20 +179,47 @@ def remarks_of(report: RelocationReport) -> Iterator[Remark]:
     yield from report.reported
 
 
-def counted_remarks(report: RelocationReport) -> tuple[str, ...]:
-    """Return one line for each kind of remark: how many files it is about; a single file is named with its reason."""
+@dataclass(frozen=True, slots=True)
+class CountedRemark:
+    """All remarks of a kind: how many there are, the first files that they are about, and a line that says it.
+
+    One that is about a package as a whole names no files.
+    """
+
+    kind: str
+    count: int
+    files: tuple[str, ...]
+    line: str
+
+    @classmethod
+    def of_package(cls, reason: str) -> CountedRemark:
+        """Return a remark on a package as a whole."""
+        return cls(reason, 1, (), reason)
+
+    def __str__(self) -> str:
+        return self.line
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON document."""
+        return {"kind": self.kind, "count": self.count, "files": list(self.files)}
+
+
+def counted_remarks(report: RelocationReport) -> tuple[CountedRemark, ...]:
+    """Return what is to be remarked by kind: how many files it is about; a single file is named with its reason."""
     kinds: dict[str, list[Remark]] = {}
     for remark in remarks_of(report):
         kinds.setdefault(remark.kind or f": {remark.reason.partition(': ')[0]}", []).append(remark)
     return tuple(_counted(kind, remarks) for kind, remarks in kinds.items())
 
 
-def _counted(kind: str, remarks: Sequence[Remark]) -> str:
-    paths = {remark.path for remark in remarks}
+def _counted(kind: str, remarks: Sequence[Remark]) -> CountedRemark:
+    paths = dict.fromkeys(remark.path for remark in remarks)
     if len(remarks) == 1:
-        return f"{remarks[0].path}: {remarks[0].reason}"
-    files = f"{len(paths):,} files" if len(paths) > 1 else f"{len(remarks):,} strings of {remarks[0].path}"
-    return f"{files}{kind if kind.startswith(':') else f' {kind}'}"
+        line = f"{remarks[0].path}: {remarks[0].reason}"
+    else:
+        files = f"{len(paths):,} files" if len(paths) > 1 else f"{len(remarks):,} strings of {remarks[0].path}"
+        line = f"{files}{kind if kind.startswith(':') else f' {kind}'}"
+    return CountedRemark(kind.removeprefix(": "), len(remarks), tuple(paths)[:FIRST_FILES], line)
 
 
 def stale_error(stale: tuple[StaleString, ...], *, prefix: str, root: str, further: int = 0) -> RelocationError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -130,3 +131,80 @@ def test_a_directory_at_the_prefix_of_what_was_replaced_stays(replaced: tuple[Tr
     link.mkdir()
     assert binpkg("uninstall", "new", "--store", tree.root).code == 0
     assert link.is_dir()
+
+
+@pytest.fixture
+def cache(tree: Tree, tmp_path: Path) -> str:
+    """A cache whose index says, as databases do, that greetcfg is deprecated."""
+    found = f"oci-layout:{tmp_path}/cache"
+    assert binpkg("push", found, "greet", "--store", tree.root, "--update-index").code == 0
+    mark_in_index(tmp_path / "cache", tree.hashes["greetcfg"], tree.hashes["greet"])
+    return found
+
+
+def mark_in_index(layout: Path, package_hash: str, by: object) -> None:
+    """Write another index that marks a package, and lead the tag of the index to it."""
+
+    def stored(data: bytes) -> dict[str, object]:
+        digest = hashlib.sha256(data).hexdigest()
+        (layout / "blobs/sha256" / digest).write_bytes(data)
+        return {"digest": f"sha256:{digest}", "size": len(data)}
+
+    tags = json.loads((layout / "index.json").read_text())
+    (entry,) = [
+        each for each in tags["manifests"] if each["annotations"]["org.opencontainers.image.ref.name"] == "index.spack"
+    ]
+    manifest = json.loads((layout / "blobs/sha256" / entry["digest"][7:]).read_text())
+    (layer,) = manifest["layers"]
+    index = json.loads((layout / "blobs/sha256" / layer["digest"][7:]).read_text())
+    index["database"]["installs"][package_hash]["deprecated_for"] = by
+    layer |= stored(json.dumps(index).encode())
+    entry |= stored(json.dumps(manifest).encode())
+    (layout / "index.json").write_text(json.dumps(tags))
+
+
+def test_what_a_caches_index_marks_is_marked_everywhere(cache: str, tree: Tree) -> None:
+    states = {each["name"]: each["state"] for each in binpkg("find", "--from", cache, "--json").json}
+    assert states == {"greet": "cached", "greetcfg": "deprecated"}
+    assert "deprecated" in binpkg("find", "greetcfg", "--from", cache).out
+    assert binpkg("show", "greetcfg", "--from", cache, "--json").json["state"] == "deprecated"
+    assert "deprecated" in binpkg("show", "greetcfg", "--from", cache).out
+    assert "deprecated" not in binpkg("show", "greet", "--from", cache).out
+
+
+def test_a_search_of_all_caches_marks_it(cache: str) -> None:
+    assert binpkg("mirror", "add", "ours", cache).code == 0
+    states = {each["name"]: each["state"] for each in binpkg("search", "--json", "--all-arch").json}
+    assert states == {"greet": "cached", "greetcfg": "deprecated"}
+    assert [line for line in binpkg("search", "--all-arch").out.splitlines() if "(deprecated)" in line]
+
+
+@pytest.mark.parametrize("query", ["greetcfg", "greetcfg@1.0", "greetcfg@1:", "greetcfg arch=linux-debian12-x86_64"])
+def test_a_deprecated_package_is_installed_by_its_hash_alone(
+    cache: str, tree: Tree, tmp_path: Path, query: str
+) -> None:
+    words = ("--from", cache, "--store", tmp_path / "store", "--dry-run", "--arch", "any")
+    refused = binpkg("install", query, *words)
+    assert (refused.code, "is deprecated" in refused.err) == (4, True)
+    found = tree.hashes["greetcfg"]
+    assert f"/{found[:7]}" in refused.err
+    for named in (f"/{found[:7]}", f"greetcfg/{found}", f"greetcfg@1.0/{found}"):
+        assert binpkg("install", named, *words).code == 0
+
+
+def test_what_needs_a_deprecated_package_brings_it(cache: str, tmp_path: Path) -> None:
+    assert binpkg("install", "greet", "--from", cache, "--store", tmp_path / "store", "--arch", "any").code == 0
+    assert list((tmp_path / "store").glob("*/greetcfg-*"))
+
+
+@pytest.mark.parametrize("mark", [None, "", 7])
+def test_other_marks_say_nothing(cache: str, tree: Tree, tmp_path: Path, mark: object) -> None:
+    mark_in_index(tmp_path / "cache", tree.hashes["greetcfg"], mark)
+    states = {each["state"] for each in binpkg("find", "--from", cache, "--json").json}
+    assert states == {"cached"}
+
+
+def test_an_update_of_the_index_keeps_the_mark(cache: str, tree: Tree) -> None:
+    assert binpkg("index", "update", cache).code == 0
+    states = {each["name"]: each["state"] for each in binpkg("find", "--from", cache, "--json").json}
+    assert states["greetcfg"] == "deprecated"

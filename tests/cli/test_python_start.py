@@ -250,5 +250,13 @@ def test_remarks_are_counted_and_listed_when_asked_for(tmp_path: Path) -> None:
     remarks = [line.strip() for line in ended.lines if line.startswith("    ")]
     assert remarks == ["120 files mention an old prefix, and are not declared to be relocated"]
     assert ".bin" not in ended.err
+    said = binpkg("install", "py", "--from", cache, "--store", tmp_path / "f", "--json").json["packages"][0]["remarks"]
+    assert said == [
+        {
+            "kind": "mention an old prefix, and are not declared to be relocated",
+            "count": 120,
+            "files": [f"{number:03}.bin" for number in range(5)],
+        }
+    ]
     listed = binpkg("install", "py", "--from", cache, "--store", tmp_path / "e", "-v").err
     assert all(f"{number:03}.bin: mentions an old prefix" in listed for number in range(120))

@@ -110,3 +110,31 @@ def test_a_wrong_upstreams_yaml_is_named(tree: Tree, tmp_path: Path) -> None:
     ended = binpkg("push", f"oci-layout:{tmp_path}/cache", "app", "--store", tree.root)
     assert ended.code == 2
     assert "upstreams.site.install_tree must be a path" in ended.err
+
+
+def test_an_image_takes_dependencies_from_an_upstream(tree: Tree, upstream: Tree, tmp_path: Path) -> None:
+    words = ("image", f"oci-layout:{tmp_path}/cache", "app", "--store", tree.root, "--tag", "both")
+    alone, both = binpkg(*words, "--json"), binpkg(*words, "--upstream", upstream.root, "--json")
+    assert (alone.code, both.code) == (0, 0)
+    assert (alone.json["image"]["layers"], both.json["image"]["layers"]) == (1, 2)
+    assert both.json["image"]["missing"] == []
+
+
+def test_a_check_and_a_search_count_an_upstream_as_part_of_the_tree(tree: Tree, upstream: Tree, tmp_path: Path) -> None:
+    cache = f"oci-layout:{tmp_path}/cache"
+    push(tree, cache)
+    for more, lacking, found in (((), [], ["app"]), (("--upstream", upstream.root), ["zlib"], ["app", "zlib"])):
+        checked = binpkg("check", "--on", cache, "--store", tree.root, "--json", *more)
+        (answer,) = checked.json
+        assert [each["short_spec"].partition("@")[0] for each in answer["rebuildSpecs"]] == lacking
+        assert checked.code == bool(lacking)
+        listed = binpkg("find", "--store", tree.root, "--json", *more).json
+        assert sorted(each["name"] for each in listed) == found
+        places = {each["name"]: each["prefix"] for each in listed}
+        assert places.get("zlib", str(upstream.prefix("zlib"))) == str(upstream.prefix("zlib"))
+
+
+@pytest.mark.parametrize("more", [["--from", "oci-layout:nowhere"], []])
+def test_an_upstream_without_a_tree_is_an_error(upstream: Tree, more: list[str]) -> None:
+    ended = binpkg("find", "--upstream", upstream.root, *more)
+    assert (ended.code, "--upstream is about an install tree" in ended.err) == (2, True)
