@@ -138,9 +138,7 @@ def image(
             | {"--annotation": annotation or [], "--user": [user], "--workdir": [workdir]}
         )
         report = client.image(
-            cache,
-            store,
-            queries,
+            *(cache, store, queries),
             tag=tag,
             upstream=upstream or (),
             base_image=base_image,
