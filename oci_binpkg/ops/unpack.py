@@ -172,8 +172,7 @@ def unpack(
             diff_id=known_diff_id(layer),
             on_bytes=on_bytes,
         )
-    kept = tee.kept if tee else ""
-    distribution = extracted.distribution
+    kept, distribution = tee.kept if tee else "", extracted.distribution
     _check_hash(place.spec, extracted)
     check_spec_file(place.staged, entry.document)
     mapping = mapping_for(
@@ -184,11 +183,11 @@ def unpack(
         real=distribution.real_prefixes,
         real_root=distribution.real_root,
     )
+    said = tuple(map(CountedRemark.of_package, distribution.remarks))
     if not mapping:
         _settle_in_place(place, extracted, permissions)
         _bring_sbang(place, extracted, installs)
         place.sync()
-        said = tuple(map(CountedRemark.of_package, distribution.remarks))
         return Unpacked(0, distribution.remarks, said, extracted, kept)
     report, record = _relocated(
         place,
@@ -203,8 +202,8 @@ def unpack(
     place.sync()
     for remark in remarks_of(report):
         _log.info("%s: %s: %s", place.spec.short, remark.path, remark.reason)
-    counted = (*map(CountedRemark.of_package, distribution.remarks), *counted_remarks(report))
-    return Unpacked(len(report.changed), (*distribution.remarks, *_remarks(report)), counted, extracted, kept)
+    remarks, counted = (*distribution.remarks, *_remarks(report)), (*said, *counted_remarks(report))
+    return Unpacked(len(report.changed), remarks, counted, extracted, kept)
 
 
 def _check_hash(spec: Spec, extracted: Extracted) -> None:
