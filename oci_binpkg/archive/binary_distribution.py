@@ -22,6 +22,7 @@ MAX_BYTES: Final = 16 * 1024 * 1024
 """Paths of 100,000 files take half of it."""
 _SHOWN: Final = 200
 _OTHER_FIELDS: Final = 6
+_MOST_ROOTS: Final = 16
 _LISTS: Final = ("relocate_binaries", "relocate_links", "relocate_textfiles")
 _RAW_NAMES: Final = "raw_names"
 _RELATIVE: Final = "its programs have relative rpaths, as Spack made them once: some may not find their libraries"
@@ -50,11 +51,12 @@ class Distribution:
     is not known. `hash_to_prefix` begins with the package itself. `hardlinks_deduped` false means that only the first
     name of each inode is listed, as older archives have it. `remarks` are about members that are not used.
 
-    Four members are ours, present where they are not empty; Spack reads none of them. `raw_names` has those paths of
+    Five members are ours, present where they are not empty; Spack reads none of them. `raw_names` has those paths of
     the three lists that are no UTF-8, which YAML cannot hold, with `%` and two digits for each byte of that kind.
     `real_root` and `real_prefixes` (hash -> path) are where the root and the prefixes are with links resolved, if that
     is elsewhere. `other_prefixes` are further packages of the tree whose paths begin with one of the prefixes: hash ->
-    path, name, version, platform, operating system, target.
+    path, name, version, platform, operating system, target. `other_roots` are paths of links that lead to the root, if
+    files of the package name them.
     """
 
     sbang_install_path: str
@@ -70,6 +72,7 @@ class Distribution:
     real_root: str = ""
     real_prefixes: Mapping[str, str] = field(default_factory=dict)
     other_prefixes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    other_roots: tuple[str, ...] = ()
 
     @property
     def recorded_prefix(self) -> str:
@@ -114,6 +117,7 @@ class Distribution:
             "real_root": self.real_root,
             "real_prefixes": dict(self.real_prefixes),
             "other_prefixes": {key: list(value) for key, value in self.other_prefixes.items()},
+            "other_roots": list(self.other_roots),
         }
         return {
             "sbang_install_path": self.sbang_install_path,
@@ -130,7 +134,7 @@ class Distribution:
         """The paths that make a text file or a link one to relocate."""
         recorded = (*self.hash_to_prefix.values(), self.sbang_install_path, self.buildpath)
         others = (fields[0] for fields in self.other_prefixes.values())
-        return (*recorded, *filter(None, (self.real_root, *self.real_prefixes.values(), *others)))
+        return (*recorded, *filter(None, (self.real_root, *self.real_prefixes.values(), *others, *self.other_roots)))
 
     def to_bytes(self, relocations: Relocations | None = None) -> bytes:
         """Encode as Spack does, with the lists of `relocations` if given; the links stand before the text files."""
@@ -174,6 +178,7 @@ class Distribution:
             _absolute(document, "real_root", what),
             _real_prefixes(document, what),
             _other_prefixes(document, what),
+            _other_roots(document, what),
         )
 
 
@@ -203,6 +208,15 @@ def _other_prefixes(document: Mapping[str, Any], what: str) -> dict[str, tuple[s
 def is_text(path: str) -> bool:
     """Return whether a path is UTF-8; bytes that are not are half surrogates in it."""
     return path.isascii() or not any("\udc80" <= character <= "\udcff" for character in path)
+
+
+def _other_roots(document: Mapping[str, Any], what: str) -> tuple[str, ...]:
+    found = all_text(list_of(document, "other_roots", what, optional=True), f"{what}.other_roots")
+    if len(found) > _MOST_ROOTS:
+        raise ContentError(f"{what}.other_roots: {len(found)} paths; at most {_MOST_ROOTS} are accepted")
+    for path in found:
+        check_path(path, f"{what}.other_roots")
+    return found
 
 
 class _IndentedError(Exception):

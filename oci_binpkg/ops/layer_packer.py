@@ -19,6 +19,7 @@ from oci_binpkg.errors import ContentError, InstallsError
 from oci_binpkg.events import BytesPacked, Observer, Warned, ignore
 from oci_binpkg.installs.install_manifest import read_manifest
 from oci_binpkg.installs.protocol import InstallRecord, InstallTree
+from oci_binpkg.installs.root_links import links_to, named_in
 from oci_binpkg.log import Log
 from oci_binpkg.ops.stack import PackedPackage
 from oci_binpkg.relocate.scan import PrefixScanner
@@ -158,6 +159,7 @@ def distribution_of(installs: InstallTree, record: InstallRecord) -> Distributio
         real_root=real_root if real_root != installs.root else "",
         real_prefixes={key: real for key, path in prefixes.items() if (real := os.path.realpath(path)) != path},
         other_prefixes=_neighbours(installs, prefixes),
+        other_roots=named_in(record.prefix, links_to(installs.root)),
     )
 
 

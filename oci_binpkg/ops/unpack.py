@@ -182,6 +182,7 @@ def unpack(
         sbang=(distribution.sbang_install_path, installs.sbang_path),
         real=distribution.real_prefixes,
         real_root=distribution.real_root,
+        other_roots=distribution.other_roots,
     )
     said = tuple(map(CountedRemark.of_package, distribution.remarks))
     if not mapping:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -98,7 +98,7 @@ class PrefixMap:
         moved = PrefixSet(tuple(old for old, new in known_pairs.items() if old != new))
         kept = [old for old, new in known_pairs.items() if old != new or moved.longest_of(old) is not None]
         ordered = tuple((old, known_pairs[old]) for old in sorted(kept, key=longest_first))
-        bases = tuple(encoded(root) for root in roots if root)
+        bases = tuple(filter(None, (encoded(root) for root in roots if root)))
         paths = [encoded(path) for path in inside if path]
         known = {
             path[: _end_of_name(path, len(base) + 1)]
@@ -377,6 +377,7 @@ def mapping_for(
     sbang: tuple[str, str] = ("", ""),
     real: Mapping[str, str] | None = None,
     real_root: str = "",
+    other_roots: Sequence[str] = (),
 ) -> PrefixMap:
     """Combine what an archive records with where things are now: hash -> prefix on both sides, and pairs (old, new).
 
@@ -384,16 +385,21 @@ def mapping_for(
     prefix is left to the fallback, root to root, which counts for entries of the old root that the record names and for
     those named by a hash. A prefix without its hash counts as a whole path only, as the root does. For a spliced
     package `new` gives, under the old dependency's hash, the prefix of the dependency that took its place. A pair with
-    an empty side is left out.
+    an empty side is left out. `other_roots` are further paths of the old root.
     """
-    pairs = dict([pair for pair in ((real_root, root[1]), root, sbang) if all(pair)])
-    known = [*(real or {}).items(), *old.items()]
+    roots = [each for each in (*other_roots, real_root) if each]
+    pairs = dict([pair for pair in (*((each, root[1]) for each in roots), root, sbang) if all(pair)])
+    inner = [
+        (key, prefix[len(root[0]) :]) for key, prefix in old.items() if root[0] and prefix.startswith(f"{root[0]}/")
+    ]
+    linked = [(key, each + path) for each in other_roots for key, path in inner]
+    known = [*linked, *(real or {}).items(), *old.items()]
     pairs.update((prefix, new[key]) for key, prefix in known if prefix and new.get(key))
     hashed = {prefix for key, prefix in known if key[:_SHORT_HASH] in prefix.rpartition("/")[2]}
     return PrefixMap.of(
         pairs,
         bounded=[each for each in pairs if each not in hashed],
-        roots=(root[0], real_root),
+        roots=(root[0], *roots),
         inside=(*(prefix for _, prefix in known), sbang[0]),
     )
 

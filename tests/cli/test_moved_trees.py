@@ -141,3 +141,21 @@ def test_paths_lead_to_the_new_place_however_they_are_written(root, tmp_path):
     assert (app / "a.url").read_text() == quote(str(dep), "")
     for encoding in ("utf-16-le", "utf-32-be"):
         assert (app / encoding).read_bytes() == f"dep={dep}\n".encode(encoding)
+
+
+def test_a_tree_that_is_given_by_its_real_path_while_its_files_hold_that_of_a_link(root, tmp_path):
+    real = tmp_path / "disk7/apps"
+    real.parent.mkdir()
+    root.rename(real)
+    root.symlink_to(real)
+    write(real / "dep/share/name", "dep")
+    write(real / "app/bin/show", f"#!/bin/sh\ncat {root}/dep/share/name {real}/dep/share/name {root}//dep/share/name\n")
+    (real / "app/name").symlink_to(f"{root}/dep/share/name")
+    write(real / "app/note", f"{root}/other {root}s\n")
+    describe(real, dep=("dep", []), app=("app", ["dep"]))
+
+    prefixes = moved(real, tmp_path / "there", "app", gone=real)
+
+    assert output(prefixes["app"] / "bin/show") == "depdepdep"
+    assert (prefixes["app"] / "name").read_text() == "dep"
+    assert (prefixes["app"] / "note").read_text() == f"{root}/other {root}s\n"

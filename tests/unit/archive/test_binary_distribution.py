@@ -121,6 +121,7 @@ def test_what_only_we_record_is_written_where_there_is_something_and_read_again(
         real_root="/nfs/r",
         real_prefixes={HASH: "/nfs/r/a"},
         other_prefixes={"a" * 32: ("/r/linux/a-10", "a", "10", "linux", "debian12", "x86_64")},
+        other_roots=("/apps", "/mnt/r"),
     )
 
     assert b"real_" not in plain.to_bytes()
@@ -133,6 +134,9 @@ def test_what_only_we_record_is_written_where_there_is_something_and_read_again(
     ("document", "message"),
     [
         (b"{real_root: r}", "not an absolute path"),
+        (b"{other_roots: [r]}", "other_roots: 'r' is not allowed"),
+        (b"{other_roots: [/r/../x]}", "is not allowed"),
+        (b"{other_roots: [" + b"/r, " * 17 + b"]}", "at most 16"),
         (b"{real_prefixes: {x/y: /r}}", "real_prefixes: 'x/y' is not allowed"),
         (b"{other_prefixes: {6fytamqgzio2shuhlaie55hiv2m2stdw: [/r, a]}}", "a list of 6 texts"),
     ],
