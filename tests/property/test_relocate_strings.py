@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from oci_binpkg.relocate.edits import FindingKind
 from oci_binpkg.relocate.prefix_set import PrefixSet
-from oci_binpkg.relocate.prefixes import PrefixMap
+from oci_binpkg.relocate.prefixes import PrefixMap, mapping_for
 from oci_binpkg.relocate.scan import _Mention
 from oci_binpkg.relocate.strings import TAIL, relocate_strings, remaining
 from oci_binpkg.relocate.text import windows
@@ -117,3 +117,36 @@ def test_the_longest_prefix_is_found_in_the_sorted_list(parts: list[str], rest: 
     standing = sorted((path.encode() for path in paths if text.startswith(path.encode())), key=len)
     assert known.longest_of(text) == (standing[-1] if standing else None)
     assert sorted(known.all_of(text), key=len) == standing
+
+
+SPELLED = st.sampled_from(
+    [b"/opt", b"/store", b"/app", b"/zlib-1", b"/", b"//", b"/./", b"/../", b"\\/", b"\\/opt\\/store", b"\\/app", b"%2F", b"%2fopt%2fstore", b"%2Fapp", b" ", b":", b"x", b".", b"file:", b"http:", b'"', b"\0", b"\xe8\xa1\xa8"]
+)  # fmt: skip
+NAMED = {"a" * 32: "/opt/store/app", "b" * 32: "/opt/store/zlib-1"}
+
+
+@given(
+    st.lists(SPELLED, max_size=40), st.integers(1, 40), st.sampled_from(["/n", "/opt/store/in", "/much/longer/root"])
+)
+def test_other_spellings_are_found_alike_in_windows_and_leave_nothing(
+    pieces: list[bytes], size: int, root: str
+) -> None:
+    whole = b"".join(pieces)
+    mapping = mapping_for(
+        NAMED, {key: f"{root}{path[10:]}-h" for key, path in NAMED.items()}, root=("/opt/store", root)
+    )
+    expected = mapping.replace_text(whole)
+    found = list(windows(io.BytesIO(whole).read, mapping, size=size))
+    assert b"".join(window.text[window.start : window.end] for window in found) == whole
+    assert b"".join(window.replaced() for window in found) == expected
+    if mapping.replace_text(expected) == expected:
+        assert not any(not mapping.is_new(expected, each) for each in mapping.mentions(expected))
+
+    edited = relocate_strings(whole, mapping)
+    result = edited.apply(whole)
+    assert len(result) == len(whole)
+    wrong = [finding.offset for finding in edited.findings if finding.is_stale]
+    assert set(remaining(result, mapping)) <= set(wrong)
+    for encoding in ("utf-16-le", "utf-32-be"):
+        wide = whole.decode().encode(encoding)
+        assert len(relocate_strings(wide, mapping).apply(wide)) == len(wide)
