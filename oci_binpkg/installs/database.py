@@ -152,7 +152,8 @@ def with_package(
     """
     installs = _copied(document)
     form = FORMATS[str(document["database"]["version"])]
-    for node in graph.closure([spec], types=None, externals=True):
+    built = graph.get(spec.build_spec[1]) if spec.build_spec else None  # a spliced package's record refers to it
+    for node in graph.closure([*([built] if built else []), spec], types=None, externals=True):
         if node.hash in elsewhere and node != spec:
             continue
         known, written = installs.get(node.hash), _node_in(node, form)

@@ -317,7 +317,7 @@ class _Install:
 
     def _why_absent(self, spec: Spec) -> str:
         passed: list[str] = []
-        found = next(self.sources.candidates(spec, passed), None)
+        found = next(self.sources.candidates(spec, passed, self.resolution.graph), None)
         return "" if found else "; ".join(passed)
 
     def run(self, todo: Sequence[Spec]) -> list[InstallResult]:
@@ -440,7 +440,7 @@ class _Install:
             raise foreign_error(final, spec)  # before anything is fetched
         passed: list[str] = []
         last: BinpkgError | None = None
-        for found in self.sources.candidates(spec, passed):
+        for found in self.sources.candidates(spec, passed, self.resolution.graph):
             self._go_on()
             if told := self._older(found):
                 passed.append(told)

@@ -229,7 +229,7 @@ def tag_image(
     images: dict[Platform, Image] = {}
     for platform, group in by_platform.items():
         records: Sequence[InstallRecord] = stack.closure(group)
-        images[platform], lacking = stack.image(records, runtime=runtime, roots=group)
+        images[platform], lacking = stack.image(records, runtime=runtime)
         missing += lacking
     if len(images) == 1:
         (image,) = images.values()

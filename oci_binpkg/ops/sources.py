@@ -6,7 +6,7 @@ import re
 from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from oci_binpkg.cache.protocol import CacheEntry, KeepsImages, ReadableCache
@@ -23,6 +23,7 @@ from oci_binpkg.model.spec import Spec, SpecGraph
 from oci_binpkg.ops.best_build import Builds, Choice
 from oci_binpkg.ops.contents import contents
 from oci_binpkg.ops.image_packages import package_tags, stacked
+from oci_binpkg.ops.splices import spliced
 from oci_binpkg.parallel import READERS
 from oci_binpkg.store.images import StoredImage, read_image
 
@@ -192,11 +193,14 @@ class Sources:
             raise failures[0].again() from failures[0]
         return merged
 
-    def candidates(self, spec: Spec, passed: list[str]) -> Iterator[FoundEntry]:
-        """Yield the package from each cache that has it, best first; `passed` gets the reasons of the other caches."""
+    def candidates(self, spec: Spec, passed: list[str], graph: SpecGraph | None = None) -> Iterator[FoundEntry]:
+        """Yield the package from each cache that has it, best first; `passed` gets the reasons of the other caches.
+
+        With the `graph` that a spliced package is part of, the archive of what it was built as is as good.
+        """
         for cache in self.caches:
             try:
-                found = self._find(cache, PackageKey.of(spec))
+                found = self._find_spliced(cache, spec, graph)
                 if not found.entry.document.root.agrees_with(spec):
                     raise _another(cache, found.entry.key, found.entry)
                 yield found
@@ -205,6 +209,17 @@ class Sources:
             except BinpkgError as error:
                 self.failures[spec.hash] = error
                 passed.append(f"{cache.name}: {error.message}")
+
+    def _find_spliced(self, cache: ReadableCache, spec: Spec, graph: SpecGraph | None) -> FoundEntry:
+        """Return a package of a cache, or as what it was built before other dependencies took the place of its own."""
+        try:
+            return self._find(cache, PackageKey.of(spec))
+        except NotFoundError:
+            if spec.build_spec is None or graph is None:
+                raise
+        name, package_hash = spec.build_spec
+        found = self._find(cache, PackageKey(name, spec.version, package_hash))
+        return replace(found, entry=spliced(found.entry, spec, graph))
 
     def _find(self, cache: ReadableCache, key: PackageKey) -> FoundEntry:
         """Return a package of a cache; what was found once in this run is not asked for again."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -34,7 +33,7 @@ from oci_binpkg.model.image import (
 from oci_binpkg.model.layer_plan import check_layers
 from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.run_environment import EnvironmentChange, placed
-from oci_binpkg.model.spec import RUNTIME, Dependency, Spec, SpecGraph, platform_of
+from oci_binpkg.model.spec import Spec, SpecGraph, platform_of
 from oci_binpkg.model.spec_document import SpecDocument, spec_document
 from oci_binpkg.ops.layer_budget import Joiner, LayerBudget
 from oci_binpkg.ops.push_report import PackageResult
@@ -271,12 +270,8 @@ class Stack:
         *,
         runtime: Runtime | None = None,
         subject: Spec | None = None,
-        roots: Sequence[Spec] = (),
     ) -> tuple[Image, tuple[str, ...]]:
-        """Compose the image of `records` (dependencies first) from the layers gathered; also return what is missing.
-
-        Of several `roots`, the first one's variables win.
-        """
+        """Compose the image of `records` (dependencies first) from the layers gathered; also return what is missing."""
         platform = platform_of(subject or records[-1].spec)
         missing = tuple(record.spec.short for record in records if record.spec.hash not in self._made)
         missing += tuple(dict.fromkeys(self._elsewhere(records)))
@@ -296,7 +291,7 @@ class Stack:
             [*below, *units],
             platform,
             base=base,
-            environment=self._changes(records, roots),
+            environment=self._changes(records),
             runtime=runtime,
             spec=self._package_spec(subject, records[-1]) if subject else None,
             missing=missing,
@@ -332,13 +327,12 @@ class Stack:
         """Look for the run environments of packages and of all they need, at once."""
         self._environments.of(self.closure(roots))
 
-    def _changes(self, records: Sequence[InstallRecord], roots: Sequence[Spec]) -> Iterator[EnvironmentChange]:
+    def _changes(self, records: Sequence[InstallRecord]) -> Iterator[EnvironmentChange]:
         """Yield what packages contribute: the folders of all, then what recipes set, as Spack does."""
         prefixes = {record.spec.hash: self._prefix(record) for record in records}
         found = self._environments.of(records)
-        ordered = _needed_first(records, roots)
-        yield from environment_changes((record.prefix, prefixes[record.spec.hash]) for record in ordered)
-        for record in ordered:
+        yield from environment_changes((record.prefix, prefixes[record.spec.hash]) for record in records)
+        for record in records:
             yield from placed(found[record.spec.hash], prefixes[record.spec.hash], lambda key: prefixes.get(key, ""))
 
     def _tell(self, units: Sequence[PackageLayer | SharedLayer], packages: int, below: int) -> None:
@@ -386,31 +380,6 @@ class Stack:
         """Report that a package is done."""
         detail = result.error.message if result.error else ""
         self._observer(PackageFinished(result.spec.hash, result.outcome.value, detail))
-
-
-def _needed_first(records: Sequence[InstallRecord], roots: Sequence[Spec]) -> list[InstallRecord]:
-    """Return packages in the order in which they change an environment, so that the first that was asked for wins.
-
-    Source: Spack's topological order, reversed: a package comes when all that need it have come, by name.
-    """
-    known = {record.spec.hash: record for record in records}
-    below = {
-        key: [edge.hash for edge in sorted(r.spec.dependencies_of(RUNTIME), key=_by_name) if edge.hash in known]
-        for key, r in known.items()
-    }
-    waits = Counter(needed for each in below.values() for needed in each)
-    first = dict.fromkeys((*(root.hash for root in roots if root.hash in known), *known))
-    queue = [key for key in first if not waits[key]]
-    for key in queue:
-        for needed in below[key]:
-            waits[needed] -= 1
-            if not waits[needed]:
-                queue.append(needed)
-    return [known[key] for key in reversed(queue)]
-
-
-def _by_name(edge: Dependency) -> tuple[str, str]:
-    return edge.name, edge.hash
 
 
 def created_of(record: InstallRecord) -> str:

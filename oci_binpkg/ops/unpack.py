@@ -32,6 +32,7 @@ from oci_binpkg.model.documents import check_values, parse_json
 from oci_binpkg.model.image import known_diff_id
 from oci_binpkg.model.spec import Arch, Spec, SpecGraph
 from oci_binpkg.model.spec_document import SpecDocument, parse_spec_document
+from oci_binpkg.ops.splices import analogs, spec_file_of
 from oci_binpkg.relocate.budget import Budget
 from oci_binpkg.relocate.compiled_files import settle_compiled
 from oci_binpkg.relocate.compiled_python import is_cache
@@ -47,32 +48,34 @@ MAX_BYTES: Final = 16 * 1024 * 1024
 _USUAL_NODE: Final = 8 * 1024
 
 
-def check_spec_file(prefix: str, expected: SpecDocument) -> None:
+def check_spec_file(prefix: str, expected: SpecDocument) -> bool:
     """Compare the file in a prefix that was just unpacked with the document of the package.
 
-    Raises `ContentError` if it describes another package, or the same one differently.
+    Return False if it is that of what a spliced package was built as, which is to be written anew. Raises
+    `ContentError` if it describes another package, or the same one differently.
     """
     spec = expected.root
     what = f"the layer of {spec.short}: {SPEC_FILE}"
     try:
         data = read_regular(os.path.join(prefix, SPEC_FILE), MAX_BYTES, follow=False)
     except FileNotFoundError:
-        return
+        return True
     except (NotRegularError, FileTooLargeError) as error:
         raise ContentError(f"{what} {error.strerror}") from None
     except OSError as error:
         raise disk_refusal(f"{prefix}/{SPEC_FILE}: cannot be read", error) from error
     if _is_same(data, expected, what):
-        return
+        return True
     found = parse_spec_document(parse_json(data, what, fold_case=False), what)
     if spec.build_spec is not None and found.root.hash == spec.build_spec[1]:
-        return  # the layer of a spliced package may be that of the package it was built as
+        return False
     if found.root.hash != spec.hash:
         raise ContentError(f"{what} describes another package: {found.root.short} ({found.root.hash})")
     for package_hash, other in found.graph.items():
         known = expected.graph.get(package_hash)
         if known is not None and not _agree(other, known, same_form=found.version == expected.version):
             raise ContentError(f"{what} describes {known.short} differently than the package's own document")
+    return True
 
 
 class _Meta(msgspec.Struct):
@@ -174,7 +177,7 @@ def unpack(
         )
     kept, distribution = tee.kept if tee else "", extracted.distribution
     _check_hash(place.spec, extracted)
-    check_spec_file(place.staged, entry.document)
+    is_own = check_spec_file(place.staged, entry.document)
     mapping = mapping_for(
         {key: fields[0] for key, fields in distribution.other_prefixes.items()} | dict(distribution.hash_to_prefix),
         new_prefixes(place.spec, distribution, installs, entry.document.graph, place.final),
@@ -195,6 +198,7 @@ def unpack(
         extracted,
         installs,
         mapping,
+        spec_file=b"" if is_own else spec_file_of(entry.document),
         allow_stale=allow_stale,
         permissions=permissions,
         budget=Budget.for_layer(layer.blob.descriptor.size, place.spec.short),
@@ -231,11 +235,15 @@ def _relocated(
     installs: ChangeableTree,
     mapping: PrefixMap,
     *,
+    spec_file: bytes,
     allow_stale: bool | Sequence[str],
     permissions: Permissions | None,
     budget: Budget,
 ) -> tuple[RelocationReport, bytes]:
-    """Relocate what was unpacked; return what was done, and the record of the files as they are then."""
+    """Relocate what was unpacked; return what was done, and the record of the files as they are then.
+
+    A `spec_file` that is not empty takes the place of the one in the layer.
+    """
     distribution = extracted.distribution
     known = _known_files(place, extracted)
     with early_hashes(place.staged, extracted.files, known=known, known_prefix=extracted.prefix) as early:
@@ -254,6 +262,9 @@ def _relocated(
             budget=budget,
         )
         _bring_sbang(place, extracted, installs)
+        anew = [SPEC_FILE] if spec_file else []
+        for name in anew:
+            _write(place, name, spec_file)
         left = {remark.path for remark in report.reported}
         left.update(*(names for names in map(set, _inodes(extracted)) if names & left))
         settle_compiled(place.staged, _sizes(extracted), changed=frozenset(report.changed), left=left)
@@ -265,7 +276,7 @@ def _relocated(
             known=known,
             known_prefix=extracted.prefix,
             # a record that came with the layer may be older than the headers of its compiled files
-            changed=frozenset((*report.changed, *filter(is_cache, _sizes(extracted)))),
+            changed=frozenset((*report.changed, *anew, *filter(is_cache, _sizes(extracted)))),
             early=early,
         )
     return report, record
@@ -310,21 +321,15 @@ def new_prefixes(
 ) -> dict[str, str]:
     """Return the prefix in this tree for each hash that the package's files may mention; its own is `final`.
 
-    A spliced package was built with other dependencies: for each of those, the one of that name that took its place.
+    A spliced package was built with other dependencies: for each of those, the one that took its place.
     """
-    by_name = {
-        each.name: each for each in (*graph.breadth_first(spec, ("run",)), *graph.breadth_first(spec, ("link",)))
-    }
+    replaced = analogs(spec, graph)
     found = {
         key: installs.prefix_for(Spec(name, version, key, Arch(platform, system, target)))
         for key, (_, name, version, platform, system, target) in distribution.other_prefixes.items()
     }
     for package_hash in distribution.hash_to_prefix:
-        known = graph.get(package_hash)
-        if spec.build_spec and package_hash == spec.build_spec[1]:
-            known = spec
-        elif spec.build_spec and known is not None:
-            known = by_name.get(known.name, known)
+        known = replaced.get(package_hash) or graph.get(package_hash)
         if known is not None and not known.is_external:
             found[package_hash] = final if known == spec else installs.prefix_for(known)
     return found
@@ -358,19 +363,31 @@ def _known_files(place: Place, extracted: Extracted) -> Mapping[str, Mapping[str
 
 def _record(place: Place, data: bytes, permissions: Permissions | None) -> None:
     """Write the record of files as it is true again: with their paths, and the hashes of those that were changed."""
-    path = os.path.join(place.staged, MANIFEST)
-    new = os.path.join(place.holder, "record")
+    path = _write(place, MANIFEST, data)
+    if permissions is None:
+        return
+    try:
+        permissions.apply_to(path)
+    except OSError as error:
+        raise disk_refusal(
+            f"{path}: cannot be written", error, hint="check the free space and the permissions there"
+        ) from error
+
+
+def _write(place: Place, name: str, data: bytes) -> str:
+    """Put a document into the `.spack` of what was unpacked, and return its path."""
+    path = os.path.join(place.staged, name)
+    new = os.path.join(place.holder, "document")
     try:
         with open(new, "xb") as file:
             file.write(data)
         # its folder is a real one, because the archive's own document was unpacked into it; the tree is synced as one
         os.replace(new, path)
-        if permissions is not None:
-            permissions.apply_to(path)
     except OSError as error:
         raise disk_refusal(
             f"{path}: cannot be written", error, hint="check the free space and the permissions there"
         ) from error
+    return path
 
 
 def _remarks(report: RelocationReport) -> Iterator[str]:
