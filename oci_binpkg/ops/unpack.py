@@ -178,15 +178,7 @@ def unpack(
     kept, distribution = tee.kept if tee else "", extracted.distribution
     _check_hash(place.spec, extracted)
     is_own = check_spec_file(place.staged, entry.document)
-    mapping = mapping_for(
-        {key: fields[0] for key, fields in distribution.other_prefixes.items()} | dict(distribution.hash_to_prefix),
-        new_prefixes(place.spec, distribution, installs, entry.document.graph, place.final),
-        root=(distribution.buildpath, installs.root),
-        sbang=(distribution.sbang_install_path, installs.sbang_path),
-        real=distribution.real_prefixes,
-        real_root=distribution.real_root,
-        other_roots=distribution.other_roots,
-    )
+    mapping = _mapping(place, distribution, installs, entry.document.graph)
     said = tuple(map(CountedRemark.of_package, distribution.remarks))
     if not mapping:
         _settle_in_place(place, extracted, permissions)
@@ -209,6 +201,19 @@ def unpack(
         _log.info("%s: %s: %s", place.spec.short, remark.path, remark.reason)
     remarks, counted = (*distribution.remarks, *_remarks(report)), (*said, *counted_remarks(report))
     return Unpacked(len(report.changed), remarks, counted, extracted, kept)
+
+
+def _mapping(place: Place, distribution: Distribution, installs: ChangeableTree, graph: SpecGraph) -> PrefixMap:
+    """Return which paths of a package become which ones in this tree; an empty one if it stays where it was."""
+    return mapping_for(
+        {key: fields[0] for key, fields in distribution.other_prefixes.items()} | dict(distribution.hash_to_prefix),
+        new_prefixes(place.spec, distribution, installs, graph, place.final),
+        root=(distribution.buildpath, installs.root),
+        sbang=(distribution.sbang_install_path, installs.sbang_path),
+        real=distribution.real_prefixes,
+        real_root=distribution.real_root,
+        other_roots=distribution.other_roots,
+    )
 
 
 def _check_hash(spec: Spec, extracted: Extracted) -> None:
