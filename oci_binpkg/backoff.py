@@ -46,7 +46,7 @@ class Backoff:
     merge_pause: tuple[float, float] = (0.2, 2.0)
 
     def without_retries(self) -> Self:
-        """Return the numbers with which everything is tried once."""
+        """Return the numbers with which everything is tried once, and nothing is waited for."""
         return replace(
             self,
             retries=0,
@@ -58,6 +58,7 @@ class Backoff:
             body_retries=0,
             merge_rounds=1,
             list_rounds=1,
+            merge_pause=(0.0, 0.0),
         )
 
 

@@ -17,6 +17,7 @@ from oci_binpkg.log import Log
 from oci_binpkg.model.image import Image
 from oci_binpkg.model.manifest import ImageConfig
 from oci_binpkg.namespaces.sandbox import (
+    TRIAL,
     NotStartedError,
     Sandbox,
     Streams,
@@ -33,8 +34,6 @@ _log: Final = Log("run")
 WAYS: Final = ("namespace", "bwrap", "ch-run", "chroot")
 """What runs an image without an engine, in the order in which they are tried."""
 USUAL_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_TRIAL: Final = ("--unshare-user", "--unshare-pid", "--ro-bind", "/", "/", "true")
-"""What shows that bubblewrap works here: its exit codes do not, they may be the program's."""
 _DENIED: Final = ("namespaces", "ids")
 _OF_THE_PROGRAM: Final = ("program", "limits", "directory", "devices")
 _MOST_USERS: Final = 1 << 20
@@ -114,7 +113,7 @@ class _Attempt:
         path = found_program(program)
         if not path:
             raise NotStartedError(program, "not installed")
-        if program == "bwrap" and run_by([path, *_TRIAL], None, self.here.cancel) != 0:
+        if program == "bwrap" and run_by([path, *TRIAL], None, self.here.cancel) != 0:
             raise NotStartedError(program, "it may make no namespaces here")
         self._merge()
         return run_by(command(path, self.sandbox), self.streams, self.here.cancel)

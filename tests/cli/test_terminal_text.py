@@ -110,7 +110,7 @@ COMMANDS: dict[str, Sequence[tuple[Words, Words]]] = {
 }
 THOROUGH = "find"
 """Where it reads one cache or tree it is run with every field of that; other lines with a share of them, each another."""
-STRIDE = 6
+STRIDE = 12
 EVERYTHING = os.environ.get("OCI_BINPKG_WALK") == "all"
 """`make nightly` takes every field and every answer."""
 ALWAYS_QUOTES = {"keys list", "keys untrust", "logout", "mirror add", "mirror remove"}

@@ -7,6 +7,7 @@ import copy
 import pickle
 import re
 import string
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,7 @@ def test_every_command_and_flag_that_a_hint_names_exists() -> None:
 # ---- the code
 
 
+@cache
 def nodes() -> list[tuple[Path, ast.AST]]:
     return [
         (module, node)
@@ -200,8 +202,8 @@ def test_nobody_raises_an_error_that_was_kept() -> None:
     assert raised == []
 
 
-OTHER_PROGRAMS = {"signing", "runs"}
-"""Rooms that start gpg, and that read how scripts start programs: there, options of others are text without blanks."""
+OTHER_PROGRAMS = {"signing", "runs", "namespaces"}
+"""Rooms that start gpg or bubblewrap, and that read how scripts start programs: there, options of others are text without blanks."""
 NAMES_A_FLAG = re.compile(r"(?<![\w-])--[a-z]")
 NAMES_A_COMMAND = re.compile(r"`oci-binpkg [a-z]")
 
