@@ -21,6 +21,8 @@ from oci_binpkg.errors import ContentError
 from oci_binpkg.model.content import Digest
 
 _SHOWN: Final = 200
+_MOST_RECIPES: Final = 32
+_LARGEST_RECIPE: Final = 256 * 1024
 _BYTE_ORDER: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -178,23 +180,30 @@ def _extracted(
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """The digest of the tar, the prefix it is made for (absolute), and the directories below that prefix."""
+    """The digest of the tar, the prefix it is made for (absolute), and the directories below that prefix.
+
+    `recipes` are the recipes that Spack left in it: path relative to the prefix -> content.
+    """
 
     diff_id: Digest
     prefix: str
     directories: frozenset[str]
     distribution: Distribution
+    recipes: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def survey_layer(stream: Readable, what: str, *, media_type: str = "", limits: Limits = DEFAULT_LIMITS) -> Survey:
     """Read a layer to its end. Raises `ContentError` naming `what` for one that is damaged or no package's."""
     directories: list[str] = []
+    recipes: dict[str, bytes] = {}
     document_name, document = "", b""
     with BoundedInput(stream, what, media_type=media_type, limits=limits) as source:
         for member in read_members(source, limits, what):
             wanted = member.kind == "file" and member.name.endswith(f"/{MEMBER}") and member.size <= MAX_BYTES
             if wanted and (not document_name or len(member.name) < len(document_name)):
                 document_name, document = member.name, source.exactly(member.size)
+            elif member.kind == "file" and _is_recipe(member.name, member.size) and len(recipes) < _MOST_RECIPES:
+                recipes[member.name] = source.exactly(member.size)
             else:
                 for _ in source.pieces(member.size):
                     pass
@@ -207,4 +216,9 @@ def survey_layer(stream: Readable, what: str, *, media_type: str = "", limits: L
     below = frozenset(name.removeprefix(f"{prefix}/") for name in directories if name.startswith(f"{prefix}/"))
     named = f"{what}: {MEMBER}"
     distribution = Distribution.parse(document, named).confirmed(f"/{prefix}", named)
-    return Survey(diff_id, f"/{prefix}", below, distribution)
+    found = {name.removeprefix(f"{prefix}/"): data for name, data in recipes.items() if name.startswith(f"{prefix}/")}
+    return Survey(diff_id, f"/{prefix}", below, distribution, found)
+
+
+def _is_recipe(name: str, size: int) -> bool:
+    return size <= _LARGEST_RECIPE and name.endswith("/package.py") and "/.spack/repos/" in name

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import ast
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 from oci_binpkg.disk import read_regular
@@ -39,10 +40,21 @@ def read_recipe(prefix: str, spec: Spec) -> RunEnvironment | None:
 
     Raises `NotPlainError` for one that is more than a list of settings.
     """
-    for path in _recipes(prefix, spec):
+    return _read(_found(prefix, spec))
+
+
+def recipe_among(files: Mapping[str, bytes], spec: Spec) -> RunEnvironment | None:
+    """Return what `read_recipe` does for a prefix of which only its recipes are known: relative path -> content."""
+    names = _names(spec)
+    own = (data for path, data in files.items() if path.split("/")[-2:-1] and path.split("/")[-2] in names)
+    return _read(own)
+
+
+def _read(recipes: Iterable[bytes]) -> RunEnvironment | None:
+    for data in recipes:
         try:
-            module = ast.parse(read_regular(path, _MAX_BYTES, follow=False))
-        except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+            module = ast.parse(data)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
         functions = [
             node
@@ -59,13 +71,19 @@ def read_recipe(prefix: str, spec: Spec) -> RunEnvironment | None:
     return None
 
 
-def _recipes(prefix: str, spec: Spec) -> Iterator[str]:
-    """Yield where the recipe of a package may be: `repos/[spack_repo/]NAMESPACE/packages/NAME/package.py`."""
+def _found(prefix: str, spec: Spec) -> Iterator[bytes]:
+    """Yield what may be the recipe of a package: `repos/[spack_repo/]NAMESPACE/packages/NAME/package.py`."""
     top = os.path.join(prefix, _REPOS)
-    names = dict.fromkeys((spec.name, spec.name.replace("-", "_"), f"_{spec.name.replace('-', '_')}"))
     for repo in (*_folders(os.path.join(top, "spack_repo")), *_folders(top)):
-        for name in names:
-            yield os.path.join(repo, "packages", name, "package.py")
+        for name in _names(spec):
+            with suppress(OSError):
+                yield read_regular(os.path.join(repo, "packages", name, "package.py"), _MAX_BYTES, follow=False)
+
+
+def _names(spec: Spec) -> tuple[str, ...]:
+    """Return the folders that the recipe of a package can be in: since Spack 1.0 they are names of Python modules."""
+    module = spec.name.replace("-", "_")
+    return tuple(dict.fromkeys((spec.name, module, f"_{module}")))
 
 
 def _folders(path: str) -> list[str]:

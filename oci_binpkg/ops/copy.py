@@ -6,12 +6,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from typing import Any
 
-from oci_binpkg.archive.extract import survey_layer
+from oci_binpkg.archive.extract import Survey, survey_layer
 from oci_binpkg.cache.protocol import CacheEntry, KeepsImages, ReadableCache, WritableCache
 from oci_binpkg.errors import BinpkgError, ContentError, NotFoundError
 from oci_binpkg.events import BatchStarted, Observer, PackageFinished, PackageStarted, ignore
 from oci_binpkg.index.document import IndexDocument, index_of
 from oci_binpkg.index.search import IndexSearch
+from oci_binpkg.installs.recipes import NotPlainError, recipe_among
 from oci_binpkg.model.content import OCI_LAYER_GZIP, Blob
 from oci_binpkg.model.image import Image, Layer, PackageLayer, PackageSpec, compose
 from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES
@@ -61,9 +62,11 @@ class ImageMaker:
         blob = entry.layer.blob
         kind = blob.descriptor.media_type if "vnd.oci.image.layer" in blob.descriptor.media_type else OCI_LAYER_GZIP
         layer = Layer(replace(blob, descriptor=replace(blob.descriptor, media_type=kind)), found.diff_id)
+        environment = entry.environment or _of_recipe(found, spec)
         self._known[spec.hash] = _PresentLayer(
-            layer, tuple(_contributions(found.prefix, found.directories)), found.prefix, entry.environment
+            layer, tuple(_contributions(found.prefix, found.directories)), found.prefix, environment
         )
+        entry = replace(entry, environment=environment)
         return replace(entry, layer=layer, image=self._image(entry, spec))
 
     def _image(self, entry: CacheEntry, spec: Spec) -> Image:
@@ -96,6 +99,14 @@ class ImageMaker:
                 entry.layer, tuple(_own(entry.env, prefix)), prefix, entry.environment
             )
         return self._known[spec.hash]
+
+
+def _of_recipe(found: Survey, spec: Spec) -> RunEnvironment:
+    """Return what the recipe in a layer sets, as far as it can be read."""
+    try:
+        return recipe_among(found.recipes, spec) or ()
+    except NotPlainError:
+        return ()
 
 
 def _changes(stacked: Mapping[str, _PresentLayer]) -> Iterator[EnvironmentChange]:

@@ -106,7 +106,8 @@ class RunEnvironments:
             return None
 
     def _believed(self, record: InstallRecord, found: RunEnvironment) -> RunEnvironment:
-        if self._verifications.of(record) is None:
+        # what lies in another tree may have come from a cache, too
+        if self._verifications.of(record) is None and record.prefix.startswith(f"{self._installs.root}/"):
             return found
         kept, refused = accepted(found)
         if refused:

@@ -66,6 +66,18 @@ def test_images_of_the_golden_tree_have_the_environment_that_spack_gave_them(sto
         assert in_golden_order(environment(tmp_path / "c", tag)) == in_golden_order(spacks(tag, store)), tag
 
 
+@pytest.mark.parametrize("mirror", ["v3-unsigned", "v2-unsigned"])
+def test_images_of_packages_from_spacks_mirrors_have_what_their_recipes_set(mirror, tmp_path):
+    source = tmp_path / "mirror"
+    shutil.copytree(golden.GOLDEN / mirror, source)
+    target = f"oci-layout:{tmp_path}/c"
+    ended = binpkg("copy", f"file://{source}", target, "greet@2.1", "--no-check-signature", "--unsigned")
+    assert ended.code == 0, ended.err
+    found = environment(tmp_path / "c", "greet-2.1")
+    assert found["GREET_HOME"] in found["CMAKE_PREFIX_PATH"].split(":")
+    assert "/greetlib-1.3.0-" in found["GREET_HOME"]
+
+
 @pytest.fixture
 def bare(store, tmp_path):
     """The golden tree without its recipes."""
