@@ -15,9 +15,11 @@ from typing import Final
 from oci_binpkg.errors import ContentError
 from oci_binpkg.relocate.boundaries import Buffer
 from oci_binpkg.relocate.edits import Edited, merged
+from oci_binpkg.relocate.macho_image import is_image
+from oci_binpkg.relocate.macho_unread import unread_in_member
 from oci_binpkg.relocate.prefixes import PrefixMap
 from oci_binpkg.relocate.strings import Span, relocate_strings, remaining
-from oci_binpkg.relocate.unread import relocate_unread, unread_spans
+from oci_binpkg.relocate.unread import ELF_MAGIC, relocate_unread, unread_spans
 
 MAGIC: Final = b"!<arch>\n"
 THIN_MAGIC: Final = b"!<thin>\n"
@@ -35,15 +37,21 @@ def relocate_archive(data: Buffer, mapping: PrefixMap) -> Edited:
 
 
 def _relocate_member(data: Buffer, mapping: PrefixMap, start: int, end: int) -> Edited:
-    spans = unread_spans(data, start, end)
+    spans = _unread(data, start, end)
     constants = relocate_strings(data, mapping, start=start, end=end, skip=spans)
     return merged([constants, relocate_unread(data, mapping, spans)])
+
+
+def _unread(data: Buffer, start: int, end: int) -> list[Span]:
+    if is_image(bytes(data[start : start + len(ELF_MAGIC)])):
+        return [(start + first, start + last) for first, last in unread_in_member(bytes(data[start:end]))]
+    return unread_spans(data, start, end)
 
 
 def remaining_in_archive(data: Buffer, mapping: PrefixMap) -> Iterator[int]:
     """Yield where old prefixes are left in members. Raises `ContentError` as `relocate_archive` does."""
     for start, end in members(data):
-        yield from remaining(data, mapping, start=start, end=end, skip=unread_spans(data, start, end))
+        yield from remaining(data, mapping, start=start, end=end, skip=_unread(data, start, end))
 
 
 def members(data: Buffer) -> Iterator[Span]:

@@ -16,8 +16,8 @@ from oci_binpkg.disk import disk_refusal
 from oci_binpkg.relocate.compiled_python import HEADER, is_cache, naming, naming_content, read_header, source_of
 from oci_binpkg.relocate.files import opened
 
-_OTHERS: Final = (".go", ".elc", ".eln", ".pmc")
-"""What Guile, Emacs and Perl compile."""
+_OTHERS: Final = (".go", ".elc", ".eln", ".pmc", ".ji")
+"""What Guile, Emacs, Perl and Julia compile."""
 _SIZE: Final = 0xFFFFFFFF
 _LARGEST_SOURCE: Final = 4 * 1024 * 1024
 

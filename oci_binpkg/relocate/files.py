@@ -330,7 +330,7 @@ def _relocate_macho(
     kept = Findings()
     for finding in edit.findings:
         kept.add(finding)
-    return FileOutcome(edit.changed, tuple(kept.kept), edit.refused, further=kept.further)
+    return FileOutcome(edit.changed, tuple(kept.kept), edit.refused, further=kept.further, unread=edit.unread)
 
 
 def _write(descriptor: int, edited: Edited) -> FileOutcome:

@@ -1,7 +1,8 @@
 """Mach-O files (programs and libraries of macOS): old prefix -> new prefix, and a signature that fits. Bytes to bytes.
 
 Paths stand in load commands, which may grow into the padding that linkers leave behind them; `install_name_tool` does
-the same. Other strings are changed in place. Works on any host; nothing of Apple's is needed.
+the same. Other strings are changed in place; those that no program reads need not fit (`macho_unread`). Works on any
+host; nothing of Apple's is needed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from oci_binpkg.relocate.codesign import (
     parse_signature,
     renewed_plan,
 )
-from oci_binpkg.relocate.edits import RelocationFinding
+from oci_binpkg.relocate.edits import RelocationFinding, merged
 from oci_binpkg.relocate.macho_image import (
     ARM64,
     CODE_SIGNATURE,
@@ -33,9 +34,11 @@ from oci_binpkg.relocate.macho_image import (
     is_image,
     malformed,
 )
+from oci_binpkg.relocate.macho_unread import unread_in_image
 from oci_binpkg.relocate.origins import MACHO_PROGRAM_TOKENS, MACHO_TOKENS, FileOrigin, mover
 from oci_binpkg.relocate.prefixes import PrefixMap
 from oci_binpkg.relocate.strings import Span, relocate_strings, remaining
+from oci_binpkg.relocate.unread import joined, relocate_unread
 
 ID_DYLIB: Final = 0xD
 RPATH: Final = 0x1C | REQUIRED
@@ -70,12 +73,14 @@ class MachoEdit:
 
     `findings` are strings in which an old prefix was left, by their place in the original file. `refused` says for
     people why the file could not be changed at all; then `data` is the old content, and must not be installed.
+    `unread` counts the old prefixes left where no program reads them.
     """
 
     data: bytes
     changed: bool
     findings: tuple[RelocationFinding, ...] = ()
     refused: tuple[str, ...] = ()
+    unread: int = 0
 
 
 class _RefusedError(Exception):
@@ -117,7 +122,8 @@ def remaining_in_macho(data: bytes, mapping: PrefixMap) -> Iterator[int]:
         path = _path(image, Command(0, data[start:end]))[1]
         if mapping.replace_path(path) != path and next(remaining(path, mapping), None) is not None:
             yield start
-    yield from remaining(data, mapping, end=_strings_end(image), skip=_path_spans(image))
+    skipped = joined([*_path_spans(image), *unread_in_image(image)])
+    yield from remaining(data, mapping, end=_strings_end(image), skip=skipped)
 
 
 def _relocate_thin(data: bytes, mapping: PrefixMap, origin: FileOrigin | None) -> MachoEdit:
@@ -128,13 +134,15 @@ def _relocate_thin(data: bytes, mapping: PrefixMap, origin: FileOrigin | None) -
     if missing > 0:
         return _refused(data, _no_room(missing, "for the paths in its load commands"))
     moved = image if commands == image.commands else MachImage.parse(image.with_commands(commands))
-    edited = relocate_strings(moved.data, mapping, end=_strings_end(moved), skip=_path_spans(moved))
+    spans = unread_in_image(moved)
+    read = relocate_strings(moved.data, mapping, end=_strings_end(moved), skip=joined([*_path_spans(moved), *spans]))
+    edited = merged([read, relocate_unread(moved.data, mapping, spans)])
     if moved is image and not edited:
-        return MachoEdit(data, changed=False, findings=edited.findings)
+        return MachoEdit(data, changed=False, findings=edited.findings, unread=edited.unread)
     if edited:
         moved = MachImage.parse(edited.apply(moved.data))
     try:
-        return MachoEdit(_signed(moved), changed=True, findings=edited.findings)
+        return MachoEdit(_signed(moved), changed=True, findings=edited.findings, unread=edited.unread)
     except _RefusedError as refusal:
         return _refused(data, str(refusal))
 
@@ -285,10 +293,12 @@ def _relocate_fat(data: bytes, mapping: PrefixMap, origin: FileOrigin | None) ->
     if refused:
         return _refused(data, *refused)
     findings = tuple(replace(it, offset=it.offset + part.offset) for part, edit in pairs for it in edit.findings)
+    unread = sum(edit.unread for edit in edits)
     if not any(edit.changed for edit in edits):
-        return MachoEdit(data, changed=False, findings=findings)
+        return MachoEdit(data, changed=False, findings=findings, unread=unread)
     try:
-        return MachoEdit(_joined(data, [(part, edit.data) for part, edit in pairs]), changed=True, findings=findings)
+        whole = _joined(data, [(part, edit.data) for part, edit in pairs])
+        return MachoEdit(whole, changed=True, findings=findings, unread=unread)
     except _RefusedError as refusal:
         return _refused(data, str(refusal))
 

@@ -57,11 +57,12 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class MachoSection:
-    """A section that has bytes in the file, from `offset`."""
+    """A section that has bytes in the file, from `offset`; in object files all are in one nameless segment."""
 
     name: bytes
     offset: int
     size: int
+    segment: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,9 +243,9 @@ def _sections(order: str, command: Command, count_at: int, at: int, layout: str)
     if at + count * record.size > len(command.data):
         raise malformed(f"{count} sections do not fit into their load command of {len(command.data)} bytes")
     for position in range(at, at + count * record.size, record.size):
-        name, _, _, size, offset, _, _, _, flags, *_ = record.unpack_from(command.data, position)
+        name, segment, _, size, offset, _, _, _, flags, *_ = record.unpack_from(command.data, position)
         if flags & 0xFF not in _NO_BYTES:
-            yield MachoSection(_name(name), offset, size)
+            yield MachoSection(_name(name), offset, size, _name(segment))
 
 
 def _name(padded: bytes) -> bytes:

@@ -112,8 +112,17 @@ def test_files_that_only_their_owner_may_read_are_changed_and_stay_so(tmp_path: 
     assert cache.stat().st_mode & 0o777 == 0o444
 
 
-def test_what_guile_and_emacs_compiled_is_no_older_than_its_source(tmp_path: Path) -> None:
-    for name in ("lib/guile/3.0/site-ccache/a.go", "share/emacs/site-lisp/a.elc", "lib/perl/A.pmc"):
+COMPILED = (
+    "lib/guile/3.0/site-ccache/a.go",
+    "share/emacs/site-lisp/a.elc",
+    "lib/emacs/29.1/native-lisp/a-1.eln",
+    "lib/perl/A.pmc",
+    "share/julia/compiled/v1.10/A/x.ji",
+)
+
+
+def test_what_other_languages_compiled_is_no_older_than_its_source(tmp_path: Path) -> None:
+    for name in COMPILED:
         path = tmp_path / name
         path.parent.mkdir(parents=True)
         path.write_bytes(b"compiled")
@@ -121,8 +130,17 @@ def test_what_guile_and_emacs_compiled_is_no_older_than_its_source(tmp_path: Pat
     source = tmp_path / "share/emacs/site-lisp/a.el"
     source.write_bytes(b"source")
     settle_compiled(str(tmp_path), sizes(tmp_path))
-    for name in ("lib/guile/3.0/site-ccache/a.go", "share/emacs/site-lisp/a.elc", "lib/perl/A.pmc"):
-        assert (tmp_path / name).stat().st_mtime_ns >= source.stat().st_mtime_ns
+    for name in COMPILED:
+        assert (tmp_path / name).stat().st_mtime_ns >= source.stat().st_mtime_ns, name
+
+
+def test_a_compiled_file_of_another_language_that_is_a_link_is_left_alone(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"compiled")
+    os.utime(elsewhere, (10**9, 10**9))
+    (tmp_path / "a.go").symlink_to(elsewhere)
+    settle_compiled(str(tmp_path), {"a.go": 8})
+    assert elsewhere.stat().st_mtime == 10**9
 
 
 def test_what_only_looks_like_a_compiled_file_is_left_alone(tmp_path: Path) -> None:

@@ -144,6 +144,14 @@ def test_there_is_room_for_the_headers_of_the_next_tool(bits: int, order: str, s
     assert [span for span in placed if span[0] < room[1] and span[1] > room[0]] == []
 
 
+@pytest.mark.parametrize("spare", [[], [elf.PT_NOTE], [elf.PT_NOTE, elf.PT_GNU_PROPERTY]])
+def test_bytes_that_no_section_tells_of_are_somebodys_and_stay(spare: list[int]) -> None:
+    data, moved = grown(spare=spare, fixed=b"", note=b"build id", sections=False)
+
+    assert load(moved).symbols == load(data).symbols
+    assert notes(moved) == (notes(data) if elf.PT_GNU_PROPERTY not in spare else [])
+
+
 def test_a_prefix_in_what_moves_is_changed_in_its_new_place() -> None:
     note = b"\0" + b"/" * 12 + OLD + b"/share/greeting\0"
     _, moved = grown(spare=[elf.PT_NOTE], fixed=b"", note=note, interpreter=NEW + b"/ld.so")
