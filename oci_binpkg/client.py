@@ -133,6 +133,7 @@ class Client:
         upstream: StrPath | Iterable[StrPath] = (),
         base_image: str = "",
         max_layers: int = 0,
+        strict_layers: bool = False,
         tag: str = "",
         only: Only | str | None = None,
         force: bool = False,
@@ -168,7 +169,6 @@ class Client:
                 work.opener.index_is_settled(text, flags)
             target = work.opener.images(text, flags) if tag else work.opener.target(text, flags)
             packer = work.packer(installs, compression, pyc=pyc)
-            base = work.base_images(base_image)
             selection = select(installs, parsed, chosen)
             skipped = [work.opener.cache(text) for text in _texts(skip_present_in)]
             elsewhere = _there(skipped, [record.spec for record in selection.wanted], work.observer)
@@ -178,11 +178,11 @@ class Client:
                 selection,
                 target,
                 packer,
-                base=base,
+                base=work.base_images(base_image),
                 options=options,
                 observer=work.observer,
                 cancel=work.cancel,
-                composition=work.composition(installs, spack=spack, max_layers=max_layers),
+                composition=work.composition(installs, spack=spack, max_layers=max_layers, strict_layers=strict_layers),
             )
 
     def image(
@@ -195,6 +195,7 @@ class Client:
         upstream: StrPath | Iterable[StrPath] = (),
         base_image: str = "",
         max_layers: int = 0,
+        strict_layers: bool = False,
         entrypoint: str | Sequence[str] | None = None,
         cmd: str | Sequence[str] | None = None,
         env: Mapping[str, str] | Iterable[tuple[str, str]] = (),
@@ -238,7 +239,7 @@ class Client:
                 dry_run=dry_run,
                 observer=work.observer,
                 cancel=work.cancel,
-                composition=work.composition(installs, spack=spack, max_layers=max_layers),
+                composition=work.composition(installs, spack=spack, max_layers=max_layers, strict_layers=strict_layers),
             )
 
     def copy(

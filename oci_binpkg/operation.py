@@ -207,8 +207,11 @@ class Operation:
             pyc=self.settings.pyc if pyc is None else pyc,
         )
 
-    def composition(self, installs: InstallTree, *, spack: bool = True, max_layers: int = 0) -> Composition:
+    def composition(
+        self, installs: InstallTree, *, spack: bool = True, max_layers: int = 0, strict_layers: bool = False
+    ) -> Composition:
         """Return how images are made of a tree's packages; with `spack`, Spack is asked about them if it is there."""
+        from oci_binpkg.ops.base_parents import BaseParents
         from oci_binpkg.ops.layer_budget import LayerJoiner
         from oci_binpkg.ops.run_environments import RunEnvironments
         from oci_binpkg.ops.spack_load import AskedSpack
@@ -218,7 +221,8 @@ class Operation:
         folder = os.path.join(os.path.dirname(self.settings.catalog), "environments")
         asked = AskedSpack(program, folder) if program else None
         environments = RunEnvironments(installs, spack=asked, observer=self.observer)
-        return Composition(self.created, environments, max_layers, LayerJoiner(self.layer_cache))
+        parents = BaseParents(self.layer_cache, self.observer, strict=strict_layers)
+        return Composition(self.created, environments, max_layers, LayerJoiner(self.layer_cache), parents)
 
     def _spack_program(self) -> str:
         """Return the Spack that its user named or has in PATH, "" without one; never one that a tree brings along."""

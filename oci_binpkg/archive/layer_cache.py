@@ -44,6 +44,9 @@ from oci_binpkg.model.image import Body, Layer, bodies_json, parse_bodies
 from oci_binpkg.times import SYSTEM_TIME, Time
 
 _MAX_BYTES: Final = 256 * 1024 * 1024
+_SUM: Final = 32
+"""The bytes of a SHA-256."""
+_MOST_FACTS: Final = 256
 FORMAT: Final = 1
 """Part of every key; another number makes all layers anew."""
 
@@ -272,6 +275,32 @@ class LayerCache:
         if fresh:
             return Layer(Blob(descriptor, lambda: self._open_unverified(cached)), cached.diff_id)
         return Layer(Blob(descriptor, lambda: self._open(cached)), cached.diff_id)
+
+    def facts(self, kind: str, of: Digest, make: Callable[[], bytes]) -> bytes:
+        """Return what is known of content: what `make` returned once for that digest, as long as it is kept.
+
+        In a shared folder nothing is kept: what others write there is not known to be true. What `make` raises passes
+        unchanged.
+        """
+        if self.shared:
+            return make()
+        path = os.path.join(self._root, "facts", kind, f"{of.algorithm}-{of.hex}")
+        with _disk(path):
+            with suppress(FileNotFoundError, NotADirectoryError, NotRegularError, FileTooLargeError):
+                known = read_regular(path, _MAX_BYTES, follow=False)
+                if hashlib.sha256(known[_SUM:]).digest() == known[:_SUM]:
+                    return known[_SUM:]
+            made = make()
+            self._make_directory(os.path.dirname(path))
+            _remove_directory(path)
+            with self._staged() as new:
+                with open(new, "xb") as file:
+                    file.write(hashlib.sha256(made).digest() + made)
+                move_file(new, path)
+            oldest = sorted(_files(os.path.dirname(path)), key=lambda item: item[1].st_mtime_ns)[:-_MOST_FACTS]
+            for old, _ in oldest:
+                _remove(old)
+        return made
 
     def release(self, cached: CachedLayer) -> None:
         """Say that a layer given out by `get` or `build` is not needed any more, once for each time."""

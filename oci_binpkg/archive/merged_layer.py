@@ -20,6 +20,7 @@ from oci_binpkg.archive.binary_distribution import Relocations
 from oci_binpkg.archive.codec import BLOCK, Codec, Readable, decompressed
 from oci_binpkg.archive.layer import LayerFile
 from oci_binpkg.archive.layer_frame import member
+from oci_binpkg.archive.tar_walk import TarBlocks, walk_tar
 from oci_binpkg.archive.tar_writer import PARENT_MODE, TarSummary, header
 from oci_binpkg.disk import disk_refusal
 from oci_binpkg.errors import ContentError
@@ -122,6 +123,7 @@ class _Merging:
         if above:
             raw, content = next(found, (b"", b""))
             if content != above or raw != member(above):
+                # one whose directories are as some base has them, too: its own layer does not follow from its body
                 raise NotInPartsError
         held = next(found, (b"", b""))
         for each in found:
@@ -136,7 +138,7 @@ class _Merging:
     def _compress(self, stream: Readable, part: MergedPart, what: str) -> None:
         """Compress a body anew."""
         with _AGAIN.compressor(self._write) as compressor:
-            for chunk in body_of(decompressed(stream, what, several_frames=True), parents_of([part.prefix]), what):
+            for chunk in body_of(decompressed(stream, what, several_frames=True), part.prefix, what):
                 compressor.write(chunk)
                 self._content(chunk)
 
@@ -180,48 +182,17 @@ def members(stream: Readable, what: str) -> Iterator[tuple[bytes, bytes]]:
         data = data or stream.read(_PIECE)
 
 
-def body_of(chunks: Iterable[bytes], above: bytes, what: str) -> Iterator[bytes]:
-    """Yield what a tar holds behind `above` and before its end. Raises `ContentError` if it begins otherwise."""
-    reader = _Blocks(chunks, what)
-    if reader.take(len(above)) != above:
-        raise ContentError(f"{what} does not begin with the directories above its prefix")
-    while any(block := reader.take(tarfile.BLOCKSIZE)):
-        yield block
-        try:
-            size = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape").size
-        except tarfile.HeaderError as error:
-            raise ContentError(f"{what} is no tar: {error}") from error
-        left = size + -size % tarfile.BLOCKSIZE
-        while left:
-            piece = reader.take(min(left, BLOCK))
-            yield piece
-            left -= len(piece)
-    reader.finish()
+def body_of(chunks: Iterable[bytes], prefix: str, what: str) -> Iterator[bytes]:
+    """Yield what a tar holds of the package at a prefix: all but the directories above it, and the end.
 
-
-class _Blocks:
-    """Bytes in pieces of the size that is asked for."""
-
-    def __init__(self, chunks: Iterable[bytes], what: str) -> None:
-        self._chunks = iter(chunks)
-        self._what = what
-        self._buffer = b""
-
-    def take(self, size: int) -> bytes:
-        pieces = [self._buffer]
-        have = len(self._buffer)
-        while have < size:
-            chunk = next(self._chunks, b"")
-            if not chunk:
-                raise ContentError(f"{self._what} is cut short")
-            pieces.append(chunk)
-            have += len(chunk)
-        data = b"".join(pieces)
-        self._buffer = data[size:]
-        return data[:size]
-
-    def finish(self) -> None:
-        """Read to the end: only then what was read is verified."""
-        for chunk in (self._buffer, *self._chunks):
-            if any(chunk):
-                raise ContentError(f"{self._what} goes on after its end")
+    Raises `ContentError` if it holds anything else.
+    """
+    root = prefix.strip("/")
+    reader = TarBlocks(chunks, what)
+    for each in walk_tar(reader):
+        if each.info.isdir() and f"{root}/".startswith(f"{each.name}/") and each.name != root:
+            continue
+        if not f"{each.name}/".startswith(f"{root}/"):
+            raise ContentError(f"{what} is not that of a package at {prefix}")
+        yield each.blocks
+        yield from reader.pieces(each.padded)

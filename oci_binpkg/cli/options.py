@@ -26,6 +26,10 @@ MaxLayersOption = Annotated[
         help="layers of an image at most, the base's included: 2 to 125 (100); packages beyond share some",
     ),
 ]
+StrictLayersOption = Annotated[
+    bool,
+    typer.Option("--strict-layers", help="refuse a base that takes other layers than the cache has: a link, a mode"),
+]
 CompressionOption = Annotated[
     str,
     typer.Option(

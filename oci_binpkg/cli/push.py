@@ -28,6 +28,7 @@ from oci_binpkg.cli.options import (
     SkipPresentOption,
     SpackOption,
     StoreOption,
+    StrictLayersOption,
     UnsignedOption,
     UpstreamsOption,
 )
@@ -49,6 +50,7 @@ def push(
     upstream: UpstreamsOption = None,
     base_image: BaseOption = "",
     max_layers: MaxLayersOption = 0,
+    strict_layers: StrictLayersOption = False,
     tag: Annotated[str, typer.Option("--tag", metavar="TAG", help="also tag one image of all packages named")] = "",
     only: Annotated[str, typer.Option("--only", metavar="WHICH", help="package or dependencies")] = "",
     force: Annotated[bool, typer.Option("--force", "-f", help="push again what is there already")] = False,
@@ -84,6 +86,7 @@ def push(
             upstream=upstream or (),
             base_image=base_image,
             max_layers=max_layers,
+            strict_layers=strict_layers,
             tag=tag,
             only=only,
             force=force,
@@ -109,6 +112,7 @@ def image(
     upstream: UpstreamsOption = None,
     base_image: BaseOption = "",
     max_layers: MaxLayersOption = 0,
+    strict_layers: StrictLayersOption = False,
     entrypoint: Annotated[str, typer.Option(metavar="CMD", help="words as in a shell, or a JSON list")] = "",
     cmd: Annotated[str, typer.Option(metavar="CMD", help="words as in a shell, or a JSON list")] = "",
     env: Annotated[list[str] | None, typer.Option(metavar="K=V", help="set a variable (repeatable)")] = None,
@@ -133,16 +137,15 @@ def image(
       oci-binpkg image oci-layout:cache python --store ~/spack/opt --tag py --base-image debian:12 --entrypoint python3
     """
     with opened(json) as client:
-        _check_text(
-            {"--entrypoint": [entrypoint], "--cmd": [cmd], "--env": env or [], "--label": label or []}
-            | {"--annotation": annotation or [], "--user": [user], "--workdir": [workdir]}
-        )
+        _check_text({"--entrypoint": [entrypoint], "--cmd": [cmd], "--user": [user], "--workdir": [workdir]})
+        _check_text({"--env": env or [], "--label": label or [], "--annotation": annotation or []})
         report = client.image(
             *(cache, store, queries),
             tag=tag,
             upstream=upstream or (),
             base_image=base_image,
             max_layers=max_layers,
+            strict_layers=strict_layers,
             entrypoint=_words(entrypoint, "--entrypoint"),
             cmd=_words(cmd, "--cmd"),
             env=tuple(pairs(env or (), "--env")),

@@ -129,6 +129,14 @@ class SharedLayer:
         return replace(self, layer=replace(self.layer, blob=replace(blob, descriptor=descriptor)))
 
 
+@dataclass(frozen=True, slots=True)
+class RestoringLayer:
+    """A layer that gives directories of the base back what layers below it have changed."""
+
+    layer: Layer
+    created: str = ""
+
+
 def bodies_json(bodies: Iterable[Body]) -> list[list[Any]]:
     """Return the JSON list that `parse_bodies` reads."""
     return [
@@ -224,7 +232,9 @@ class PackageSpec:
     environment: RunEnvironment = ()
 
 
-_Stacked = TypeVar("_Stacked", PackageLayer, PackageLayer | SharedLayer)
+Unit = PackageLayer | SharedLayer | RestoringLayer
+"""What has a layer of an image above its base."""
+_Stacked = TypeVar("_Stacked", bound=Unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +247,7 @@ class Image:
 
 
 def compose(
-    packages: Sequence[PackageLayer | SharedLayer],
+    packages: Sequence[Unit],
     platform: Platform,
     *,
     base: BaseImage | None = None,
@@ -288,13 +298,13 @@ def compose(
     return Image(Blob.from_bytes(manifest.to_bytes(), manifest.media_type), config, layers)
 
 
-def _titled(package: PackageLayer | SharedLayer) -> Descriptor:
+def _titled(package: Unit) -> Descriptor:
     """Return the descriptor of a layer with the name that its archive has as a file, for `oras pull`."""
     descriptor = package.layer.blob.descriptor
     if isinstance(package, PackageLayer):
         name = f"{package.name}-{package.version}-{package.hash}"
     else:
-        name = f"packages-{descriptor.digest.short}"
+        name = f"{'packages' if isinstance(package, SharedLayer) else 'directories'}-{descriptor.digest.short}"
     ending = "zst" if descriptor.media_type == OCI_LAYER_ZSTD else "gz"
     return replace(descriptor, annotations={**descriptor.annotations, TITLE: f"{name}.tar.{ending}"})
 
@@ -327,7 +337,7 @@ def environment_of(
 
 
 def _config(
-    packages: Sequence[PackageLayer | SharedLayer],
+    packages: Sequence[Unit],
     layers: Sequence[Layer],
     platform: Platform,
     *,
@@ -394,7 +404,9 @@ def _base_history(base: BaseImage | None) -> list[Mapping[str, Any]]:
     return [{"created_by": BASE_LAYER} for _ in base.layers]
 
 
-def _history(package: PackageLayer | SharedLayer) -> dict[str, str]:
+def _history(package: Unit) -> dict[str, str]:
+    if isinstance(package, RestoringLayer):
+        return {"created_by": "oci-binpkg: directories as the base image has them"}
     if isinstance(package, SharedLayer):
         names = " ".join(f"{each.name}@{each.version}" for each in package.packages)
         hashes = " ".join(f"/{each.hash}" for each in package.packages)
@@ -412,17 +424,15 @@ def _marked(runtime: Runtime, missing: Sequence[str]) -> Runtime:
     return replace(runtime, labels={**runtime.labels, MISSING_KEY: " ".join(missing)})
 
 
-def _subject(packages: Sequence[PackageLayer | SharedLayer]) -> PackageLayer:
+def _subject(packages: Sequence[Unit]) -> PackageLayer:
     """Return the package that an image is about: its own layer is the last one, which is where it is read."""
     last = packages[-1]
-    if isinstance(last, SharedLayer):
-        raise TypeError("the subject of an image shares no layer")
+    if not isinstance(last, PackageLayer):
+        raise TypeError("the subject of an image has a layer of its own")
     return last
 
 
-def _annotations(
-    packages: Sequence[PackageLayer | SharedLayer], spec: PackageSpec | None, missing: Sequence[str]
-) -> dict[str, str]:
+def _annotations(packages: Sequence[Unit], spec: PackageSpec | None, missing: Sequence[str]) -> dict[str, str]:
     annotations = {}
     if spec is not None:
         subject = _subject(packages)
@@ -432,7 +442,7 @@ def _annotations(
     return annotations
 
 
-def _is_docker(base: BaseImage, packages: Sequence[PackageLayer | SharedLayer]) -> bool:
+def _is_docker(base: BaseImage, packages: Sequence[Unit]) -> bool:
     """Return whether an image has Docker's media types: its base has them, and they can name all layers."""
     layers = (*base.layers, *(package.layer for package in packages))
     zstd = any(each.blob.descriptor.media_type in (OCI_LAYER_ZSTD, DOCKER_LAYER_ZSTD) for each in layers)
@@ -443,7 +453,11 @@ def not_in_base(base: BaseImage | None, packages: Sequence[_Stacked], *, keep_la
     """Leave out packages whose layers the base has; the subject of a package's image stays the last layer."""
     there = {layer.diff_id for layer in base.layers} if base else set()
     last = packages[-1] if packages and keep_last else None
-    return [package for package in packages if package is last or package.layer.diff_id not in there]
+    return [
+        package
+        for package in packages
+        if package is last or isinstance(package, RestoringLayer) or package.layer.diff_id not in there
+    ]
 
 
 def _in_oci(layer: Layer) -> Layer:

@@ -13,7 +13,16 @@ from oci_binpkg.archive.layer_cache import CachedLayer, LayerCache
 from oci_binpkg.archive.merged_layer import MergedPart, merge_layers
 from oci_binpkg.log import Log
 from oci_binpkg.model.content import OCI_LAYER_GZIP
-from oci_binpkg.model.image import MAX_ENGINE_LAYERS, BaseImage, Body, Layer, PackageLayer, SharedLayer
+from oci_binpkg.model.image import (
+    MAX_ENGINE_LAYERS,
+    BaseImage,
+    Body,
+    Layer,
+    PackageLayer,
+    RestoringLayer,
+    SharedLayer,
+    Unit,
+)
 from oci_binpkg.model.layer_plan import DEFAULT_LAYERS, Stacked, plan_layers, room_above
 from oci_binpkg.model.spec import RUNTIME, SpecGraph
 
@@ -76,16 +85,19 @@ class LayerBudget:
         *,
         keep_last: bool = False,
         reserved: int = 0,
-    ) -> list[PackageLayer | SharedLayer]:
+        restoring: Layer | None = None,
+    ) -> list[Unit]:
         """Return the layers of an image, bottom first; with `keep_last` the last package's stays the last, and alone.
 
-        `prefixes` says where each package's layer has it, by hash. So many are `reserved` for what is no package.
+        `restoring` comes after all others but that one. `prefixes` says where each package's layer has it, by hash. So
+        many are `reserved` for what is no package.
         """
-        room = max(_FEWEST, self.room(base) - reserved)
-        if self._joiner is None or len(packages) <= room:
-            return list(packages)
+        further: list[Unit] = [RestoringLayer(restoring)] if restoring else []
+        room = max(_FEWEST, self.room(base) - reserved - len(further))
         last = list(packages[-1:]) if keep_last else []
         others = packages[: len(packages) - len(last)]
+        if self._joiner is None or len(packages) <= room:
+            return [*others, *further, *last]
         walled = _nested(prefixes)
         stacked = [
             Stacked(each.hash, each.name, each.layer.blob.descriptor.size, self._height(each.hash), each.hash in walled)
@@ -94,7 +106,7 @@ class LayerBudget:
         known = {each.hash: each for each in others}
         planned = [[known[key] for key in unit] for unit in plan_layers(stacked, room - len(last))]
         with ThreadPoolExecutor(_JOINED_AT_ONCE, "join") as joining:
-            return [*joining.map(partial(self._unit, prefixes), planned), *last]
+            return [*joining.map(partial(self._unit, prefixes), planned), *further, *last]
 
     def _unit(self, prefixes: Mapping[str, str], packages: Sequence[PackageLayer]) -> PackageLayer | SharedLayer:
         if len(packages) == 1 or self._joiner is None:

@@ -27,6 +27,7 @@ from oci_binpkg.model.image import (
     PackageSpec,
     Runtime,
     SharedLayer,
+    Unit,
     compose,
     not_in_base,
 )
@@ -35,6 +36,7 @@ from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.run_environment import EnvironmentChange, placed
 from oci_binpkg.model.spec import Spec, SpecGraph, platform_of
 from oci_binpkg.model.spec_document import SpecDocument, spec_document
+from oci_binpkg.ops.base_parents import BaseParents, Fitted
 from oci_binpkg.ops.layer_budget import Joiner, LayerBudget
 from oci_binpkg.ops.push_report import PackageResult
 from oci_binpkg.ops.run_environments import RunEnvironments
@@ -111,13 +113,15 @@ class Composition:
     """How images are made of layers.
 
     `created` (RFC 3339) is their time in place of that of their parts; `environments` are the variables of packages.
-    They have at most `max_layers`, 0 as usual; without a `joiner` no packages share a layer.
+    They have at most `max_layers`, 0 as usual; without a `joiner` no packages share a layer. `parents` keeps layers
+    from changing the base.
     """
 
     created: str = ""
     environments: RunEnvironments | None = None
     max_layers: int = 0
     joiner: Joiner | None = None
+    parents: BaseParents | None = None
 
 
 class Packer(Protocol):
@@ -283,8 +287,17 @@ class Stack:
         base = self._base(platform)
         packages = not_in_base(base, packages, keep_last=subject is not None)
         prefixes = {record.spec.hash: self._prefix(record) for record in records}
-        below = self._sbang_layers(records)
-        units = self._budget.units(packages, prefixes, base, keep_last=subject is not None, reserved=len(below))
+        scripts = self._sbang_places(records, base if subject is None else None)
+        fitted = self._fitted(base, packages, prefixes, subject, scripts)
+        below = [PackageLayer("sbang", "", "", sbang_layer(path, each)) for path, each in sorted(scripts.items())]
+        units = self._budget.units(
+            fitted.packages,
+            fitted.prefixes,
+            base,
+            keep_last=subject is not None,
+            reserved=len(below),
+            restoring=fitted.restoring,
+        )
         if not subject:
             self._tell(units, len(packages), len(base.layers) if base else 0)
         image = compose(
@@ -303,14 +316,16 @@ class Stack:
             self._observer(Warned(f"{name} has {len(image.layers)} layers; Docker runs at most {MAX_ENGINE_LAYERS}"))
         return image, missing
 
-    def _sbang_layers(self, records: Sequence[InstallRecord]) -> list[PackageLayer]:
-        """Return what the scripts of packages begin with, as layers at the bottom: one for each place of it."""
+    def _sbang_places(self, records: Sequence[InstallRecord], base: BaseImage | None) -> dict[str, set[bytes]]:
+        """Return what the scripts of packages begin with, by the place of it, which is behind the links of a base."""
         wanted: dict[str, set[bytes]] = {}
+        parents = self._composition.parents
         for record in records:
             made = self._made.get(record.spec.hash)
             if made is not None and made.sbang and (scripts := self._scripts(record)):
-                wanted.setdefault(made.sbang, set()).update(scripts)
-        return [PackageLayer("sbang", "", "", sbang_layer(path, scripts)) for path, scripts in sorted(wanted.items())]
+                place = parents.real(base, made.sbang) if parents and base else made.sbang
+                wanted.setdefault(place, set()).update(scripts)
+        return wanted
 
     def _scripts(self, record: InstallRecord) -> frozenset[bytes]:
         known = self._scripts_of.get(record.spec.hash)
@@ -335,7 +350,21 @@ class Stack:
         for record in records:
             yield from placed(found[record.spec.hash], prefixes[record.spec.hash], lambda key: prefixes.get(key, ""))
 
-    def _tell(self, units: Sequence[PackageLayer | SharedLayer], packages: int, below: int) -> None:
+    def _fitted(
+        self,
+        base: BaseImage | None,
+        packages: Sequence[PackageLayer],
+        prefixes: Mapping[str, str],
+        subject: Spec | None,
+        others: Iterable[str],
+    ) -> Fitted:
+        """Return the layers as they leave the directories of the base as they are."""
+        parents = self._composition.parents
+        if base is None or parents is None:
+            return Fitted(tuple(packages), prefixes)
+        return parents.fit(base, packages, prefixes, others, subject=subject is not None)
+
+    def _tell(self, units: Sequence[Unit], packages: int, below: int) -> None:
         """Say that packages share layers, where no engine would run the image otherwise."""
         shared = [unit for unit in units if isinstance(unit, SharedLayer)]
         if shared and packages + below > MAX_ENGINE_LAYERS:

@@ -465,3 +465,34 @@ def test_a_blob_that_cannot_be_opened(cache: LayerCache, packages: Packages, mon
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(LocalDiskError, match="Permission denied"):
         read(cache, cached)
+
+
+def test_facts_of_content_are_made_once_and_again_if_they_are_damaged(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def make() -> bytes:
+        made.append(1)
+        return b"what is known"
+
+    cache = LayerCache(str(tmp_path), 2**20)
+    content = Digest.of(b"content")
+    assert cache.facts("kind", content, make) == cache.facts("kind", content, make) == b"what is known"
+    assert len(made) == 1
+    (path,) = (tmp_path / "facts").glob("*/*")
+    for damage in (b"", b"x", path.read_bytes()[:-1] + b"?"):
+        path.write_bytes(damage)
+        assert cache.facts("kind", content, make) == b"what is known"
+    path.unlink()
+    path.mkdir()
+    assert cache.facts("kind", content, make) == b"what is known"
+    assert len(made) == 5
+    assert LayerCache(str(tmp_path), 2**20, shared=True).facts("kind", content, make)
+    assert len(made) == 6, "in a shared folder nobody knows who wrote it"
+
+
+def test_only_so_many_facts_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oci_binpkg.archive.layer_cache._MOST_FACTS", 3)
+    cache = LayerCache(str(tmp_path), 2**20)
+    for number in range(6):
+        cache.facts("kind", Digest.of(b"%d" % number), lambda: b"x")
+    assert len(list((tmp_path / "facts").glob("*/*"))) == 3
