@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from oci_binpkg.backoff import configured
 from oci_binpkg.cache.open import FORMS, Location, Opener, Trust, parse_base, parse_location
 from oci_binpkg.cancel import Cancel
-from oci_binpkg.config.caches import ANYWHERE, CacheEndpoint, CacheSettings
+from oci_binpkg.config.caches import ANYWHERE, CacheEndpoint, CacheSettings, shown
 from oci_binpkg.config.settings import Settings, patience
 from oci_binpkg.config.trust_policy import place_name
 from oci_binpkg.errors import Hint, Step, UsageError
@@ -104,6 +104,11 @@ class CacheOpener:
         return ConfiguredLocation(
             at.text, at.repository, at.path, at.reference, at.url, endpoint.view, configured, endpoint
         )
+
+    def shown(self, text: str) -> str:
+        """Return the address that a CACHE is read from, without what must not be shown."""
+        location = self.location(text)
+        return shown(location.endpoint.url if isinstance(location, ConfiguredLocation) else location.text)
 
     def image_location(self, text: str) -> Location:
         """Return where an image is. Raises `UsageError` without a tag or digest."""

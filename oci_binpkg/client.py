@@ -312,6 +312,7 @@ class Client:
     ) -> InstallReport:
         """Install packages and all they link to or run into the tree at `root`, from the first cache that has each.
 
+        Without `caches` (`()`) all configured ones are asked, those first that the catalog knows to have a package.
         Of several builds of a package, the best one for this machine is taken, or for the target `arch`; "any" takes
         builds for all architectures. What the trees `upstream` have (and those of Spack's `upstreams.yaml`) is used and
         not installed again. Files get the permissions that `packages_yaml` says, or else the one of Spack's scopes.
@@ -326,7 +327,7 @@ class Client:
             installs = work.tree(root, upstreams=upstream)
             opener, flags = work.opener.installing_into(installs), AskedTrust(check_signature)
             sources = Sources(
-                [opener.cache(text, flags) for text in _texts(caches)], work.observer, Builds(this_arch(), arch)
+                work.caches(_texts(caches), flags, parsed, opener), work.observer, Builds(this_arch(), arch)
             )
             options = InstallOptions(
                 *(force, allow_missing, _patterns(allow_stale), dry_run, work.jobs(jobs)),
@@ -390,13 +391,16 @@ class Client:
         *,
         check_signature: bool | None = None,
     ) -> list[Downloaded]:
-        """Write the spec and the archive of packages into a folder. Each query must mean exactly one package."""
+        """Write the spec and the archive of packages into a folder. Each query must mean exactly one package.
+
+        `caches` as for `install`.
+        """
         from oci_binpkg.ops.download import download as download_packages
         from oci_binpkg.ops.sources import Sources
 
         with self._operation() as work:
             parsed, flags = _parsed(queries), AskedTrust(check_signature)
-            sources = Sources([work.opener.cache(text, flags) for text in _texts(caches)], work.observer)
+            sources = Sources(work.caches(_texts(caches), flags, parsed), work.observer)
             return download_packages(sources, parsed, os.fspath(destination))
 
     def artifacts_get(
@@ -517,7 +521,7 @@ class Client:
 
         with self._operation() as work:
             settings, parsed = self.settings, _parsed(queries)
-            caches = {name: work.opener.identity(each) for name, each in settings.caches.items() if each.fetch.url}
+            caches = work.catalogued()
             if not caches:
                 hint = 'write [caches.NAME] with url = "..." into the configuration'
                 raise UsageError("no caches are configured", hint=hint)
@@ -546,12 +550,21 @@ class Client:
                 raise refused[0].again() from refused[0]
             return found
 
-    def show(self, query: str | Query, *, cache: CacheLike, check_signature: bool | None = None) -> Shown:
-        """Return one package of a cache with all that is known of it. The query must mean exactly one."""
+    def show(self, query: str | Query, *, cache: CacheLike | None = None, check_signature: bool | None = None) -> Shown:
+        """Return one package of a cache with all that is known of it. The query must mean exactly one.
+
+        Without a cache all configured ones are asked, as by `install`.
+        """
         from oci_binpkg.ops.find import show as show_package
+        from oci_binpkg.ops.find import show_first
+        from oci_binpkg.ops.sources import Sources
 
         with self._operation() as work:
             (parsed,) = _parsed(query)
+            if not cache:
+                return show_first(
+                    Sources(work.caches((), AskedTrust(check_signature), [parsed]), work.observer), parsed
+                )
             return show_package(work.opener.cache(_text(cache), AskedTrust(check_signature)), parsed, work.observer)
 
     def inspect(self, cache_or_image: CacheLike, *, check_signature: bool | None = None) -> CacheInfo | list[ImageInfo]:
@@ -588,7 +601,8 @@ class Client:
     ) -> list[Rebuilds]:
         """Return the packages of a tree that each cache lacks; `thorough` also reads all bytes of each package.
 
-        What the trees `upstream` have belongs to the tree. `output` is a file for the answer, as JSON.
+        What the trees `upstream` have belongs to the tree. Without `caches` (`()`) all configured ones are looked at.
+        `output` is a file for the answer, as JSON.
         """
         from oci_binpkg.ops.check import check as check_packages
         from oci_binpkg.ops.check import write_answers
@@ -597,8 +611,11 @@ class Client:
         with self._operation() as work:
             parsed, flags = _parsed(queries), AskedTrust(check_signature)
             specs = specs_in(work.installs(store, upstream), parsed, present=True)
-            texts = _texts(caches)
-            answers = [check_packages(work.opener.cache(text, flags), text, specs, thorough=thorough) for text in texts]
+            texts = _texts(caches) or work.names()
+            answers = [
+                check_packages(work.opener.cache(text, flags), text, work.opener.shown(text), specs, thorough=thorough)
+                for text in texts
+            ]
             if output:
                 write_answers(answers, os.fspath(output))
             return answers

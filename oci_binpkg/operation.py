@@ -13,12 +13,12 @@ from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
-from oci_binpkg.cache_opener import CacheOpener
+from oci_binpkg.cache_opener import AskedTrust, CacheOpener
 from oci_binpkg.cancel import Cancel
 from oci_binpkg.config.caches import CacheSettings
 from oci_binpkg.config.settings import Settings, patience
 from oci_binpkg.disk import foreign_writers
-from oci_binpkg.errors import EngineError, Hint, Step, UsageError
+from oci_binpkg.errors import BinpkgError, EngineError, Hint, Step, UsageError
 from oci_binpkg.events import Event, Observer, Warnings
 from oci_binpkg.file_lock import Patience
 from oci_binpkg.log import Log
@@ -27,10 +27,13 @@ from oci_binpkg.times import Time
 if TYPE_CHECKING:
     from oci_binpkg.archive.layer_cache import LayerCache
     from oci_binpkg.archive.unpacked_layers import UnpackedLayers
+    from oci_binpkg.cache.protocol import ReadableCache
     from oci_binpkg.connections import Connections
     from oci_binpkg.installs.permissions import Permissions
     from oci_binpkg.installs.protocol import InstallTree
     from oci_binpkg.installs.transaction import ChangeableTree
+    from oci_binpkg.model.content import Digest
+    from oci_binpkg.model.query import Query
     from oci_binpkg.namespaces.sandbox import Streams
     from oci_binpkg.ops.engines import ContainerEngine, Kind
     from oci_binpkg.ops.layer_packer import LayerPacker
@@ -125,6 +128,58 @@ class Operation:
             known = ", ".join(sorted(self.settings.caches)) or "none"
             raise UsageError(f"no cache named {name!r}", hint=f"configured names: {known}")
         return found
+
+    def catalogued(self) -> dict[str, str]:
+        """Return the configured caches that are read, each with what identifies it in the catalog."""
+        caches = self.settings.caches.items()
+        return {name: self.opener.identity(each) for name, each in caches if each.fetch.url}
+
+    def caches(
+        self,
+        named: Sequence[str],
+        flags: AskedTrust,
+        queries: Sequence[Query] = (),
+        opener: CacheOpener | None = None,
+    ) -> list[ReadableCache]:
+        """Open the caches that are named. Without any, all configured ones, those first that are known to have it.
+
+        Of these, one that cannot be opened is reported and left out. Raises its error if none can be opened.
+        """
+        opener = opener or self.opener
+        if named:
+            return [opener.cache(text, flags) for text in named]
+        opened: list[ReadableCache] = []
+        failures: list[BinpkgError] = []
+        for name in self.names(queries):
+            try:
+                opened.append(opener.cache(name, flags))
+            except BinpkgError as error:
+                failures.append(error)
+                self._warn(f"{name} is passed over: {error.message}", error.hint)
+        if failures and not opened:
+            raise failures[0].again() from failures[0]
+        return opened
+
+    def names(self, queries: Sequence[Query] = ()) -> list[str]:
+        """Return the names of the configured caches that are read, those first that are known to have a package.
+
+        Raises `UsageError` if there are none.
+        """
+        caches = self.catalogued()
+        if not caches:
+            raise UsageError("no cache named, and none in the configuration", hint=Hint(Step.NAME_CACHE))
+        known: frozenset[str] = frozenset()
+        if queries and len(caches) > 1 and os.path.exists(self.settings.catalog):
+            from oci_binpkg.ops.search import Refresh, holders
+
+            def nothing(_name: str, _known: Digest | None) -> None:
+                return None
+
+            looked = Refresh(
+                self.settings.catalog, caches, nothing, offline=True, patience=self.patience, time=self.time
+            )
+            known = holders(looked, queries)
+        return sorted(caches, key=lambda name: name not in known)
 
     def jobs(self, wanted: int) -> int:
         """Return how many packages are packed at a time: as asked, as configured, else one for each core."""

@@ -75,17 +75,16 @@ def check(
 ) -> int:
     """List the packages of a tree that caches lack.
 
-    Without a QUERY all installed packages are looked for. Exits with 1 if any cache lacks any of them.
+    Without a QUERY all installed packages are looked for, without --on in all configured caches. --output writes what
+    Spack's `buildcache check` writes: the caches that lack something, by address. Exits with 1 if any cache lacks any.
 
     \b
     Example:
       oci-binpkg check --store /opt/spack/opt --on oci://registry.example/apps --output rebuilds.json
     """
     with opened(json) as client:
-        if not on:
-            raise UsageError("no cache named", hint="use --on CACHE")
         answers = client.check(
-            on,
+            on or (),
             store,
             queries or (),
             upstream=upstream or (),

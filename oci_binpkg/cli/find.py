@@ -16,6 +16,7 @@ from oci_binpkg.cli.options import (
     FromOption,
     JsonOption,
     OfflineOption,
+    OneOrAllOption,
     OneQuery,
     QueriesArgument,
     StoreOption,
@@ -145,7 +146,7 @@ def search(
 
 
 def show(
-    query: OneQuery, *, from_cache: FromOption, check_signature: CheckOption = None, json: JsonOption = False
+    query: OneQuery, *, from_cache: OneOrAllOption = "", check_signature: CheckOption = None, json: JsonOption = False
 ) -> int:
     """Show one package of a cache.
 
@@ -157,7 +158,7 @@ def show(
       oci-binpkg show /6fytamq --from oci://registry.example/apps --json
     """
     with opened(json) as client:
-        shown = client.show(query, cache=from_cache, check_signature=check_signature)
+        shown = client.show(query, cache=from_cache or None, check_signature=check_signature)
     if json:
         render.print_json(shown.to_json())
     else:

@@ -55,6 +55,7 @@ WORDS: Final[Mapping[Step, str]] = {
     ),
     Step.MAKE_VIEW: "`oci-binpkg index update --view` makes one",
     Step.NAME_ARTIFACT: "add --type TYPE, or --digest DIGEST",
+    Step.NAME_CACHE: "use --from CACHE (`check`: --on CACHE), or give caches names with `oci-binpkg mirror add`",
     Step.NAME_DEPENDENTS: "name these too, or add --dependents",
     Step.NAME_KEY_FILE: "name a key file, or add --from MIRROR",
     Step.NAME_PACKAGES: "name the packages: `oci-binpkg find` lists them",
@@ -69,6 +70,7 @@ WORDS: Final[Mapping[Step, str]] = {
     Step.REBUILD_UNSIGNED: "see the warnings for why; if they are not signed, say --no-check-signature",
     Step.REINSTALL: "install it again with `oci-binpkg install --force {packages}`, or add --accept-present",
     Step.REMOVE_FIRST: "remove it with `oci-binpkg uninstall /{hash}`, then install again",
+    Step.SEARCH_OFFLINE: "`oci-binpkg mirror list` shows their addresses; --offline searches what was read before",
     Step.SET_ASIDE: "move it away, or add --force: it then gets another name beside the package",
     Step.SET_LOGIN: "set `profile` or `access_key_id_variable` of the cache in the settings (`mirror set`)",
     Step.SIGN_ANEW_FOR_COPY: (

@@ -49,7 +49,7 @@ _OUTCOMES: Final[Mapping[str, str]] = {
 def install(
     queries: NeededQueries,
     *,
-    from_cache: FromCaches,
+    from_cache: FromCaches = None,
     store: StoreOption = "",
     upstream: UpstreamsOption = None,
     packages_yaml: PackagesYamlOption = "",
@@ -81,7 +81,7 @@ def install(
     """
     with opened(json) as client:
         report = client.install(
-            from_cache,
+            from_cache or (),
             queries,
             root=store,
             upstream=upstream or (),
@@ -194,7 +194,7 @@ def download(
     query: OneQuery,
     destination: Annotated[str, typer.Argument(metavar="DEST", help="folder for the files")] = ".",
     *,
-    from_cache: FromCaches,
+    from_cache: FromCaches = None,
     check_signature: CheckOption = None,
     json: JsonOption = False,
 ) -> int:
@@ -205,13 +205,26 @@ def download(
       oci-binpkg download greet@2.0 --from oci://registry.example/apps files
     """
     with opened(json) as client:
-        fetched = client.download(from_cache, query, destination, check_signature=check_signature)
+        fetched = client.download(from_cache or (), query, destination, check_signature=check_signature)
     if json:
         render.print_json(
-            [{"hash": f.spec.hash, "cache": f.cache, "spec": f.document, "archive": f.archive} for f in fetched]
+            [
+                {
+                    "hash": f.spec.hash,
+                    "cache": f.cache,
+                    "spec": f.document,
+                    "archive": f.archive,
+                    "passed_over": list(f.passed_over),
+                }
+                for f in fetched
+            ]
         )
     else:
         render.print_lines([path for each in fetched for path in (each.document, each.archive)])
+        flush_results()
+        for each in fetched:
+            for reason in each.passed_over:
+                tell(f"passed over: {reason}")
     return 0
 
 

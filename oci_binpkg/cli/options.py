@@ -49,10 +49,12 @@ JobsOption = Annotated[
 ]
 NeededQueries = Annotated[list[str], typer.Argument(metavar="QUERY", help="greet@2.0, /6fyta, zlib +shared")]
 FromCaches = Annotated[
-    list[str], typer.Option("--from", metavar="CACHE", help=f"{CACHE_HELP}; repeat for more, best first")
+    list[str] | None,
+    typer.Option("--from", metavar="CACHE", help=f"{CACHE_HELP}; repeat for more, best first (all configured ones)"),
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="say what would be pushed, write nothing")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document for scripts")]
+OneOrAllOption = Annotated[str, typer.Option("--from", metavar="CACHE", help=f"{CACHE_HELP} (all configured ones)")]
 FromOption = Annotated[str, typer.Option("--from", metavar="CACHE", help=CACHE_HELP)]
 EngineOption = Annotated[str, typer.Option("--engine", metavar="ENGINE", help="docker or podman (first that answers)")]
 CheckOption = Annotated[

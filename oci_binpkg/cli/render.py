@@ -118,6 +118,7 @@ def print_shown(shown: Shown) -> None:
         ("hash", f"{spec.hash} (unverified)" if shown.entry.is_unverified else spec.hash),
         *([("state", "deprecated: another package shall take its place")] if shown.is_deprecated else []),
         ("spec", spec.describe()),
+        *([("cache", shown.cache)] if shown.cache else []),
         ("tag", shown.entry.key.tag),
         ("digest", str(shown.entry.manifest)),
         ("layer", f"{layer.blob.descriptor.digest}  {size_text(layer.blob.descriptor.size)}"),

@@ -19,7 +19,10 @@ from oci_binpkg.parallel import READERS
 
 @dataclass(frozen=True, slots=True)
 class Rebuilds:
-    """The packages that a cache lacks, or has without all of their content, each with the reason."""
+    """The packages that a cache lacks, or has without all of their content, each with the reason.
+
+    `cache` is its configured name, else its address; `url` is the address.
+    """
 
     cache: str
     url: str
@@ -34,7 +37,7 @@ class Rebuilds:
         }
 
 
-def check(cache: ReadableCache, url: str, specs: Sequence[Spec], *, thorough: bool = False) -> Rebuilds:
+def check(cache: ReadableCache, name: str, url: str, specs: Sequence[Spec], *, thorough: bool = False) -> Rebuilds:
     """Return the packages that the cache lacks: one listing; with `thorough` also all bytes of each package.
 
     Where signatures are required, each package is looked at: an unsigned one counts as absent.
@@ -48,12 +51,15 @@ def check(cache: ReadableCache, url: str, specs: Sequence[Spec], *, thorough: bo
             for spec, reason in zip(there, found, strict=True):
                 if reason:
                     reasons[spec.hash] = reason
-    return Rebuilds(cache.name, url, tuple((spec, reasons[spec.hash]) for spec in specs if spec.hash in reasons))
+    return Rebuilds(name, url, tuple((spec, reasons[spec.hash]) for spec in specs if spec.hash in reasons))
 
 
 def write_answers(answers: Sequence[Rebuilds], path: str) -> None:
-    """Write the answers as one JSON document. Raises `LocalDiskError`."""
-    text = json.dumps([answer.to_json() for answer in answers], indent=2) + "\n"
+    """Write the document that Spack's pipelines read. Raises `LocalDiskError`.
+
+    An object with the caches that lack something, each under its address.
+    """
+    text = json.dumps({answer.url: answer.to_json() for answer in answers if answer.lacking}, indent=2) + "\n"
     with disk_errors(path, "written"):
         make_folder(os.path.dirname(path))
     replace_file(path, text.encode())

@@ -21,12 +21,16 @@ _ENDINGS = {"zstd": ".tar.zst", "gzip": ".tar.gz"}
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
-    """Where the spec document and the archive of a package were written, and the cache they came from."""
+    """Where the spec document and the archive of a package were written, and the cache they came from.
+
+    `passed_over` are the reasons of the caches that were asked before it and did not give it.
+    """
 
     spec: Spec
     cache: str
     document: str
     archive: str
+    passed_over: tuple[str, ...] = ()
 
 
 def download(sources: Sources, queries: Sequence[Query], destination: str) -> list[Downloaded]:
@@ -51,7 +55,7 @@ def _fetch(sources: Sources, spec: Spec, destination: str) -> Downloaded:
             continue
         document = spec_document(found.entry.document.root, found.entry.document.graph)
         _write(Blob.from_bytes(json.dumps(document, separators=(",", ":")).encode()), f"{base}.spec.json")
-        return Downloaded(spec, found.cache, f"{base}.spec.json", archive)
+        return Downloaded(spec, found.cache, f"{base}.spec.json", archive, tuple(passed))
     failure = sources.failures.get(spec.hash)
     if isinstance(failure, SignatureError):
         raise failure.again() from failure

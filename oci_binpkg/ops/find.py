@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from oci_binpkg.cache.protocol import CacheEntry, ReadableCache
+from oci_binpkg.errors import Hint, NotFoundError, Step
 from oci_binpkg.events import Observer, ignore
 from oci_binpkg.index.search import IndexSearch
 from oci_binpkg.model.query import Query, no_match, ordered, select
@@ -18,6 +19,7 @@ from oci_binpkg.parallel import in_turns
 if TYPE_CHECKING:
     from oci_binpkg.installs.protocol import InstallTree
     from oci_binpkg.installs.verifications import Verification
+    from oci_binpkg.ops.sources import Sources
 
 CACHED: Final = "cached"
 DEPRECATED: Final = "deprecated"
@@ -136,12 +138,28 @@ def show(cache: ReadableCache, query: Query, observer: Observer = ignore) -> Sho
     return Shown(cache.find(PackageKey.of(spec)), is_deprecated)
 
 
+def show_first(sources: Sources, query: Query) -> Shown:
+    """Return one package of several caches, from the first that has it. The query must mean exactly one.
+
+    Raises `NotFoundError` with the reason of each cache.
+    """
+    (spec,) = sources.resolve([query]).roots
+    passed: list[str] = []
+    for found in sources.candidates(spec, passed):
+        return Shown(found.entry, cache=found.cache)
+    raise NotFoundError(f"{spec.short} is not available: {'; '.join(passed)}", hint=Hint(Step.ANOTHER_CACHE))
+
+
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A package of a cache. `is_deprecated`: its index says that another one shall take its place."""
+    """A package of a cache. `is_deprecated`: its index says that another one shall take its place.
+
+    `cache` is the cache's name where several were asked.
+    """
 
     entry: CacheEntry
     is_deprecated: bool = False
+    cache: str = ""
 
     @property
     def spec(self) -> Spec:
@@ -154,6 +172,7 @@ class Shown:
         graph = self.entry.document.graph
         return {
             **FoundPackage(self.spec, DEPRECATED if self.is_deprecated else CACHED).to_json(),
+            **({"cache": self.cache} if self.cache else {}),
             "hash_state": self.spec.hash_state.value,
             "tag": self.entry.key.tag,
             "digest": str(self.entry.manifest),

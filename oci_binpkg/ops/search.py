@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from oci_binpkg.errors import BinpkgError, ContentError, Hint, NoMatchError, NotFoundError, Step
+from oci_binpkg.errors import BinpkgError, ContentError, Hint, NoMatchError, NotFoundError, Step, TransferError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.file_lock import Patience
 from oci_binpkg.index.catalog import CacheState, Catalog
@@ -77,6 +77,7 @@ class Refresh:
 
     `caches` are the configured ones, name -> URL. `read` gets the index of one of them. What was read less than `ttl`
     seconds ago is believed; `offline` believes all that there is. `only` is the one cache that matters, "" for all.
+    `failures` gets the errors of the caches that were asked and could not be read.
     """
 
     path: str
@@ -88,6 +89,7 @@ class Refresh:
     observer: Observer = ignore
     patience: Patience | None = None
     time: Time = SYSTEM_TIME
+    failures: dict[str, BinpkgError] = field(default_factory=dict)
 
     def run(self) -> dict[str, CacheState]:
         """Refresh and return what is known of each cache. A cache that fails is reported; its old entries stay.
@@ -149,7 +151,7 @@ class Refresh:
             catalog.note_absent(name, url, self.time.now())
             return
         except BinpkgError as error:
-            catalog.note_failure(name, url, self.time.now(), error.message)
+            self._failed(catalog, name, url, error)
             return
         if index is None:
             assert known is not None  # only a known index can be unchanged
@@ -163,7 +165,31 @@ class Refresh:
             records = index.reporting(report).records
             catalog.store(name, url, self.time.now(), records, index.digest, known=known, notice=report)
         except ContentError as error:
-            catalog.note_failure(name, url, self.time.now(), error.message)
+            self._failed(catalog, name, url, error)
+
+    def _failed(self, catalog: Catalog, name: str, url: str, error: BinpkgError) -> None:
+        self.failures[name] = error
+        catalog.note_failure(name, url, self.time.now(), error.message)
+
+    def unanswered(self, states: Mapping[str, CacheState]) -> list[str]:
+        """Return the caches that could not be read when they were last asked; none where nothing is asked."""
+        return [] if self.offline else [name for name in self._wanted if name in states and states[name].error]
+
+    def no_answer(self, states: Mapping[str, CacheState]) -> BinpkgError | None:
+        """Return the error for a search in which no cache answered; None if one did."""
+        silent = self.unanswered(states)
+        if not silent or len(silent) < len(self._wanted):
+            return None
+        wrong = next((each for each in self.failures.values() if not isinstance(each, TransferError)), None)
+        if len(silent) == 1 and silent[0] in self.failures:
+            wrong = self.failures[silent[0]]
+        if wrong is not None:
+            return wrong.again()
+        return TransferError(
+            "no cache could be read",
+            details=[f"{name}: {states[name].error}" for name in silent],
+            hint=Hint(Step.SEARCH_OFFLINE),
+        )
 
     def _report(self, states: Mapping[str, CacheState]) -> None:
         for name in self._wanted:
@@ -180,13 +206,18 @@ def find_in_catalog(refresh: Refresh, queries: Sequence[Query], *, family: str =
     """Return the packages of all configured caches that match any query (all, without one).
 
     `family` is the only architecture to look at, as image manifests name it; "" is all. Raises `NoMatchError` with
-    names that are near if there are queries and nothing matches, `LocalDiskError`.
+    names that are near if there are queries and nothing matches; if no cache could be read and nothing is known that
+    matches, the error of the only cache, or `TransferError` naming all of them; `LocalDiskError`.
     """
 
     def look(catalog: Catalog) -> list[Match]:
         found = search(catalog, queries, family=family, cache=refresh.only)
-        if queries and not found:
-            raise _no_match(catalog, queries, family, refresh.only)
+        if not found:
+            states = catalog.states()
+            if error := refresh.no_answer(states):
+                raise error
+            if queries:
+                raise _no_match(catalog, queries, family, refresh.only, answered=not refresh.unanswered(states))
         return found
 
     position = {name: place for place, name in enumerate(refresh.caches)}
@@ -200,15 +231,25 @@ def find_in_catalog(refresh: Refresh, queries: Sequence[Query], *, family: str =
     ]
 
 
-def _no_match(catalog: Catalog, queries: Sequence[Query], family: str, cache: str) -> NoMatchError:
+def holders(refresh: Refresh, queries: Sequence[Query]) -> frozenset[str]:
+    """Return the names of the caches that the catalog knows to have a package which matches a query. Never raises."""
+    try:
+        found = refresh.then(lambda catalog: search(catalog, queries))
+    except BinpkgError:
+        return frozenset()
+    return frozenset(name for match in found for name in match.caches)
+
+
+def _no_match(catalog: Catalog, queries: Sequence[Query], family: str, cache: str, *, answered: bool) -> NoMatchError:
     asked = " or ".join(repr(query.text) for query in queries)
     elsewhere = search(catalog, queries, cache=cache) if family else []
     if elsewhere:
         others = ", ".join(sorted({match.spec.arch.go_architecture for match in elsewhere}))
         return NoMatchError(f"no package for {family} matches {asked}", hint=Hint(Step.ANY_ARCHITECTURE, found=others))
     near = near_names(catalog, queries)
+    where = cache or ("the configured caches" if answered else "the caches that answered")
     return NoMatchError(
-        f"no package in {cache or 'the configured caches'} matches {asked}",
+        f"no package in {where} matches {asked}",
         hint=f"did you mean {' or '.join(near)}?" if near else Hint(Step.LIST_CATALOG),
     )
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
-from oci_binpkg.errors import Hint, NoMatchError, Step
+from oci_binpkg.errors import Hint, InstallsError, NoMatchError, Step
 from oci_binpkg.installs.protocol import InstallRecord, InstallTree
 from oci_binpkg.model.query import Query, one
 from oci_binpkg.model.spec import Spec
@@ -34,11 +35,14 @@ class Selection:
 def select(installs: InstallTree, queries: Sequence[Query], only: Only | None = None) -> Selection:
     """Select by queries, each of which must mean exactly one package; without any, all explicitly installed packages.
 
-    Raises `NoMatchError` and `AmbiguousQueryError`, naming near names or the candidates.
+    Raises `NoMatchError` and `AmbiguousQueryError`, naming near names or the candidates; `InstallsError` for a named
+    package that is recorded and gone from the disk, unless only what it needs is meant.
     """
     roots = _roots(installs, queries)
     closure = installs.graph.closure(roots)
     named = {root.hash for root in roots}
+    if queries and only is not Only.DEPENDENCIES:
+        _require_present(installs, roots)
     if only is Only.PACKAGE:
         closure = tuple(spec for spec in closure if spec.hash in named)
     elif only is Only.DEPENDENCIES:
@@ -47,6 +51,20 @@ def select(installs: InstallTree, queries: Sequence[Query], only: Only | None = 
     wanted = tuple(record for record in records if record.is_present)
     gone = tuple(record for record in records if not record.is_present)
     return Selection(roots, wanted, gone)
+
+
+_GONE: Final = "install it again, or put the prefix back"
+
+
+def _require_present(installs: InstallTree, roots: Iterable[Spec]) -> None:
+    records = [record for root in roots if (record := installs.record(root.hash)) is not None]
+    gone = [f"{record.spec.short}: {record.prefix} is not there" for record in records if not record.is_present]
+    if len(gone) == 1:
+        raise InstallsError(f"{gone[0]}, though {installs.root} records it", hint=_GONE)
+    if gone:
+        raise InstallsError(
+            f"{len(gone)} packages are recorded in {installs.root} and not there", details=gone, hint=_GONE
+        )
 
 
 def _roots(installs: InstallTree, queries: Sequence[Query]) -> tuple[Spec, ...]:

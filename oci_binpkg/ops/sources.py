@@ -72,6 +72,7 @@ class Sources:
     _indices: dict[str, IndexDocument | None] = field(default_factory=dict)
     failures: dict[str, BinpkgError] = field(default_factory=dict)
     _known: dict[tuple[str, str], FoundEntry] = field(default_factory=dict)
+    _absent: dict[tuple[str, str], NotFoundError] = field(default_factory=dict)
 
     def resolve(self, queries: Sequence[Query]) -> Resolution:
         """Return the packages that the queries mean, each exactly one.
@@ -88,7 +89,7 @@ class Sources:
                 exact = self._look_up(query)
                 if exact is None and not search:
                     search.append(stack.enter_context(IndexSearch(self.index())))
-                asked.append(exact or _Listed(self._one(search[0], query), query))
+                asked.append(exact or _Listed(self._told(search[0], query), query))
             with ThreadPoolExecutor(READERS) as readers:
                 found = list(readers.map(self._own, asked))
             roots: dict[Spec, None] = {}
@@ -105,6 +106,16 @@ class Sources:
         if self.builds is not None:
             self.builds.check(tuple(roots))
         return Resolution(tuple(roots), SpecGraph(nodes.values()))
+
+    def _told(self, search: IndexSearch, query: Query) -> Spec:
+        """Return the package that a query means; if there is none, say which caches did not answer."""
+        try:
+            return self._one(search, query)
+        except NoMatchError as error:
+            silent = [name for name, index in self._indices.items() if index is None]
+            if not silent:
+                raise
+            raise error.within(after=f"in the caches that answered; {', '.join(silent)} did not") from error
 
     def _one(self, search: IndexSearch, query: Query) -> Spec:
         """Return the package that a query means: of several builds of one package, the best for this machine."""
@@ -222,10 +233,16 @@ class Sources:
         return replace(found, entry=spliced(found.entry, spec, graph))
 
     def _find(self, cache: ReadableCache, key: PackageKey) -> FoundEntry:
-        """Return a package of a cache; what was found once in this run is not asked for again."""
+        """Return a package of a cache; what was asked for once in this run is not asked for again."""
         known = self._known.get((cache.name, key.hash))
         if known is None:
-            entry = cache.find(key)
+            if absent := self._absent.get((cache.name, key.hash)):
+                raise absent.again()
+            try:
+                entry = cache.find(key)
+            except NotFoundError as error:
+                self._absent[cache.name, key.hash] = error
+                raise
             if PackageKey.of(entry.document.root) != key:
                 raise _another(cache, key, entry)
             known = self._known[cache.name, key.hash] = FoundEntry(cache.name, entry)

@@ -126,7 +126,7 @@ def test_check_tells_what_a_cache_lacks(tree, cache, tmp_path):
     ended = binpkg("check", "--store", tree.root, "--on", cache, "--output", tmp_path / "out" / "rebuilds.json")
     assert ended.code == 1
     assert [line.split()[1].split("/")[0] for line in ended.lines] == ["tool@1.0"]
-    (answer,) = json.loads((tmp_path / "out" / "rebuilds.json").read_text())
+    (answer,) = json.loads((tmp_path / "out" / "rebuilds.json").read_text()).values()
     assert answer["mirrorUrl"] == cache
     assert answer["rebuildSpecs"] == [
         {"short_spec": f"tool@1.0/{tree.hashes['tool'][:7]}", "hash": tree.hashes["tool"]}
