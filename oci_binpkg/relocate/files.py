@@ -6,6 +6,7 @@ staged one that is not in use yet. Only a file that grows is made longer; only t
 
 from __future__ import annotations
 
+import codecs
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from oci_binpkg.relocate.edits import Edited, Findings, RelocationFinding
 from oci_binpkg.relocate.interpreter_lines import LONGEST_ON_LINUX, interpreter_line_is_too_long, with_sbang
 from oci_binpkg.relocate.origins import MARKS, FileOrigin
 from oci_binpkg.relocate.prefixes import PrefixMap
-from oci_binpkg.relocate.scan import MAGIC_SIZE, is_object_file
+from oci_binpkg.relocate.scan import MAGIC_SIZE, FileKind, PrefixScanner, is_object_file
 from oci_binpkg.relocate.strings import is_left, relocate_strings, remaining, wide_encoding_of
 
 WHOLE: Final = 4 * 1024 * 1024
@@ -133,7 +134,8 @@ def relocate_undeclared(path: str, mapping: PrefixMap, budget: Budget | None = N
     with opened(path) as descriptor:
         size, head = os.fstat(descriptor).st_size, os.pread(descriptor, 2, 0)
         if size > (budget.whole_file if head == b"#!" else WHOLE):
-            return FileOutcome()
+            is_ours = _is_undeclared_text(_reader(descriptor), mapping)
+            return FileOutcome(is_ours and _rewrite(descriptor, mapping, budget, b""))
         old = _content(descriptor)
         if begin := packed_scripts.data_behind(old):
             return _relocate_script(descriptor, old, begin, mapping, budget)
@@ -142,6 +144,21 @@ def relocate_undeclared(path: str, mapping: PrefixMap, budget: Budget | None = N
         _take(mapping, old, budget)
         new = mapping.replace_text(old, _shapes(old, mapping))
         return FileOutcome(new != old and _replace(descriptor, new))
+
+
+def _is_undeclared_text(read: Callable[[int], bytes], mapping: PrefixMap) -> bool:
+    """Return whether a long file is text in UTF-8 that archivers do not declare, as it mentions no prefix as usual."""
+    scan, decoder = PrefixScanner(mapping.old).start(), codecs.getincrementaldecoder("utf-8")()
+    try:
+        while chunk := read(_CHUNK):
+            scan.feed(chunk)
+            decoder.decode(chunk)
+            if len(chunk.translate(None, _NO_TEXT)) != len(chunk):
+                return False
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return scan.finish() is FileKind.OTHER
 
 
 def _relocate_script(descriptor: int, content: bytes, begin: int, mapping: PrefixMap, budget: Budget) -> FileOutcome:

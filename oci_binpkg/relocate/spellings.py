@@ -165,9 +165,9 @@ PLAIN: Final = Spelling(b"/", rb"/(?:\.?/)*", _token(b"/"), re.escape, bytes, la
 BACKSLASHED: Final = Spelling(
     _BACKSLASHED,
     b"(?:" + _BACKSLASHED + b")+",
-    _token(_BACKSLASHED),
+    _token(_BACKSLASHED, rb"\\{1,7}[.+@~\-]"),
     re.escape,
-    lambda text: re.sub(_BACKSLASHED, b"/", text),
+    lambda text: re.sub(_BACKSLASHED, b"/", text).lstrip(b"\\"),
     lambda new, separators: new.replace(b"/", separators[0]),
 )
 URL: Final = Spelling(

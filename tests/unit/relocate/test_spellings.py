@@ -134,6 +134,7 @@ def test_escaped_slashes(spelled: str, mapping: PrefixMap) -> None:
         (rb"/^\/opt\/store\/zlib-1\/(.*)$/.test(x)", rb"/^\/n\/zlib-1-h\/(.*)$/.test(x)"),
         (rb'"{\"p\": \"\\\/opt\\\/store\\\/app\"}"', rb'"{\"p\": \"\\\/n\\\/app-h\"}"'),
         (rb"\n/opt/store/app", rb"\n/n/app-h"),
+        (rb"^\/opt\/store\/zlib\-1\/lib\/libz\.so$", rb"^\/n\/zlib-1-h\/lib\/libz\.so$"),
     ],
 )
 def test_slashes_that_programs_escape(before: bytes, after: bytes) -> None:
@@ -271,6 +272,27 @@ def test_a_mark_stands_wherever_the_path_does(path: bytes) -> None:
     for encoding in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"):
         wide = path.decode().encode(encoding)
         assert not wide_marks_of(path) or any(mark in wide for mark in wide_marks_of(path))
+
+
+def test_an_address_of_letters_beyond_ascii() -> None:
+    mapping = moved("/n", {"app": "/sw/épée/a"}, "/sw/épée")
+
+    assert mapping.replace_text(b"file:///sw/%C3%A9p%c3%a9e/a/x") == b"file:///n/a-h/x"
+    assert mapping.replace_text("/sw/épée/a/x".encode()) == b"/n/a-h/x"
+
+
+@pytest.mark.parametrize("filler", [b'"x",\n', b"\xe2\x98\x83\n", b"\xff\n", b"\0\n"])
+def test_a_long_text_that_no_archiver_declares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filler: bytes) -> None:
+    monkeypatch.setattr("oci_binpkg.relocate.files.WHOLE", 10_000)
+    content = filler * 5000 + rb'{"p": "\/opt\/store\/app\/x"}' + filler * 5000
+    (tmp_path / "a.json").write_bytes(content)
+
+    report = relocate_tree(str(tmp_path), SHORT)
+
+    is_text = filler not in {b"\xff\n", b"\0\n"}
+    expected = content.replace(rb"\/opt\/store\/app", rb"\/n\/app-h") if is_text else content
+    assert (tmp_path / "a.json").read_bytes() == expected
+    assert bool(report.reported) is not is_text
 
 
 def test_paths_with_detours() -> None:
