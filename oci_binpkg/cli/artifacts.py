@@ -9,6 +9,7 @@ import typer
 from oci_binpkg.cli import render
 from oci_binpkg.cli.context import opened, pairs
 from oci_binpkg.cli.options import CacheArgument, CheckOption, JsonOption, KeyOption, UnsignedOption
+from oci_binpkg.cli.terminal import print_paths
 
 if TYPE_CHECKING:
     from oci_binpkg import AttachedArtifact
@@ -114,7 +115,7 @@ def get(
     if json:
         render.print_json([{"file": path} for path in paths])
     else:
-        render.print_lines(paths)
+        print_paths(paths)
     return 0
 
 

@@ -30,7 +30,7 @@ from oci_binpkg.cli.options import (
     StrictOption,
     UpstreamsOption,
 )
-from oci_binpkg.cli.terminal import flush_results, tell
+from oci_binpkg.cli.terminal import flush_results, print_paths, tell
 from oci_binpkg.errors import ContentError
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def download(
             ]
         )
     else:
-        render.print_lines([path for each in fetched for path in (each.document, each.archive)])
+        print_paths(path for each in fetched for path in (each.document, each.archive))
         flush_results()
         for each in fetched:
             for reason in each.passed_over:

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 DRIVING: Final = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """What a terminal obeys instead of showing it, but for the line feed; and half surrogates, which no encoding has."""
 
+_PAD: Final = "/__spack_path_placeholder__"
+_CUT: Final = "|".join(_PAD[:length] for length in range(len(_PAD) - 1, 1, -1))
+_PADDING: Final = re.compile(f"(?:{_PAD})+(?:{_CUT})?(?=/)")
+"""Padding with its end, which is cut to the length that a root is to have."""
+
 MAX_INPUT: Final = 64 * 1024
 """Bytes that are read of an answer on standard input."""
 
@@ -64,14 +69,40 @@ def cleaned(text: str) -> str:
     return "".join(char if char.isprintable() else _visible(char) for char in text)
 
 
+def unpadded(text: str) -> str:
+    """Return a text in which padded paths are short: `/a/[padded-to-200-chars]/b`, as Spack shows them.
+
+    The number counts the characters of the path up to the end of the padding.
+    """
+    if _PAD not in text:
+        return text
+    parts, end = [], 0
+    for found in _PADDING.finditer(text):
+        word = max(text.rfind(blank, end, found.start()) for blank in " \t\n")
+        begin = text.find("/", max(word, end), found.start() + 1)
+        parts += [text[end : found.start()], f"/[padded-to-{found.end() - begin}-chars]"]
+        end = found.end()
+    return "".join([*parts, text[end:]])
+
+
+def shown(text: str) -> str:
+    """Return a text as people see it: on one line, `cleaned`, with padded paths cut short."""
+    return cleaned(unpadded(text))
+
+
 def escaped_json(text: str) -> str:
     """Return JSON with escapes for what drives a terminal: JSON itself asks for those below the blank alone."""
     return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Print lines of a result. Raises `OutputError`."""
-    sys.stdout.writelines(f"{cleaned(line)}\n" for line in lines)
+    """Print lines of a result for people. Raises `OutputError`."""
+    sys.stdout.writelines(f"{shown(line)}\n" for line in lines)
+
+
+def print_paths(paths: Iterable[str]) -> None:
+    """Print paths, one a line, which programs may read: whole, also where they are padded. Raises `OutputError`."""
+    sys.stdout.writelines(f"{cleaned(path)}\n" for path in paths)
 
 
 def print_json_text(pieces: Iterable[str]) -> None:
@@ -86,7 +117,7 @@ def flush_results() -> None:
 
 def tell(line: str, *below: str) -> None:
     """Show a line on stderr, and below it others, indented. Where stderr is closed or full nothing happens."""
-    _to_stderr("\n  ".join(map(cleaned, (line, *below))) + "\n")
+    _to_stderr("\n  ".join(map(shown, (line, *below))) + "\n")
 
 
 def tell_error(error: BinpkgError) -> None:
@@ -189,7 +220,7 @@ class LiveDisplay:
 
     def tell(self, line: str) -> None:
         """Show a line above the others, to stay."""
-        self._bars.console.print(cleaned(line), markup=False, emoji=False, soft_wrap=True)
+        self._bars.console.print(shown(line), markup=False, emoji=False, soft_wrap=True)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform as host
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from oci_binpkg.errors import ContentError
@@ -15,22 +16,13 @@ from oci_binpkg.model.content import Platform
 from oci_binpkg.model.documents import all_text, list_of, text_of
 from oci_binpkg.model.identifiers import check_name
 
-_X86_64: Final = (
-    r"x86_64(_v[0-9]+)?|amd64|nocona|core2|nehalem|westmere|(sandy|ivy)bridge|haswell|broadwell|skylake\w*|cannonlake"
-    r"|cascadelake|cooperlake|icelake\w*|alderlake|arrowlake\w*|\w+rapids|\w+forest|mic_knl|k10|barcelona|bulldozer"
-    r"|piledriver|steamroller|excavator|bobcat|jaguar|zen[0-9]*"
-)
-_AARCH64: Final = (
-    r"aarch64|arm64|armv[89]\.[0-9]+a|neoverse_\w+|cortex_[ax]\w+|a64fx|m[0-9]+|thunderx[0-9]*|graviton[0-9]*|ampere\w*"
-    r"|grace"
-)
-_FAMILIES: Final = (
-    ("amd64", _X86_64),
-    ("arm64", _AARCH64),
-    ("ppc64le", r"power[0-9]+le"),
-    ("ppc64", r"power[0-9]+"),
-    ("riscv64", r"riscv64gc|rv64gc|u74mc"),
-    ("386", r"x86|i[3-6]86|pentium[0-9]|prescott"),
+_GO_NAMES: Final = {"x86_64": "amd64", "aarch64": "arm64", "x86": "386"}
+"""The families of archspec that images call otherwise."""
+_OTHERS: Final = (
+    ("amd64", r"amd64|x86_64_v[0-9]+"),
+    ("arm64", r"arm64"),
+    ("386", r"i[3-6]86"),
+    ("riscv64", r"riscv64gc|rv64gc"),
     ("arm", r"arm|armhf|armel|armv[5-7]\w*|armv8l"),
     ("loong64", r"loongarch64|loong64|la[0-9]{3}"),
     ("mips64le", r"mips64el|mips64le|mips64r6el"),
@@ -38,6 +30,7 @@ _FAMILIES: Final = (
     ("mipsle", r"mipsel|mipsle"),
     ("s390x", r"z1[0-9]|zec12"),
 )
+"""What kernels, systems and newer Spacks say, and archspec does not know."""
 _ARM_LEVEL: Final = re.compile(r"armv([5-7])\w*", re.ASCII)
 
 
@@ -56,11 +49,7 @@ class Arch:
 
         A target that is not known is what its parents are, if they are known.
         """
-        for name in (self.target, *self.parents):
-            for family, pattern in _FAMILIES:
-                if re.fullmatch(pattern, name, re.ASCII):
-                    return family
-        return self.target
+        return next(filter(None, map(_go_name, (self.target, *self.parents))), self.target)
 
     @property
     def go_variant(self) -> str:
@@ -72,6 +61,20 @@ class Arch:
 
     def __str__(self) -> str:
         return f"{self.platform}-{self.os}-{self.target}"
+
+
+@lru_cache(maxsize=1024)
+def _go_name(target: str) -> str:
+    """Return the architecture of a target as images name it, "" for one that nobody knows."""
+    if target in _GO_NAMES:
+        return _GO_NAMES[target]
+    for name, pattern in _OTHERS:
+        if re.fullmatch(pattern, target, re.ASCII):
+            return name
+    from archspec.cpu import TARGETS  # noqa: PLC0415 - it takes some 30 ms, and most targets are families
+
+    known = TARGETS.get(target)
+    return "" if known is None else str(_GO_NAMES.get(known.family.name, known.family.name))
 
 
 def parse_arch(arch: object, what: str) -> Arch:

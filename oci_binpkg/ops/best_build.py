@@ -6,7 +6,6 @@ Source of the processors and of what each can do: archspec, by which Spack names
 from __future__ import annotations
 
 import platform
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -136,10 +135,8 @@ def _known(target: str) -> Microarchitecture | None:
 
 
 def _family(arch: Arch) -> str:
-    """Return the family of a target in the words of images: what archspec knows, else what its name says."""
-    known = _known(arch.target)
-    name = known.family.name if known is not None else re.sub("^arm64$", "aarch64", arch.target)
-    return replace(arch, target=name).go_architecture
+    """Return the family of a target in the words of images, whatever its parents are said to be."""
+    return replace(arch, parents=()).go_architecture
 
 
 def _same_but_arch(one: Spec, other: Spec) -> bool:

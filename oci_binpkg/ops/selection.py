@@ -58,7 +58,8 @@ _GONE: Final = "install it again, or put the prefix back"
 
 def _require_present(installs: InstallTree, roots: Iterable[Spec]) -> None:
     records = [record for root in roots if (record := installs.record(root.hash)) is not None]
-    gone = [f"{record.spec.short}: {record.prefix} is not there" for record in records if not record.is_present]
+    lacking = [record for record in records if not record.is_present and not record.deprecated_for]
+    gone = [f"{record.spec.short}: {record.prefix} is not there" for record in lacking]
     if len(gone) == 1:
         raise InstallsError(f"{gone[0]}, though {installs.root} records it", hint=_GONE)
     if gone:

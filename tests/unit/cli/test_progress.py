@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from oci_binpkg.cli.progress import PlainProgress, progress
-from oci_binpkg.cli.terminal import cleaned, escaped_json
+from oci_binpkg.cli.terminal import cleaned, escaped_json, unpadded
 from oci_binpkg.events import (
     BatchStarted,
     BytesPacked,
@@ -20,6 +20,7 @@ from oci_binpkg.events import (
     Retrying,
     Warned,
 )
+from tests.support.effort import cpu_within
 
 STORY = [
     BatchStarted(2, 1),
@@ -107,3 +108,32 @@ def test_no_text_of_strangers_drives_the_terminal(live, monkeypatch):
 def test_json_stays_json():
     assert json.loads(escaped_json(json.dumps(["\x9b\u202e\ud800"], ensure_ascii=False))) == ["\x9b\u202e\ud800"]
     assert escaped_json('"\x9b\u202e"') == '"\\u009b\\u202e"'
+
+
+PAD = "/__spack_path_placeholder__"
+
+
+@pytest.mark.covers("P21")
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            f"/opt{PAD}{PAD}/__spack_pa/linux/app",
+            f"/opt/[padded-to-{len(f'/opt{PAD}{PAD}/__spack_pa')}-chars]/linux/app",
+        ),
+        (f"in {PAD}/x and /a{PAD}/y", f"in /[padded-to-{len(PAD)}-chars]/x and /a/[padded-to-{len(PAD) + 2}-chars]/y"),
+        (f"/opt{PAD}/_mine/app", f"/opt/[padded-to-{len(PAD) + 4}-chars]/_mine/app"),
+        (f"/opt{PAD}", f"/opt{PAD}"),
+        (f"/opt{PAD}s/app", f"/opt{PAD}s/app"),
+        ("/opt/apps", "/opt/apps"),
+    ],
+)
+def test_padding_is_shown_as_spack_shows_it(text: str, shown: str) -> None:
+    """Source: Spack's `padding_filter`, which replaces the padding and a last component that is its beginning."""
+    assert unpadded(text) == shown
+
+
+@pytest.mark.covers("P21")
+def test_padding_costs_what_its_length_costs() -> None:
+    with cpu_within(2):
+        unpadded(f"{PAD * 4000}/x {PAD}/" * 4 + "/" * 100_000)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from archspec.cpu import TARGETS
 
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.spec import Arch, Dependency, Spec, SpecGraph
@@ -250,6 +251,13 @@ def test_broken_nodes_say_where(change: dict[str, Any], complaint: str) -> None:
 )  # fmt: skip
 def test_targets_have_go_names(target: str, architecture: str) -> None:
     assert Arch("linux", "any", target).go_architecture == architecture
+
+
+@pytest.mark.covers("P21")
+def test_every_target_of_archspec_has_the_family_that_archspec_gives() -> None:
+    images = {"x86_64": "amd64", "aarch64": "arm64", "x86": "386"}
+    found = {name: Arch("linux", "any", name).go_architecture for name in TARGETS}
+    assert found == {name: images.get(one.family.name, one.family.name) for name, one in TARGETS.items()}
 
 
 @pytest.mark.parametrize(
