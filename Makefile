@@ -30,7 +30,8 @@ $(VENV)/.installed: pyproject.toml
 parts: $(VENV)/.installed ## Install the real servers, engines and tools that the tests use (Debian, root)
 	@$(BIN)/python registry-test/tools/install_parts.py
 
-demo: $(VENV)/.installed ## Push a small install tree into an OCI layout and look at what is there
+demo: ## Publish three small packages to a folder, install them elsewhere, run them there and as a container
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash registry-test/tools/make_venv.sh demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash registry-test/tools/demo.sh
 
 docs: $(VENV)/.installed ## Build the documents as a web site into site-docs/; every link must lead somewhere

@@ -57,6 +57,7 @@ COMPONENTS = (
     Component("strace", ("strace",), ("strace",)),
     Component("bubblewrap", ("bwrap",), ("bubblewrap",)),
     Component("charliecloud", ("ch-run",), ("charliecloud",)),
+    Component("python", ("/usr/bin/python3",), ("python3", "python3-venv")),
     Component("pigz", ("pigz",), ("pigz",)),
     Component(
         "languages",
