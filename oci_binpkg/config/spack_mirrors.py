@@ -159,7 +159,7 @@ class _Mirror:
 
     def _endpoint(self, table: Mapping[str, Any]) -> CacheEndpoint:
         return CacheEndpoint(
-            table.get("url") or "",
+            registry_url(table.get("url") or ""),
             table.get("view") or "",
             table.get("endpoint_url") or "",
             table.get("profile") or "",
@@ -214,4 +214,23 @@ class _Mirror:
         return "file://" + quote(os.path.normpath(os.path.join(os.path.dirname(self.path), path)))
 
 
+def registry_url(text: str) -> str:
+    """Return an address of a registry as Spack understands it, with the host that is meant; any other URL as it is.
+
+    As in `docker pull`, a first part without a dot or colon is no host, and the image is Docker Hub's; names are
+    lowered. Source: Spack's `ImageReference.from_string`.
+    """
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme not in ("oci", "oci+http"):
+        return text
+    host, slash, name = rest.partition("/")
+    if not slash:
+        host, name = _HUB, f"library/{host}"
+    elif not re.search(r"[.:\[]", host) and host != "localhost" and host == host.lower():
+        host, name = _HUB, f"{host}/{name}"
+    name, colon, tag = name.partition(":")
+    return f"{scheme}://{host}/{name.lower()}{colon}{tag}"
+
+
+_HUB: Final = "docker.io"
 _PAIR: Final = "as {id: NAME, secret_variable: VARIABLE} or {id_variable: VARIABLE, secret_variable: VARIABLE}"

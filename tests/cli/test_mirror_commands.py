@@ -163,7 +163,7 @@ def test_writers_at_the_same_time_lose_nothing(config):
     from oci_binpkg.config.editing import change_cache
 
     def add(number):
-        change_cache(str(config), f"m{number}", lambda table: table.update(url=f"oci://h/m{number}"))
+        change_cache(str(config), f"m{number}", lambda table: table.update(url=f"oci://h.example/m{number}"))
 
     threads = [threading.Thread(target=add, args=(number,)) for number in range(8)]
     for thread in threads:

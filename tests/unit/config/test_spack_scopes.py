@@ -235,3 +235,43 @@ def test_the_list_tells_the_files(tmp_path, monkeypatch):
         (mine, [site]),
         (site, []),
     ]
+
+
+@pytest.mark.covers("P27")
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("oci://user/image", "oci://docker.io/user/image"),
+        ("oci://image", "oci://docker.io/library/image"),
+        ("oci://user/deep/image", "oci://docker.io/user/deep/image"),
+        ("oci://ghcr.io/User/Build-Cache", "oci://ghcr.io/user/build-cache"),
+        ("oci://Host/Image", "oci://Host/image"),
+        ("oci://localhost/Image", "oci://localhost/image"),
+        ("oci+http://lab:5000/Apps", "oci+http://lab:5000/apps"),
+        ("oci+http://[::1]:5000/apps", "oci+http://[::1]:5000/apps"),
+        ("s3://Bucket/Path", "s3://Bucket/Path"),
+        ("https://mirror.example/Apps", "https://mirror.example/Apps"),
+    ],
+)
+def test_addresses_of_registries_are_what_spack_takes_them_for(tmp_path, written, meant):
+    write(tmp_path, ".spack/mirrors.yaml", f"mirrors:\n  one: {written}\n  two:\n    push: {{url: '{written}'}}\n")
+    found = settings(tmp_path).caches
+    assert found["one"].fetch_url == found["one"].push_url == meant
+    assert found["two"].push_url == meant
+
+
+@pytest.mark.covers("P27")
+def test_our_own_file_means_what_it_says(tmp_path):
+    """There an address has its host, as everywhere on the command line."""
+    write(tmp_path, ".config/oci-binpkg/config.toml", '[caches.one]\nurl = "oci://user/image"\n')
+    assert urls(tmp_path) == {"one": "oci://user/image"}
+
+
+@pytest.mark.covers("P27")
+def test_the_login_for_writing_is_not_used_for_reading(tmp_path):
+    login = "access_pair: {id: ci, secret_variable: SECRET}"
+    text = f"mirrors:\n  one:\n    fetch: oci://ghcr.io/u/i\n    push: {{url: 'oci://ghcr.io/u/i', {login}}}\n"
+    write(tmp_path, ".spack/mirrors.yaml", text)
+    cache = settings(tmp_path, SECRET="canary").caches["one"]
+    assert cache.push.access.key_id == "ci"
+    assert not cache.fetch.access.is_known
