@@ -56,7 +56,10 @@ def relocate_script(content: bytes, begin: int, mapping: PrefixMap) -> bytes:
         return new + content[begin:]
     end = _end_of_zip(content)
     if end is not None:
-        return new + _shifted_zip(content[begin:], end - begin, len(new) - begin)
+        try:
+            return new + _shifted_zip(content[begin:], end - begin, len(new) - begin)
+        except struct.error:  # numbers that lead out of the file: no program reads such an archive
+            return new + content[begin:]
     return _counted(new, begin) + content[begin:]
 
 

@@ -14,6 +14,8 @@ import zlib
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from oci_binpkg.relocate.packed_scripts import data_behind, relocate_script
 from oci_binpkg.relocate.prefixes import PrefixMap, mapping_for
@@ -198,3 +200,22 @@ def test_damaged_archives_keep_their_bytes(cut: int) -> None:
     content = b"#!/opt/store/app/python\n" + data
 
     assert relocate_script(content, data_behind(content), moving) == b"#!/a/longer/root/python\n" + data
+
+
+@given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=6), st.booleans())
+def test_any_damage_leaves_a_script_and_as_many_bytes(changes: list[tuple[int, int]], large: bool) -> None:
+    old, new = "/opt/store/app", "/a/longer/root/app"
+    moving = mapping_for({HASH: old}, {HASH: new}, root=("/opt/store", "/a/longer/root"))
+    line = f"#!{old}/bin/python\n".encode()
+    packed = io.BytesIO(line)
+    packed.seek(len(line))
+    with zipfile.ZipFile(packed, "a") as archive:
+        archive.writestr("__main__.py", "x")
+        archive.writestr("y", "z")
+    content = bytearray(zip64_behind(line) if large else packed.getvalue())
+    for at, value in changes:
+        content[len(line) + 4 + at % (len(content) - len(line) - 4)] = value
+    made = relocate_script(bytes(content), data_behind(bytes(content)), moving)
+
+    assert made.startswith(f"#!{new}/bin/python\n".encode())
+    assert len(made) == len(content) + len(new) - len(old)
