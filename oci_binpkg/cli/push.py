@@ -129,7 +129,9 @@ def image(
     dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> int:
-    """Push one image of several packages and all they need under one tag. With --key it is signed.
+    """Push one image of several packages.
+
+    The image holds the packages and everything they need, under one tag. With --key it is signed.
 
     \b
     Examples:
