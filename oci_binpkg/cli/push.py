@@ -105,7 +105,9 @@ def push(
 
 def image(
     cache: CacheArgument,
-    queries: Annotated[list[str], typer.Argument(metavar="QUERY", help="the packages the image is for")],
+    queries: Annotated[
+        list[str], typer.Argument(metavar="QUERY", help="what the image is for; all it needs comes along")
+    ],
     *,
     tag: Annotated[str, typer.Option("--tag", metavar="TAG", help="the tag of the image")],
     store: StoreOption = "",
@@ -130,8 +132,6 @@ def image(
     json: JsonOption = False,
 ) -> int:
     """Push one image of several packages.
-
-    The image holds the packages and everything they need, under one tag. With --key it is signed.
 
     \b
     Examples:
