@@ -105,9 +105,7 @@ def push(
 
 def image(
     cache: CacheArgument,
-    queries: Annotated[
-        list[str], typer.Argument(metavar="QUERY", help="what the image is for; all it needs comes along")
-    ],
+    queries: Annotated[list[str], typer.Argument(metavar="QUERY", help="its packages; what they need comes along")],
     *,
     tag: Annotated[str, typer.Option("--tag", metavar="TAG", help="the tag of the image")],
     store: StoreOption = "",
