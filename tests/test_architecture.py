@@ -6,7 +6,6 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -35,10 +34,9 @@ def where(module: Path, node: ast.AST) -> str:
     return f"{module.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
 
 
-def nodes() -> Iterator[tuple[Path, ast.AST]]:
-    for module in MODULES:
-        for node in ast.walk(tree(module)):
-            yield module, node
+@cache
+def nodes() -> list[tuple[Path, ast.AST]]:
+    return [(module, node) for module in MODULES for node in ast.walk(tree(module))]
 
 
 def test_imports_point_one_way() -> None:

@@ -47,14 +47,18 @@ class Place:
         )
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, isolated_session: None) -> Path:
+    """A folder with a tree and a cache, which nobody changes."""
+    folder = tmp_path_factory.mktemp("built")
+    tree = spack_tree(folder / "tree", [Sketch("zlib", "1.3", files={"lib/z": b"z"}), Sketch("app", depends=["zlib"])])
+    assert binpkg("push", f"oci-layout:{folder}/cache", "--store", tree.root, "--update-index").code == 0
+    return folder
+
+
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    tree = spack_tree(
-        tmp_path / "tree", [Sketch("zlib", "1.3", files={"lib/z": b"z"}), Sketch("app", depends=["zlib"])]
-    )
-    cache = f"oci-layout:{tmp_path}/cache"
-    assert binpkg("push", cache, "--store", tree.root, "--update-index").code == 0
-    return Place(tmp_path, tree.root, cache)
+def place(built: Path, tmp_path: Path) -> Place:
+    return Place(tmp_path, built / "tree", f"oci-layout:{built}/cache")
 
 
 def is_one_line(ended: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
@@ -71,8 +75,18 @@ def is_one_line(ended: subprocess.CompletedProcess[str], code: int, *words: str)
 # standard streams
 
 
-@pytest.mark.parametrize("where", [">&-", ">/dev/full", "1</dev/null"])
-@pytest.mark.parametrize("command", ["find --from CACHE", "version", "show app --from CACHE --json", "-h", "find -h"])
+@pytest.mark.parametrize(
+    ("command", "where"),
+    [
+        ("find --from CACHE", ">&-"),
+        ("find --from CACHE", ">/dev/full"),
+        ("version", "1</dev/null"),
+        ("version", ">&-"),
+        ("show app --from CACHE --json", ">/dev/full"),
+        ("-h", ">&-"),
+        ("find -h", ">/dev/full"),
+    ],
+)
 def test_output_that_cannot_be_written_is_told(place: Place, command: str, where: str) -> None:
     ended = place.shell(f"TOOL {command} {where}".replace("CACHE", place.cache))
     is_one_line(ended, OUTPUT, "standard output cannot be written")
@@ -243,10 +257,16 @@ def test_caches_that_cannot_be_written_hold_nobody_up(place: Place, variables: d
 
 
 @pytest.mark.parametrize(
-    "command", ["find --from CACHE", "install app --from CACHE --store new", "copy CACHE oci-layout:o"]
-)
-@pytest.mark.parametrize(
-    "limit", ["ulimit -v 70000", "ulimit -v 90000", "ulimit -v 130000", "ulimit -n 6", "ulimit -n 12"]
+    ("limit", "command"),
+    [
+        ("ulimit -v 70000", "find --from CACHE"),
+        ("ulimit -v 90000", "install app --from CACHE --store new"),
+        ("ulimit -v 130000", "install app --from CACHE --store new"),
+        ("ulimit -v 130000", "copy CACHE oci-layout:o"),
+        ("ulimit -n 6", "copy CACHE oci-layout:o"),
+        ("ulimit -n 6", "find --from CACHE"),
+        ("ulimit -n 12", "install app --from CACHE --store new"),
+    ],
 )
 def test_small_limits_give_a_result_or_one_line(place: Place, command: str, limit: str) -> None:
     ended = place.shell(f"{limit}; TOOL {command}".replace("CACHE", place.cache))

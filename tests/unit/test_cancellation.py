@@ -17,7 +17,7 @@ from oci_binpkg.store.layout import LayoutStore
 from tests.support.fake_registry import Answer, FakeRegistry
 from tests.support.spack_trees import Sketch, spack_tree
 
-LARGE = 24 * 1024 * 1024
+LARGE = 8 * 1024 * 1024
 SOON = 20.0
 """Seconds on a busy machine; without a stop, what is stopped here would never end."""
 

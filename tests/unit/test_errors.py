@@ -210,6 +210,7 @@ NAMES_A_FLAG = re.compile(r"(?<![\w-])--[a-z]")
 NAMES_A_COMMAND = re.compile(r"`oci-binpkg [a-z]")
 
 
+@cache
 def texts() -> list[tuple[str, str]]:
     """Return the string literals below the command line, but options of other programs."""
     return [
