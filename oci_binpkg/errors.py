@@ -46,6 +46,7 @@ class Step(Enum):
     ASK_AGAIN = "try again: the answer may have been cut off on the way"
     ASK_FOR_ARCH = "ask for the architecture {arch} if it is meant"
     ASK_ONLINE = "read it once over the network"
+    BASE_WITH_LOADER = "choose a base image that has it"
     BUILD_ANEW = "images of packages that are there are built anew only if that is forced"
     CHECK_ADDRESS_OR_REBUILD_INDEX = "check the address, or rebuild the index where the mirror is written"
     COPY_CACHE = "copy it to a new cache, and push there"

@@ -6,6 +6,7 @@ Sources: OCI image-spec 1.1, layer.md ("Whiteouts", "Opaque Whiteout"); POSIX.1-
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,11 @@ OPAQUE: Final = ".wh..wh..opq"
 _MOST_ENTRIES: Final = 500_000
 _MOST_NAME_BYTES: Final = 64 * 1024 * 1024
 _MOST_LINKS: Final = 40
+_LOADER: Final = re.compile(r"ld(?:[-.0-9A-Za-z_]*)\.so(?:\.[0-9]+)*|ld-[0-9.]+\.so|libc\.so", re.ASCII)
+"""The names of loaders: glibc's `ld-linux-x86-64.so.2`, `ld-2.31.so` and `ld64.so.2`, musl's `ld-musl-x86_64.so.1`.
+
+musl's may be a link to its libc.so.
+"""
 
 
 class Attributes(NamedTuple):
@@ -47,6 +53,8 @@ class Directories:
     links: dict[str, str] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
     opaque: set[str] = field(default_factory=set)
+    loaders: set[str] = field(default_factory=set)
+    """The files that can be loaders of programs, by their names."""
 
     def put(self, upper: Directories) -> None:
         """Put what another layer says on top of this."""
@@ -55,6 +63,7 @@ class Directories:
             path: each for path, each in self.directories.items() if not _is_lost(path, covered, upper.opaque)
         }
         self.links = {path: each for path, each in self.links.items() if not _is_lost(path, covered, upper.opaque)}
+        self.loaders = {path for path in self.loaders if not _is_lost(path, covered, upper.opaque)} | upper.loaders
         for path, attributes in upper.directories.items():
             self.links.pop(path, None)
             self.directories[path] = attributes
@@ -86,6 +95,16 @@ class Directories:
             done = [] if target.startswith("/") else done
         return "/" + "/".join([*done, last])
 
+    def has_loader(self, path: str) -> bool:
+        """Return whether there is a file at an absolute path, through links, that can be a loader."""
+        for _ in range(_MOST_LINKS):
+            real = self.real(path).strip("/")
+            target = self.links.get(real)
+            if target is None:
+                return real in self.loaders
+            path = target if target.startswith("/") else f"/{real.rpartition('/')[0]}/{target}"
+        return False
+
     def changed_by(self, prefixes: Iterable[str]) -> dict[str, Attributes]:
         """Return the directories of which layers of packages at (real) prefixes say something else than this."""
         paths = {path for prefix in prefixes for path in above(prefix)}
@@ -95,14 +114,14 @@ class Directories:
     def to_bytes(self) -> bytes:
         """Encode what `from_bytes` reads."""
         return zlib.compress(
-            json.dumps([self.directories, self.links, sorted(self.gone), sorted(self.opaque)]).encode(), 1
+            json.dumps([self.directories, self.links, *map(sorted, (self.gone, self.opaque, self.loaders))]).encode(), 1
         )
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Directories:
         """Decode what this program wrote."""
-        directories, links, gone, opaque = json.loads(zlib.decompress(data))
-        return cls({path: Attributes(*each) for path, each in directories.items()}, links, set(gone), set(opaque))
+        directories, links, *others = json.loads(zlib.decompress(data))
+        return cls({path: Attributes(*each) for path, each in directories.items()}, links, *map(set, others))
 
 
 def above(prefix: str) -> Iterator[str]:
@@ -143,6 +162,8 @@ def _note(found: Directories, parts: Sequence[str], info: tarfile.TarInfo) -> bo
     elif info.issym():
         found.directories.pop(path, None)
         found.links[path] = info.linkname
+    elif _LOADER.fullmatch(last):
+        found.loaders.add(path)
     else:
         return False
     return True

@@ -22,6 +22,7 @@ WORDS: Final[Mapping[Step, str]] = {
     Step.ASK_AGAIN: Step.ASK_AGAIN.value,
     Step.ASK_FOR_ARCH: "add --arch {arch} if it is meant",
     Step.ASK_ONLINE: "run once without --offline",
+    Step.BASE_WITH_LOADER: "name a base image that has it with --base-image",
     Step.BUILD_ANEW: "--force builds them anew",
     Step.CHECK_ADDRESS_OR_REBUILD_INDEX: (
         "check the address; `oci-binpkg index rebuild` writes an index, where the mirror is written"

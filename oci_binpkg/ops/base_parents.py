@@ -52,6 +52,11 @@ class BaseParents:
         directories = self._directories(base)
         return directories.real(path) if directories else path
 
+    def has_loader(self, base: BaseImage, path: str) -> bool:
+        """Return whether a base has a loader at a path; a base that cannot be read may have it."""
+        directories = self._directories(base)
+        return directories is None or directories.has_loader(path)
+
     def fit(
         self,
         base: BaseImage,
@@ -147,7 +152,7 @@ class BaseParents:
                 return directories_of(stream, f"the layer {digest} of the base image").to_bytes()
 
         digest = layer.blob.descriptor.digest
-        return Directories.from_bytes(self._cache.facts("directories", digest, read))
+        return Directories.from_bytes(self._cache.facts("surface", digest, read))
 
     def _say(self, text: str) -> None:
         if text not in self._said:

@@ -90,7 +90,7 @@ class LayerBudget:
         """Return the layers of an image, bottom first; with `keep_last` the last package's stays the last, and alone.
 
         `restoring` comes after all others but that one. `prefixes` says where each package's layer has it, by hash. So
-        many are `reserved` for what is no package.
+        many are `reserved` for layers of other things.
         """
         further: list[Unit] = [RestoringLayer(restoring)] if restoring else []
         room = max(_FEWEST, self.room(base) - reserved - len(further))

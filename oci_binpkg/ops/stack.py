@@ -13,7 +13,16 @@ from oci_binpkg.archive.layer import Follow
 from oci_binpkg.archive.sbang_layer import sbang_layer, sbang_scripts
 from oci_binpkg.cache.protocol import CacheEntry, WritableCache
 from oci_binpkg.cancel import Cancel
-from oci_binpkg.errors import AuthError, BinpkgError, CertificateError, ContentError, NotFoundError, TransferError
+from oci_binpkg.errors import (
+    AuthError,
+    BinpkgError,
+    CertificateError,
+    ContentError,
+    Hint,
+    NotFoundError,
+    Step,
+    TransferError,
+)
 from oci_binpkg.events import Observer, PackageFinished, PackageStarted, Warned
 from oci_binpkg.installs.protocol import InstallRecord, InstallTree
 from oci_binpkg.model.content import Digest, Growing, Platform
@@ -38,6 +47,7 @@ from oci_binpkg.model.spec import Spec, SpecGraph, platform_of
 from oci_binpkg.model.spec_document import SpecDocument, spec_document
 from oci_binpkg.ops.base_parents import BaseParents, Fitted
 from oci_binpkg.ops.layer_budget import Joiner, LayerBudget
+from oci_binpkg.ops.loaders import without_loader
 from oci_binpkg.ops.push_report import PackageResult
 from oci_binpkg.ops.run_environments import RunEnvironments
 from oci_binpkg.store.counting import counted_growing, counting
@@ -300,6 +310,7 @@ class Stack:
         )
         if not subject:
             self._tell(units, len(packages), len(base.layers) if base else 0)
+            self._tell_loaders([record for record in records if record.spec.hash in self._made], base)
         image = compose(
             [*below, *units],
             platform,
@@ -375,6 +386,13 @@ class Stack:
                     f"Docker runs at most {MAX_ENGINE_LAYERS}"
                 )
             )
+
+    def _tell_loaders(self, records: Sequence[InstallRecord], base: BaseImage | None) -> None:
+        """Say which programs do not start, because neither the base nor a package has their loader."""
+        parents = self._composition.parents
+        if parents is not None:
+            for text in without_loader(records, lambda path: base is not None and parents.has_loader(base, path)):
+                self._observer(Warned(text, Hint(Step.BASE_WITH_LOADER)))
 
     def _prefix(self, record: InstallRecord) -> str:
         made = self._made.get(record.spec.hash)

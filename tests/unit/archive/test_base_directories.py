@@ -132,3 +132,26 @@ def test_what_restores_says_what_the_base_says():
     assert parents_as_in_base("/opt/a/p", {}) == parents_of(["/opt/a/p"])
     mixed = directories_of(io.BytesIO(parents_as_in_base("/tmp/a/b/p", changed) + bytes(1024)), "x")
     assert mixed.directories == changed | {"tmp/a/b": Attributes(0o755, 0, 0, 0)}
+
+
+@pytest.mark.parametrize(
+    ("members", "path", "there"),
+    [
+        (["lib64/ld-linux-x86-64.so.2"], "/lib64/ld-linux-x86-64.so.2", True),
+        (["usr/lib/x/ld-2.31.so", ("lib64", "usr/lib64"), ("usr/lib64/ld.so.2", "../lib/x/ld-2.31.so")], "/lib64/ld.so.2", True),
+        (["lib/libc.so", ("lib/ld-musl-x86_64.so.1", "libc.so")], "/lib/ld-musl-x86_64.so.1", True),
+        (["lib/ld-musl-x86_64.so.1"], "/lib64/ld-linux-x86-64.so.2", False),
+        ([("lib64/ld-linux-x86-64.so.2", "nowhere")], "/lib64/ld-linux-x86-64.so.2", False),
+        ([("lib64/ld.so.2", "ld.so.3"), ("lib64/ld.so.3", "ld.so.2")], "/lib64/ld.so.2", False),
+        (["lib64/other"], "/lib64/other", False),
+    ],
+)  # fmt: skip
+def test_loaders_are_known_through_links(members, path, there):
+    found = base(layer(*members))
+    assert found.has_loader(path) == there
+    found.put(
+        layer(
+            ".wh." + members[0][0].split("/")[0] if isinstance(members[0], tuple) else ".wh." + members[0].split("/")[0]
+        )
+    )
+    assert not found.has_loader(path)
