@@ -1,4 +1,4 @@
-"""Remarks on many files become one for each kind."""
+"""What relocation remarks is counted by kind: one value each, however many files it is about."""
 
 from __future__ import annotations
 
@@ -12,9 +12,42 @@ from oci_binpkg.relocate.edits import (
     Remark,
     StaleString,
     counted_remarks,
+    remarks_of,
 )
 
+LEFT = "mentions an old prefix, and is not declared to be relocated"
 STALE = RelocationFinding(FindingKind.CANNOT_GROW, 7, b"/opt/old/x", b"/opt/old", b"/much/longer", 8)
+
+
+def lines(report: RelocationReport) -> tuple[str, ...]:
+    return tuple(map(str, counted_remarks(report)))
+
+
+def stale(path: str, offset: int) -> StaleString:
+    return StaleString(path, RelocationFinding(FindingKind.CANNOT_GROW, offset, b"/old/x", b"/old", b"/longer", 4))
+
+
+def test_thousands_of_files_of_one_kind_are_one_line() -> None:
+    report = RelocationReport(reported=tuple(Remark(f"data/{number}.bin", LEFT) for number in range(2911)))
+    assert lines(report) == (f"2,911 files: {LEFT}",)
+    assert len(list(remarks_of(report))) == 2911
+
+
+def test_reasons_that_differ_in_their_detail_are_one_kind() -> None:
+    reason = "compiled Python that mentions an old prefix and was left alone"
+    reported = (Remark("a.pyc", f"{reason}: byte 5"), Remark("b.pyc", f"{reason}: byte 17"), Remark("c", LEFT))
+    assert lines(RelocationReport(reported=reported)) == (f"2 files: {reason}", f"c: {LEFT}")
+
+
+def test_strings_of_one_file_and_of_several() -> None:
+    kind = "still hold an old path, where the new one does not fit"
+    one = RelocationReport(stale=(stale("bin/x", 1), stale("bin/x", 2)))
+    assert lines(one) == (f"2 strings of bin/x {kind}",)
+    two = RelocationReport(stale=(stale("bin/x", 1), stale("bin/x", 2), stale("bin/y", 1)))
+    assert lines(two) == (f"2 files {kind}",)
+    alone = RelocationReport(stale=(stale("bin/x", 1),))
+    assert lines(alone) == ("bin/x: still holds '/old/x': at most 4 bytes fit there",)
+    assert lines(RelocationReport()) == ()
 
 
 @pytest.mark.parametrize("count", [2, 5, 6, 1234])
