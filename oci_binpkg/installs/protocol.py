@@ -49,6 +49,7 @@ class InstallRecord:
 
     `prefix` is absolute, or empty where the tree names none; `installed` is what the tree says, `is_present` what the
     disk says; `installation_time` is in seconds since 1970 (0.0: not known); `deprecated_for` is a hash or empty.
+    `upstream` is the root of the upstream tree that has it, "" for this very tree.
     `environment` is what the tree itself says that the package adds to the environment.
     """
 
@@ -60,6 +61,7 @@ class InstallRecord:
     ref_count: int = 0
     deprecated_for: str = ""
     environment: RunEnvironment = ()
+    upstream: str = ""
 
     @property
     def is_present(self) -> bool:

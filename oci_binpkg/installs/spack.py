@@ -11,6 +11,7 @@ import stat
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any, Final
 
 from oci_binpkg.disk import (
@@ -274,7 +275,7 @@ class SpackInstalls:
             for record in upstream.records():
                 known = self._records.get(record.spec.hash)
                 if known is None or (record.installed and not known.installed):
-                    self._records[record.spec.hash] = record
+                    self._records[record.spec.hash] = replace(record, upstream=record.upstream or upstream.root)
         self._graph = None
 
     def _make_folder(self) -> None:

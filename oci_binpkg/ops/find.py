@@ -33,7 +33,7 @@ class FoundPackage:
     `prefix` is "".
 
     `verification` says what was verified of one in a tree when it came from a cache; `successor` is the hash of the
-    package that takes the place of a deprecated one.
+    package that takes the place of a deprecated one, `upstream` the root of the upstream tree that has it.
     """
 
     spec: Spec
@@ -41,6 +41,7 @@ class FoundPackage:
     prefix: str = ""
     verification: Verification | None = None
     successor: str = ""
+    upstream: str = ""
 
     @property
     def name(self) -> str:
@@ -71,7 +72,9 @@ class FoundPackage:
         document |= {"prefix": self.prefix} if self.prefix else {}
         document |= {"deprecated_for": self.successor} if self.successor else {}
         verified = self.verification.to_json() if self.verification else None
-        return document | {"verified": verified} if self.prefix else document
+        document |= {"upstream": self.upstream} if self.upstream else {}
+        in_cache = self.state == CACHED or (self.state == DEPRECATED and not self.successor)
+        return document if in_cache else document | {"verified": verified}
 
 
 def find_installed(installs: InstallTree, queries: Sequence[Query]) -> list[FoundPackage]:
@@ -88,7 +91,7 @@ def find_installed(installs: InstallTree, queries: Sequence[Query]) -> list[Foun
             state = ("explicit" if record.explicit else "implicit") if record.is_present else "gone"
             state = DEPRECATED if record.deprecated_for else state
             states[record.spec.hash] = FoundPackage(
-                record.spec, state, record.prefix, verified.of(record), record.deprecated_for
+                *(record.spec, state, record.prefix, verified.of(record), record.deprecated_for, record.upstream)
             )
     chosen = _matching([found.spec for found in states.values()], queries, installs.graph)
     if queries and not chosen:

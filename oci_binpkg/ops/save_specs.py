@@ -11,7 +11,7 @@ from typing import Any
 from oci_binpkg.disk import Batch, batch, disk_errors, make_folder
 from oci_binpkg.installs.protocol import InstallTree
 from oci_binpkg.model.query import Query, matching
-from oci_binpkg.model.spec import Spec, SpecGraph
+from oci_binpkg.model.spec import RUNTIME, Spec, SpecGraph
 from oci_binpkg.model.spec_document import spec_document
 
 
@@ -39,13 +39,18 @@ def save_specs(specs: Iterable[tuple[Spec, SpecGraph]], folder: str) -> list[Sav
 
 
 def specs_in(installs: InstallTree, queries: Sequence[Query], *, present: bool = False) -> list[Spec]:
-    """Return the specs of a tree that match the queries (all, without one), externals left out.
+    """Return the specs of a tree that match the queries, externals left out.
+
+    Without a query those of the tree itself are meant, and what these link to or run in upstream trees.
 
     With `present` those whose prefix is gone are left out, too. Raises `NoMatchError` for a query that nothing matches.
     """
-    specs = [r.spec for r in installs.records() if not r.spec.is_external and (r.is_present or not present)]
+    records = [r for r in installs.records() if not r.spec.is_external and (r.is_present or not present)]
+    specs = [record.spec for record in records]
     if not queries:
-        return specs
+        own = [record.spec for record in records if not record.upstream]
+        needed = {spec.hash for spec in installs.graph.reachable(own, RUNTIME)} if len(own) < len(specs) else set()
+        return [r.spec for r in records if not r.upstream or r.spec.hash in needed]
     return matching(queries, specs, installs.graph)
 
 

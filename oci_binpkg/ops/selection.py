@@ -35,6 +35,8 @@ class Selection:
 def select(installs: InstallTree, queries: Sequence[Query], only: Only | None = None) -> Selection:
     """Select by queries, each of which must mean exactly one package; without any, all explicitly installed packages.
 
+    What upstream trees have counts as needed, and by its name, but not as what was installed here.
+
     Raises `NoMatchError` and `AmbiguousQueryError`, naming near names or the candidates; `InstallsError` for a named
     package that is recorded and gone from the disk, unless only what it needs is meant.
     """
@@ -76,7 +78,7 @@ def _roots(installs: InstallTree, queries: Sequence[Query]) -> tuple[Spec, ...]:
         return tuple(
             dict.fromkeys(one(query, every if query.constraint.hash else current, installs.graph) for query in queries)
         )
-    roots = tuple(r.spec for r in records if r.explicit and r.is_present and not r.deprecated_for)
+    roots = tuple(r.spec for r in records if r.explicit and r.is_present and not r.deprecated_for and not r.upstream)
     if not roots:
         raise NoMatchError(
             f"no package in {installs.root} is explicitly installed",

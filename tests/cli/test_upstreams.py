@@ -130,11 +130,36 @@ def test_a_check_and_a_search_count_an_upstream_as_part_of_the_tree(tree: Tree, 
         assert checked.code == bool(lacking)
         listed = binpkg("find", "--store", tree.root, "--json", *more).json
         assert sorted(each["name"] for each in listed) == found
-        places = {each["name"]: each["prefix"] for each in listed}
-        assert places.get("zlib", str(upstream.prefix("zlib"))) == str(upstream.prefix("zlib"))
+        assert [each.get("upstream", "") for each in listed if each["name"] == "zlib"] == [str(upstream.root)] * bool(
+            more
+        )
+        assert not any("upstream" in each for each in listed if each["name"] == "app")
 
 
 @pytest.mark.parametrize("more", [["--from", "oci-layout:nowhere"], []])
 def test_an_upstream_without_a_tree_is_an_error(upstream: Tree, more: list[str]) -> None:
     ended = binpkg("find", "--upstream", upstream.root, *more)
     assert (ended.code, "--upstream is about an install tree" in ended.err) == (2, True)
+
+
+def test_what_was_installed_in_an_upstream_alone_is_not_pushed_or_missed(tmp_path: Path) -> None:
+    upstream = spack_tree(tmp_path / "upstream", [*SKETCHES, Sketch("editor", files={"bin/ed": "e"})])
+    tree = spack_tree(tmp_path / "tree", SKETCHES)
+    change(tree.root, {"app"}, keep=True)
+    cache = f"oci-layout:{tmp_path}/cache"
+    push_all = binpkg("push", cache, "--store", tree.root, "--upstream", upstream.root, "--update-index")
+    assert push_all.code == 0, push_all.err
+    assert names(cache) == ["app", "zlib"]
+    assert binpkg("check", "--on", cache, "--store", tree.root, "--upstream", upstream.root).code == 0
+    by_name = binpkg("check", "editor", "--on", cache, "--store", tree.root, "--upstream", upstream.root)
+    assert (by_name.code, "editor" in by_name.out) == (1, True)
+
+
+def test_a_tree_that_builds_on_two_upstreams(tmp_path: Path) -> None:
+    trees = {name: spack_tree(tmp_path / name, SKETCHES) for name in ("one", "two", "tree")}
+    change(trees["one"].root, {"cmake"}, keep=True)
+    change(trees["two"].root, {"zlib"}, keep=True)
+    change(trees["tree"].root, {"app"}, keep=True)
+    cache = f"oci-layout:{tmp_path}/cache"
+    push(trees["tree"], cache, "--upstream", trees["one"].root, "--upstream", trees["two"].root)
+    assert names(cache) == ["app", "zlib"]
