@@ -288,7 +288,7 @@ class Stack:
         """Compose the image of `records` (dependencies first) from the layers gathered; also return what is missing."""
         platform = platform_of(subject or records[-1].spec)
         missing = tuple(record.spec.short for record in records if record.spec.hash not in self._made)
-        missing += tuple(dict.fromkeys(self._elsewhere(records)))
+        missing += tuple(dict.fromkeys((*self._unknown(records), *self._elsewhere(records))))
         packages = [
             PackageLayer(r.spec.name, str(r.spec.version), r.spec.hash, self._made[r.spec.hash].layer, created_of(r))
             for r in records
@@ -397,6 +397,14 @@ class Stack:
     def _prefix(self, record: InstallRecord) -> str:
         made = self._made.get(record.spec.hash)
         return (made.prefix if made else "") or record.prefix
+
+    def _unknown(self, records: Sequence[InstallRecord]) -> Iterator[str]:
+        """Yield what packages link to or run and no tree here has: that of an upstream tree that was not named."""
+        for record in records:
+            for edge in record.spec.dependencies_of(RUNTIME):
+                needed = self._installs.graph.get(edge.hash)
+                if self._installs.record(edge.hash) is None and not (needed and needed.is_external):
+                    yield needed.short if needed else f"{edge.name}/{edge.hash[:7]}"
 
     def _elsewhere(self, records: Sequence[InstallRecord]) -> Iterator[str]:
         """Yield packages that the image has, but not where others of it look for them."""

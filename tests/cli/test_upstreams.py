@@ -117,7 +117,7 @@ def test_an_image_takes_dependencies_from_an_upstream(tree: Tree, upstream: Tree
     alone, both = binpkg(*words, "--json"), binpkg(*words, "--upstream", upstream.root, "--json")
     assert (alone.code, both.code) == (0, 0)
     assert (alone.json["image"]["layers"], both.json["image"]["layers"]) == (1, 2)
-    assert both.json["image"]["missing"] == []
+    assert ([each[:4] for each in alone.json["image"]["missing"]], both.json["image"]["missing"]) == (["zlib"], [])
 
 
 def test_a_check_and_a_search_count_an_upstream_as_part_of_the_tree(tree: Tree, upstream: Tree, tmp_path: Path) -> None:
