@@ -197,8 +197,7 @@ def unpack(
     )
     _record(place, record, permissions)
     place.sync()
-    for remark in remarks_of(report):
-        _log.info("%s: %s: %s", place.spec.short, remark.path, remark.reason)
+    _log_remarks(place.spec, report)
     remarks, counted = (*distribution.remarks, *_remarks(report)), (*said, *counted_remarks(report))
     return Unpacked(len(report.changed), remarks, counted, extracted, kept)
 
@@ -214,6 +213,11 @@ def _mapping(place: Place, distribution: Distribution, installs: ChangeableTree,
         real_root=distribution.real_root,
         other_roots=distribution.other_roots,
     )
+
+
+def _log_remarks(spec: Spec, report: RelocationReport) -> None:
+    for remark in remarks_of(report):
+        _log.info("%s: %s: %s", spec.short, remark.path, remark.reason)
 
 
 def _check_hash(spec: Spec, extracted: Extracted) -> None:
