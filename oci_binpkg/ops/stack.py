@@ -43,7 +43,7 @@ from oci_binpkg.model.image import (
 from oci_binpkg.model.layer_plan import check_layers
 from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.run_environment import EnvironmentChange, placed
-from oci_binpkg.model.spec import Spec, SpecGraph, platform_of
+from oci_binpkg.model.spec import RUNTIME, Spec, SpecGraph, platform_of
 from oci_binpkg.model.spec_document import SpecDocument, spec_document
 from oci_binpkg.ops.base_parents import BaseParents, Fitted
 from oci_binpkg.ops.layer_budget import Joiner, LayerBudget
