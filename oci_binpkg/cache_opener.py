@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -19,9 +19,10 @@ from oci_binpkg.cancel import Cancel
 from oci_binpkg.config.caches import ANYWHERE, CacheEndpoint, CacheSettings, shown
 from oci_binpkg.config.settings import Settings, patience
 from oci_binpkg.config.trust_policy import place_name
-from oci_binpkg.errors import Hint, Step, UsageError
+from oci_binpkg.errors import BinpkgError, Hint, KeyringError, Step, UsageError
 from oci_binpkg.events import Observer, Warnings
 from oci_binpkg.file_lock import Patience
+from oci_binpkg.model.reference import check_image_tag
 from oci_binpkg.signing.index_trust import IndexTrust
 from oci_binpkg.signing.judge import BELIEVING, CountingKeys, Judge, check_counts
 from oci_binpkg.signing.statement import Site
@@ -80,6 +81,7 @@ class CacheOpener:
         self._connect = connections
         self._cancel = cancel or Cancel()
         self._time = time
+        self._tried: set[str] = set()
 
     def location(self, text: str, *, writing: bool = False) -> Location:
         """Return where a CACHE or CACHE:TAG is; a configured name stands for its address to read or to write."""
@@ -137,7 +139,7 @@ class CacheOpener:
         `view` is the part whose index is meant ("": all), None the configured one.
         """
         location, trust = self._place(text, flags, view, writing=writing)
-        return self._opener(location).cache(location, trust)
+        return self._opener(location).cache(location, trust, writing=writing)
 
     def writable(self, text: str, flags: AskedTrust | None = None, *, view: str | None = None) -> WritableCache:
         """Open a cache to write to it, `view` as in `cache`. Raises `UnsupportedError` for one that is only read."""
@@ -157,15 +159,84 @@ class CacheOpener:
         return self.cache(text, AskedTrust(index=self.rule(text).require and self.rule(text).explicit))
 
     def target(self, text: str, flags: AskedTrust) -> WritableCache:
-        """Open a cache to write to. Raises `UsageError` if it is signed and no key is given."""
-        cache = self.writable(text, flags)
+        """Open a cache to write to. Raises `UsageError` if it is signed and no key is given, `KeyringError`."""
         # packages are usually signed on mirrors
+        self._try_out(flags.key)
+        cache = self.writable(text, flags)
         self._signing_is_settled(text, flags, usual=cache.images is None)
         return cache
+
+    def pushed_to(
+        self, text: str, flags: AskedTrust, *, tag: str = "", index: bool = False
+    ) -> tuple[WritableCache, AskedTrust]:
+        """Open a cache to push to, and return also the flags with the key that signs.
+
+        With the tag of an image it keeps images, too; with `index` its index is written. Raises as `target`.
+        """
+        if tag:
+            check_image_tag(tag)
+        flags = self.signing(text, flags)
+        if index:
+            self.index_is_settled(text, flags)
+        return (self.images(text, flags) if tag else self.target(text, flags)), flags
+
+    def signing(self, text: str, flags: AskedTrust) -> AskedTrust:
+        """Return `flags` with the key that is taken where none is named and packages have to be signed.
+
+        That is the configured one, or the only one there is. A key is tried before anything else is done. Raises
+        `KeyringError`.
+        """
+        location = self.location(text, writing=True)
+        rule = self._rule(location)
+        if not flags.key and not flags.unsigned and rule.require and (location.url or rule.explicit):
+            flags = replace(flags, key=self._usual_key)
+        self._try_out(flags.key)
+        return flags
+
+    def _try_out(self, key: str) -> None:
+        if key and key not in self._tried:
+            from oci_binpkg.signing.sign import KeySigner
+
+            KeySigner(key, self.keyring).try_out()
+            self._tried.add(key)
+
+    def public_key(self, key: str) -> tuple[str, bytes]:
+        """Return fingerprint and public half of one of the user's keys. Raises `KeyringError` for none or several."""
+        data = self.keyring.export_signer(key)
+        (found,) = self.keyring.inspect(data, f"the key {key}")
+        return found.fingerprint, data
+
+    def publish_keys(self, mirror: str, keys: Mapping[str, bytes]) -> bool:
+        """Publish keys, by fingerprint, on a mirror. Returns whether they were not there yet."""
+        from oci_binpkg.cache.mirror_keys import publish_keys
+
+        return publish_keys(self.objects(mirror, writing=True), keys)
+
+    def publish_own_key(self, mirror: str, flags: AskedTrust) -> None:
+        """Publish the key that signed. If that fails, the packages are there all the same: a warning."""
+        if not flags.key or not self.location(mirror, writing=True).url:
+            return
+        try:
+            self.publish_keys(mirror, dict([self.public_key(flags.key)]))
+        except BinpkgError as error:
+            self._warn(f"the public key is not published on {mirror}: {error.message}")
+
+    @cached_property
+    def _usual_key(self) -> str:
+        if self._settings.signing_key:
+            return self._settings.signing_key
+        try:
+            found = self.keyring.only_secret_key()
+        except KeyringError:
+            return ""
+        if found:
+            self._warn(f"what is written is signed with {found}, the only secret key here")
+        return found
 
     def images(self, text: str, flags: AskedTrust) -> KeepsImages:
         """Open a cache to write images to, and packages. Raises as `target`."""
         location = self._whole(text, writing=True)
+        self._try_out(flags.key)
         cache = self._opener(location).images(location, self._trust(location, flags, writing=True))
         self._signing_is_settled(text, flags, usual=False)
         return cache

@@ -25,7 +25,7 @@ from oci_binpkg.events import Observer, Warnings, ignore
 from oci_binpkg.file_lock import Patience
 from oci_binpkg.model.arch import this_platform
 from oci_binpkg.model.query import Query
-from oci_binpkg.model.reference import Reference, Repository, check_host, check_tag, check_view, is_loopback
+from oci_binpkg.model.reference import Reference, Repository, check_host, check_image_tag, check_view, is_loopback
 from oci_binpkg.operation import Operation, StrPath, is_no_text
 from oci_binpkg.times import SYSTEM_TIME, Time
 
@@ -145,6 +145,7 @@ class Client:
         jobs: int = 0,
         key: str = "",
         unsigned: bool = False,
+        publish_key: bool = True,
         dry_run: bool = False,
     ) -> PushReport:
         """Push packages of a tree and what they need; without a query all that was installed explicitly.
@@ -153,7 +154,7 @@ class Client:
         What is in the cache already is skipped. `tag` also tags one image of all packages named; `only` is `package`
         or `dependencies`. `jobs` packages are packed at a time, 0 as configured. With `pyc`, compiled Python is
         current in layers; None: as configured. Images have at most `max_layers`, 0 as usual. With `spack`, Spack is
-        asked for the variables that recipes set.
+        asked for the variables that recipes set. With `publish_key`, a mirror with signed packages gets the public key.
         """
         from oci_binpkg.ops.push import PushOptions
         from oci_binpkg.ops.push import push as push_packages
@@ -162,18 +163,14 @@ class Client:
         with self._operation() as work:
             chosen = _only(only)
             text, flags, parsed = _text(cache), AskedTrust(key=key, unsigned=unsigned), _parsed(queries)
-            if tag:
-                check_tag(tag)
             installs = work.installs(store, upstream)
-            if update_index:
-                work.opener.index_is_settled(text, flags)
-            target = work.opener.images(text, flags) if tag else work.opener.target(text, flags)
-            packer = work.packer(installs, compression, pyc=pyc)
+            target, flags = work.opener.pushed_to(text, flags, tag=tag, index=update_index)
+            packer = work.packer(installs, compression, pyc=pyc, target=target)
             selection = select(installs, parsed, chosen)
             skipped = [work.opener.cache(text) for text in _texts(skip_present_in)]
             elsewhere = _there(skipped, [record.spec for record in selection.wanted], work.observer)
             options = PushOptions(force, update_index, dry_run, tag, work.jobs(jobs), elsewhere=elsewhere)
-            return push_packages(
+            report = push_packages(
                 installs,
                 selection,
                 target,
@@ -184,6 +181,9 @@ class Client:
                 cancel=work.cancel,
                 composition=work.composition(installs, spack=spack, max_layers=max_layers, strict_layers=strict_layers),
             )
+            if publish_key and report.has_pushed:
+                work.opener.publish_own_key(text, flags)
+            return report
 
     def image(
         self,
@@ -224,13 +224,15 @@ class Client:
             start, command = _words(entrypoint, "entrypoint"), _words(cmd, "cmd")
             described = (tuple(_pairs(env)), dict(_pairs(label)), user, workdir, dict(_pairs(annotation)))
             runtime = _checked(Runtime(start, command, *described))
-            check_tag(tag)
+            check_image_tag(tag)
             parsed = _parsed(queries)
             installs = work.installs(store, upstream)
             return push_image(
                 installs,
                 select(installs, parsed),
-                work.opener.images(_text(cache), AskedTrust(key=key, unsigned=unsigned)),
+                work.opener.images(
+                    _text(cache), work.opener.signing(_text(cache), AskedTrust(key=key, unsigned=unsigned))
+                ),
                 work.packer(installs, compression, pyc=pyc),
                 tag,
                 base=work.base_images(base_image),
@@ -536,7 +538,7 @@ class Client:
                     refused.append(error)
                     raise
 
-            wait = DEFAULT_TTL if ttl is None else ttl
+            wait = next((each for each in (ttl, settings.index_ttl) if each is not None), DEFAULT_TTL)
             refresh = Refresh(
                 settings.catalog, caches, read, wait, offline, cache, work.observer, work.patience, work.time
             )
@@ -794,15 +796,16 @@ class Client:
         with self._operation() as work:
             work.opener.keyring.untrust(fingerprint)
 
-    def keys_publish(self, mirror: str, *, key: str) -> str:
-        """Publish the public half of one of the user's keys on a mirror; return its fingerprint."""
-        from oci_binpkg.cache.mirror_keys import publish_key
+    def keys_publish(self, mirrors: str | Iterable[str], *, key: str | Iterable[str]) -> tuple[str, ...]:
+        """Publish the public halves of some of the user's keys on mirrors; return their fingerprints.
 
+        All keys are found before the first is published.
+        """
         with self._operation() as work:
-            data = work.opener.keyring.export_signer(key)
-            (found,) = work.opener.keyring.inspect(data, f"the key {key}")
-            publish_key(work.opener.objects(mirror, writing=True), found.fingerprint, data)
-            return found.fingerprint
+            keys = dict(work.opener.public_key(each) for each in _texts(key))
+            for mirror in _texts(mirrors):
+                work.opener.publish_keys(mirror, keys)
+            return tuple(keys)
 
     def mirror_add(self, name: str, **keys: Unpack[CacheKeys]) -> str:
         """Give a cache a name in the configuration file, which is returned. `keys` are those of `[caches.NAME]`."""

@@ -27,7 +27,7 @@ from oci_binpkg.times import Time
 if TYPE_CHECKING:
     from oci_binpkg.archive.layer_cache import LayerCache
     from oci_binpkg.archive.unpacked_layers import UnpackedLayers
-    from oci_binpkg.cache.protocol import ReadableCache
+    from oci_binpkg.cache.protocol import ReadableCache, WritableCache
     from oci_binpkg.connections import Connections
     from oci_binpkg.installs.permissions import Permissions
     from oci_binpkg.installs.protocol import InstallTree
@@ -248,12 +248,22 @@ class Operation:
             raise UsageError("no install tree named", hint=Hint(Step.NAME_TREE))
         return path
 
-    def packer(self, installs: InstallTree, compression: str, *, pyc: bool | None = None) -> LayerPacker:
-        """Return what makes layers of the packages of a tree; `pyc` as configured, if it is None."""
+    def packer(
+        self,
+        installs: InstallTree,
+        compression: str,
+        *,
+        pyc: bool | None = None,
+        target: WritableCache | None = None,
+    ) -> LayerPacker:
+        """Return what makes layers of the packages of a tree; `pyc` as configured, if it is None.
+
+        Raises `UsageError` if the cache they are for, `target`, does not take such layers.
+        """
         from oci_binpkg.archive.codec import Codec
         from oci_binpkg.ops.layer_packer import LayerPacker
 
-        return LayerPacker(
+        packer = LayerPacker(
             installs,
             self.layer_cache,
             Codec.parse(compression or self.settings.compression or DEFAULT_COMPRESSION),
@@ -261,6 +271,9 @@ class Operation:
             observer=self.observer,
             pyc=self.settings.pyc if pyc is None else pyc,
         )
+        if target is not None and target.images is None:
+            packer.require_gzip(target.name)
+        return packer
 
     def composition(
         self, installs: InstallTree, *, spack: bool = True, max_layers: int = 0, strict_layers: bool = False

@@ -36,7 +36,7 @@ from oci_binpkg.cache.mirror_manifest import (
     package_path,
     parse_mirror_manifest,
 )
-from oci_binpkg.cache.protocol import CacheEntry
+from oci_binpkg.cache.protocol import CacheEntry, Parts
 from oci_binpkg.errors import (
     PUSH_AGAIN,
     REBUILD,
@@ -50,7 +50,7 @@ from oci_binpkg.errors import (
     UsageError,
     hinted,
 )
-from oci_binpkg.index.document import EMPTY, MAX_INDEX_BYTES, IndexDocument, LastIndex
+from oci_binpkg.index.document import EMPTY, MAX_INDEX_BYTES, IndexDocument, LastIndex, index_of
 from oci_binpkg.index.spool import Spool
 from oci_binpkg.model.content import DOCKER_LAYER_GZIP, OCI_LAYER_GZIP, Blob, Descriptor, Digest
 from oci_binpkg.model.documents import parse_json
@@ -62,8 +62,9 @@ from oci_binpkg.model.run_environment import (
     environment_document,
     parse_environment,
 )
-from oci_binpkg.model.spec_document import NodeReader, SpecDocument, parse_spec_document, spec_document
+from oci_binpkg.model.spec_document import NodeReader, SpecDocument, check_layout, parse_spec_document, spec_document
 from oci_binpkg.objects.protocol import Objects, exists
+from oci_binpkg.parallel import in_turns
 from oci_binpkg.signing.clearsign import is_clearsigned
 from oci_binpkg.signing.index_trust import BELIEVED, IndexSignature, IndexTrust, looked_at, unvouched
 from oci_binpkg.signing.judge import BELIEVING, UNSIGNED
@@ -201,6 +202,15 @@ class MirrorCache:
         """Return the package's layer; its spec document was read with the entry."""
         return (entry.layer.blob,)
 
+    def parts(self, locator: str) -> Parts:
+        """Look at the parts of a package: its spec document and its layer."""
+        what = f"{self.name}/{locator}"
+        found = parse_mirror_manifest(BELIEVING.opened(self._document(locator), what)[0], what)
+        for record in (found.record(_SPEC_PREFIX, what), found.record(_INSTALL_PREFIX, what)):
+            if not exists(self._objects, record.path, size=record.size):
+                return Parts(f"{record.path} is not there with its size of {record.size} bytes")
+        return Parts()
+
     def holds(self, blob: Descriptor) -> bool:
         """Return whether a blob is there, with the right size."""
         return exists(self._objects, blob_path(blob.digest), size=blob.size)
@@ -249,9 +259,29 @@ class MirrorCache:
             return True
 
         def change(current: IndexDocument) -> IndexDocument | None:
-            return None if current.digest is not None and current.holds(added) else current.merged(added)
+            if current.digest is not None and current.holds(added):
+                return None
+            merged = current.merged(added)
+            return merged if self._index != index_path() else merged.merged(self._unlisted(merged))
 
         return self._change_index(change)
+
+    def _unlisted(self, index: IndexDocument) -> IndexDocument:
+        """Read the packages that others have pushed and not entered. Those that are damaged are passed over."""
+        try:
+            paths = list(self._objects.list(SPEC_FOLDER))
+        except UnsupportedError:
+            return EMPTY
+
+        def read(path: str) -> CacheEntry | None:
+            try:
+                return self.entry(path)
+            except (NotFoundError, ContentError):
+                return None
+
+        listed = index.present()
+        unlisted = [path for path in paths if (found := hash_of_path(path)) and found not in listed]
+        return index_of((one.document.root, one.document.graph) for one in in_turns(read, unlisted) if one)
 
     def remove(self, key: PackageKey) -> None:
         """Remove a package's manifest, and its mark in the index. Its blobs stay: other manifests may name them.
@@ -298,6 +328,7 @@ class MirrorCache:
     def _spec_document(self, record: BlobRecord, what: str) -> tuple[SpecDocument, RunEnvironment]:
         where = f"{what}: the spec"
         document = parse_json(self._content(record, where, MAX_SPEC_BYTES), where, fold_case=False)
+        check_layout(document, where)
         environment = parse_environment(document.get(ENVIRONMENT_KEY), f"{where}.{ENVIRONMENT_KEY}")
         return parse_spec_document(document, where, self._nodes), environment
 

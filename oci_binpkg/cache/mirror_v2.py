@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from oci_binpkg.cache.mirror import open_verified
 from oci_binpkg.cache.mirror_manifest import MAX_SPEC_BYTES
-from oci_binpkg.cache.protocol import CacheEntry
+from oci_binpkg.cache.protocol import CacheEntry, Parts
 from oci_binpkg.errors import ContentError, Hint, NotFoundError, Step, UnsupportedError
 from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.index.document import MAX_INDEX_BYTES, IndexDocument, LastIndex
@@ -139,6 +139,11 @@ class MirrorV2Cache:
     def blobs(self, entry: CacheEntry) -> tuple[Blob, ...]:
         """Return the package's layer; its spec document was read with the entry."""
         return (entry.layer.blob,)
+
+    def parts(self, locator: str) -> Parts:
+        """Look at the parts of a package: its archive, without which it has no entry."""
+        self.entry(locator)
+        return Parts()
 
     def holds(self, blob: Descriptor) -> bool:
         """Return whether a blob has a size: an entry takes its archive's, and this layout names no blobs by digest."""

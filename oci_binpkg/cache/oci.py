@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 from oci_binpkg.backoff import USUAL, Backoff
-from oci_binpkg.cache.protocol import CacheEntry
+from oci_binpkg.cache.protocol import CacheEntry, Parts
 from oci_binpkg.errors import (
     ASK_AGAIN,
     PUSH_AGAIN,
@@ -30,16 +30,16 @@ from oci_binpkg.index.spool import Spool
 from oci_binpkg.log import Log
 from oci_binpkg.model.content import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Blob, Descriptor, Digest, Growing
 from oci_binpkg.model.documents import object_of, text_of
-from oci_binpkg.model.image import Image, Layer
-from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
+from oci_binpkg.model.image import MISSING_KEY, Image, Layer
+from oci_binpkg.model.manifest import MAX_MANIFEST_BYTES, Index, Manifest, parse_manifest
 from oci_binpkg.model.reference import INDEX_TAG, PackageKey, hash_of_tag, is_package_tag
 from oci_binpkg.model.run_environment import ENVIRONMENT_KEY, parse_environment
-from oci_binpkg.model.spec_document import NodeReader, parse_spec_document
+from oci_binpkg.model.spec_document import NodeReader, check_layout, parse_spec_document
 from oci_binpkg.parallel import in_turns
 from oci_binpkg.signing.index_trust import BELIEVED, IndexSignature, IndexTrust, looked_at, unvouched
 from oci_binpkg.signing.judge import BELIEVING
 from oci_binpkg.signing.statement import ANY_SITE, Signed, Signer, Site, Verifier
-from oci_binpkg.store.images import StoredImage, blob_of, read_image
+from oci_binpkg.store.images import StoredImage, blob_of, read_image, read_manifest
 from oci_binpkg.store.protocol import BatchesTags, MendsContent, Store, TakesGrowing
 from oci_binpkg.store.referrers import attach_signature, iter_signatures, signatures
 from oci_binpkg.store.verified import VerifiedStore
@@ -157,6 +157,16 @@ class OciCache:
         """Return all layers of a package's image."""
         return tuple(blob_of(self._store, layer) for layer in entry.layers)
 
+    def parts(self, locator: str) -> Parts:
+        """Look at the parts of a package: its configuration and its own layer."""
+        _, manifest = read_manifest(self._store, self._store.resolve(locator))
+        if not isinstance(manifest, Manifest) or not manifest.layers:
+            raise ContentError(f"{self.name}:{locator} is not a package")
+        needed = (manifest.config, manifest.layers[-1])
+        gone = next((each for each in needed if not self._store.exists(each)), None)
+        lacking = tuple(manifest.annotations.get(MISSING_KEY, "").split())
+        return Parts(f"{gone.digest} is not there with its size of {gone.size} bytes" if gone else "", lacking)
+
     def holds(self, blob: Descriptor) -> bool:
         """Return whether a blob is there, with the right size."""
         return self._store.exists(blob)
@@ -170,6 +180,7 @@ class OciCache:
                 f"{what} is an image, but not a package: its config has no spec",
                 hint=Hint(Step.INSPECT_IMAGE),
             )
+        check_layout(document, what)
         layer = image.manifest.layers[-1]
         filled = sum(not entry.get("empty_layer") for entry in image.config.history)
         if image.config.history and filled != len(image.manifest.layers):
@@ -401,7 +412,10 @@ class OciCache:
         what = f"{self.name}:{INDEX_TAG}"
         data = blob_of(self._store, descriptor).read(limit=MAX_MANIFEST_BYTES)
         manifest = parse_manifest(data, what, media_type=descriptor.media_type)
-        if not isinstance(manifest, Manifest) or len(manifest.layers) != 1:
+        if isinstance(manifest, Index):
+            # no writer of packages makes it; what it hides is entered again from the tags
+            raise NotFoundError(f"{what} is an image for several platforms, and no index of packages", hint=REBUILD)
+        if len(manifest.layers) != 1:
             raise ContentError(f"{what} is not an index: a manifest with one layer is expected")
         return descriptor, data, manifest.layers[0]
 

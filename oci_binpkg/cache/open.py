@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final, Never
 from urllib.parse import unquote, urlsplit
 
 from oci_binpkg.backoff import USUAL, Backoff
-from oci_binpkg.cache.protocol import CacheEntry
-from oci_binpkg.errors import Hint, NotFoundError, Step, TransferError, UnsupportedError, UsageError
-from oci_binpkg.events import Observer, ignore
+from oci_binpkg.cache.layouts import has_layout_2, has_only_layout_2
+from oci_binpkg.cache.protocol import CacheEntry, Parts
+from oci_binpkg.errors import TransferError, UnsupportedError, UsageError
+from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.file_lock import Patience
 from oci_binpkg.index.document import IndexDocument
 from oci_binpkg.model.content import Blob, Descriptor, Digest
@@ -25,6 +26,7 @@ from oci_binpkg.signing.statement import ANY_SITE, Site
 
 if TYPE_CHECKING:
     from oci_binpkg.cache.mirror import MirrorCache
+    from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
     from oci_binpkg.cache.protocol import KeepsImages, ReadableCache, WritableCache
     from oci_binpkg.objects.protocol import Objects
     from oci_binpkg.signing.statement import Signer, Verifier
@@ -63,6 +65,10 @@ class UnreachableCache:
         """Raise the error."""
         self._fail()
 
+    def parts(self, locator: str) -> Parts:  # noqa: ARG002
+        """Raise the error."""
+        self._fail()
+
     def holds(self, blob: Descriptor) -> bool:  # noqa: ARG002
         """Raise the error."""
         self._fail()
@@ -80,8 +86,6 @@ class UnreachableCache:
 
 
 LAYOUT: Final = "oci-layout:"
-LAYOUT_FILE: Final = "v3/layout.json"
-V2_INDEX: Final = "build_cache/index.json"
 REGISTRY: Final = {"oci://": "https", "oci+http://": "http", "docker://": "https"}
 MIRRORS: Final = ("file://", "https://", "http://", "s3://")
 _AS_DOCKER: Final = "docker://"
@@ -235,19 +239,30 @@ class Opener:
             site=trust.site,
         )
 
-    def cache(self, location: Location, trust: Trust) -> ReadableCache:
-        """Open the cache at a location to read it, whatever its layout. A mirror that does not answer says so later."""
+    def cache(self, location: Location, trust: Trust, *, writing: bool = False) -> ReadableCache:
+        """Open the cache at a location to read it, whatever its layout. A mirror that does not answer says so later.
+
+        With `writing`, as what is about to be written: layout 3 alone of a mirror that has both.
+        """
         if not location.url:
             return self.images(location, trust)
         objects = self.objects(location.url)
         try:
-            is_old = not location.view and _is_old(objects)  # layout 2 has no views
+            is_old = not location.view and has_only_layout_2(objects)  # layout 2 has no views
         except TransferError as error:
             return UnreachableCache(objects.name, error)
-        if not is_old:
-            return self._mirror(location, trust, objects)
-        if trust.index.require:
-            raise missing(f"the index of {objects.name} (layout 2)")
+        if is_old:
+            if trust.index.require:
+                raise missing(f"the index of {objects.name} (layout 2)")
+            return self._old_mirror(trust, objects)
+        mirror = self._mirror(location, trust, objects)
+        if location.view or writing or trust.index.require:
+            return mirror
+        from oci_binpkg.cache.both_layouts import BothLayoutsCache
+
+        return BothLayoutsCache(mirror, lambda: self._old_mirror(trust, objects) if has_layout_2(objects) else None)
+
+    def _old_mirror(self, trust: Trust, objects: Objects) -> MirrorV2Cache:
         from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
 
         return MirrorV2Cache(
@@ -268,11 +283,8 @@ class Opener:
                 hint="push to the place behind it: a directory (file://), or S3 (s3://)",
             )
         objects = self.objects(location.url)
-        if not location.view and _is_old(objects):
-            raise UnsupportedError(
-                f"{objects.name} has the old layout 2 and is only read",
-                hint=Hint(Step.COPY_CACHE),
-            )
+        if not location.view and has_only_layout_2(objects):
+            self.observer(Warned(f"{objects.name} has the old layout 2: layout 3 is written beside it"))
         return self._mirror(location, trust, objects)
 
     def _store(self, location: Location) -> Store:
@@ -302,20 +314,3 @@ class Opener:
             pause=self.pause,
             backoff=self.backoff,
         )
-
-
-def _is_old(objects: Objects) -> bool:
-    """Return whether a mirror has layout 2 and not 3. An empty or new mirror has layout 3."""
-    from oci_binpkg.cache.mirror_manifest import index_path
-    from oci_binpkg.objects.protocol import exists
-
-    if exists(objects, LAYOUT_FILE) or exists(objects, index_path()):
-        return False
-    return exists(objects, V2_INDEX) or _lists(objects, "build_cache/")
-
-
-def _lists(objects: Objects, prefix: str) -> bool:
-    try:
-        return next(iter(objects.list(prefix)), None) is not None
-    except (UnsupportedError, NotFoundError):
-        return False

@@ -55,6 +55,17 @@ class CacheEntry:
         return self.signed is None and self.document.root.hash_state is not HashState.VERIFIED
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a look at a package's manifest shows: the first part that is not there (""), and what its image lacks.
+
+    `lacking` are the short names of dependencies whose layers were not there when the image was made.
+    """
+
+    absent: str = ""
+    lacking: tuple[str, ...] = ()
+
+
 class IndexSource(Protocol):
     """Something with an index. Its states have digests, so that one that is known need not be read again."""
 
@@ -117,6 +128,13 @@ class ReadableCache(IndexSource, Protocol):
 
     def blobs(self, entry: CacheEntry) -> tuple[Blob, ...]:
         """Return what a package needs beside its documents: its layer, and the others of its image."""
+        ...
+
+    def parts(self, locator: str) -> Parts:
+        """Look at the parts of a package at a tag or path that `hashes` gave: its documents and its own layer.
+
+        Nothing but the manifest is read, and no signature is asked for. Raises `NotFoundError`, `ContentError`.
+        """
         ...
 
     def holds(self, blob: Descriptor) -> bool:

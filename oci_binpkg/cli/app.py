@@ -30,7 +30,7 @@ _KEYS: Final = (
     CommandEntry("fetch", "Show the keys that a mirror publishes; it does not trust them.", "keys:fetch"),
     CommandEntry("trust", "Trust a key from now on.", "keys:trust"),
     CommandEntry("untrust", "Trust a key no longer.", "keys:untrust"),
-    CommandEntry("publish", "Publish a public key on a mirror, for others to look at.", "keys:publish"),
+    CommandEntry("publish", "Publish public keys on mirrors, for others to look at.", "keys:publish"),
 )
 _ARTIFACTS: Final = (
     CommandEntry("list", "List the artifacts of a package or an image.", "artifacts:list_artifacts"),

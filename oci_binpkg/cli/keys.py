@@ -76,19 +76,21 @@ def untrust(
 
 
 def publish(
-    mirror: MirrorArgument,
+    mirrors: Annotated[list[str], typer.Argument(metavar="MIRROR", help="URLs or configured names of mirrors")],
     *,
-    key: Annotated[str, typer.Option("--key", metavar="KEY", help="one of your keys: fingerprint or address")],
+    key: Annotated[
+        list[str], typer.Option("--key", metavar="KEY", help="one of your keys: fingerprint or address (repeatable)")
+    ],
 ) -> int:
-    """Publish a public key on a mirror, for others to look at.
+    """Publish public keys on mirrors, for others to look at.
 
     \b
     Example:
       oci-binpkg keys publish file:///srv/mirror --key ci@example.org
     """
     with opened() as client:
-        fingerprint = client.keys_publish(mirror, key=key)
-    render.print_lines([f"published  {fingerprint}"])
+        published = client.keys_publish(mirrors, key=key)
+    render.print_lines([f"published  {fingerprint}" for fingerprint in published])
     return 0
 
 

@@ -73,6 +73,9 @@ ViewsOption = Annotated[
     list[str] | None,
     typer.Option("--view", metavar="NAME", help="the index over this part of a mirror (repeatable)"),
 ]
+PublishKeyOption = Annotated[
+    bool, typer.Option("--publish-key/--no-publish-key", help="put the key on the mirror, too")
+]
 UnsignedOption = Annotated[bool, typer.Option("--unsigned", help="write without signing")]
 SkipPresentOption = Annotated[
     list[str] | None,

@@ -23,6 +23,7 @@ from oci_binpkg.cli.options import (
     JsonOption,
     KeyOption,
     MaxLayersOption,
+    PublishKeyOption,
     PycOption,
     QueriesArgument,
     SkipPresentOption,
@@ -54,9 +55,7 @@ def push(
     tag: Annotated[str, typer.Option("--tag", metavar="TAG", help="also tag one image of all packages named")] = "",
     only: Annotated[str, typer.Option("--only", metavar="WHICH", help="package or dependencies")] = "",
     force: Annotated[bool, typer.Option("--force", "-f", help="push again what is there already")] = False,
-    update_index: Annotated[
-        bool, typer.Option("--update-index", help="enter the packages in the cache's index")
-    ] = False,
+    update_index: Annotated[bool, typer.Option("--update-index", help="enter them in the cache's index")] = False,
     skip_present_in: SkipPresentOption = None,
     compression: CompressionOption = "",
     pyc: PycOption = None,
@@ -64,6 +63,7 @@ def push(
     jobs: JobsOption = 0,
     key: KeyOption = "",
     unsigned: UnsignedOption = False,
+    publish_key: PublishKeyOption = True,
     dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> int:
@@ -98,6 +98,7 @@ def push(
             jobs=jobs,
             key=key,
             unsigned=unsigned,
+            publish_key=publish_key,
             dry_run=dry_run,
         )
     return _shown(report, json=json)

@@ -122,9 +122,9 @@ def print_shown(shown: Shown) -> None:
         ("tag", shown.entry.key.tag),
         ("digest", str(shown.entry.manifest)),
         ("layer", f"{layer.blob.descriptor.digest}  {size_text(layer.blob.descriptor.size)}"),
-        ("diff_id", str(layer.diff_id)),
-        ("image", f"{len(shown.entry.stack)} layers"),
     ]
+    rows += [("diff_id", shown.diff_id)] if shown.diff_id else []
+    rows += [("image", f"{len(shown.entry.stack)} layers")] if shown.entry.stack else []
     for dependency in spec.dependencies:
         known = graph.get(dependency.hash)
         version = f"@{known.version}" if known else ""

@@ -9,6 +9,8 @@ The file is `config.toml` in the user's configuration folder (or `$OCI_BINPKG_CO
     retries = 5
     timeout = 60                        # seconds without an answer, or below 1 KiB/s
     lock_timeout = 120                  # seconds to wait for another process that holds a lock
+    signing_key = "ci@example.org"      # signs where packages have to be signed and no key is named
+    index_ttl = 600                     # seconds for which an index that was read is believed
     shared = true                       # the layer cache may be in a folder that other users write, too
     spack_mirrors = "/site/mirrors.yaml"  # instead of Spack's own files; "" for none
     [caches.lab]                        # a CACHE by name: see `caches`
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
 GIB: Final = 1024**3
 DEFAULT_LAYER_CACHE: Final = 20 * GIB
 _UNITS: Final = {"": 1, "B": 1, "KIB": 1024, "MIB": 1024**2, "GIB": GIB, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+MAX_INDEX_TTL: Final = 31_536_000
 MAX_FILE_BYTES: Final = 4 * 1024**2
 _KEYS: Final[Mapping[str, Kinds]] = {
     "store": (str,),
@@ -72,6 +75,8 @@ _KEYS: Final[Mapping[str, Kinds]] = {
     "registries": (dict,),
     "layer_cache": (dict,),
     "trust": (dict,),
+    "signing_key": (str,),
+    "index_ttl": (int, float),
 }
 _REGISTRY: Final[Mapping[str, Kinds]] = {"ca_file": (str,), "servers": (list,)}
 _CERTIFICATE_FOLDERS: Final = ("/etc/docker/certs.d", "/etc/containers/certs.d")
@@ -94,6 +99,8 @@ class Settings:
     timeout: float | None = None
     lock_timeout: float = LOCK_TIMEOUT
     shared: bool = False
+    signing_key: str = ""
+    index_ttl: float | None = None
     spack_prefix: str = ""
     upstreams: tuple[str, ...] = ()
     spack_places: SpackPlaces | None = field(default=None, repr=False)
@@ -151,6 +158,8 @@ def load_settings(environment: Mapping[str, str] | None = None, *, file: str = "
         timeout=_seconds("timeout", env, document, path),
         lock_timeout=_seconds("lock_timeout", env, document, path) or LOCK_TIMEOUT,
         shared=_switch(env["OCI_BINPKG_SHARED"]) if env.get("OCI_BINPKG_SHARED") else document.get("shared", False),
+        signing_key=document.get("signing_key", ""),
+        index_ttl=_age(document.get("index_ttl"), path),
         spack_prefix=spack_prefix,
         upstreams=_spack_upstreams(document, SpackPlaces(home, spack_prefix, env)),
         spack_places=None if document.get("spack_mirrors") == "" else SpackPlaces(home, spack_prefix, env),
@@ -289,6 +298,13 @@ def _seconds(key: str, env: Mapping[str, str], document: Mapping[str, Any], path
         where = variable if env.get(variable) else f"{path}: {key}"
         raise UsageError(f"{where}: not a number of seconds: {text[:40]!r}", hint="0.001 to 9999")
     return float(text)
+
+
+def _age(value: float | None, path: str) -> float | None:
+    """Return for how many seconds an index is believed; 0 asks each time."""
+    if value is not None and not 0 <= value <= MAX_INDEX_TTL:
+        raise UsageError(f"{path}: index_ttl: {value} is no number of seconds", hint=f"0 to {MAX_INDEX_TTL}")
+    return value
 
 
 def _size(value: str | int, what: str) -> int:

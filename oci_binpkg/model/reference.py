@@ -21,6 +21,8 @@ _HOST: Final = re.compile(
 )
 _MAX_NAME: Final = 255
 _MAX_PORT: Final = 65535
+_OF_A_DIGEST: Final = re.compile(r"sha(?:256|512)-[0-9a-f]{32,128}(?:\.[a-z]+)?", re.ASCII)
+"""Tags of lists of referrers, and of signatures as cosign keeps them."""
 _MAX_TAG: Final = 128
 _MAX_VIEW: Final = 200
 _VIEW_PART: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", re.ASCII)
@@ -89,6 +91,21 @@ def check_tag(tag: str) -> str:
     if not _TAG.fullmatch(tag):
         raise UsageError(
             f"not a tag: {tag[:140]!r}", hint="a tag has 1 to 128 of A-Z a-z 0-9 _ . - and starts with none of . -"
+        )
+    return tag
+
+
+def check_image_tag(tag: str) -> str:
+    """Return `tag` if people may give it to an image of theirs, else raise `UsageError`: some tags have a meaning."""
+    check_tag(tag)
+    if tag.endswith(PACKAGE_SUFFIX):
+        raise UsageError(
+            f"the tag {tag!r} is kept for packages and their index",
+            hint=f"choose one that does not end in {PACKAGE_SUFFIX}",
+        )
+    if _OF_A_DIGEST.fullmatch(tag):
+        raise UsageError(
+            f"the tag {tag[:100]!r} is kept for what is attached to an image", hint="choose one unlike a digest"
         )
     return tag
 

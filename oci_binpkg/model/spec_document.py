@@ -8,12 +8,13 @@ from typing import Any, Final, Never
 
 from oci_binpkg.errors import ContentError
 from oci_binpkg.model.arch import parse_arch
-from oci_binpkg.model.documents import list_of, object_of, parse_json, text_of, texts_of
+from oci_binpkg.model.documents import integer_of, list_of, object_of, parse_json, text_of, texts_of
 from oci_binpkg.model.identifiers import check_hash, check_name, check_value, check_version, is_path
 from oci_binpkg.model.spec import FLAGS, NEWEST_FORMAT, Dependency, Spec, SpecGraph
 from oci_binpkg.model.spec_hash import HashState, measured_hash
 
 LAST_WITH_ALIASES: Final = 2
+NEWEST_LAYOUT: Final = 3
 _MOST_REMEMBERED: Final = 2048
 _LARGEST_REMEMBERED: Final = 8 * 1024
 _WORDS: Final = frozenset({"build", "link", "run", "test", "c", "cxx", "fortran", "libc"})
@@ -84,6 +85,17 @@ def parse_spec_document(
     graph = SpecGraph(specs if version > LAST_WITH_ALIASES else _without_aliases(specs))
     graph.closure(graph.values(), types=None)
     return SpecDocument(version, graph[specs[0].hash], graph)
+
+
+def check_layout(document: Mapping[str, Any], what: str) -> None:
+    """Raise `ContentError` if what stands beside a spec says that its archive is made in a way that came later."""
+    key = "buildcache_layout_version"
+    layout = integer_of(document, key, what) if key in document else 0
+    if layout > NEWEST_LAYOUT:
+        raise ContentError(
+            f"{what}: a package of layout {layout}; layouts up to {NEWEST_LAYOUT} are understood",
+            hint="a newer oci-binpkg may read it; the other packages there can be used",
+        )
 
 
 def refuse_wrong_hash(spec: Spec, what: str) -> None:

@@ -14,6 +14,7 @@ from oci_binpkg.disk import disk_errors, make_folder, replace_file
 from oci_binpkg.errors import ContentError, NotFoundError
 from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.spec import Spec
+from oci_binpkg.ops.completeness import incomplete
 from oci_binpkg.parallel import READERS
 
 
@@ -38,14 +39,17 @@ class Rebuilds:
 
 
 def check(cache: ReadableCache, name: str, url: str, specs: Sequence[Spec], *, thorough: bool = False) -> Rebuilds:
-    """Return the packages that the cache lacks: one listing; with `thorough` also all bytes of each package.
+    """Return the packages that the cache lacks, or has without all their parts; with `thorough` all bytes are read.
 
+    One listing, and a look at the parts of all packages on a disk, of a few elsewhere (all, if one of them is damaged).
     Where signatures are required, each package is looked at: an unsigned one counts as absent.
     """
     present = cache.hashes()
     reasons = {spec.hash: "absent" for spec in specs if spec.hash not in present}
+    places = {present[spec.hash]: spec.hash for spec in specs if spec.hash in present}
+    reasons |= {places[place]: reason for place, reason in incomplete(cache, places, thorough=thorough).items()}
     if thorough or cache.proves_listing:
-        there = [spec for spec in specs if spec.hash in present]
+        there = [spec for spec in specs if spec.hash not in reasons]
         with ThreadPoolExecutor(READERS) as readers:
             found = readers.map(lambda spec: _why_incomplete(cache, spec, thorough=thorough), there)
             for spec, reason in zip(there, found, strict=True):

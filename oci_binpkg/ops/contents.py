@@ -11,6 +11,7 @@ from oci_binpkg.events import Observer, Warned, ignore
 from oci_binpkg.index.document import IndexDocument, index_of
 from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.spec import Spec, SpecGraph
+from oci_binpkg.ops.completeness import incomplete
 from oci_binpkg.parallel import in_turns
 from oci_binpkg.store.protocol import Store
 
@@ -77,11 +78,17 @@ def packages_there(
 ) -> Mapping[str, str]:
     """Return hash and place of the packages that a cache has, of `specs` and what they need at least.
 
-    One listing is enough; where signatures are required, each package is looked at, too. Some logins may push and not
-    list: then each tag is looked for. One that may not be looked at either counts as absent: the push will show it.
+    One listing, and a look at the parts of all packages or of a few. Where signatures are required, each package is
+    looked at, too. Some logins may push and not list: then each tag is looked for. One that may not be looked at either
+    counts as absent: the push will show it.
     """
     wanted = {one.hash: one for spec in specs for one in graph.breadth_first(spec, ("link", "run"))}
-    return counted_there(cache, wanted.values(), _listed(cache, wanted.values(), observer), observer)
+    listed = _listed(cache, wanted.values(), observer)
+    lost = incomplete(cache, (listed[each] for each in wanted if each in listed))
+    for place, reason in lost.items():
+        observer(Warned(f"{place} does not count as there: {reason}"))
+    whole = {each: place for each, place in listed.items() if place not in lost}
+    return counted_there(cache, wanted.values(), whole, observer)
 
 
 def counted_there(

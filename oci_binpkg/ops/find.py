@@ -10,6 +10,7 @@ from oci_binpkg.cache.protocol import CacheEntry, ReadableCache
 from oci_binpkg.errors import Hint, NotFoundError, Step
 from oci_binpkg.events import Observer, ignore
 from oci_binpkg.index.search import IndexSearch
+from oci_binpkg.model.image import UNKNOWN_DIFF_ID
 from oci_binpkg.model.query import Query, no_match, ordered, select
 from oci_binpkg.model.reference import PackageKey
 from oci_binpkg.model.spec import Spec, SpecGraph
@@ -169,6 +170,12 @@ class Shown:
         """The package's spec."""
         return self.entry.document.root
 
+    @property
+    def diff_id(self) -> str:
+        """The digest of the layer's tar, "" on mirrors, which record nothing of it and keep no images."""
+        found = self.entry.layer.diff_id
+        return "" if found == UNKNOWN_DIFF_ID else str(found)
+
     def to_json(self) -> dict[str, Any]:
         """Return the JSON document."""
         layer = self.entry.layer
@@ -181,8 +188,8 @@ class Shown:
             "digest": str(self.entry.manifest),
             "layer": str(layer.blob.descriptor.digest),
             "size": layer.blob.descriptor.size,
-            "diff_id": str(layer.diff_id),
-            "image_layers": [str(digest) for digest in self.entry.stack],
+            **({"diff_id": self.diff_id} if self.diff_id else {}),
+            **({"image_layers": [str(digest) for digest in self.entry.stack]} if self.entry.stack else {}),
             "dependencies": [
                 {"name": dep.name, "hash": dep.hash, "types": list(dep.types), "known": dep.hash in graph}
                 for dep in self.spec.dependencies

@@ -83,6 +83,8 @@ def update_indices(
 
     Raises `NoMatchError` for a query that nothing matches.
     """
+    if not queries and not whole.hashes():
+        return _emptied(whole, indices, observer, replace=False)
     # a query is asked of the index of all packages, which is the one to be updated where no view is named
     tags, index = _tags_and_index(whole) if queries or "" in indices else (packages_of(whole), EMPTY)
     unlisted = tags.keys() - index.present() if queries else set()
@@ -121,7 +123,9 @@ def rebuild_indices(
 
     Raises `ContentError`, and leaves all as they are, if no package can be read.
     """
-    tags = packages_of(whole)
+    tags = packages_of(whole) if queries else whole.hashes()
+    if not tags:
+        return _emptied(whole, indices, observer, replace=True)
     listed = {name: old_hashes(cache, observer) for name, cache in indices.items()}
     unsound: list[str] = []
     # a package without its layer cannot be installed: where a look costs no request, it is not listed either
@@ -150,6 +154,20 @@ def rebuild_indices(
                 view=name,
             )
         )
+    return reports
+
+
+def _emptied(whole: ReadableCache, indices: Indices, observer: Observer, *, replace: bool) -> list[IndexReport]:
+    """Give a cache without packages an empty index, so that readers learn that from it and need no listing."""
+    listed = {
+        n: old_hashes(each, observer) if replace else index_or_empty(each).present() for n, each in indices.items()
+    }
+    observer(Warned(f"{whole.name} holds no packages: its index is empty"))
+    reports = []
+    for name, cache in indices.items():
+        vanished = tuple(sorted(listed[name]))
+        written = cache.merge_index(EMPTY, replace=replace)
+        reports.append(IndexReport(whole.name, 0, (), vanished, (), written, signature_of(cache), name))
     return reports
 
 

@@ -15,12 +15,13 @@ from oci_binpkg.archive.layer_cache import CachedLayer, LayerCache, layer_key, t
 from oci_binpkg.archive.python_caches import PythonCaches
 from oci_binpkg.archive.received import received
 from oci_binpkg.archive.tar_writer import write_tar
-from oci_binpkg.errors import ContentError, InstallsError
+from oci_binpkg.errors import ContentError, Hint, InstallsError, Step, UsageError
 from oci_binpkg.events import BytesPacked, Observer, Warned, ignore
 from oci_binpkg.installs.install_manifest import read_manifest
 from oci_binpkg.installs.protocol import InstallRecord, InstallTree
 from oci_binpkg.installs.root_links import links_to, named_in
 from oci_binpkg.log import Log
+from oci_binpkg.model.content import OCI_LAYER_GZIP
 from oci_binpkg.ops.stack import PackedPackage
 from oci_binpkg.relocate.scan import PrefixScanner
 
@@ -53,6 +54,13 @@ class LayerPacker:
         self._observer = observer
         self._followed_from = followed_from
         self._pyc = pyc
+
+    def require_gzip(self, mirror: str) -> None:
+        """Raise `UsageError` if the layers are not gzip: mirrors hold no others, which is better said at once."""
+        if self._codec.media_type("oci") != OCI_LAYER_GZIP:
+            raise UsageError(
+                f"{mirror} holds gzip layers, and {self._codec.name} makes others", hint=Hint(Step.GZIP_FOR_MIRROR)
+            )
 
     def __call__(self, record: InstallRecord, follow: Follow | None = None) -> PackedPackage:
         """Return the layer of a package. Raises `PackError` and `LocalDiskError`.

@@ -22,8 +22,9 @@ from oci_binpkg.log import Log
 from oci_binpkg.model.content import OCI_INDEX, Blob, Descriptor, Platform
 from oci_binpkg.model.image import Image, Runtime
 from oci_binpkg.model.manifest import Index
-from oci_binpkg.model.reference import PackageKey, check_tag
+from oci_binpkg.model.reference import PackageKey, check_image_tag
 from oci_binpkg.model.spec import Spec, platform_of
+from oci_binpkg.ops.completeness import unfinished
 from oci_binpkg.ops.contents import packages_there
 from oci_binpkg.ops.push_report import PackageResult, PushOutcome, PushReport, TaggedImage
 from oci_binpkg.ops.schedule import PushSchedule
@@ -114,6 +115,8 @@ def push(
     """Push the selected packages that are not in the cache yet, and (if asked) put them all in its index."""
     options = options or PushOptions()
     present = packages_there(cache, (record.spec for record in selection.wanted), installs.graph, observer)
+    again = unfinished(cache, selection.wanted, present, options.elsewhere)
+    present = {each: place for each, place in present.items() if each not in again}
     planned = plan(selection, present, force=options.force, elsewhere=options.elsewhere)
     planned.warn(observer)
     _log_decisions(options, cache.name, planned)
@@ -184,7 +187,7 @@ def push_image(
     Roots of several architectures become one image each, under an index. Layers of packages that the cache has already
     are used as they are. Raises `PartialFailureError` if a layer could not be had: nothing is tagged then.
     """
-    check_tag(tag)
+    check_image_tag(tag)
     present = packages_there(cache, (record.spec for record in selection.wanted), installs.graph, observer)
     planned = plan(selection, present)
     planned.warn(observer)

@@ -94,13 +94,18 @@ class PushReport:
         return tuple(result for result in self.packages if result.outcome is outcome)
 
     @property
+    def has_pushed(self) -> bool:
+        """Whether a package was pushed."""
+        return bool(self.by(PushOutcome.PUSHED))
+
+    @property
     def exit_code(self) -> int:
-        """0; 1 if some packages failed; an error's own code if nothing was pushed and all failed for that reason."""
+        """0; 1 if some packages failed or were not there to be pushed; an error's own code if all failed for it."""
         failed = self.by(PushOutcome.FAILED)
         own = {result.error.exit_code for result in failed if result.error and result.error.exit_code != 1}
         if failed and not self.by(PushOutcome.PUSHED) and len(own) == 1:
             return own.pop()
-        return 1 if failed else 0
+        return 1 if failed or self.by(PushOutcome.GONE) else 0
 
     @property
     def bytes_sent(self) -> int:

@@ -71,6 +71,7 @@ class Sources:
     choices: list[Choice] = field(default_factory=list)
     _indices: dict[str, IndexDocument | None] = field(default_factory=dict)
     failures: dict[str, BinpkgError] = field(default_factory=dict)
+    _noted: set[tuple[str, str]] = field(default_factory=set)
     _known: dict[tuple[str, str], FoundEntry] = field(default_factory=dict)
     _absent: dict[tuple[str, str], NotFoundError] = field(default_factory=dict)
 
@@ -218,7 +219,7 @@ class Sources:
             except NotFoundError:
                 passed.append(f"{cache.name} does not have it")
             except BinpkgError as error:
-                self.failures[spec.hash] = error
+                self._note(cache, spec.hash, error)
                 passed.append(f"{cache.name}: {error.message}")
 
     def _find_spliced(self, cache: ReadableCache, spec: Spec, graph: SpecGraph | None) -> FoundEntry:
@@ -231,6 +232,13 @@ class Sources:
         name, package_hash = spec.build_spec
         found = self._find(cache, PackageKey(name, spec.version, package_hash))
         return replace(found, entry=spliced(found.entry, spec, graph))
+
+    def _note(self, cache: ReadableCache, package_hash: str, error: BinpkgError) -> None:
+        """Keep why a cache's package is not taken; where another cache follows, say so once."""
+        self.failures[package_hash] = error
+        if cache is not self.caches[-1] and (cache.name, package_hash) not in self._noted:
+            self._noted.add((cache.name, package_hash))
+            self.observer(Warned(f"/{package_hash[:7]} is not taken from {cache.name}: {error.message}"))
 
     def _find(self, cache: ReadableCache, key: PackageKey) -> FoundEntry:
         """Return a package of a cache; what was asked for once in this run is not asked for again."""
@@ -258,6 +266,12 @@ class Sources:
                 return self._find(cache, key)
             except NotFoundError:
                 continue
+            except ContentError as error:
+                if cache is self.caches[-1]:
+                    raise
+                self._note(cache, key.hash, error)
+        if key.hash in self.failures:
+            raise self.failures[key.hash].again() from self.failures[key.hash]
         return None
 
 

@@ -31,6 +31,7 @@ from oci_binpkg.signing.gpg import Gpg, Run, run_program, words
 
 MAX_KEY_BYTES: Final = 1024 * 1024
 _FINGERPRINT: Final = re.compile(r"(?:[0-9A-F]{40}|[0-9A-F]{64})", re.ASCII)
+_SHOWN_KEYS: Final = 5
 _VERSION_4_DIGITS: Final = 40
 _FILES: Final = ("pubring.kbx", "pubring.gpg", "trustdb.gpg")
 _ESCAPE: Final = re.compile(r"\\x([0-9a-f]{2})", re.ASCII)
@@ -198,6 +199,24 @@ class Keyring:
         """Return the signer's own keys as keys that count: what one signed oneself is accepted."""
         return OwnKeys(self.signer(), check_key_name(key))
 
+    def secret_key(self, key: str) -> Key:
+        """Return the one secret key that `key` names and that may sign.
+
+        Raises `KeyringError` if no key fits, and with their fingerprints if several do: gpg would take any.
+        """
+        found = list(self.own(key).keys())
+        usable = [one for one in found if one.signs and not (one.revoked or one.expired)]
+        if len(usable) > 1:
+            names = ", ".join(f"{one.fingerprint} ({'; '.join(one.user_ids[:1])})" for one in usable[:_SHOWN_KEYS])
+            raise KeyringError(f"{key!r} names several keys: {names}", hint="name one by its fingerprint")
+        return (usable or found)[0]
+
+    def only_secret_key(self) -> str:
+        """Return the fingerprint of the only secret key that may sign, "" if no key may sign, or several may."""
+        outcome = self.signer().call("--with-colons", "--list-secret-keys", agent=True)
+        found = [k for k in _parsed(outcome.stdout, trusted=True) if k.signs and not (k.revoked or k.expired)]
+        return found[0].fingerprint if len(found) == 1 and outcome.code == 0 else ""
+
     def _present(self) -> set[str]:
         return {key.fingerprint for key in self.keys()}
 
@@ -251,13 +270,14 @@ class OwnKeys:
 
     def fingerprints(self) -> frozenset[str]:
         """Return the fingerprints of their primary keys. Raises `KeyringError` if there are none."""
-        return frozenset(key.fingerprint for key in self._keys())
+        return frozenset(key.fingerprint for key in self.keys())
 
     def key_ids(self) -> frozenset[str]:
         """Return how signatures may name these keys. Raises `KeyringError` if there are none."""
-        return names_of(self._keys())
+        return names_of(self.keys())
 
-    def _keys(self) -> list[Key]:
+    def keys(self) -> list[Key]:
+        """Return them. Raises `KeyringError` if there are none."""
         listing = self.gpg.checked(
             "--with-colons", "--list-secret-keys", "--", self.key, task=f"find the key {self.key!r}", agent=True
         )

@@ -289,6 +289,11 @@ class KeySigner:
         """Return a signature beside a document, as `sign_detached`."""
         return sign_detached(data, self._key, self._keyring, statement=statement)
 
+    def try_out(self) -> None:
+        """Sign nothing of importance. Raises `KeyringError` for no key, several, and one that cannot be used now."""
+        self._keyring.secret_key(self._key)
+        sign_detached(b"tried before the work begins", self._key, self._keyring)
+
     def made(self, signed: Signed) -> bool:
         """Return whether a signature is by this key."""
         return signed.signer in self._keyring.own(self._key).fingerprints()

@@ -85,7 +85,7 @@ def plain(text, address, host, store):
     text = re.sub(r"PATH/blobs/sha256/[0-9a-f]{2}(?=:)", "PATH/blobs/XX", text)
     text = re.sub(r"blobs/sha256/[0-9a-f]{2}/[0-9a-f]{64}", "blobs/DIGEST", text)
     text = re.sub(r"\b[0-9a-f]{64}\b", "DIGEST", text)
-    text = re.sub(r"\b[0-9]+(\.[0-9])? (B|KiB)\b", "SIZE", text)
+    text = re.sub(r"\b[0-9]+(\.[0-9])? (B|kB|KiB)\b", "SIZE", text)
     return re.sub(r"\s+SIZE\s+", "  SIZE  ", text)
 
 

@@ -137,7 +137,10 @@ def test_check_tells_what_a_cache_lacks(tree, cache, tmp_path):
 def test_check_can_look_at_the_content(tree, cache, tmp_path):
     binpkg("push", cache, "--store", tree.root)
     (info,) = binpkg("inspect", f"{cache}:zlib-1.3-{tree.hashes['zlib']}.spack", "--json").json
-    (tmp_path / "cache" / "blobs" / info["layers"][0]["digest"].replace(":", "/")).unlink()
+    layer = tmp_path / "cache" / "blobs" / info["layers"][0]["digest"].replace(":", "/")
+    data = bytearray(layer.read_bytes())
+    data[60] ^= 1
+    layer.write_bytes(data)
     assert binpkg("check", "--store", tree.root, "--on", cache).code == 0
     ended = binpkg("check", "--store", tree.root, "--on", cache, "--thorough", "--json")
     assert ended.code == 1

@@ -139,7 +139,6 @@ def test_push_to_a_mirror_wants_to_be_told_of_signing(tree, tmp_path):
     assert installed.code == 0, installed.err
     assert binpkg("push", mirror, "--store", tree.root, "--unsigned", "--tag", "x").code == 2
     assert binpkg("inspect", mirror).code == 2
-    assert binpkg("push", address("v2-unsigned"), "--store", tree.root, "--unsigned").code == 26
 
 
 def test_a_mirror_may_be_wherever_fsspec_leads(tree, tmp_path):

@@ -95,8 +95,9 @@ def test_a_flag_takes_back_what_a_name_says_and_not_what_the_section_says(verb, 
     assert binpkg(*words, "--check-signature").code in (14, 1)
 
 
-def test_writing_without_a_signature_is_refused_where_the_section_asks_for_one(tree, layout, configure, key):
+def test_writing_without_a_signature_is_refused_where_the_section_asks_for_one(tree, layout, configure, key, home):
     configure(f'[trust.scopes."{layout}"]\nrule = "require-signature"\n')
+    home.make("bob")  # of two keys none is taken by itself
     for words in (["push", layout], ["image", layout, "app", "--tag", "t"], ["push", layout, "--tag", "t"]):
         ended = binpkg(*words, "--store", tree.root)
         assert ended.code == 2

@@ -220,7 +220,7 @@ class Split:
         self.images, self.has_views, self.upload_growing = None, read.has_views, None
         self.hashes, self.find, self.entry = read.hashes, read.find, read.entry
         self.read_index, self.is_local = read.read_index, read.is_local
-        self.blobs, self.holds = read.blobs, read.holds
+        self.blobs, self.holds, self.parts = read.blobs, read.holds, read.parts
         self.upload, self.publish, self.merge_index = written.upload, written.publish, written.merge_index
         self.batch, self.remove, self.mend = written.batch, written.remove, written.mend
         self.index_signature = read.index_signature

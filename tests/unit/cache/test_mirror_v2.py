@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from oci_binpkg.cache.mirror import MirrorCache
 from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
 from oci_binpkg.cache.open import Opener, Trust, parse_location
-from oci_binpkg.cli.hints import words
 from oci_binpkg.errors import ContentError, NotFoundError, SignatureError, UnsupportedError
 from oci_binpkg.events import Event, Warned
 from oci_binpkg.model.content import Digest
@@ -194,15 +195,15 @@ def test_says_once_that_the_layout_is_old() -> None:
     assert "old layout 2" in events[0].text
 
 
-def test_nothing_is_written() -> None:
+def test_nothing_of_it_is_written_layout_3_goes_beside_it() -> None:
     def open_objects(url: str) -> FileObjects:
         return FileObjects(url.removeprefix("file://"))
 
-    opener = Opener(lambda _: MemoryStore(), lambda _: False, open_objects, lambda _: None)
+    said: list[Any] = []
+    opener = Opener(lambda _: MemoryStore(), lambda _: False, open_objects, lambda _: None, said.append)
     location, trust = parse_location(f"file://{GOLDEN}/v2-unsigned"), Trust(BELIEVING)
-    with pytest.raises(UnsupportedError, match="only read") as caught:
-        opener.writable(location, trust)
-    assert "oci-binpkg copy OLD NEW" in words(caught.value.hint)
+    assert isinstance(opener.writable(location, trust), MirrorCache)
+    assert [event.text for event in said] == [f"{location.url} has the old layout 2: layout 3 is written beside it"]
     read = opener.cache(location, trust)
     for verb in ("publish", "upload", "merge_index", "remove"):
         assert not hasattr(read, verb)

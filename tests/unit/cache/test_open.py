@@ -2,7 +2,7 @@
 
 import pytest
 
-from oci_binpkg.cache.mirror import MirrorCache
+from oci_binpkg.cache.both_layouts import BothLayoutsCache
 from oci_binpkg.cache.mirror_v2 import MirrorV2Cache
 from oci_binpkg.cache.open import Opener, Trust, parse_base, parse_location
 from oci_binpkg.errors import SignatureError, UsageError
@@ -153,7 +153,12 @@ def test_a_layout_needs_no_registry(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("v3-signed", MirrorCache), ("v3-unsigned", MirrorCache), ("v2-signed", MirrorV2Cache), ("new", MirrorCache)],
+    [
+        ("v3-signed", BothLayoutsCache),
+        ("v3-unsigned", BothLayoutsCache),
+        ("v2-signed", MirrorV2Cache),
+        ("new", BothLayoutsCache),
+    ],
 )
 def test_the_layout_of_a_mirror_is_seen_from_what_lies_there(tmp_path, name, kind):
     found, _ = opener(plain=False)
