@@ -28,10 +28,10 @@ from tests.support.stores import layer_of
 pytestmark = pytest.mark.timeout(180)
 
 LAB = "lab"
-PACKAGES = 30_000 if nightly() else 8_000
+PACKAGES = 30_000 if nightly() else 4_000
 LIMIT = 55 + 2 * PACKAGES / 1000
 """MiB. The index has one and a half for every thousand packages; 250 MB are allowed for 100,000."""
-ENTRIES = 30_000 if nightly() else 8_000
+ENTRIES = 30_000 if nightly() else 4_000
 TAGS = ENTRIES // 10
 LIMIT_OF_TAGS = 45 + 1.3 * ENTRIES / 1000
 """MiB. `index.json` has a quarter for every thousand entries."""

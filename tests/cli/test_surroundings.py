@@ -46,6 +46,11 @@ class Place:
             check=False,
         )
 
+    def here(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in this process, where neither streams nor arguments are odd."""
+        ended = binpkg(*words)
+        return subprocess.CompletedProcess(words, ended.code, ended.out, ended.err)
+
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory, isolated_session: None) -> Path:
@@ -133,7 +138,6 @@ def test_a_password_that_is_no_text_is_told(place: Place) -> None:
     "locale",
     [
         {"LC_ALL": "C"},
-        {"PYTHONIOENCODING": "ascii"},
         {"PYTHONIOENCODING": "ascii:strict"},
         {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
         {"PYTHONIOENCODING": "latin-1"},
@@ -207,7 +211,7 @@ def test_logins_that_cannot_be_sent_are_told(place: Place, entry: dict[str, str]
     with FakeRegistry(auth=Bearer("user", "secret")) as registry:
         file.write_text(json.dumps({"auths": {registry.host: entry}}))
         file.chmod(0o600)
-        ended = place.shell(f"TOOL find --from oci://{registry.host}/apps")
+        ended = place.here("find", "--from", f"oci://{registry.host}/apps")
     is_one_line(ended, 22, registry.host)
 
 
@@ -232,10 +236,12 @@ def test_what_others_wrote_into_the_logins_stays(isolated_home: Path) -> None:
         r'spack_mirrors = "\u0000"',
     ],
 )
-def test_settings_that_no_path_or_address_can_be_are_told(place: Place, settings: str) -> None:
+def test_settings_that_no_path_or_address_can_be_are_told(
+    place: Place, settings: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (place.folder / "config.toml").write_text(settings.replace(r"\n", "\n"))
-    ended = place.shell("TOOL find --from x", OCI_BINPKG_CONFIG=str(place.folder / "config.toml"))
-    is_one_line(ended, 2)
+    monkeypatch.setenv("OCI_BINPKG_CONFIG", str(place.folder / "config.toml"))
+    is_one_line(place.here("find", "--from", "x"), 2)
 
 
 # folders and limits
