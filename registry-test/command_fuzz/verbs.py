@@ -155,6 +155,7 @@ WORDS: Mapping[str, Callable[[Chooser], str]] = {
     "host": lambda choose: choose.rng.choice((f"127.0.0.1:{PORT}", "registry.example", "127.0.0.1:1")),
     "username": lambda _: "someone",
     "mirror": Chooser.readable,
+    "mirrors": Chooser.readable,
     "source": lambda choose: choose.rng.choice((_FINGERPRINT, f"{PLACE}/served/answers.json", choose.readable())),
     "target": Chooser.writable,
     "fingerprint": lambda _: _FINGERPRINT,
