@@ -17,10 +17,14 @@ class Event(Struct, frozen=True):
 
 
 class BatchStarted(Event, frozen=True):
-    """A batch of `packages` packages begins; `skipped` more were found to be there already."""
+    """A batch of `packages` packages begins; `skipped` more were found to be there already.
+
+    `target` is where they go, "" if it has no name.
+    """
 
     packages: int
     skipped: int
+    target: str = ""
 
 
 class PackageStarted(Event, frozen=True):

@@ -180,7 +180,7 @@ def copy_cache(
         work = _Packages(source, target, index, queries)
     wanted, present = work.wanted(), work.present()
     todo = [name for name in wanted if name not in present]
-    observer(BatchStarted(len(todo), len(wanted) - len(todo)))
+    observer(BatchStarted(len(todo), len(wanted) - len(todo), target.name))
     copied, failed = _copied(work, todo, target, observer)
     there = set(wanted) - {name for name, _ in failed}
     written = _enter(index, there, source, target)

@@ -206,7 +206,7 @@ def install_resolved(
     options = options or InstallOptions()
     job = _Install(installs, sources, resolution, options, observer)
     todo, results = job.plan()
-    observer(BatchStarted(len(todo), len(results)))
+    observer(BatchStarted(len(todo), len(results), installs.root))
     if options.dry_run:
         planned = (InstallResult(spec, Installed.PLANNED, str(installs.place_for(spec))) for spec in todo)
         return InstallReport(installs.root, (*results, *planned))

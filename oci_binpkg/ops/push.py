@@ -124,7 +124,7 @@ def push(
     if planned.there and base is not no_base:
         text = f"{len(planned.there)} packages are there already and keep their images"
         observer(Warned(text, Hint(Step.BUILD_ANEW)))
-    observer(BatchStarted(len(planned.todo), len(planned.there) + len(planned.elsewhere)))
+    observer(BatchStarted(len(planned.todo), len(planned.there) + len(planned.elsewhere), cache.name))
     if options.dry_run:
         return PushReport(cache.name, (*planned.left_out(), *planned.to_push()))
     results = planned.left_out()
@@ -192,7 +192,7 @@ def push_image(
     planned = plan(selection, present)
     planned.warn(observer)
     require_base(base, selection.wanted, composition.max_layers if composition else 0)
-    observer(BatchStarted(len(planned.todo), len(planned.there)))
+    observer(BatchStarted(len(planned.todo), len(planned.there), cache.name))
     results = [PackageResult(record.spec, PushOutcome.GONE) for record in planned.gone]
     skipped = [PackageResult(r.spec, PushOutcome.SKIPPED, present[r.spec.hash]) for r in planned.there]
     if dry_run:

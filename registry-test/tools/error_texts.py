@@ -117,7 +117,8 @@ def _hints(text: str) -> str:
 
 def _failures(text: str) -> str:
     """Leave out lines about what went well, and retries."""
-    return "\n".join(line for line in text.splitlines() if not re.match(r"pushed |retry|\s*$", line))
+    went_well = re.compile(r"(\[\d+/\d+\] )?pushed |\d+ packages for |retry|\s*$")
+    return "\n".join(line for line in text.splitlines() if not went_well.match(line))
 
 
 def wrong_with(text: str) -> Iterable[str]:

@@ -20,6 +20,7 @@ from oci_binpkg.events import (
     Retrying,
     Warned,
 )
+from oci_binpkg.times import Time
 from tests.support.effort import cpu_within
 
 STORY = [
@@ -40,17 +41,49 @@ STORY = [
 
 
 def test_plain_lines_tell_each_fact_once():
-    lines: list[Any] = []
-    observer = PlainProgress(lines.append)
+    seconds, lines = iter(range(100)), list[Any]()
+    observer = PlainProgress(lines.append, time=Time(clock=lambda: next(seconds) / 3))
     for event in [*STORY, Event()]:
         observer(event)
     assert lines == [
+        "2 packages for this, 1 are there already",
         "warning: mind the gap",
         "registry.example: HTTP 503; trying again in 1.5 s (attempt 2)",
-        "pushed zlib@1.3/abc",
-        "failed app@2.0/def: no room",
+        "[1/2] pushed zlib@1.3/abc 600 B 300 B/s 2 s",
+        "[2/2] failed app@2.0/def: no room",
         "pushed c",
     ]
+
+
+@pytest.mark.covers("P19")
+def test_a_log_tells_where_things_go_how_far_they_are_and_what_takes_long():
+    now, lines = [0.0], list[Any]()
+    observer = PlainProgress(lines.append, time=Time(clock=lambda: now[0]))
+    observer(BatchStarted(2, 0, "registry.example/apps"))
+    observer(PackageStarted("a", "gcc@13/abc"))
+    for second in range(0, 100, 10):
+        now[0] = second
+        observer(BytesPacked("a", 10**8) if second < 50 else BytesSent("a", 10**7))
+    observer(PackageFinished("a", "pushed"))
+    observer(PackageStarted("b", "zlib@1.3/def"))
+    observer(PackageFinished("b", "skipped"))
+    assert lines == [
+        "2 packages for registry.example/apps",
+        "gcc@13/abc: 400.0 MB packed in 30 s",
+        "gcc@13/abc: 20.0 MB sent in 60 s",
+        "gcc@13/abc: 50.0 MB sent in 90 s",
+        "[1/2] pushed gcc@13/abc 50.0 MB 555.6 kB/s 90 s",
+        "[2/2] skipped zlib@1.3/def",
+    ]
+
+
+@pytest.mark.covers("P19")
+def test_one_package_needs_no_numbers():
+    lines: list[Any] = []
+    observer = PlainProgress(lines.append)
+    for event in (BatchStarted(1, 0, "here"), PackageStarted("a", "zlib@1.3/abc"), BytesSent("a", 5), STORY[-3]):
+        observer(event)
+    assert lines == ["pushed zlib@1.3/abc"]
 
 
 def test_a_quiet_run_still_warns():
