@@ -31,6 +31,7 @@ _END_64_SIZE: Final = 56
 _BEYOND: Final = 0xFFFFFFFF
 _LONGEST_COMMENT: Final = 65535
 _SHELLS: Final = re.compile(rb"(?:/|\s)(?:ba|da|k|z|mk|a|c|tc)?sh$")
+_PERL: Final = re.compile(rb"/perl[\d.]*$")
 _SMALLEST_NUMBER: Final = 100
 _ROUNDS: Final = 4
 
@@ -70,6 +71,10 @@ def _short_line(script: bytes) -> bytes:
     if len(line) <= LONGEST_INTERPRETER_LINE or not words or _SHELLS.search(words[0]):
         return script
     command = b" ".join(b'"' + word.strip() + b'"' for word in words)
+    if _PERL.search(words[0]):
+        # Perl starts what the first line names, if that is not Perl, for ever; -x lets it begin at a later line
+        switches = b" " + words[1].strip() if words[1:] else b""
+        return b'#!/bin/sh\nexec "' + words[0] + b'" -x "$0" "$@"\n#!perl' + switches + b"\n" + rest
     return b"#!/bin/sh\nexec " + command + b' "$0" "$@"\n' + rest
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -219,3 +220,18 @@ def test_any_damage_leaves_a_script_and_as_many_bytes(changes: list[tuple[int, i
 
     assert made.startswith(f"#!{new}/bin/python\n".encode())
     assert len(made) == len(content) + len(new) - len(old)
+
+
+@pytest.mark.skipif(shutil.which("perl") is None, reason="needs Perl")
+def test_perl_with_control_characters_does_not_start_itself_for_ever(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 120)
+    deep.mkdir()
+    (deep / "perl").symlink_to(str(shutil.which("perl")))
+    script = b'#!/opt/old/perl -w\nprint "$^W @ARGV\\n";\n__END__\n\x01\n'
+    file = tmp_path / "script"
+    file.write_bytes(relocate_script(script, data_behind(script), PrefixMap.of({"/opt/old": str(deep)})))
+    file.chmod(0o755)
+
+    done = subprocess.run([file, "a", "b"], check=True, capture_output=True, text=True, timeout=10)
+
+    assert done.stdout == "1 a b\n"
