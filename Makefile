@@ -17,7 +17,7 @@ MINIMUM := 90
 # The tests start the command some hundred times: without its byte code each start would compile all of it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help venv parts demo docs test lint unit real nightly bench profile soak mutations cost coverage proxy fuzz fuzz-commands sandbox clean
+.PHONY: help venv parts demo docs test lint unit real nightly bench profile soak corpus mutations cost coverage proxy fuzz fuzz-commands sandbox clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ nightly: parts ## What takes long: all examples of the properties, the whole wal
 
 soak: parts ## Push 2,000 packages while one request of a hundred goes wrong (`make test`: 300)
 	OCI_BINPKG_SOAK=2000 $(PYTEST) registry-test/test_load.py -k soak
+
+corpus: parts ## Move more than 300 Debian packages, run all of their programs, and break 200 (`make test`: some twenty packages)
+	OCI_BINPKG_CORPUS=whole nice -n 10 $(PYTEST) registry-test/test_moved_corpus.py
 
 cost: parts ## Measure every input that was made to cost much: memory and CPU within the budget
 	$(BIN)/python registry-test/tools/cost.py

@@ -49,8 +49,16 @@ class CorpusError(RuntimeError):
     """The packages cannot be had here."""
 
 
-def build_corpus(count: int, *, cache: Path, directory: Path, roots: Sequence[str] = ROOTS) -> Corpus:
-    """`count` packages of the closure of `roots`: downloaded into `cache`, unpacked below `directory/prefixes`.
+def build_corpus(
+    count: int | None,
+    *,
+    cache: Path,
+    directory: Path,
+    roots: Sequence[str] = ROOTS,
+    folder: str = "prefixes",
+    suffix: str = "",
+) -> Corpus:
+    """`count` packages (None: all) of the closure of `roots`: downloaded into `cache`, unpacked below `directory/folder`.
 
     Dependencies are restricted to the chosen packages and cycles are cut, so that what is left is a graph in order.
     """
@@ -59,7 +67,10 @@ def build_corpus(count: int, *, cache: Path, directory: Path, roots: Sequence[st
     position = {package.name: place for place, package in enumerate(packages)}
     providers = _providers(packages)
     blocks = []
-    prefixes = [directory / "prefixes" / f"{package.name}-{_file_version(package.version)}" for package in packages]
+    prefixes = [
+        directory / folder / f"{_query_name(package.name)}-{_file_version(package.version)}{suffix}"
+        for package in packages
+    ]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(_unpack, (package.archive for package in packages), prefixes))
     for package, prefix in zip(packages, prefixes, strict=True):
@@ -74,8 +85,11 @@ def build_corpus(count: int, *, cache: Path, directory: Path, roots: Sequence[st
     return corpus
 
 
-def download(count: int, *, cache: Path, roots: Sequence[str] = ROOTS) -> list[DebianPackage]:
-    """At least `count` packages, every one of the closure of as many roots as that takes. Kept in `cache` for next time."""
+def download(count: int | None, *, cache: Path, roots: Sequence[str] = ROOTS) -> list[DebianPackage]:
+    """At least `count` packages, every one of the closure of as many roots as that takes (None: all of them).
+
+    Kept in `cache` for next time.
+    """
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "packages.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -97,8 +111,10 @@ def fetch(names: Sequence[str], *, cache: Path) -> list[Path]:
     return [cache / file for file in files]
 
 
-def _closure(count: int, roots: Sequence[str]) -> list[str]:
+def _closure(count: int | None, roots: Sequence[str]) -> list[str]:
     """File names as apt writes them, `NAME_VERSION_ARCH.deb` with the version's colon escaped."""
+    if count is None:
+        return _print_uris(roots)
     files: list[str] = []
     for upto in range(1, len(roots) + 1):
         files = _print_uris(roots[:upto])
@@ -109,8 +125,10 @@ def _closure(count: int, roots: Sequence[str]) -> list[str]:
 
 
 def _print_uris(roots: Sequence[str]) -> list[str]:
-    # With an empty status file apt believes that nothing is installed and lists the whole closure.
-    options = ["-o", "Dir::State::status=/dev/null", "--print-uris", "--yes", "--no-install-recommends"]
+    # With an empty status file apt believes that nothing is installed and lists the whole closure; what it has downloaded
+    # itself it would leave out.
+    state = ["-o", "Dir::State::status=/dev/null", "-o", "Dir::Cache::archives=/dev/null/"]
+    options = [*state, "--print-uris", "--yes", "--no-install-recommends"]
     done = _apt(*options, "install", *roots)
     if "Unable to locate package" in done.stderr:
         _apt("update")
