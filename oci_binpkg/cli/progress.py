@@ -58,7 +58,7 @@ class PlainProgress:
         self._numbers = numbers and not quiet
         self._time = time
         self._lock = Lock()
-        self._work: dict[str, _Work] = {}
+        self._work: dict[str, _Progressing] = {}
         self._warned: set[str] = set()
         self._all = self._done = 0
 
@@ -69,7 +69,7 @@ class PlainProgress:
                 case BatchStarted():
                     self._begin(event)
                 case PackageStarted(key, title):
-                    self._work[key] = _Work(title, self._time.clock())
+                    self._work[key] = _Progressing(title, self._time.clock())
                 case BytesPacked(key, count) | BytesSent(key, count) if key in self._work:
                     self._advance(self._work[key], count, sent=isinstance(event, BytesSent))
                 case PackageFinished() if not self._quiet:
@@ -88,7 +88,7 @@ class PlainProgress:
             there = f", {event.skipped} are there already" if event.skipped else ""
             self._show(f"{event.packages} packages for {event.target or 'this'}{there}")
 
-    def _advance(self, work: _Work, count: int, *, sent: bool) -> None:
+    def _advance(self, work: _Progressing, count: int, *, sent: bool) -> None:
         if sent:
             work.sent += count
         else:
@@ -106,7 +106,7 @@ class PlainProgress:
         detail = f": {event.detail}" if event.detail else ""
         self._show(f"{number}{event.outcome} {work.title if work else event.key}{detail}{self._cost(work)}")
 
-    def _cost(self, work: _Work | None) -> str:
+    def _cost(self, work: _Progressing | None) -> str:
         """Return size, rate and time of what was sent; nothing of what took no time or no bytes."""
         if work is None or work.sent <= 0 or not self._numbers or self._all < _SEVERAL:
             return ""
@@ -116,7 +116,7 @@ class PlainProgress:
 
 
 @dataclass(slots=True)
-class _Work:
+class _Progressing:
     """A package at work: when it began, when something was last said of it, and how many bytes there were."""
 
     title: str
