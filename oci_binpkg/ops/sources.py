@@ -109,7 +109,7 @@ class Sources:
         return Resolution(tuple(roots), SpecGraph(nodes.values()))
 
     def _told(self, search: IndexSearch, query: Query) -> Spec:
-        """Return the package that a query means; if there is none, say which caches did not answer."""
+        """Return the package that a query means; without a match, name the caches that did not answer."""
         try:
             return self._one(search, query)
         except NoMatchError as error:
