@@ -31,7 +31,7 @@ def unread_in_image(image: MachImage) -> list[Span]:
 
 
 def unread_in_member(data: bytes) -> list[Span]:
-    """Return where nobody reads in an object file; nowhere in what is none, or is damaged."""
+    """Return where nobody reads in an object file. Other files and damaged ones have no such place."""
     try:
         return unread_in_image(MachImage.parse(data)) if is_image(data) else []
     except ContentError:
