@@ -69,7 +69,9 @@ class TreeDifferences:
         expected = self.replaced(old)
         line, _, body = expected.partition(b"\n")
         if line[:2] == b"#!" and len(line) > _LONGEST_LINE and new.startswith(b"#!/bin/sh"):
-            return "" if new.endswith(body) and len(new) - len(expected) < _LONGEST_START else "other script"
+            second, _, rest = body.partition(b"\n")
+            kept = new.endswith(body) or (new.split(b"\n", 2)[1] == second and new.endswith(rest))  # Python's coding
+            return "" if kept and len(new) - len(expected) < _LONGEST_START else "other script"
         return "" if new == expected else "other bytes"
 
     # compiled Python
