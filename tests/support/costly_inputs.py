@@ -830,5 +830,5 @@ _ALWAYS = (
     "a server: Link of blanks",
     "a server: 100 Continue without end",
 )
-SAMPLE = tuple(dict.fromkeys((*_ALWAYS, *list(CASES)[::10])))
+SAMPLE = tuple(dict.fromkeys((*_ALWAYS, *list(CASES)[::4])))
 """What is measured in every run of the tests; the rest is as the sample is, of the same kinds."""
