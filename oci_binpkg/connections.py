@@ -18,7 +18,6 @@ from oci_binpkg.disk import kind_of
 from oci_binpkg.errors import UsageError
 from oci_binpkg.events import Observer, Warnings
 from oci_binpkg.model.reference import Repository, is_loopback
-from oci_binpkg.objects.logged import LoggedObjects
 from oci_binpkg.store.registry.api import RegistrySettings
 from oci_binpkg.store.registry.repository import RegistryStore
 from oci_binpkg.times import SYSTEM_TIME, Time
@@ -76,11 +75,13 @@ class Connections:
             waiting = patience(self._settings.lock_timeout, self._observer, self._time)
             return FileObjects(unquote(parts.path), time=self._time, patience=waiting, go_on=self._cancel.check)
         if parts.scheme == "s3":
+            from oci_binpkg.objects.logged import LoggedObjects
             from oci_binpkg.objects.s3 import open_s3
 
             return LoggedObjects(open_s3(url, s3_settings(endpoint, self._settings)), self._time)
         if parts.scheme not in ("http", "https"):
             from oci_binpkg.objects.fsspec import open_fsspec
+            from oci_binpkg.objects.logged import LoggedObjects
 
             options, once = fsspec_options(parts.scheme, endpoint), self._backoff.retries == 0
             return LoggedObjects(open_fsspec(url, options, once=once), self._time)

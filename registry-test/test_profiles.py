@@ -44,7 +44,7 @@ from tests.support.stores import put_image, small_image
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
 _NUMBERS = itertools.count()
-MOST_REQUESTS_TO_FIND_NOTHING_NEW = 16
+MOST_REQUESTS_TO_FIND_NOTHING_NEW = 48
 MOST_REQUESTS = 220  # where blobs are in storage, each question is two
 
 

@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from oci_binpkg import Client
 from oci_binpkg.errors import EngineError
 from tests.support.command_line import binpkg
+from tests.support.golden import LACKS_A_DEPENDENCY
 from tests.support.real.base_images import BaseImage
 from tests.support.real.components import RealParts, find_command
 from tests.support.real.engines import DockerEngine
@@ -39,7 +40,7 @@ def images(debian_base: BaseImage, golden_store_at_prefix: Path, workroot: Path,
         *("image", f"oci-layout:{layout}", "greet@2.1", "--store", golden_store_at_prefix, "--tag", "greet"),
         *("--cmd", "greet", "--base-image", base, "--env", "COLOUR=green"),
     )
-    assert ended.code == 0, ended.err
+    assert ended.code == LACKS_A_DEPENDENCY, ended.err
     return f"oci-layout:{layout}:greet"
 
 
@@ -117,7 +118,7 @@ def test_a_program_that_is_not_there_and_one_that_cannot_start(images: str, way:
 def test_a_program_without_its_loader_is_explained(golden_store_at_prefix: Path, tmp_path: Path) -> None:
     layout = f"oci-layout:{tmp_path}/bare"
     ended = binpkg("image", layout, "greet@2.1", "--store", golden_store_at_prefix, "--tag", "bare")
-    assert ended.code == 0, ended.err
+    assert ended.code == LACKS_A_DEPENDENCY, ended.err
     program = f"/opt/golden/store/linux-x86_64/{NAME}/bin/greet"
     ended = binpkg("run", f"{layout}:bare", "--engine", "namespace", "--", program)
     assert ended.code == 12

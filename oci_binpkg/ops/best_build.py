@@ -135,8 +135,8 @@ def _known(target: str) -> Microarchitecture | None:
 
 
 def _family(arch: Arch) -> str:
-    """Return the family of a target in the words of images, whatever its parents are said to be."""
-    return replace(arch, parents=()).go_architecture
+    """Return the family of a target in the words of images; that of its parents for one that nobody knows."""
+    return arch.go_architecture
 
 
 def _same_but_arch(one: Spec, other: Spec) -> bool:

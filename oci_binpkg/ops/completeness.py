@@ -8,13 +8,15 @@ takes one alone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from oci_binpkg.cache.protocol import ReadableCache
 from oci_binpkg.errors import AuthError, ContentError, DeniedError, NotFoundError
-from oci_binpkg.installs.protocol import InstallRecord
 from oci_binpkg.log import Log
 from oci_binpkg.parallel import in_turns
+
+if TYPE_CHECKING:
+    from oci_binpkg.installs.protocol import InstallRecord
 
 _SAMPLE: Final = 5
 _log: Final = Log("completeness")

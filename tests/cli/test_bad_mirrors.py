@@ -86,7 +86,10 @@ def plain(text, address, host, store):
     text = re.sub(r"blobs/sha256/[0-9a-f]{2}/[0-9a-f]{64}", "blobs/DIGEST", text)
     text = re.sub(r"\b[0-9a-f]{64}\b", "DIGEST", text)
     text = re.sub(r"\b[0-9]+(\.[0-9])? (B|kB|KiB)\b", "SIZE", text)
-    return re.sub(r"\s+SIZE\s+", "  SIZE  ", text)
+    text = re.sub(r"\s+SIZE\s+", "  SIZE  ", text)
+    # which of two is the first, and how fast it was, nobody knows before
+    text = re.sub(r"^\[[0-9]+/[0-9]+\] ", "", text, flags=re.MULTILINE)
+    return re.sub(r"  SIZE  SIZE/s [0-9]+ s$", "", text, flags=re.MULTILINE)
 
 
 class Told:

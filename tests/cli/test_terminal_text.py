@@ -69,6 +69,9 @@ COMMANDS: dict[str, Sequence[tuple[Words, Words]]] = {
         (("download", "app", "--from", "{layout}", "{new}/d"), ("layout",)),
         (("download", "app", "--from", "{mirror}", "--no-check-signature", "{new}/d"), ("mirror",)),
     ],
+    "attach": [(("attach", "{layout}", "both", "{new}/f", "--type", "text/plain"), ("layout",))],
+    "artifacts list": [(("artifacts", "list", "{layout}", "both"), ("layout",))],
+    "artifacts get": [(("artifacts", "get", "{layout}", "both", "{new}/d"), ("layout",))],
     "login": [(("login", "127.0.0.1:1", "-u", "somebody", "--password-stdin"), ("settings",))],
     "logout": [(("logout", "registry.example"), ("settings",))],
     "index update": [
@@ -120,6 +123,7 @@ WRITES = {
     "uninstall": ("tree",),
     "install": ("tree",),
     "copy": ("layout",),
+    "attach": ("layout",),
     "index update": ("layout", "mirror"),
     "index rebuild": ("layout", "mirror"),
     "mirror add": ("config.toml",),

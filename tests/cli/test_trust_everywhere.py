@@ -189,6 +189,21 @@ def index_check(asked: Asked) -> None:
     refused(binpkg("index", "check", asked.cache, "--check-signature"), asked)
 
 
+def artifacts_list(asked: Asked) -> None:
+    refused(binpkg("artifacts", "list", asked.cache, "prod", "--json"), asked, *image_codes(asked))
+
+
+def artifacts_get(asked: Asked) -> None:
+    refused(binpkg("artifacts", "get", asked.cache, "prod", asked.out / "files"), asked, *image_codes(asked), 6)
+
+
+def attach(asked: Asked) -> None:
+    asked.out.mkdir(parents=True, exist_ok=True)
+    (asked.out / "file").write_text("x")
+    done = binpkg("attach", asked.cache, "prod", asked.out / "file", "--type", "text/plain")
+    refused(done, asked, *image_codes(asked), 2)  # where packages are signed, files are
+
+
 VERBS: dict[str, Callable[[Asked], None]] = {
     "find": find,
     "search": search,
@@ -202,6 +217,9 @@ VERBS: dict[str, Callable[[Asked], None]] = {
     "save-specs": save_specs,
     "check": check,
     "copy": copy,
+    "artifacts list": artifacts_list,
+    "artifacts get": artifacts_get,
+    "attach": attach,
     "index check": index_check,
     "index update": index_update,
     "index rebuild": index_rebuild,

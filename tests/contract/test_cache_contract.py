@@ -55,7 +55,8 @@ def test_what_was_published_is_found_as_it_was(cache: WritableCache) -> None:
     assert found.key == entry.key
     assert found.document.root.short == entry.document.root.short
     assert set(found.document.graph) == set(entry.document.graph)
-    assert found.layer.blob.descriptor == entry.layer.blob.descriptor
+    # a title for tools that make files of layers may be there, too
+    assert replace(found.layer.blob.descriptor, annotations={}) == entry.layer.blob.descriptor
     assert layer_bytes(found.layer) == entry.layer.blob.read()
     assert known_diff_id(found.layer) in (None, entry.layer.diff_id)
 
