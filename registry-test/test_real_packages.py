@@ -86,14 +86,15 @@ def test_200_packages_are_pushed_and_pushing_again_asks_next_to_nothing(corpus: 
     assert f"0 pushed, {PACKAGES} skipped" in again.err
     requests = registry.requests()
     assert len(requests) <= 25, requests  # five packages are looked at with all their parts
-    assert not [line for line in requests if "/manifests/" in line.path or "/blobs/" in line.path]
+    assert len({line.path for line in requests if "/manifests/" in line.path}) <= 5
+    assert {line.method for line in requests if "/blobs/" in line.path} <= {"HEAD"}
 
     registry.forget_requests()
     indexed = binpkg("push", cache, "--store", corpus.directory, "--update-index")
     assert indexed.code == 0, indexed.err
     requests = registry.requests()
     assert len(requests) <= 25, requests  # five packages are looked at with all their parts
-    assert {line.path for line in requests if "/manifests/" in line.path} == {"/v2/debian/manifests/index.spack"}
+    assert "/v2/debian/manifests/index.spack" in {line.path for line in requests}
 
 
 def test_a_push_that_is_killed_again_and_again_finishes_without_sending_anything_twice(

@@ -104,7 +104,8 @@ class PlainProgress:
         self._done += 1
         number = f"[{self._done}/{self._all}] " if self._numbers and 1 < self._all >= self._done else ""
         detail = f": {event.detail}" if event.detail else ""
-        self._show(f"{number}{event.outcome} {work.title if work else event.key}{detail}{self._cost(work)}")
+        cost = "" if event.outcome == "failed" else self._cost(work)  # the reason is what counts then
+        self._show(f"{number}{event.outcome} {work.title if work else event.key}{detail}{cost}")
 
     def _cost(self, work: _Progressing | None) -> str:
         """Return size, rate and time of what was sent; nothing of what took no time or no bytes."""

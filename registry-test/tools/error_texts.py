@@ -118,7 +118,9 @@ def _hints(text: str) -> str:
 def _failures(text: str) -> str:
     """Leave out lines about what went well, and retries."""
     went_well = re.compile(r"(\[\d+/\d+\] )?pushed |\d+ packages for |retry|\s*$")
-    return "\n".join(line for line in text.splitlines() if not went_well.match(line))
+    # the number of a line depends on which package was dealt with first
+    lines = (re.sub(r"^\[\d+/\d+\] ", "", line) for line in text.splitlines() if not went_well.match(line))
+    return "\n".join(lines)
 
 
 def wrong_with(text: str) -> Iterable[str]:
