@@ -11,6 +11,7 @@ import ast
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from threading import Lock
 from typing import Final
 
 from oci_binpkg.disk import read_regular
@@ -29,6 +30,9 @@ _ACTIONS: Final = {
     "append_path": Action.APPEND,
 }
 _JOINING: Final = ("join_path", "os.path.join")
+
+_ONE_BY_ONE: Final = Lock()
+"""Python 3.11 counts how deep it is in one place for all threads, and fails with SystemError where two parse."""
 
 
 class NotPlainError(Exception):
@@ -53,7 +57,8 @@ def recipe_among(files: Mapping[str, bytes], spec: Spec) -> RunEnvironment | Non
 def _read(recipes: Iterable[bytes]) -> RunEnvironment | None:
     for data in recipes:
         try:
-            module = ast.parse(data)
+            with _ONE_BY_ONE:
+                module = ast.parse(data)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
         functions = [

@@ -1,5 +1,9 @@
 """Recipes are read and never run: a list of settings is known, anything else is a question for Spack."""
 
+import gc
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
 import pytest
 
 from oci_binpkg.installs.module_files import read_module
@@ -127,3 +131,24 @@ def test_prefixes_become_placeholders_as_whole_paths_only():
         "{prefix}",
         f"-L{{prefix:{'h' * 32}}} -L{{prefix}}",
     ]
+
+
+def test_recipes_of_many_packages_are_read_at_the_same_time(tmp_path):
+    """Python 3.11 itself fails with a SystemError where two threads parse."""
+    prefix = recipe(tmp_path, settings(*(f'env.set("A{n}", self.prefix)' for n in range(60))))
+
+    def hand_over(*_):
+        event.wait(0.0001)
+
+    # what Python does while it collects garbage lets other threads run in the middle of a parse
+    event, threshold = Event(), gc.get_threshold()
+    gc.callbacks.append(hand_over)
+    gc.set_threshold(50)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda _: read_recipe(prefix, SPEC), range(16)))
+    finally:
+        gc.callbacks.remove(hand_over)
+        gc.set_threshold(*threshold)
+    assert all(each == found[0] for each in found)
+    assert found[0]
