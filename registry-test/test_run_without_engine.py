@@ -24,7 +24,7 @@ from tests.support.real.engines import DockerEngine
 
 pytestmark = pytest.mark.real
 
-WAYS = ("namespace", "bwrap", "ch-run", "chroot")
+WAYS = ("namespace", "bwrap", "chroot") if os.geteuid() == 0 else ("namespace", "bwrap", "ch-run")
 NOBODY = 65534
 NAME = "greet-2.1-pciyz3mcnwsea3kxfvomliqdagbtq7g5"
 GREETING = f"from /opt/golden/store/linux-x86_64/{NAME}\nHELLO, world (lib 1.3.0)\n"
@@ -89,6 +89,20 @@ def test_users_and_networks(images: str, way: str) -> None:
     assert interfaces.split() == ["lo"]
     with pytest.raises(EngineError, match="no user 'nobody-here'"):
         output(images, way, "id", user="nobody-here")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_machine_cannot_be_changed_from_inside(images: str, way: str) -> None:
+    look = "for f in /proc/sys/kernel/core_pattern /proc/sysrq-trigger /sys/kernel/mm; do test -w $f && echo $f; done"
+    assert output(images, way, "sh", "-c", f"{look}; true") == (0, "")
+    again = "mount -o remount,rw /proc/sys || umount /proc/sys || mount -t proc proc /mnt"
+    assert output(images, way, "sh", "-c", again)[0] != 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="about root alone")
+def test_root_does_not_run_strangers_by_what_shows_them_the_machine(images: str) -> None:
+    with pytest.raises(EngineError, match="as root it would let the image change this machine"):
+        output(images, "ch-run")
 
 
 def test_what_is_written_is_gone_and_the_layers_stay(images: str, tmp_path: Path) -> None:

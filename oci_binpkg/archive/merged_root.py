@@ -12,7 +12,7 @@ from oci_binpkg.archive.root_layer import OPAQUE, OPAQUE_MARK
 from oci_binpkg.archive.tar_reader import WHITEOUT
 
 
-def merge_layers(layers: Sequence[str], directory: str) -> None:
+def link_layers(layers: Sequence[str], directory: str) -> None:
     """Fill `directory`, which is empty, with what `layers`, from the lowest to the highest, make together.
 
     Files are hard links: who writes to them changes the layers. Raises `OSError`.

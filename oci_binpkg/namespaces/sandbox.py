@@ -104,8 +104,11 @@ def run_by(command: Sequence[str], streams: Streams | None, cancel: Cancel | Non
 def bubblewrap(program: str, sandbox: Sandbox) -> list[str]:
     """Return the command by which bubblewrap runs a sandbox of one layer, which stays as it is."""
     options = [program, "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent"]
+    options += ["--cap-drop", "ALL"]
     options += ["--uid", str(sandbox.uid), "--gid", str(sandbox.gid), "--ro-bind", sandbox.layers[0], "/"]
     options += ["--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]  # noqa: S108 - inside
+    for name in ("sys", "sysrq-trigger", "irq", "bus", "fs"):  # root inside may be root outside, too
+        options += ["--ro-bind-try", f"/proc/{name}", f"/proc/{name}"]
     if sandbox.network:
         options += ["--ro-bind-try", "/etc/resolv.conf", "/etc/resolv.conf"]
     else:

@@ -37,6 +37,9 @@ NOEXEC: Final = 0x8
 REMOUNT: Final = 0x20
 BIND: Final = 0x1000
 REC: Final = 0x4000
+AT_RECURSIVE: Final = 0x8000
+AT_FDCWD: Final = -100
+MOUNT_SETATTR: Final = 442
 PRIVATE: Final = 0x40000
 DETACH: Final = 0x2
 
@@ -214,8 +217,8 @@ def fill_root(spec: dict[str, Any]) -> None:
         mount("proc", "/proc", "proc", NOSUID | NODEV | NOEXEC)
     except OSError:  # within a container whose own /proc has covered parts
         mount(f"/{OLD}/proc", "/proc", flags=BIND | REC)
-    with suppress(OSError):
-        mount(f"/{OLD}/sys", "/sys", flags=BIND | REC)
+    protect_proc()
+    bring_sys()
     mount("tmpfs", "/dev", "tmpfs", NOSUID | NOEXEC, "mode=755")
     for name in DEVICES:
         os.close(os.open(f"/dev/{name}", os.O_CREAT | os.O_WRONLY))
@@ -234,6 +237,27 @@ def fill_root(spec: dict[str, Any]) -> None:
         for name in ("resolv.conf", "hosts"):
             with suppress(OSError):
                 copy(f"/{OLD}/etc/{name}", f"/etc/{name}")
+
+
+def protect_proc() -> None:
+    """Let nobody inside change the machine: the user that root stands for there may be root outside, too."""
+    for name in ("sys", "sysrq-trigger", "irq", "bus", "fs"):
+        if os.path.exists(path := f"/proc/{name}"):
+            mount(path, path, flags=BIND | REC)
+            mount("", path, flags=BIND | REMOUNT | RDONLY | NOSUID | NODEV | NOEXEC)
+    for name in ("kcore", "keys", "timer_list"):
+        if os.path.exists(path := f"/proc/{name}"):
+            mount(f"/{OLD}/dev/null", path, flags=BIND)
+
+
+def bring_sys() -> None:
+    """Show `/sys` read-only, with all that is mounted in it; leave it out where the kernel cannot do that."""
+    with suppress(OSError):
+        mount(f"/{OLD}/sys", "/sys", flags=BIND | REC)
+        read_only = (ctypes.c_uint64 * 4)(RDONLY, 0, 0, 0)
+        arguments = (AT_FDCWD, b"/sys", AT_RECURSIVE, read_only, ctypes.c_size_t(ctypes.sizeof(read_only)))
+        if LIBC.syscall(MOUNT_SETATTR, *arguments) != 0:
+            check(LIBC.umount2(b"/sys", DETACH))
 
 
 def copy(source: str, target: str) -> None:
@@ -270,10 +294,10 @@ def run(spec: dict[str, Any]) -> NoReturn:
     try:
         for name, value in spec["limits"].items():
             resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (value, value))
+        for number in range(LAST_CAPABILITY + 1):
+            if number not in KEPT_CAPABILITIES:
+                LIBC.prctl(CAPBSET_DROP, number, 0, 0, 0)
         if not spec["user_namespace"]:
-            for number in range(LAST_CAPABILITY + 1):
-                if number not in KEPT_CAPABILITIES:
-                    LIBC.prctl(CAPBSET_DROP, number, 0, 0, 0)
             os.setgroups([])
             os.setresgid(*[spec["gid"]] * 3)
             os.setresuid(*[spec["uid"]] * 3)
@@ -284,8 +308,8 @@ def run(spec: dict[str, Any]) -> NoReturn:
         fail("limits", error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error)))
     try:
         os.execvpe(arguments[0], arguments, environment)  # noqa: S606 - what the user asked for
-    except OSError as error:
-        fail("program", error)
+    except (OSError, ValueError) as error:
+        fail("program", error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error)))
 
 
 def fail(step: str, error: OSError) -> NoReturn:

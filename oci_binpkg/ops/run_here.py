@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from oci_binpkg.archive.merged_root import merge_layers
+from oci_binpkg.archive.merged_root import link_layers
 from oci_binpkg.archive.unpacked_layers import UnpackedLayer, UnpackedLayers
 from oci_binpkg.cancel import Cancel
 from oci_binpkg.disk import disk_errors, read_descriptor
@@ -105,6 +106,8 @@ class _Attempt:
     def by_charliecloud(self) -> int:
         if not self.sandbox.network:
             raise NotStartedError("ch-run", "it always has the network")
+        if self.here.user == 0:  # it shows /proc and /sys as they are, and root inside would be root there
+            raise NotStartedError("ch-run", "as root it would let the image change this machine")
         if self.denied:
             raise NotStartedError("ch-run", "it needs user namespaces, too")
         return self._by_program("ch-run", charliecloud)
@@ -126,7 +129,7 @@ class _Attempt:
             return
         with disk_errors(root, "written"):
             os.mkdir(root)
-            merge_layers([layer.path for layer in self.layers], root)
+            link_layers([layer.path for layer in self.layers], root)
             for target in (*_MOUNTED, sandbox.directory):
                 _make_place(root, target, is_directory=True)
             if not os.path.lexists(f"{root}/etc/resolv.conf"):
@@ -149,7 +152,7 @@ _START: Final[Mapping[str, Callable[[_Attempt], int]]] = {
 
 def _make_place(root: str, target: str, *, is_directory: bool) -> None:
     """Make a directory or file below a root, never through a link of the image, which may lead anywhere."""
-    parts = [part for part in target.split("/") if part]
+    parts = [part for part in posixpath.normpath(f"/{target}").split("/") if part]
     within = os.open(root, _DIRECTORY)
     try:
         for depth, part in enumerate(parts, 1):
@@ -180,6 +183,8 @@ def _sandbox(
     if not isinstance(wanted, dict):
         raise ContentError(f"{name}: the configuration's `config` is not an object")
     uid, gid, home = _user(options.user or _text(wanted, "User", name), [layer.path for layer in layers], name)
+    if any("\0" in item for item in config.env):
+        raise ContentError(f"{name}: a variable in the image's configuration holds a NUL")
     environment = {"PATH": USUAL_PATH, "HOME": home}
     environment |= dict(item.split("=", 1) for item in config.env if "=" in item)
     return Sandbox(
@@ -187,7 +192,8 @@ def _sandbox(
         scratch=scratch,
         arguments=_arguments(wanted, options, name),
         environment=environment | dict(options.environment),
-        directory=options.workdir or _text(wanted, "WorkingDir", name) or "/",
+        # what an image says may hold `..`
+        directory=posixpath.normpath("/" + (options.workdir or _text(wanted, "WorkingDir", name)).lstrip("/")),
         uid=uid,
         gid=gid,
         network=options.network != "none",

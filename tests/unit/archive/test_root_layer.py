@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from oci_binpkg.archive.merged_root import merge_layers
+from oci_binpkg.archive.merged_root import link_layers
 from oci_binpkg.archive.root_layer import unpack_root_layer
 from oci_binpkg.archive.tar_input import Limits
 from oci_binpkg.archive.unpacked_layers import UnpackedLayers
@@ -190,7 +190,7 @@ def test_layers_are_merged_as_an_overlay_does(
     found = [unpack(tmp_path / f"l{number}", *entries).is_overlay for number, entries in enumerate(STACK)]
     assert found == [True, is_overlay, is_overlay]
     (tmp_path / "merged").mkdir()
-    merge_layers([str(tmp_path / f"l{number}") for number in range(3)], str(tmp_path / "merged"))
+    link_layers([str(tmp_path / f"l{number}") for number in range(3)], str(tmp_path / "merged"))
     assert shown(tmp_path / "merged") == RESULT
 
 
