@@ -133,7 +133,7 @@ def test_what_ran_before_runs_after(corpus: MovedCorpus) -> None:
         assert [(after[n], *pair) for n, pair in zip(differ, again, strict=True) if pair[0] != pair[1]] == []
 
 
-# whether what is said of programs is so
+# whether the findings about programs are true
 
 
 def loads(program: Path, facts: ElfFacts) -> bool:

@@ -12,14 +12,16 @@ import pytest
 
 from oci_binpkg.relocate.prefixes import mapping_for
 from oci_binpkg.relocate.tree import relocate_tree
+from tests.support.real.components import RealParts
 
-pytestmark = [pytest.mark.real, pytest.mark.skipif(shutil.which("ocamlc") is None, reason="needs ocamlc")]
+pytestmark = pytest.mark.real
 
 HASH = "a" * 32
 
 
 @pytest.mark.parametrize("name", ["n", "trees", "a-much-longer-root", "a-root-" * 20], ids=["shorter", "equal", "longer", "too long"])  # fmt: skip
-def test_programs_that_begin_with_a_line(tmp_path: Path, name: str) -> None:
+def test_programs_that_begin_with_a_line(parts: RealParts, tmp_path: Path, name: str) -> None:
+    parts.require("languages")
     old, new = tmp_path / "store", tmp_path / name
     runtime = shutil.which("ocamlrun")
     assert runtime

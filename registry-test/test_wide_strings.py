@@ -11,8 +11,9 @@ import pytest
 from oci_binpkg.errors import RelocationError
 from oci_binpkg.relocate.prefixes import PrefixMap, mapping_for
 from oci_binpkg.relocate.tree import relocate_tree
+from tests.support.real.components import RealParts
 
-pytestmark = [pytest.mark.real, pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")]
+pytestmark = pytest.mark.real
 
 HASH = "a" * 32
 PROGRAM = """
@@ -45,9 +46,8 @@ def moving(old: Path, new: Path) -> PrefixMap:
 
 @pytest.mark.parametrize("optimized", ["-O0", "-O2"])
 @pytest.mark.parametrize("linker", ["bfd", "gold", "lld", "mold"])
-def test_a_program_opens_its_files_by_wide_names(tmp_path: Path, optimized: str, linker: str) -> None:
-    if shutil.which({"bfd": "ld.bfd", "gold": "ld.gold", "lld": "ld.lld"}.get(linker, linker)) is None:
-        pytest.skip(f"needs {linker}")
+def test_a_program_opens_its_files_by_wide_names(parts: RealParts, tmp_path: Path, optimized: str, linker: str) -> None:
+    parts.require("gcc", "linkers", "gold")
     old, new = tmp_path / "the-old-store-of-all", tmp_path / "new"
     (old / "app/share").mkdir(parents=True)
     (old / "app/share/name").write_text("found ")

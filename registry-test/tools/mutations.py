@@ -370,7 +370,7 @@ MUTATIONS = (
         "tests/unit/relocate/test_elf_rewrite.py",
     ),
     Mutation(
-        "growth: what is no padding does not move",
+        "growth: only padding moves",
         "oci_binpkg/relocate/elf_vacate.py",
         "return found if _is_empty_between(image, start, end, found) else None",
         "return found",
@@ -514,7 +514,7 @@ MUTATIONS = (
         "tests/unit/runs/test_examine_files.py",
     ),
     Mutation(
-        "runs: an interpreter that is no loader",
+        "runs: an interpreter that does not load libraries",
         "oci_binpkg/runs/examine.py",
         "        elif isinstance(known, str):\n",
         "        elif False:\n",

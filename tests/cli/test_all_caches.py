@@ -1,4 +1,4 @@
-"""What is asked where no cache is named, what is said of caches that do not answer, and what pipelines read."""
+"""Which caches are asked where none is named, how silent ones are reported, and what pipelines read."""
 
 from __future__ import annotations
 

@@ -265,7 +265,7 @@ SHORTER = {
     "mirror": ("address", "tampered"),
     "mirror of layout 2": ("scope", "tampered"),
 }
-"""How a cache is said to be signed is read before its kind counts: all ways with a layout, some with each other kind."""
+"""The way of requiring signatures decides before the kind of cache: all ways with a layout, some with each other kind."""
 
 
 @pytest.mark.parametrize(

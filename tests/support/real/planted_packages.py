@@ -62,7 +62,7 @@ def _owners(prefixes: Sequence[Path]) -> Mapping[bytes, Sequence[Path]]:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Yield everything below a folder that is no folder, sorted."""
+    """Yield all files and links below a folder, sorted."""
     for parent, folders, names in os.walk(folder):
         folders.sort()
         here = Path(parent)
